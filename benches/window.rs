@@ -1,5 +1,5 @@
 //! What a frame of the window costs with long histories: the charts of two runs, drawn again and again.
-//! A frame in which nothing is new, and one in which a run has made a step: all its curves are cut anew.
+//! A frame in which nothing is new, and one in which a run has made a step: all its curves are cut again.
 //! `cargo bench --bench window` prints milliseconds of the processor's two parts (layout and shapes; triangles), and of the whole with
 //! a software adapter. Then the whole window over a log on disk: the first frame, the first curve, the longest frame, and all of the log.
 

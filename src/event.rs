@@ -540,7 +540,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_nan_metric_survives_the_trip() {
+    fn nan_metrics_round_trip() {
         let step = Step { step: 3, loss: f64::NAN, grad_norm: f64::INFINITY, ..Step::default() };
         let line = serde_json::to_string(&Event::Step(step)).unwrap();
         assert!(line.starts_with(r#"{"event":"Step","step":3,"loss":"NaN","grad_norm":"Infinity""#), "{line}");
@@ -549,17 +549,17 @@ mod tests {
     }
 
     #[test]
-    fn an_exam_with_levels_survives_the_trip() {
+    fn task_evaluations_with_levels_round_trip() {
         let score = Score { count: 7, accuracy: 0.5, ..Score::default() };
-        let exam =
+        let eval =
             TaskEval { step: 3, all: score.clone(), levels: [(2, score.clone()), (13, score)].into(), ..TaskEval::default() };
-        let event = Event::TaskEval(exam);
+        let event = Event::TaskEval(eval);
         let line = serde_json::to_string(&event).unwrap();
         assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event, "{line}");
     }
 
     #[test]
-    fn commands_are_one_object_a_line() {
+    fn commands_are_one_json_object_per_line() {
         let c: Command = serde_json::from_str(r#"{"command":"SetHyper","max_grad_norm":0.5}"#).unwrap();
         assert_eq!(c, Command::SetHyper(LiveSettings { max_grad_norm: Some(0.5), ..LiveSettings::default() }));
         assert_eq!(serde_json::to_string(&Command::Pause).unwrap(), r#"{"command":"Pause"}"#);

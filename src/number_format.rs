@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_are_those_of_the_calendar() {
+    fn dates_match_the_calendar() {
         let days = [0.0, 951_782_399.0, 951_782_400.0, 1_709_164_800.0, 1_795_617_248.8, -1.0].map(date);
         assert_eq!(days, ["1970-01-01", "2000-02-28", "2000-02-29", "2024-02-29", "2026-11-25", "1969-12-31"]);
         assert_eq!([clock(43_200.0), clock(1_795_617_248.8)], ["12:00:00", "14:34:08"]);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_times_are_written_as_people_write_them() {
+    fn numbers_and_times_are_formatted_for_reading() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         let times = [4.4, 59.6, 188.1, 7500.0, 273_600.0, -1.0, f64::NAN, f64::INFINITY].map(duration);
         assert_eq!(times, ["4 s", "1 min 0 s", "3 min 8 s", "2 h 5 min", "3 d 4 h", "unknown", "unknown", "unknown"]);

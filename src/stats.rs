@@ -66,7 +66,7 @@ mod tests {
     use crate::rng::Rng;
 
     #[test]
-    fn quantiles_against_counting() {
+    fn quantiles_match_counting() {
         let rng = Rng::new(1, "quantile");
         let values: Vec<f64> = (0..1001).map(|i| rng.normal_pair(1, i)[0]).collect();
         for q in [0.0, 0.005, 0.25, 0.5, 0.9, 1.0] {
@@ -78,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn weights_without_numbers_do_not_count() {
+    fn nan_weights_are_ignored() {
         assert_eq!(weighted_mean([(1.0, 1.0), (4.0, 2.0), (f64::NAN, 9.0), (7.0, 0.0)]), 3.0);
         assert!(weighted_mean([]).is_nan() && mean(&[]).is_nan());
     }
 
     #[test]
-    fn intervals_are_those_of_the_tables() {
+    fn intervals_match_published_tables() {
         // Student's t, 97.5 %: 2.776 for 4 degrees of freedom, 2.262 for 9, 2.045 for 29.
         for (degrees, wanted) in [(4, 2.776), (9, 2.262), (29, 2.045)] {
             assert!((t_quantile(degrees) / wanted - 1.0).abs() < 0.02, "{degrees}: {}", t_quantile(degrees));

@@ -14,7 +14,7 @@ pub use whole::{write_whole, write_whole_by};
 pub use lehr_compute::device::human_bytes;
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
@@ -44,6 +44,18 @@ pub trait VfsFile: Write + Send {
     fn fsync(&mut self) -> io::Result<()>;
 }
 
+/// An open lock file. The lock is advisory; the system releases it when its holder drops it or exits.
+pub trait VfsLock: std::fmt::Debug + Send + Sync {
+    /// Takes the lock; false if another process holds it.
+    fn try_lock(&self) -> io::Result<bool>;
+    /// The first 4 KiB of the file.
+    fn text(&self) -> String;
+    /// Replaces the content.
+    fn write(&self, content: &[u8]) -> io::Result<()>;
+    /// Whether another file is at `path` now.
+    fn is_replaced(&self, path: &Path) -> bool;
+}
+
 /// File operations of a run.
 pub trait Vfs: Send + Sync {
     /// Creates a new, empty file; fails if it exists, and does not follow a link.
@@ -54,6 +66,8 @@ pub trait Vfs: Send + Sync {
     fn append(&self, path: &Path, most: u64) -> io::Result<(Box<dyn VfsFile + '_>, u64)>;
     /// Reads up to `most` bytes of a regular file from `offset`; returns them with the file's length.
     fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)>;
+    /// Opens a lock file, created if absent; its content is kept.
+    fn lock_file(&self, path: &Path) -> io::Result<Box<dyn VfsLock>>;
     /// Creates a folder; fails if it exists.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Moves within one file system.
@@ -109,6 +123,48 @@ impl VfsFile for File {
     fn fsync(&mut self) -> io::Result<()> {
         self.sync_all()
     }
+}
+
+impl VfsLock for File {
+    fn try_lock(&self) -> io::Result<bool> {
+        match File::try_lock(self) {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let mut file = self;
+        let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(4096).read_to_string(&mut out));
+        out
+    }
+
+    fn write(&self, content: &[u8]) -> io::Result<()> {
+        let mut file = self;
+        self.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(content)
+    }
+
+    fn is_replaced(&self, path: &Path) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            if let (Ok(held), Ok(there)) = (self.metadata(), fs::metadata(path)) {
+                return (held.dev(), held.ino()) != (there.dev(), there.ino());
+            }
+        }
+        // On other systems an open file cannot be removed.
+        let _ = path;
+        false
+    }
+}
+
+/// Whether a process holds the lock of a file. Does not take it.
+pub fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 fn kind_of(t: fs::FileType) -> Kind {
@@ -186,6 +242,10 @@ impl Vfs for RealFs {
         file.seek(SeekFrom::Start(offset))?;
         file.take(most).read_to_end(&mut out)?;
         Ok((out, bytes))
+    }
+
+    fn lock_file(&self, path: &Path) -> io::Result<Box<dyn VfsLock>> {
+        Ok(Box::new(OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {

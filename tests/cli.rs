@@ -37,7 +37,7 @@ impl Trained {
 }
 
 #[test]
-fn help_names_every_flag() {
+fn help_lists_every_flag() {
     let place = Place::new();
     let settings = "--architecture --hidden-size --intermediate-size --num-hidden-layers --num-attention-heads --num-key-value-heads \
         --head-dim --rms-norm-eps --rope-theta --tie-word-embeddings --max-position-embeddings --initializer-range --data --val-fraction \
@@ -121,7 +121,7 @@ fn eval_agrees_with_the_end_of_training() {
 }
 
 #[test]
-fn score_keeps_its_contract() {
+fn score_output_keeps_its_format() {
     let t = Trained::get();
     let lines = "{\"tokens\":[1,2,3,4,5]}\n\n{\"text\":\"the kiln\"}\n{\"tokens\":[7]}\n";
     std::fs::write(t.place.path("rows.jsonl"), lines).unwrap();
@@ -174,7 +174,7 @@ fn score_keeps_its_contract() {
 }
 
 #[test]
-fn generate_repeats() {
+fn generate_is_reproducible() {
     let t = Trained::get();
     let generate = |more: &[&str]| {
         let mut command = t.place.lehr(["generate", "--model=run", "--prompt=the ", "--max-new-tokens=10", "--json"]);
@@ -258,7 +258,7 @@ fn a_dry_run_writes_nothing() {
 
 /// A model that has seen some puzzles answers held-out ones: shares, intervals and parts, all together and by number of people.
 #[test]
-fn eval_of_a_task_tells_shares_with_intervals() {
+fn eval_of_a_task_reports_shares_with_intervals() {
     let place = Place::new();
     let kk = ["--form=compact", "--people=2-3"];
     let rows = run(place.lehr(["data", "kk", "--count=400", "--seed=1", "--out=rows.jsonl"]).args(kk));
@@ -624,7 +624,7 @@ fn a_short_run_needs_no_other_flags() {
 }
 
 #[test]
-fn closed_and_full_outputs_stop_no_run() {
+fn closed_or_full_outputs_do_not_stop_a_run() {
     let place = Place::new();
     // Whoever reads leaves after the first line.
     let mut child = place.pretrain("head", RECIPE).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -651,21 +651,21 @@ fn closed_and_full_outputs_stop_no_run() {
 
 /// Not a promise, a figure: how long a user waits for the first number, the token cache warm.
 #[test]
-fn the_first_step_comes_soon() {
+fn the_first_step_starts_soon() {
     let place = Place::new();
     for (name, more) in [("cold", &["--max-steps=4"][..]), ("warm", &["--max-steps=4"])] {
         let begin = std::time::Instant::now();
         let mut trainer = Trainer::start(&mut place.pretrain(name, &[more, &["--eval-every=0"]].concat()));
-        let started = trainer.hear_kind("Started");
+        let started = trainer.wait_for_kind("Started");
         let ready = begin.elapsed().as_secs_f64();
-        trainer.hear_kind("Step");
+        trainer.wait_for_kind("Step");
         let first = begin.elapsed().as_secs_f64();
         eprintln!(
             "{name}: ready after {ready:.2} s (it says {:.2}), first step after {first:.2} s",
             started["startup_seconds"].as_f64().unwrap()
         );
         assert!(begin.elapsed() < PATIENCE);
-        assert_eq!(trainer.end().code(), Some(0), "{}", trainer.account());
+        assert_eq!(trainer.end().code(), Some(0), "{}", trainer.diagnostics());
     }
 }
 

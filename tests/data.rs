@@ -43,7 +43,7 @@ fn text_becomes_batches() {
 }
 
 #[test]
-fn a_model_brings_its_own_tokenizer() {
+fn a_models_own_tokenizer_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("corpus.jsonl");
     fs::write(&path, "{\"text\":\"one\"}\n{\"text\":\"two three\"}\n".repeat(20)).unwrap();
@@ -63,7 +63,7 @@ fn a_model_brings_its_own_tokenizer() {
 }
 
 #[test]
-fn validation_text_of_its_own() {
+fn a_separate_validation_text_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let (train, val) = (folder.path().join("train.txt"), folder.path().join("val.txt"));
     fs::write(&train, "abc".repeat(50)).unwrap();
@@ -93,7 +93,7 @@ fn refusals_are_one_line_and_name_the_cause() {
 
 /// A folder as huggingface_hub downloads it, in every format; the card and the licence are no text.
 #[test]
-fn a_dataset_folder_is_its_data() {
+fn a_dataset_folder_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("data")).unwrap();
@@ -128,7 +128,7 @@ fn a_dataset_folder_is_its_data() {
     // Validation by name; a file that has no text.
     fs::write(at("data/validation.jsonl"), "{\"text\": \"val\"}\n").unwrap();
     let (_, dataset, notices) = run(&settings(folder.path(), "bytes"), &Cache::Off).unwrap();
-    assert!(dataset.val.unwrap().len() < 8 && notices[0].contains("to be judged by: data/validation.jsonl"), "{notices:?}");
+    assert!(dataset.val.unwrap().len() < 8 && notices[0].contains("used for validation: data/validation.jsonl"), "{notices:?}");
     let chats = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rows/zstd.parquet");
     let error = format!("{:#}", run(&settings(&chats, "bytes"), &Cache::Off).err().unwrap());
     assert!(error.contains("zstd.parquet: has no column text; its columns are id, score, messages, tools"), "{error}");

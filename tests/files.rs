@@ -6,7 +6,9 @@ use lehr::model::checkpoint::{self, Existing, Origin, Place, SaveFailed};
 use lehr::model::hf_config::{self, SpecialTokens};
 use lehr::model::safetensors_file::{SafetensorsFile, serialized_bytes, write_safetensors};
 use lehr::model::weight_files::WeightFiles;
-use lehr::run_folder::{EventLog, EventReader, Policy, Retention, RunFolder, RunLock, TensorBoard, checkpoints, read_all};
+use lehr::run_folder::{
+    EventLog, EventReader, Retention, RetentionPolicy, RunFolder, RunLock, TensorBoard, checkpoints, read_all,
+};
 use lehr::vfs::fault::{FaultFs, PowerCut, Trouble};
 use lehr::vfs::{RealFs, Vfs};
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! GGUF files: read as transformers reads them, refused by name where they are not sound, written so that they are read again; and `lehr chat`.
+//! GGUF files: read as transformers reads them, refused by name where they are malformed, written so that they are read again; and `lehr chat`.
 //! The references are made by tests/gguf/make.py; `scripts/check-gguf` compares what is written with llama.cpp itself.
 
 mod common;
@@ -49,7 +49,7 @@ fn logits(device: &Device, model: &Model, ids: &[u32]) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn logits_and_token_ids_are_those_of_transformers() {
+fn logits_and_token_ids_match_transformers() {
     let wanted: Value = serde_json::from_slice(&std::fs::read(golden("golden.json")).unwrap()).unwrap();
     let device = device();
     for (case, wanted) in wanted.as_object().unwrap() {
@@ -80,7 +80,7 @@ fn template_and_special_tokens_come_with_the_file() {
     assert!(tokenizer.is_special(end) && !tokenizer.is_special(tokenizer.token_id("<think>").unwrap()));
 }
 
-/// The bytes of a sound file with some of them changed.
+/// The bytes of a valid file with some of them changed.
 fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut bytes = std::fs::read(golden("qwen2.gguf")).unwrap();
     change(&mut bytes);
@@ -194,7 +194,7 @@ fn hostile_files_get_one_line() {
 }
 
 #[test]
-fn every_cut_and_every_flipped_byte_of_the_head_is_survived() {
+fn truncated_and_corrupted_headers_do_not_crash() {
     let whole = std::fs::read(golden("qwen2.gguf")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.gguf");
@@ -279,7 +279,7 @@ fn pieces(tokens: &[String]) -> [Vec<u8>; 3] {
 
 /// Small files that claim much: each was an allocation that ended the process, or hours of work.
 #[test]
-fn claims_that_cost_much_are_refused() {
+fn headers_claiming_huge_sizes_are_refused() {
     let tokens = |list: &[&str]| pieces(&list.iter().map(|token| (*token).to_owned()).collect::<Vec<_>>());
     made(&tokens(&["a", "b", "ab"]), &[EMBEDDING]).unwrap();
     let refused = |more: &[Vec<u8>], tensors: &[(&str, &[u64])], says: &str| {
@@ -307,7 +307,7 @@ fn claims_that_cost_much_are_refused() {
 
 /// Training begins from such a file, and what is saved is a folder like any other.
 #[test]
-fn a_run_begins_from_a_file() {
+fn a_run_starts_from_a_gguf_file() {
     let place = Place::new();
     let init = golden("qwen3.gguf");
     let mut command =
@@ -337,7 +337,7 @@ fn greedy(place: &Place, model: &Path) -> Value {
 }
 
 #[test]
-fn what_is_exported_is_read_again() {
+fn exported_files_are_read() {
     for (tokenizer, architecture) in [("chars", "llama"), ("bytes", "qwen2"), ("bpe:280", "qwen3"), ("bpe:300", "llama")] {
         let place = Place::new();
         let shape = ["--architecture", architecture, "--tokenizer", tokenizer, "--max-steps=4"];
@@ -360,11 +360,11 @@ fn what_is_exported_is_read_again() {
 }
 
 #[test]
-fn whole_words_cannot_be_exported() {
+fn word_tokenizers_cannot_be_exported() {
     let place = Place::new();
     assert_eq!(run(&mut place.pretrain("run", &["--tokenizer=words", "--max-steps=4"])).code, Some(0));
     let said = run(&mut place.lehr(["export", "run", "--gguf", "x.gguf"]));
-    assert!(said.code == Some(1) && said.err.contains("whole words"), "{}", said.err);
+    assert!(said.code == Some(1) && said.err.contains("word tokenizer"), "{}", said.err);
     assert!(!place.path("x.gguf").exists());
 }
 
@@ -382,7 +382,7 @@ fn talk(model: &Path, more: &[&str], lines: &str) -> (String, String) {
 }
 
 #[test]
-fn a_conversation_has_a_memory_that_can_be_reset() {
+fn a_conversation_keeps_its_history_and_can_be_reset() {
     let model = golden("qwen2.gguf");
     let (out, _) = talk(&model, &[], "the cat\n/reset\nthe cat\n/exit\nnever said\n");
     let half = out.len() / 2;
@@ -399,7 +399,7 @@ fn a_conversation_has_a_memory_that_can_be_reset() {
 
 /// A line whose end cannot be found ends the conversation: one line says so, and the exit status.
 #[test]
-fn a_line_without_end_is_an_error_of_the_conversation() {
+fn an_overlong_line_is_a_conversation_error() {
     let place = Place::new();
     let mut command = place.lehr(["chat", "--json", "--model"]);
     command.arg(golden("qwen2.gguf")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -416,7 +416,7 @@ fn a_line_without_end_is_an_error_of_the_conversation() {
 
 /// A program that speaks in JSON lines holds the same conversation.
 #[test]
-fn a_program_talks_as_a_person_does() {
+fn json_and_interactive_chat_agree() {
     let model = golden("qwen2.gguf");
     let (wanted, _) = talk(&model, &[], "the cat\n");
     let lines = [
@@ -441,12 +441,12 @@ fn a_program_talks_as_a_person_does() {
     }
     assert_eq!(replies, [wanted.trim_end_matches('\n'), wanted.trim_end_matches('\n'), ""]);
     assert_eq!(others.iter().map(|o| o.0).collect::<Vec<_>>(), ["Fresh", "Refused", "Refused"], "{others:?}");
-    assert!(others[1].1.contains("no request") && others[2].1.contains("temperature -1"), "{others:?}");
+    assert!(others[1].1.contains("not a request") && others[2].1.contains("temperature -1"), "{others:?}");
 }
 
 /// What is in the cache of the last run need not be computed again.
 #[test]
-fn a_cached_beginning_changes_nothing() {
+fn a_cached_prefix_changes_nothing() {
     let device = device();
     let model = open(&device, &golden("llama.gguf"), 48);
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };

@@ -6,7 +6,7 @@ mod reference;
 
 use lehr::device::{Device, Recorder, Recording, Tensor};
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, Request, Rollouts, hf_config, transformer};
+use lehr::model::{Activations, Model, Pass, RolloutRequest, Rollouts, hf_config, transformer};
 use lehr::ops::embedding::Spans;
 use lehr::ops::objective::stats;
 use lehr::ops::rope::Rotation;
@@ -186,7 +186,7 @@ fn greedy_continuations_match_pytorch() {
         let golden = golden(case);
         let (tokens, want) = (golden.integers("tokens"), golden.integers("greedy"));
         let model = open(&device, case, "config.json", golden.shape("tokens")[1]);
-        let request = Request { prompt: tokens[..5].to_vec(), key: [0, 0], max_new: want.len() };
+        let request = RolloutRequest { prompt: tokens[..5].to_vec(), key: [0, 0], max_new: want.len() };
         let mut rollouts = Rollouts::new(&device, &model, 1, model.max_context()).unwrap();
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
         let done = rollouts.run(&device, &model, &[request], &sampling, &[], &mut silent).unwrap().unwrap();
@@ -195,7 +195,7 @@ fn greedy_continuations_match_pytorch() {
 }
 
 #[test]
-fn configs_of_transformers_4_mean_the_same() {
+fn configs_of_transformers_4_and_5_are_equivalent() {
     for case in ["llama-tied", "qwen2-yarn"] {
         let read = |name: &str| hf_config::read(&folder(case).join(name)).unwrap().model;
         assert_eq!(read("config.json"), read("config.v4.json"), "{case}");
@@ -223,7 +223,7 @@ fn rotations_match_transformers() {
 
 /// Some tools write tied weights under the head's name alone.
 #[test]
-fn a_tied_model_may_hold_the_head_alone() {
+fn a_tied_model_may_store_only_the_head() {
     let device = Device::named(None).unwrap();
     let (from, dir) = (folder("llama-tied"), tempfile::tempdir().unwrap());
     let bytes = std::fs::read(from.join("model.safetensors")).unwrap();

@@ -23,35 +23,35 @@ fn texts<'a>(events: &'a [Value], event: &str) -> Vec<&'a str> {
 
 /// Bytes that are no UTF-8, a line without end, a flood: the run stays paused, hears what follows, and its log stays short.
 #[test]
-fn no_line_ends_the_listener() {
+fn no_command_line_ends_the_listener() {
     let place = Place::new();
     let mut t = Trainer::start(place.pretrain("run", LONG).args(["--save-every=0", "--control"]));
-    t.tell(r#"{"command":"Pause"}"#);
-    t.hear_kind("Paused");
-    t.tell_bytes(b"\xff\xfe\n");
-    assert!(t.hear_kind("Warning")["text"].as_str().unwrap().contains("not UTF-8"));
-    t.tell_bytes(&vec![b'x'; (1 << 20) + 10]);
-    t.tell("");
-    assert!(t.hear_kind("Warning")["text"].as_str().unwrap().contains("more than 1 MiB"));
+    t.send(r#"{"command":"Pause"}"#);
+    t.wait_for_kind("Paused");
+    t.send_bytes(b"\xff\xfe\n");
+    assert!(t.wait_for_kind("Warning")["text"].as_str().unwrap().contains("not UTF-8"));
+    t.send_bytes(&vec![b'x'; (1 << 20) + 10]);
+    t.send("");
+    assert!(t.wait_for_kind("Warning")["text"].as_str().unwrap().contains("more than 1 MiB"));
     for _ in 0..100 {
-        t.tell_bytes(&b"{\"command\":\"Fly\"}\n".repeat(1000));
+        t.send_bytes(&b"{\"command\":\"Fly\"}\n".repeat(1000));
     }
-    t.tell(r#"{"command":"SaveNow"}"#);
-    t.hear_kind("Checkpoint");
-    assert!(kind(&t.heard, "Resumed").is_empty(), "{}", t.account());
-    t.tell(r#"{"command":"Stop"}"#);
-    assert_eq!(t.hear_kind("Finished")["reason"], "stopped");
-    assert_eq!(t.end().code(), Some(130), "{}", t.account());
+    t.send(r#"{"command":"SaveNow"}"#);
+    t.wait_for_kind("Checkpoint");
+    assert!(kind(&t.received, "Resumed").is_empty(), "{}", t.diagnostics());
+    t.send(r#"{"command":"Stop"}"#);
+    assert_eq!(t.wait_for_kind("Finished")["reason"], "stopped");
+    assert_eq!(t.end().code(), Some(130), "{}", t.diagnostics());
     let bytes = std::fs::metadata(place.path("run/events.jsonl")).unwrap().len();
-    assert!(texts(&t.heard, "Warning").len() < 30 && bytes < 100_000, "{bytes} bytes of events");
+    assert!(texts(&t.received, "Warning").len() < 30 && bytes < 100_000, "{bytes} bytes of events");
 }
 
 #[test]
-fn a_folder_that_is_gone_ends_the_run() {
+fn a_deleted_folder_ends_the_run() {
     let place = Place::new();
     for replaced in [false, true] {
         let mut t = Trainer::start(place.pretrain("run", LONG).args(["--save-every=0", "--control"]));
-        t.hear_step(1);
+        t.wait_for_step(1);
         // On Windows an open file cannot be removed.
         if std::fs::remove_dir_all(place.path("run")).is_err() {
             return;
@@ -59,8 +59,8 @@ fn a_folder_that_is_gone_ends_the_run() {
         if replaced {
             drop(RunFolder::create(&RealFs, &place.path("run"), "").unwrap());
         }
-        t.tell(r#"{"command":"SaveNow"}"#);
-        assert_eq!(t.end().code(), Some(1), "{}", t.account());
+        t.send(r#"{"command":"SaveNow"}"#);
+        assert_eq!(t.end().code(), Some(1), "{}", t.diagnostics());
         assert!(t.stderr().contains("removed or replaced while it trained"), "{}", t.stderr());
         let _ = std::fs::remove_dir_all(place.path("run"));
     }
@@ -68,7 +68,7 @@ fn a_folder_that_is_gone_ends_the_run() {
 
 /// A run that cannot save says so once, trains on, and says when it could again; a last save that fails is an error.
 #[test]
-fn a_run_that_cannot_save_says_so_once() {
+fn a_run_that_cannot_save_reports_it_once() {
     let place = Place::new();
     let checkpoints = place.path("run/checkpoints");
     // A file in its place: no folder can be made in it.
@@ -76,31 +76,31 @@ fn a_run_that_cannot_save_says_so_once() {
         std::fs::rename(&checkpoints, place.path(aside)).unwrap();
         std::fs::write(&checkpoints, "").unwrap();
     };
-    let said = |t: &Trainer, word: &str| texts(&t.heard, "Warning").iter().filter(|text| text.contains(word)).count();
+    let said = |t: &Trainer, word: &str| texts(&t.received, "Warning").iter().filter(|text| text.contains(word)).count();
     let mut t = Trainer::start(place.pretrain("run", LONG).args(["--save-every=1", "--control"]));
-    t.hear_kind("Checkpoint");
-    t.tell(r#"{"command":"Pause"}"#);
-    let paused = t.hear_kind("Paused")["step"].as_u64().unwrap();
+    t.wait_for_kind("Checkpoint");
+    t.send(r#"{"command":"Pause"}"#);
+    let paused = t.wait_for_kind("Paused")["step"].as_u64().unwrap();
     block("first");
-    t.tell(r#"{"command":"Resume"}"#);
+    t.send(r#"{"command":"Resume"}"#);
     // Each of these steps tries to save.
-    t.hear_step(paused + 30);
-    assert_eq!(said(&t, "NOT SAVED: "), 1, "{}", t.account());
+    t.wait_for_step(paused + 30);
+    assert_eq!(said(&t, "NOT SAVED: "), 1, "{}", t.diagnostics());
     std::fs::remove_file(&checkpoints).unwrap();
-    t.hear("a save that succeeds", |e| e["text"].as_str().is_some_and(|text| text.starts_with("saved again, after ")));
-    assert_eq!(said(&t, "NOT SAVED: "), 1, "{}", t.account());
+    t.wait_for("a save that succeeds", |e| e["text"].as_str().is_some_and(|text| text.starts_with("saved again, after ")));
+    assert_eq!(said(&t, "NOT SAVED: "), 1, "{}", t.diagnostics());
 
-    t.tell(r#"{"command":"Pause"}"#);
-    let paused = t.hear_kind("Paused")["step"].as_u64().unwrap();
+    t.send(r#"{"command":"Pause"}"#);
+    let paused = t.wait_for_kind("Paused")["step"].as_u64().unwrap();
     block("second");
-    t.tell(r#"{"command":"Step"}"#);
-    t.hear_step(paused + 1);
-    t.tell(r#"{"command":"Stop"}"#);
-    assert_eq!(t.end().code(), Some(1), "{}", t.account());
-    assert_eq!(said(&t, "NOT SAVED: "), 2, "{}", t.account());
+    t.send(r#"{"command":"Step"}"#);
+    t.wait_for_step(paused + 1);
+    t.send(r#"{"command":"Stop"}"#);
+    assert_eq!(t.end().code(), Some(1), "{}", t.diagnostics());
+    assert_eq!(said(&t, "NOT SAVED: "), 2, "{}", t.diagnostics());
     let errors: Vec<String> = t.stderr().lines().filter(|line| line.starts_with("error: ")).map(str::to_owned).collect();
     assert!(errors.len() == 1 && errors[0].contains(&checkpoint::step_name(paused + 1)), "{}", t.stderr());
-    // What was saved before is sound.
+    // What was saved before is valid.
     std::fs::remove_file(&checkpoints).unwrap();
     std::fs::rename(place.path("second"), &checkpoints).unwrap();
     let newest = checkpoints::newest_valid(&RealFs, &place.path("run")).unwrap();
@@ -108,7 +108,7 @@ fn a_run_that_cannot_save_says_so_once() {
 }
 
 #[test]
-fn a_folder_without_its_checkpoints_gets_a_new_one() {
+fn a_missing_checkpoints_folder_is_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run");
     let folder = RunFolder::create(&RealFs, &path, "").unwrap();

@@ -7,7 +7,7 @@ use common::{Place, run};
 use lehr::config::{ModelConfig, Settings};
 use lehr::data::{Batch, IGNORE};
 use lehr::device::Device;
-use lehr::model::inspect::{self, Inspection, Question};
+use lehr::model::inspect::{self, InspectRequest, Inspection};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Model, hf_config};
 use lehr::train::Scorer;
@@ -38,7 +38,7 @@ fn open(device: &Device, case: &str, context: usize) -> Model {
 }
 
 fn look(device: &Device, model: &Model, tokens: &[u32], top: usize) -> anyhow::Result<Inspection> {
-    inspect::inspect(device, model, Question { tokens, top, piece: &|id| format!("<{id}>") })
+    inspect::inspect(device, model, InspectRequest { tokens, top, piece: &|id| format!("<{id}>") })
 }
 
 /// log pi(target) and entropy of each token but the last by the usual scoring pass.
@@ -55,7 +55,7 @@ fn bits(values: impl IntoIterator<Item = f32>) -> Vec<u32> {
 }
 
 #[test]
-fn attention_and_lens_are_those_of_transformers() {
+fn attention_and_logit_lens_match_transformers() {
     let bytes = std::fs::read(folder("inside.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let floats = |name: String| -> Vec<f64> {
@@ -106,7 +106,7 @@ fn attention_and_lens_are_those_of_transformers() {
 }
 
 #[test]
-fn what_it_says_is_what_the_model_scores() {
+fn inspected_predictions_match_scores() {
     for device in both_classes() {
         for case in CASES {
             let model = open(&device, case, 23);
@@ -138,7 +138,7 @@ fn what_it_says_is_what_the_model_scores() {
 }
 
 #[test]
-fn the_past_does_not_depend_on_the_future() {
+fn inspection_is_causal() {
     let device = device();
     let model = open(&device, "llama-gqa", 40);
     let tokens: Vec<u32> = (0..37).map(|i| (11 * i + 5) % 61).collect();
@@ -161,7 +161,7 @@ fn the_past_does_not_depend_on_the_future() {
 
 /// So large a vocabulary that the logits are made in two parts.
 #[test]
-fn a_text_whose_logits_come_in_parts() {
+fn logits_computed_in_parts_match() {
     let device = device();
     let mut config: ModelConfig = Settings::default().model.config(300_001, 128);
     (config.hidden_size, config.intermediate_size, config.num_hidden_layers) = (16, 16, 1);
@@ -178,7 +178,7 @@ fn a_text_whose_logits_come_in_parts() {
 }
 
 #[test]
-fn what_cannot_be_inspected_is_told_in_words() {
+fn invalid_inspections_are_refused_in_one_line() {
     let device = device();
     let model = open(&device, "llama-gqa", 64);
     let refused = |tokens: &[u32], top| format!("{:#}", look(&device, &model, tokens, top).unwrap_err());

@@ -45,12 +45,12 @@ fn the_other_class_of_kernels_matches_too() {
 
 /// What ops state of their loops is what refuses kernels that a driver would cut short, so it must not be too little.
 #[test]
-fn no_invocation_loops_more_often_than_its_op_states() {
+fn declared_loop_iterations_are_upper_bounds() {
     let mut device = Device::named(None).expect("a device");
     device.count_iterations();
     for switched in [false, true] {
         run_all(&device, 300..304);
-        let kernels = device.iterations().expect("a sound device");
+        let kernels = device.iterations().expect("a valid device");
         assert_eq!(kernels.is_empty(), device.kind() == Kind::Cpu);
         for (kernel, stated, counted) in kernels {
             assert!(counted <= stated, "{kernel}, switched class {switched}: {counted} iterations, {stated} stated");

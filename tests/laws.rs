@@ -191,7 +191,7 @@ fn trainer_state(p: &Trainer) -> [Vec<u32>; 3] {
 }
 
 #[test]
-fn one_batch_can_be_learned_by_heart() {
+fn one_batch_can_be_memorised() {
     let device = device();
     let learner = PolicyModel::new(&device, &ModelConfig { initializer_range: 0.05, ..shape(Architecture::Llama) }, 4, TIME);
     // The first tokens differ, so that every target can be known.
@@ -241,7 +241,7 @@ fn causal(device: &Device, family: Architecture, time: usize, cuts: &[usize]) {
 }
 
 #[test]
-fn two_half_batches_are_one_whole() {
+fn gradients_accumulate_over_micro_batches() {
     for family in FAMILIES {
         let mut whole: Option<(Vec<f32>, StepResult)> = None;
         for micro in [4, 2, 1] {
@@ -264,7 +264,7 @@ fn two_half_batches_are_one_whole() {
 }
 
 #[test]
-fn packed_documents_do_not_see_one_another() {
+fn packed_documents_are_independent() {
     for device in both_classes() {
         for family in FAMILIES {
             packing(&device, family, TIME, 7, 9);
@@ -364,7 +364,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 
 /// NaN in any weight must reach the gate, whatever `max`, `exp` and clamps lie between; larger troubles must not leave a wrong update.
 #[test]
-fn a_poisoned_weight_is_caught() {
+fn a_nan_weight_is_detected() {
     for family in FAMILIES {
         let mut p = pretrain(device(), &shape(family), &settings(4, 2, 1));
         steps(&mut p, 2);
@@ -413,7 +413,7 @@ fn restore(p: &Trainer, state: &[Vec<u32>; 3]) {
 }
 
 #[test]
-fn a_learning_rate_of_zero_moves_nothing_and_decay_is_for_matrices() {
+fn zero_learning_rate_changes_nothing_and_only_matrices_decay() {
     let device = device();
     let learner = PolicyModel::new(&device, &shape(Architecture::Qwen2), 2, TIME);
     let b = batch(&[tokens("a", TIME + 1), tokens("b", TIME + 1)]);
@@ -443,7 +443,7 @@ fn a_learning_rate_of_zero_moves_nothing_and_decay_is_for_matrices() {
 }
 
 #[test]
-fn an_untrained_model_guesses_evenly() {
+fn an_untrained_model_is_nearly_uniform() {
     let even = (VOCAB as f64).ln();
     for family in FAMILIES {
         let mut p = pretrain(device(), &ModelConfig { initializer_range: 0.02, ..shape(family) }, &settings(8, 4, 5));

@@ -36,7 +36,7 @@ fn losses(events: &[Value]) -> Vec<Value> {
 }
 
 #[test]
-fn merging_leaves_the_bits_of_the_run_alone() {
+fn live_merging_changes_no_bit_of_the_run() {
     let place = Place::new();
     let plain = train(&place, "plain", &[]);
     assert!(kind(&plain, "Merged").is_empty());
@@ -56,7 +56,7 @@ fn merging_leaves_the_bits_of_the_run_alone() {
 }
 
 #[test]
-fn a_live_merge_is_the_merge_of_its_checkpoints() {
+fn a_live_merge_equals_the_merge_of_its_checkpoints() {
     let place = Place::new();
     // A checkpoint at every snapshot, so that the merge can be made again from files.
     let recipe = ["--save-every=2", "--merge-every=2", "--merge-last=4", "--merge-method=wma"];
@@ -97,17 +97,17 @@ fn a_live_merge_is_the_merge_of_its_checkpoints() {
 }
 
 #[test]
-fn a_killed_run_goes_on_with_its_snapshots() {
+fn a_killed_run_resumes_with_its_snapshots() {
     let place = Place::new();
     let straight = train(&place, "straight", MERGE);
     for (name, ring) in [("device", "device"), ("host", "host"), ("disk", "disk")] {
         let mut trainer = Trainer::start(&mut place.pretrain(name, &[RECIPE, MERGE, &["--merge-ring", ring]].concat()));
-        trainer.hear("the first save", |e| e["event"] == "Checkpoint");
-        trainer.hear_step(10);
+        trainer.wait_for("the first save", |e| e["event"] == "Checkpoint");
+        trainer.wait_for_step(10);
         trainer.kill();
         trainer.end();
         let mut trainer = Trainer::start(&mut place.resume(name, &[]));
-        assert_eq!(trainer.end().code(), Some(0), "{}", trainer.account());
+        assert_eq!(trainer.end().code(), Some(0), "{}", trainer.diagnostics());
         same_tensors(&place, "straight", name, 24);
         let told =
             |events: &[Value]| -> Vec<Value> { kind(events, "Merged").iter().map(|e| json!([e["step"], e["steps"]])).collect() };
@@ -125,17 +125,17 @@ fn a_killed_run_goes_on_with_its_snapshots() {
 fn merge_now_writes_a_model_folder() {
     let place = Place::new();
     let mut trainer = Trainer::start(&mut place.pretrain("run", &[&["--max-steps=400", "--control"], MERGE].concat()));
-    trainer.hear_step(1);
-    trainer.tell(r#"{"command":"Pause"}"#);
-    let step = trainer.hear_kind("Paused")["step"].as_u64().unwrap();
+    trainer.wait_for_step(1);
+    trainer.send(r#"{"command":"Pause"}"#);
+    let step = trainer.wait_for_kind("Paused")["step"].as_u64().unwrap();
     for _ in step..6 {
-        trainer.tell(r#"{"command":"Step"}"#);
+        trainer.send(r#"{"command":"Step"}"#);
     }
-    trainer.tell(r#"{"command":"MergeNow"}"#);
-    let told = trainer.hear_kind("Merged");
+    trainer.send(r#"{"command":"MergeNow"}"#);
+    let told = trainer.wait_for_kind("Merged");
     let path = place.path(told["path"].as_str().unwrap());
-    trainer.tell(r#"{"command":"Stop"}"#);
-    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.account());
+    trainer.send(r#"{"command":"Stop"}"#);
+    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.diagnostics());
     let generated = run(&mut place.lehr(["generate", "--model", path.to_str().unwrap(), "--prompt=the ", "--max-new-tokens=4"]));
     assert_eq!(generated.code, Some(0), "{}", generated.err);
     let file = SafetensorsFile::open(&path.join("model.safetensors")).unwrap();
@@ -144,14 +144,15 @@ fn merge_now_writes_a_model_folder() {
     assert_eq!(file.metadata()["merge_steps"], steps.join(","));
 
     let mut trainer = Trainer::start(&mut place.pretrain("none", &["--max-steps=400", "--control"]));
-    trainer.hear_step(1);
-    trainer.tell(r#"{"command":"MergeNow"}"#);
-    let warning = trainer.hear("an answer", |e| e["event"] == "Warning" && e["text"].as_str().unwrap().starts_with("MergeNow"));
+    trainer.wait_for_step(1);
+    trainer.send(r#"{"command":"MergeNow"}"#);
+    let warning =
+        trainer.wait_for("an answer", |e| e["event"] == "Warning" && e["text"].as_str().unwrap().starts_with("MergeNow"));
     assert!(warning["text"].as_str().unwrap().contains("--merge-every"), "{warning}");
 }
 
 #[test]
-fn a_fork_that_changes_nothing_is_its_parent() {
+fn an_unchanged_fork_equals_its_parent() {
     let place = Place::new();
     let parent = train(&place, "parent", MERGE);
     let events = json_lines(&mut place.lehr(["pretrain", "--json", "--fork=parent@8", "--run=child"]));
@@ -172,7 +173,7 @@ fn a_fork_that_changes_nothing_is_its_parent() {
 
     // Stopped and resumed, it is still the same.
     let mut trainer = Trainer::start(&mut place.lehr(["pretrain", "--json", "--fork=parent@8", "--run=again"]));
-    trainer.hear("a save", |e| e["event"] == "Checkpoint");
+    trainer.wait_for("a save", |e| e["event"] == "Checkpoint");
     trainer.signal("TERM");
     trainer.end();
     json_lines(&mut place.resume("again", &[]));
@@ -180,7 +181,7 @@ fn a_fork_that_changes_nothing_is_its_parent() {
 }
 
 #[test]
-fn a_fork_takes_other_settings() {
+fn a_fork_accepts_other_settings() {
     let place = Place::new();
     train(&place, "parent", &[]);
     let fork =
@@ -204,7 +205,7 @@ fn a_fork_takes_other_settings() {
 }
 
 #[test]
-fn starts_name_what_they_keep() {
+fn starting_points_report_what_they_keep() {
     let place = Place::new();
     train(&place, "parent", &[]);
     let init =
@@ -222,7 +223,7 @@ fn starts_name_what_they_keep() {
 
 /// PMA-init: a run that begins from `merge:...` is the run that begins from what `lehr merge` writes.
 #[test]
-fn a_start_from_a_merge_is_merge_then_start() {
+fn starting_from_a_merge_equals_merge_then_start() {
     let place = Place::new();
     train(&place, "parent", &["--merge-every=0"]);
     let init =
@@ -242,7 +243,7 @@ fn a_start_from_a_merge_is_merge_then_start() {
 }
 
 #[test]
-fn starts_that_cannot_work_are_refused() {
+fn invalid_starting_points_are_refused() {
     let place = Place::new();
     train(&place, "parent", &[]);
     std::fs::create_dir(place.path("empty")).unwrap();
@@ -253,7 +254,7 @@ fn starts_that_cannot_work_are_refused() {
         (&["--init=empty@3"], "--init empty: is not a run folder"),
         (&["--init=merge:parent?last=7"], "--init: "),
         (&["--init=merge:nothing?last=2"], "nothing"),
-        (&["--init-optimizer=keep"], "--init-optimizer: says what becomes of moments after --init or --fork"),
+        (&["--init-optimizer=keep"], "--init-optimizer: says what happens to the moments after --init or --fork"),
         (&["--fork=parent@9"], "--fork parent@9: this run has no checkpoint at step 9"),
         (&["--fork=empty"], "--fork empty: is not a run folder"),
         (&["--fork=parent@24"], "--max-steps 24: the fork begins after 24 updates"),

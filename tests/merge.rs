@@ -4,7 +4,7 @@ mod common;
 
 use common::{Place, json_lines, run};
 use lehr::config::{DecayShape, MergeMethod};
-use lehr::merge::{Check, Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target};
+use lehr::merge::{Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target, Verification};
 use lehr::model::checkpoint::{self, verify};
 use lehr::progress::silent;
 use lehr::run_folder::checkpoints;
@@ -105,7 +105,7 @@ fn rule(method: MergeMethod) -> MergeRule {
 
 /// Merge in this process.
 fn merged(dirs: &[PathBuf], rule: &MergeRule, threads: usize, out: &Path) -> Tensors {
-    let inputs = Inputs::open(&RealFs, dirs, Check::Hashes).unwrap();
+    let inputs = Inputs::open(&RealFs, dirs, Verification::Hashes).unwrap();
     let mut merge = inputs.merge(rule).unwrap();
     merge.threads = threads;
     let recipe = Recipe::new(&merge, rule, None);
@@ -118,7 +118,7 @@ const METHODS: [MergeMethod; 6] =
     [MergeMethod::Sma, MergeMethod::Ema, MergeMethod::EmaNormalized, MergeMethod::Wma, MergeMethod::Wsm, MergeMethod::Weights];
 
 #[test]
-fn merges_are_those_of_pytorch() {
+fn merges_match_pytorch() {
     let place = Place::new();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/merge");
     for kind in ["f32", "bf16", "f16"] {
@@ -155,7 +155,7 @@ fn a_merge_is_the_weighted_sum_in_f64() {
             }
         }
         // The same numbers one tensor at a time, as a model is filled.
-        let inputs = Inputs::open(&RealFs, &dirs, Check::Sizes).unwrap();
+        let inputs = Inputs::open(&RealFs, &dirs, Verification::Sizes).unwrap();
         let merge = inputs.merge(&rule(method)).unwrap();
         for (name, tensor) in &got {
             let alone = merge.read_f32(name, &tensor.shape).unwrap();
@@ -165,7 +165,7 @@ fn a_merge_is_the_weighted_sum_in_f64() {
 }
 
 #[test]
-fn copies_merge_to_themselves_and_alpha_one_is_the_last() {
+fn merging_copies_is_the_identity_and_alpha_one_is_the_last() {
     let place = Place::new();
     for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
         let mut tensors = model(7, dtype);
@@ -216,7 +216,7 @@ fn order_names_and_threads_change_no_bit() {
     let place = Place::new();
     let dirs: Vec<PathBuf> = (0..4).map(|i| folder(&place.path(&format!("{i}")), &model(i, Dtype::F32))).collect();
     let inner = |weights: &[f64], dirs: &[PathBuf], threads: usize| {
-        let inputs = Inputs::open(&RealFs, dirs, Check::Sizes).unwrap();
+        let inputs = Inputs::open(&RealFs, dirs, Verification::Sizes).unwrap();
         let mut merge = Merge::new(&inputs, weights).unwrap();
         merge.threads = threads;
         let mut out = Vec::new();
@@ -250,7 +250,7 @@ fn order_names_and_threads_change_no_bit() {
 }
 
 #[test]
-fn types_that_differ_become_f32_and_a_type_can_be_asked_for() {
+fn mixed_types_become_f32_unless_a_type_is_requested() {
     let place = Place::new();
     let (a, b) = (model(1, Dtype::BF16), model(2, Dtype::F32));
     folder(&place.path("a"), &a);
@@ -276,7 +276,7 @@ fn types_that_differ_become_f32_and_a_type_can_be_asked_for() {
 }
 
 #[test]
-fn buffers_are_copied_and_a_tied_head_may_be_missing() {
+fn buffers_are_copied_and_a_tied_head_is_optional() {
     let place = Place::new();
     let mut tensors = model(1, Dtype::F32);
     tensors.insert("position_ids".into(), Stored::new(Dtype::I64, &[3], &[0.0, 1.0, 2.0]));

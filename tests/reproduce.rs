@@ -4,11 +4,11 @@ mod common;
 
 use common::Place;
 use lehr::papers::attempts::Ended;
-use lehr::papers::pma::arm::{Arm, Begin, Text};
+use lehr::papers::pma::arm::{Arm, ArmStart, Text};
 use lehr::papers::pma::checkpoints::CheckpointStore;
-use lehr::papers::pma::context::Context;
+use lehr::papers::pma::context::PmaContext;
 use lehr::papers::pma::corpora::Texts;
-use lehr::papers::pma::plan::{Plan, Window};
+use lehr::papers::pma::plan::{PmaPlan, SnapshotWindow};
 use lehr::papers::pma::scale::{GRID, Scale};
 use lehr::papers::pma::sized_model::SizedModel;
 use lehr::papers::pma::trajectory::train;
@@ -22,7 +22,7 @@ fn texts() -> Texts {
 
 /// A short arm with snapshots and states.
 fn short(scale: &Scale, seed: u64) -> Arm {
-    let base = Plan { scale }.base(scale.smallest(), seed);
+    let base = PmaPlan { scale }.base(scale.smallest(), seed);
     Arm { name: "short".into(), to_step: 12, snapshot_every: 3, states: vec![6], ..base }
 }
 
@@ -31,7 +31,7 @@ fn run(bank: &CheckpointStore, arm: &Arm, texts: &Texts) -> Ended {
 }
 
 #[test]
-fn an_arm_that_was_cut_off_is_trained_anew_to_the_same_bits() {
+fn an_interrupted_arm_is_retrained_to_the_same_bits() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let arm = short(&scale, 3);
     let [whole, cut] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -58,7 +58,7 @@ fn an_arm_that_was_cut_off_is_trained_anew_to_the_same_bits() {
 }
 
 #[test]
-fn an_arm_that_another_process_trains_is_busy() {
+fn an_arm_in_another_process_is_busy() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
@@ -70,26 +70,26 @@ fn an_arm_that_another_process_trains_is_busy() {
 
 /// Kept moments and weights of a step go on exactly as if nothing had been between.
 #[test]
-fn a_fork_that_changes_nothing_is_the_run_itself() {
+fn an_unchanged_fork_equals_the_run() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 2);
     run(&checkpoints, &arm, &texts);
-    let begin = Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) };
+    let begin = ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) };
     let fork = Arm { name: "fork".into(), begin, from_step: 6, states: Vec::new(), ..arm.clone() };
     run(&checkpoints, &fork, &texts);
     assert_eq!(checkpoints.weights(&arm, 12).unwrap(), checkpoints.weights(&fork, 12).unwrap());
     assert_eq!(checkpoints.record(&arm).unwrap().loss[6..], checkpoints.record(&fork).unwrap().loss);
     // Fresh moments do differ.
-    let begin = Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None };
+    let begin = ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None };
     let fresh = Arm { name: "fresh".into(), begin, ..fork };
     run(&checkpoints, &fresh, &texts);
     assert_ne!(checkpoints.weights(&arm, 12).unwrap(), checkpoints.weights(&fresh, 12).unwrap());
 }
 
 #[test]
-fn keys_tell_arms_apart_and_names_do_not() {
+fn arm_keys_depend_on_settings_not_names() {
     let scale = Scale::named("test").unwrap();
     let arm = short(&scale, 1);
     let key = |a: &Arm| a.key("texts");
@@ -102,8 +102,9 @@ fn keys_tell_arms_apart_and_names_do_not() {
         Arm { to_step: 11, ..arm.clone() },
         Arm { until_lost: true, ..arm.clone() },
     ];
-    others.push(Arm { begin: Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None }, ..arm.clone() });
-    others.push(Arm { begin: Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) }, ..arm.clone() });
+    others.push(Arm { begin: ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None }, ..arm.clone() });
+    others
+        .push(Arm { begin: ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) }, ..arm.clone() });
     let mut keys: Vec<String> = others.iter().chain([&arm]).map(key).collect();
     keys.sort();
     keys.dedup();
@@ -111,29 +112,29 @@ fn keys_tell_arms_apart_and_names_do_not() {
 }
 
 #[test]
-fn windows_are_the_papers() {
+fn merge_windows_match_the_paper() {
     let scale = Scale::named("tiny").unwrap();
     let size = scale.smallest();
-    let standard = Window::standard(GRID);
+    let standard = SnapshotWindow::standard(GRID);
     assert_eq!(standard.snapshots(), (0..10).map(|i| 382 + 2 * i).collect::<Vec<_>>());
     // V0 is 0.5 % of the tokens.
     let mix = standard.mix(size).unwrap();
     assert_eq!((mix[1].0 - mix[0].0) * 200, size.steps);
     assert!(mix.iter().all(|(_, w)| *w == 0.1));
     // At 12.75 % only seven checkpoints lie 2 % apart; the initial weights are none of them.
-    let early = Window { at: 51, every: 8, ..standard };
+    let early = SnapshotWindow { at: 51, every: 8, ..standard };
     assert_eq!(early.snapshots(), [3, 11, 19, 27, 35, 43, 51]);
 }
 
 /// The gradient that curvature is made from is the slope of the loss that is reported.
 #[test]
-fn gradients_are_slopes_of_the_loss() {
+fn gradients_match_finite_differences() {
     let scale = Scale::named("test").unwrap();
     let place = tempfile::tempdir().unwrap();
     let texts = texts();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let (device, world) = (Default::default(), World::solo());
-    let context = Context { scale: &scale, seeds: vec![1], texts, checkpoints, device, world, tell: Box::new(|_| {}) };
+    let context = PmaContext { scale: &scale, seeds: vec![1], texts, checkpoints, device, world, notify: Box::new(|_| {}) };
     let arm = short(&scale, 1);
     context.ensure(std::slice::from_ref(&arm)).unwrap();
     let lab = SizedModel::new(&context, scale.smallest());
@@ -154,7 +155,7 @@ fn results(out: &Path) -> Vec<u8> {
 
 /// One claim end to end: from nothing, from the bank, and from nothing again elsewhere.
 #[test]
-fn a_claim_comes_out_the_same_twice() {
+fn a_claim_is_reproducible() {
     let place = Place::new();
     let claim = |work: &str, out: &str| {
         let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=2", "--first-seed=7", "--work", work, "--out", out];
@@ -174,7 +175,7 @@ fn a_claim_comes_out_the_same_twice() {
 }
 
 #[test]
-fn what_cannot_be_reproduced_is_refused() {
+fn invalid_reproductions_are_refused() {
     let place = Place::new();
     let said = |args: &[&str]| {
         let run = place.lehr([&["reproduce", "pma"], args].concat()).output().unwrap();
@@ -208,7 +209,7 @@ fn a_plan_trains_nothing() {
 
 /// Of the second paper: single updates on the bench, and arms of reinforcement.
 #[test]
-fn claims_of_reinforcement_come_out_the_same_twice() {
+fn grpo_claims_are_reproducible() {
     let place = Place::new();
     let claims = |work: &str, out: &str| {
         let args =
@@ -236,7 +237,7 @@ fn claims_of_reinforcement_come_out_the_same_twice() {
 }
 
 #[test]
-fn a_plan_of_reinforcement_trains_nothing() {
+fn a_grpo_plan_trains_nothing() {
     let place = Place::new();
     let plan = |args: &[&str]| {
         let run = place.lehr([&["reproduce", "lopti", "--dry-run", "--json", "--work=w"], args].concat()).output().unwrap();

@@ -78,7 +78,7 @@ fn check_rescues(events: &[Value], method: &str) -> Vec<Value> {
     rescues
 }
 
-/// The steps whose checkpoints are there, all sound.
+/// The steps whose checkpoints are there, all valid.
 fn kept(place: &Place, name: &str) -> BTreeSet<u64> {
     let found = checkpoints::list(&RealFs, &place.path(name)).unwrap();
     found.iter().for_each(|(_, path)| drop(Checkpoint::open(&RealFs, path).unwrap()));
@@ -86,29 +86,29 @@ fn kept(place: &Place, name: &str) -> BTreeSet<u64> {
 }
 
 #[test]
-fn off_tells_and_does_nothing() {
+fn rescue_off_reports_and_does_nothing() {
     let place = Place::new();
     let mut t = Trainer::start(&mut steep(&place, "run", &[]));
-    assert_eq!(t.end().code(), Some(0), "{}", t.account());
-    assert_eq!(step_numbers(&t.heard), (1..=300).collect::<Vec<_>>());
-    let told = warnings(&t.heard);
+    assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
+    assert_eq!(step_numbers(&t.received), (1..=300).collect::<Vec<_>>());
+    let told = warnings(&t.received);
     assert!(told.iter().any(|w| w.contains("the loss has risen to")), "{told:?}");
     let diverged: Vec<_> = told.iter().filter(|w| w.contains("has diverged")).collect();
     assert!(diverged.len() == 1 && diverged[0].contains("--rescue"), "{told:?}");
-    let last = t.heard.last().unwrap();
+    let last = t.received.last().unwrap();
     assert!(number(last, "spikes") >= 1 && number(last, "rescues") == 0, "{last}");
     assert!(t.stderr().contains("loss spike"), "{}", t.stderr());
-    assert!(kind(&t.heard, "Rescue").is_empty());
+    assert!(kind(&t.received, "Rescue").is_empty());
     assert_eq!(kept(&place, "run"), BTreeSet::from([280, 300]), "nothing is pinned");
 }
 
 #[test]
-fn a_run_that_ends_in_a_spike_says_so() {
+fn a_run_that_ends_in_a_spike_reports_it() {
     let place = Place::new();
     let mut t = Trainer::start(&mut steep(&place, "run", &["--rescue=pma", "--rescue-patience=200"]));
-    assert_eq!(t.end().code(), Some(0), "{}", t.account());
-    assert_eq!(number(t.heard.last().unwrap(), "rescues"), 0);
-    let told = warnings(&t.heard);
+    assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
+    assert_eq!(number(t.received.last().unwrap(), "rescues"), 0);
+    let told = warnings(&t.received);
     let end = told.iter().find(|w| w.contains("ends in a spike")).unwrap_or_else(|| panic!("{told:?}"));
     let good: u64 = end.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(kept(&place, "run").contains(&good), "{end}");
@@ -116,11 +116,11 @@ fn a_run_that_ends_in_a_spike_says_so() {
 
 /// Back with the same rate meets the same wall; with half of it, or a quarter, the run gets through, far below where it had been stuck.
 #[test]
-fn rollback_and_merge_bring_it_through() {
+fn rollback_and_merge_rescue_the_run() {
     let place = Place::new();
     let mut off = Trainer::start(&mut steep(&place, "off", &[]));
-    assert_eq!(off.end().code(), Some(0), "{}", off.account());
-    let stuck = last_losses(&off.heard);
+    assert_eq!(off.end().code(), Some(0), "{}", off.diagnostics());
+    let stuck = last_losses(&off.received);
     for (method, more) in [
         ("rollback", &["--rescue=rollback"][..]),
         ("rollback", &["--rescue=rollback", "--rescue-optimizer=reset", "--rescue-data=replay"]),
@@ -129,10 +129,10 @@ fn rollback_and_merge_bring_it_through() {
     ] {
         let name = more.join("").replace("--", "-").trim_start_matches('-').to_string();
         let mut t = Trainer::start(&mut steep(&place, &name, more));
-        assert_eq!(t.end().code(), Some(0), "{}", t.account());
-        let said = t.heard.iter().position(|e| e["event"] == "Started").unwrap();
-        assert!(t.heard[said..] == place.events(&name), "{name}: the log is what was said");
-        let rescues = check_rescues(&t.heard, method);
+        assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
+        let said = t.received.iter().position(|e| e["event"] == "Started").unwrap();
+        assert!(t.received[said..] == place.events(&name), "{name}: the log is what was said");
+        let rescues = check_rescues(&t.received, method);
         assert!(!rescues.is_empty(), "{name}");
         let optimizer = if name.contains("reset") { "reset" } else { "keep" };
         let first = &rescues[0];
@@ -144,16 +144,16 @@ fn rollback_and_merge_bring_it_through() {
         // The same until it was seen, step by step.
         let at = number(first, "step") as usize;
         let losses = |events: &[Value]| kind(events, "Step").iter().take(at).map(|s| s["loss"].clone()).collect::<Vec<_>>();
-        assert_eq!(losses(&t.heard), losses(&off.heard), "{name}");
-        let through = last_losses(&t.heard);
+        assert_eq!(losses(&t.received), losses(&off.received), "{name}");
+        let through = last_losses(&t.received);
         eprintln!("{name}: {} rescues, {through:.2} instead of {stuck:.2}", rescues.len());
         assert!(through < stuck - 0.5, "{name}: {through} instead of {stuck}");
-        let last = t.heard.last().unwrap();
+        let last = t.received.last().unwrap();
         assert_eq!((&last["reason"], number(last, "rescues")), (&json!("completed"), rescues.len() as u64));
         assert!(t.stderr().contains("rescue 1: back to step"), "{}", t.stderr());
         // Rates after the last rescue are what it says.
         let scale = rescues.last().unwrap()["learning_rate_scale"].as_f64().unwrap();
-        let rate = kind(&t.heard, "Step").last().unwrap()["learning_rate"].as_f64().unwrap();
+        let rate = kind(&t.received, "Step").last().unwrap()["learning_rate"].as_f64().unwrap();
         assert!((rate - scale).abs() < 1e-6, "{name}: {rate}");
     }
 }
@@ -163,7 +163,7 @@ fn rollback_and_merge_bring_it_through() {
 fn a_merge_is_the_mean_of_its_checkpoints() {
     let place = Place::new();
     let mut t = Trainer::start(steep(&place, "run", &["--rescue=pma", "--rescue-limit=1"]).arg("--control"));
-    let rescue = t.hear_kind("Rescue");
+    let rescue = t.wait_for_kind("Rescue");
     t.kill();
     t.end();
     let checkpoints: Vec<Checkpoint> = rescue["from_steps"]
@@ -174,7 +174,7 @@ fn a_merge_is_the_mean_of_its_checkpoints() {
         .map(|path| Checkpoint::open(&RealFs, &path).unwrap())
         .collect();
     assert_eq!(checkpoints.len(), 3);
-    // The mean as a model folder of its own, judged by another command.
+    // The mean as a model folder of its own, evaluated by another command.
     let newest = &checkpoints[2];
     let merged = place.path("mean");
     std::fs::create_dir(&merged).unwrap();
@@ -196,15 +196,15 @@ fn a_merge_is_the_mean_of_its_checkpoints() {
     let mut judge = place.lehr(["pretrain", "--data=text.txt", "--json", "--run=judge", "--init=mean", "--batch-size=8"]);
     judge.args(["--seq-len=32", "--eval-tokens=128"]).args(begin);
     let mut judge = Trainer::start(&mut judge);
-    let eval = judge.hear_kind("Eval");
-    assert_eq!(judge.end().code(), Some(0), "{}", judge.account());
+    let eval = judge.wait_for_kind("Eval");
+    assert_eq!(judge.end().code(), Some(0), "{}", judge.diagnostics());
     let (own, other) = (rescue["eval_loss"].as_f64().unwrap(), eval["eval_loss"].as_f64().unwrap());
     // The same bits but for weights where a mean lies between two f32.
     assert!((own - other).abs() < 1e-5, "{own} {other}");
 }
 
 #[test]
-fn what_nothing_helps_ends_with_an_account() {
+fn a_hopeless_run_ends_with_a_summary() {
     let place = Place::new();
     let said = run(&mut steep(&place, "run", &["--rescue=rollback", "--rescue-limit=1"]));
     assert_eq!(said.code, Some(1), "{}", said.err);
@@ -226,7 +226,7 @@ fn what_nothing_helps_ends_with_an_account() {
     assert!(kept(&place, "run").contains(&step), "{fork}");
     let mut child =
         Trainer::start(&mut place.lehr(["pretrain", "--json", "--fork", fork, "--run=child", "--learning-rate=0.01"]));
-    let first = child.hear_kind("Step");
+    let first = child.wait_for_kind("Step");
     assert_eq!(number(&first, "step"), step + 1);
     child.kill();
 }
@@ -236,7 +236,7 @@ fn what_nothing_helps_ends_with_an_account() {
 fn good_checkpoints_are_kept() {
     let place = Place::new();
     let mut t = Trainer::start(&mut steep(&place, "run", &["--rescue=pma", "--rescue-patience=60"]));
-    let rescue = t.hear_kind("Rescue");
+    let rescue = t.wait_for_kind("Rescue");
     t.kill();
     t.end();
     let from: BTreeSet<u64> = rescue["from_steps"].as_array().unwrap().iter().map(|s| s.as_u64().unwrap()).collect();
@@ -251,41 +251,41 @@ fn good_checkpoints_are_kept() {
 
 /// Killed and stopped at any point, before the spike, in it, after the rescue: the same bits and the same story.
 #[test]
-fn resumed_across_a_rescue_is_the_same_run() {
+fn resuming_across_a_rescue_is_bit_identical() {
     let place = Place::new();
     for (method, seed) in [("rollback", random()), ("pma", random())] {
         let rescue = format!("--rescue={method}");
         let straight = format!("straight-{method}");
         let mut t = Trainer::start(&mut steep(&place, &straight, &[&rescue]));
-        assert_eq!(t.end().code(), Some(0), "{}", t.account());
-        let all = kind(&t.heard, "Step").len() as u64;
+        assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
+        let all = kind(&t.received, "Step").len() as u64;
         for (i, signal) in ["KILL", "INT", "KILL"].into_iter().enumerate() {
             let name = format!("{method}-{i}");
             let mut next = Trainer::start(&mut steep(&place, &name, &[&rescue]));
-            let mut heard = 0;
+            let mut received = 0;
             let mut cuts = Vec::new();
             for cut in 0..3 {
                 // So many updates further, counted over the rescues.
                 let more = 25 + (seed >> (8 * (3 * i + cut))) % (all / 2);
                 let mut left = more;
                 let ended = loop {
-                    match next.try_hear(|e| e["event"] == "Step") {
+                    match next.try_wait_for(|e| e["event"] == "Step") {
                         None => break true,
                         Some(_) if left == 0 => break false,
                         Some(_) => left -= 1,
                     }
                 };
-                heard += more;
+                received += more;
                 if ended {
                     break;
                 }
-                cuts.push(heard);
+                cuts.push(received);
                 next.signal(signal);
                 next.end();
                 next = Trainer::start(&mut place.resume(&name, &[]));
             }
             let what = format!("{name}: {signal} after {cuts:?} updates, seed {seed}");
-            assert_eq!(next.end().code(), Some(0), "{what}\n{}", next.account());
+            assert_eq!(next.end().code(), Some(0), "{what}\n{}", next.diagnostics());
             for file in ["model.safetensors", "optimizer.safetensors"] {
                 assert!(place.checkpoint(&name, 300, file) == place.checkpoint(&straight, 300, file), "{what}: {file} differs");
             }
@@ -306,30 +306,30 @@ fn resumed_across_a_rescue_is_the_same_run() {
 
 /// A live setting that breaks a run is taken back with it.
 #[test]
-fn a_live_setting_that_broke_the_run_is_taken_back() {
+fn a_live_setting_that_caused_the_spike_is_reverted() {
     let place = Place::new();
     let calm = ["--max-steps=100", "--save-every=20", "--rescue=rollback", "--rescue-patience=10", "--eval-every=0", "--control"];
     let mut t = Trainer::start(&mut place.pretrain("run", &calm));
-    t.tell(r#"{"command":"Pause"}"#);
-    let mut at = number(&t.hear_kind("Paused"), "step");
+    t.send(r#"{"command":"Pause"}"#);
+    let mut at = number(&t.wait_for_kind("Paused"), "step");
     while at < 70 {
-        t.tell(r#"{"command":"Step"}"#);
-        at = number(&t.hear_kind("Step"), "step");
+        t.send(r#"{"command":"Step"}"#);
+        at = number(&t.wait_for_kind("Step"), "step");
     }
-    t.tell(r#"{"command":"SetHyper","learning_rate_scale":3000}"#);
-    t.hear_kind("HyperChanged");
-    t.tell(r#"{"command":"Resume"}"#);
-    let rescue = t.hear_kind("Rescue");
+    t.send(r#"{"command":"SetHyper","learning_rate_scale":3000}"#);
+    t.wait_for_kind("HyperChanged");
+    t.send(r#"{"command":"Resume"}"#);
+    let rescue = t.wait_for_kind("Rescue");
     assert!(number(&rescue, "onset") > 70 && number(&rescue, "to_step") == 40, "{rescue}");
-    let back = t.hear_kind("HyperChanged");
+    let back = t.wait_for_kind("HyperChanged");
     assert_eq!((&back["before"], &back["after"]), (&json!(3000.0), &json!(1.0)));
-    assert_eq!(t.end().code(), Some(0), "{}", t.account());
-    let last = kind(&t.heard, "Step").last().unwrap()["loss"].as_f64().unwrap();
+    assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
+    let last = kind(&t.received, "Step").last().unwrap()["loss"].as_f64().unwrap();
     assert!(last < rescue["loss_at_spike"].as_f64().unwrap() / 2.0, "{last} {rescue}");
 }
 
 #[test]
-fn what_cannot_work_is_refused_in_one_line() {
+fn invalid_settings_are_refused_in_one_line() {
     let place = Place::new();
     for (args, parts) in [
         (&["--rescue=pma", "--save-every=0"][..], &["--rescue pma", "--save-every 0"][..]),

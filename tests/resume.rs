@@ -19,7 +19,7 @@ const TENSORS: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
 fn straight(place: &Place) {
     let mut trainer = Trainer::start(&mut place.pretrain("straight", RECIPE));
     let status = trainer.end();
-    assert_eq!(status.code(), Some(0), "{}", trainer.account());
+    assert_eq!(status.code(), Some(0), "{}", trainer.diagnostics());
     assert_eq!(step_numbers(&place.events("straight")), (1..=STEPS).collect::<Vec<_>>());
 }
 
@@ -44,8 +44,8 @@ fn same_as_straight(place: &Place, name: &str) {
     }
     let told: Vec<_> = kind(&log, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).collect();
     for (step, path) in checkpoints::list(&RealFs, &place.path(name)).unwrap() {
-        let sound = checkpoint::verify(&RealFs, &path).is_ok();
-        assert!(!sound || told.contains(&step), "{name}: the log says nothing of the checkpoint at {step}: {told:?}");
+        let valid = checkpoint::verify(&RealFs, &path).is_ok();
+        assert!(!valid || told.contains(&step), "{name}: the log says nothing of the checkpoint at {step}: {told:?}");
     }
     let seconds: Vec<f64> = kind(&log, "Step").iter().map(|e| e["seconds"].as_f64().unwrap()).collect();
     assert!(seconds.is_sorted(), "{name}: time runs on over a resume: {seconds:?}");
@@ -53,12 +53,12 @@ fn same_as_straight(place: &Place, name: &str) {
 
 fn finish(place: &Place, name: &str) -> Trainer {
     let mut trainer = Trainer::start(&mut place.resume(name, &[]));
-    assert_eq!(trainer.end().code(), Some(0), "{}", trainer.account());
+    assert_eq!(trainer.end().code(), Some(0), "{}", trainer.diagnostics());
     trainer
 }
 
 #[test]
-fn stopped_or_killed_and_resumed_is_the_same_run() {
+fn stopping_or_killing_and_resuming_is_bit_identical() {
     let place = Place::new();
     straight(&place);
     let seed = random();
@@ -71,14 +71,14 @@ fn stopped_or_killed_and_resumed_is_the_same_run() {
         };
         let name = format!("{}-at-{at}", signal.to_lowercase());
         let mut trainer = Trainer::start(&mut place.pretrain(&name, RECIPE));
-        trainer.hear_step(at);
+        trainer.wait_for_step(at);
         trainer.signal(signal);
         let status = trainer.end();
         if signal == "KILL" {
-            assert_eq!(status.code(), None, "{name}: {}", trainer.account());
+            assert_eq!(status.code(), None, "{name}: {}", trainer.diagnostics());
         } else {
-            assert_eq!(status.code(), Some(130), "{name}: {}", trainer.account());
-            let last = trainer.heard.last().unwrap();
+            assert_eq!(status.code(), Some(130), "{name}: {}", trainer.diagnostics());
+            let last = trainer.received.last().unwrap();
             assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{name}");
             let step = last["step"].as_u64().unwrap();
             assert!(step >= at && step < STEPS, "{name}: stopped at {step}");
@@ -87,7 +87,7 @@ fn stopped_or_killed_and_resumed_is_the_same_run() {
             assert_eq!(newest.found.unwrap().step(), step, "{name}");
         }
         let resumed = finish(&place, &name);
-        let started = &kind(&resumed.heard, "Started")[0];
+        let started = &kind(&resumed.received, "Started")[0];
         assert!(started["step"].as_u64() > Some(0), "{name}: {started}");
         same_as_straight(&place, &name);
         assert_eq!(kind(&place.events(&name), "Started").len(), 2, "{name}");
@@ -102,24 +102,24 @@ fn stopped_or_killed_and_resumed_is_the_same_run() {
 }
 
 #[test]
-fn a_second_signal_leaves_at_once_and_is_safe() {
+fn a_second_signal_exits_at_once_without_loss() {
     let place = Place::new();
     let mut trainer = Trainer::start(&mut place.pretrain("run", &["--max-steps=100000", "--save-every=2", "--eval-every=0"]));
-    trainer.hear_kind("Checkpoint");
+    trainer.wait_for_kind("Checkpoint");
     trainer.signal("INT");
     trainer.signal("INT");
-    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.account());
+    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.diagnostics());
     let newest = checkpoints::newest_valid(&RealFs, &place.path("run")).unwrap();
     assert!(newest.found.is_some() && newest.skipped.is_empty(), "{:?}", newest.skipped);
 }
 
 #[test]
-fn a_run_that_goes_on_is_locked() {
+fn an_active_run_is_locked() {
     let place = Place::new();
     let mut first = Trainer::start(&mut place.pretrain("run", &["--max-steps=100000", "--save-every=5", "--control"]));
-    first.hear_kind("Checkpoint");
-    first.tell(r#"{"command":"Pause"}"#);
-    first.hear_kind("Paused");
+    first.wait_for_kind("Checkpoint");
+    first.send(r#"{"command":"Pause"}"#);
+    first.wait_for_kind("Paused");
     let before = place.events("run");
     for mut other in [place.resume("run", &[]), place.pretrain("run", RECIPE)] {
         let said = run(&mut other);
@@ -135,32 +135,32 @@ fn a_run_that_goes_on_is_locked() {
     first.kill();
     first.end();
     let mut second = Trainer::start(&mut place.resume("run", &[]));
-    second.hear_kind("Step");
+    second.wait_for_kind("Step");
     second.signal("INT");
-    assert_eq!(second.end().code(), Some(130), "{}", second.account());
+    assert_eq!(second.end().code(), Some(130), "{}", second.diagnostics());
 }
 
-/// Kill it wherever it is, again and again: what `lehr` accepts is sound, no announced save is lost, and the numbers stay the same.
+/// Kill it wherever it is, again and again: what `lehr` accepts is valid, no announced save is lost, and the numbers stay the same.
 #[test]
-fn kill_storm() {
+fn repeated_kills_lose_nothing() {
     let kills: u64 = std::env::var("LEHR_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
     let place = Place::new();
     let recipe = ["--max-steps=100000", "--lr-scheduler=constant", "--eval-every=0", "--keep-last=2"];
     let seed = random();
     let rng = lehr::rng::Rng::new(seed, "kills");
     let mut first = Trainer::start(place.pretrain("storm", &recipe).arg("--save-every=1"));
-    first.hear_kind("Checkpoint");
+    first.wait_for_kind("Checkpoint");
     let (mut trainer, mut announced, mut reached) = (first, 1, 1);
     for kill in 0..kills {
         // Every third while it starts, reads, tidies up; the others while it trains, saves, purges.
         let wait = if kill % 3 == 2 { rng.below(kill, 0, 700) } else { rng.below(kill, 0, 250) };
         if kill % 3 != 2 {
-            trainer.hear_kind("Checkpoint");
+            trainer.wait_for_kind("Checkpoint");
         }
         std::thread::sleep(Duration::from_millis(wait));
         trainer.kill();
-        assert_eq!(trainer.end().code(), None, "seed {seed}, kill {kill}: {}", trainer.account());
-        announced = kind(&trainer.heard, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).max().unwrap_or(announced);
+        assert_eq!(trainer.end().code(), None, "seed {seed}, kill {kill}: {}", trainer.diagnostics());
+        announced = kind(&trainer.received, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).max().unwrap_or(announced);
         let newest = checkpoints::newest_valid(&RealFs, &place.path("storm")).unwrap();
         assert!(
             newest.skipped.is_empty(),
@@ -173,13 +173,13 @@ fn kill_storm() {
             checkpoint::verify(&RealFs, &path).unwrap_or_else(|e| panic!("seed {seed}, kill {kill}, step {step}: {e:#}"));
         }
         trainer = Trainer::start(&mut place.resume("storm", &[]));
-        let started = trainer.hear_kind("Started");
+        let started = trainer.wait_for_kind("Started");
         assert_eq!(started["step"].as_u64(), Some(reached), "seed {seed}, kill {kill}");
     }
-    trainer.hear_kind("Checkpoint");
+    trainer.wait_for_kind("Checkpoint");
     trainer.signal("INT");
-    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.account());
-    let last = trainer.heard.last().unwrap()["step"].as_u64().unwrap();
+    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.diagnostics());
+    let last = trainer.received.last().unwrap()["step"].as_u64().unwrap();
     assert!(last > reached);
     let log = place.events("storm");
     assert_eq!(step_numbers(&log), (1..=last).collect::<Vec<_>>(), "seed {seed}");
@@ -189,7 +189,7 @@ fn kill_storm() {
     eprintln!("{kills} kills, {last} steps");
     // The same steps without a kill: only when it saves is different.
     let mut calm = Trainer::start(place.pretrain("calm", &recipe).arg(format!("--save-every={last}")));
-    calm.hear_kind("Checkpoint");
+    calm.wait_for_kind("Checkpoint");
     calm.kill();
     calm.end();
     for file in TENSORS {
@@ -203,26 +203,26 @@ fn a_run_resumes_on_another_device_with_a_warning() {
     let Some(other) = device::adapters().into_iter().find(|a| a.kind != Kind::Cpu) else { return };
     let place = Place::new();
     let mut trainer = Trainer::start(place.pretrain("run", RECIPE).args(["--adapter", "cpu"]));
-    trainer.hear_step(8);
+    trainer.wait_for_step(8);
     trainer.signal("INT");
-    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.account());
+    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.diagnostics());
     let mut resumed = Trainer::start(&mut place.resume("run", &["--adapter", &other.index.to_string()]));
-    assert_eq!(resumed.end().code(), Some(0), "{}", resumed.account());
-    let warnings = kind(&resumed.heard, "Warning");
+    assert_eq!(resumed.end().code(), Some(0), "{}", resumed.diagnostics());
+    let warnings = kind(&resumed.received, "Warning");
     let says = |text: &str| warnings.iter().any(|w| w["text"].as_str().is_some_and(|t| t.contains(text)));
     assert!(says("continues on") && says(&other.name), "{warnings:?}");
     assert_eq!(step_numbers(&place.events("run")), (1..=STEPS).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_flipped_bit_falls_back_to_the_checkpoint_before() {
+fn a_flipped_bit_falls_back_to_the_previous_checkpoint() {
     let place = Place::new();
     straight(&place);
     let seed = random();
     let mut trainer = Trainer::start(&mut place.pretrain("run", RECIPE));
-    trainer.hear_step(20);
+    trainer.wait_for_step(20);
     trainer.signal("INT");
-    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.account());
+    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.diagnostics());
     let newest = checkpoints::newest_valid(&RealFs, &place.path("run")).unwrap().found.unwrap();
     let names = ["model.safetensors", "optimizer.safetensors", "trainer.json", "config.json", "MANIFEST.json"];
     let file = newest.path.join(names[(seed % names.len() as u64) as usize]);
@@ -232,13 +232,13 @@ fn a_flipped_bit_falls_back_to_the_checkpoint_before() {
     std::fs::write(&file, bytes).unwrap();
     let what = format!("seed {seed}: bit {} of byte {at} of {}", seed % 8, file.display());
     let resumed = finish(&place, "run");
-    let before = resumed.heard.iter().find(|e| e["event"] == "Started").unwrap()["step"].as_u64().unwrap();
+    let before = resumed.received.iter().find(|e| e["event"] == "Started").unwrap()["step"].as_u64().unwrap();
     assert!(before < newest.step() && before >= 12, "{what}: went on from {before}");
-    let warned = kind(&resumed.heard, "Warning")
+    let warned = kind(&resumed.received, "Warning")
         .iter()
         .filter(|w| w["text"].as_str().unwrap().contains(&checkpoint::step_name(newest.step())))
         .count();
-    assert!(warned > 0, "{what}: {:?}", resumed.heard);
+    assert!(warned > 0, "{what}: {:?}", resumed.received);
     same_as_straight(&place, "run");
 }
 
@@ -249,32 +249,32 @@ fn every_command_is_answered() {
     let recipe =
         ["--max-steps=40", "--eval-every=0", "--save-every=0", "--control", "--lr-scheduler=constant", "--sample-tokens=0"];
     let mut t = Trainer::start(&mut place.pretrain("run", &recipe));
-    t.tell(r#"{"command":"Pause"}"#);
-    let at = t.hear_kind("Paused")["step"].as_u64().unwrap();
-    t.tell(r#"{"command":"Step"}"#);
-    assert_eq!(t.hear_kind("Step")["step"], at + 1);
-    t.tell(r#"{"command":"SetHyper","learning_rate_scale":0.5,"max_grad_norm":0.25}"#);
-    let changed = t.hear_kind("HyperChanged");
+    t.send(r#"{"command":"Pause"}"#);
+    let at = t.wait_for_kind("Paused")["step"].as_u64().unwrap();
+    t.send(r#"{"command":"Step"}"#);
+    assert_eq!(t.wait_for_kind("Step")["step"], at + 1);
+    t.send(r#"{"command":"SetHyper","learning_rate_scale":0.5,"max_grad_norm":0.25}"#);
+    let changed = t.wait_for_kind("HyperChanged");
     assert_eq!(
         (&changed["name"], &changed["before"], &changed["after"]),
         (&json!("learning_rate_scale"), &json!(1.0), &json!(0.5))
     );
-    let changed = t.hear_kind("HyperChanged");
+    let changed = t.wait_for_kind("HyperChanged");
     assert_eq!((&changed["name"], &changed["before"], &changed["after"]), (&json!("max_grad_norm"), &json!(1.0), &json!(0.25)));
     loop {
-        t.tell(r#"{"command":"Step"}"#);
-        if t.hear_kind("Step")["step"].as_u64() >= Some(5) {
+        t.send(r#"{"command":"Step"}"#);
+        if t.wait_for_kind("Step")["step"].as_u64() >= Some(5) {
             break;
         }
     }
-    assert_eq!(t.heard.last().unwrap()["learning_rate"], json!(0.005), "half of the rate after the warm-up");
-    t.tell(r#"{"command":"SaveNow"}"#);
-    let saved = t.hear_kind("Checkpoint");
+    assert_eq!(t.received.last().unwrap()["learning_rate"], json!(0.005), "half of the rate after the warm-up");
+    t.send(r#"{"command":"SaveNow"}"#);
+    let saved = t.wait_for_kind("Checkpoint");
     assert!(place.path(saved["path"].as_str().unwrap()).join("MANIFEST.json").is_file(), "{saved}");
-    t.tell(r#"{"command":"EvalNow"}"#);
-    assert!(t.hear_kind("Eval")["eval_loss"].is_f64());
-    t.tell(r#"{"command":"SampleNow","prompt":"the "}"#);
-    let sample = t.hear_kind("Sample");
+    t.send(r#"{"command":"EvalNow"}"#);
+    assert!(t.wait_for_kind("Eval")["eval_loss"].is_f64());
+    t.send(r#"{"command":"SampleNow","prompt":"the "}"#);
+    let sample = t.wait_for_kind("Sample");
     assert!(sample["prompt"] == "the " && !sample["text"].as_str().unwrap().is_empty(), "{sample}");
     for wrong in [
         "not JSON",
@@ -286,27 +286,27 @@ fn every_command_is_answered() {
         "\u{1b}[2J",
         "[]",
     ] {
-        t.tell(wrong);
-        let warning = t.hear_kind("Warning");
+        t.send(wrong);
+        let warning = t.wait_for_kind("Warning");
         assert!(!warning["text"].as_str().unwrap().chars().any(char::is_control), "{warning}");
     }
     // A long prompt or an empty one is no reason to fall over either.
     for prompt in ["the ".repeat(100), String::new()] {
-        t.tell(&json!({"command": "SampleNow", "prompt": prompt}).to_string());
-        t.hear("an answer", |e| e["event"] == "Warning" || e["event"] == "Sample");
+        t.send(&json!({"command": "SampleNow", "prompt": prompt}).to_string());
+        t.wait_for("an answer", |e| e["event"] == "Warning" || e["event"] == "Sample");
     }
-    t.tell(r#"{"command":"Resume"}"#);
-    assert!(t.hear_kind("Resumed")["step"].as_u64() >= Some(5));
-    let next = t.hear_kind("Step");
+    t.send(r#"{"command":"Resume"}"#);
+    assert!(t.wait_for_kind("Resumed")["step"].as_u64() >= Some(5));
+    let next = t.wait_for_kind("Step");
     assert_eq!(next["learning_rate"], json!(0.005), "{next}");
-    t.tell(r#"{"command":"Stop"}"#);
-    let finished = t.hear_kind("Finished");
+    t.send(r#"{"command":"Stop"}"#);
+    let finished = t.wait_for_kind("Finished");
     t.end();
     if finished["reason"] == "stopped" {
         // What was changed while it ran is part of the run.
         let mut resumed = Trainer::start(&mut place.resume("run", &[]));
-        assert_eq!(resumed.end().code(), Some(0), "{}", resumed.account());
-        assert!(kind(&resumed.heard, "Step").iter().all(|s| s["learning_rate"] == json!(0.005)));
+        assert_eq!(resumed.end().code(), Some(0), "{}", resumed.diagnostics());
+        assert!(kind(&resumed.received, "Step").iter().all(|s| s["learning_rate"] == json!(0.005)));
     }
     let log = place.events("run");
     assert_eq!(step_numbers(&log), (1..=40).collect::<Vec<_>>());
@@ -317,31 +317,31 @@ fn every_command_is_answered() {
 
 /// Step by step to the end: not one update too many, and evaluations and saves come when they are due.
 #[test]
-fn stepping_by_hand_is_the_same_run() {
+fn single_steps_equal_a_continuous_run() {
     let place = Place::new();
     straight(&place);
     let mut t = Trainer::start(place.pretrain("run", RECIPE).arg("--control"));
-    t.tell(r#"{"command":"Pause"}"#);
-    let at = t.hear_kind("Paused")["step"].as_u64().unwrap();
+    t.send(r#"{"command":"Pause"}"#);
+    let at = t.wait_for_kind("Paused")["step"].as_u64().unwrap();
     for step in at + 1..=STEPS {
-        t.tell(r#"{"command":"Step"}"#);
-        assert_eq!(t.hear_kind("Step")["step"], step);
+        t.send(r#"{"command":"Step"}"#);
+        assert_eq!(t.wait_for_kind("Step")["step"], step);
     }
-    t.tell(r#"{"command":"Step"}"#);
-    t.hear_kind("Warning");
-    t.tell(r#"{"command":"Resume"}"#);
-    assert_eq!(t.hear_kind("Finished")["step"], STEPS);
-    assert_eq!(t.end().code(), Some(0), "{}", t.account());
+    t.send(r#"{"command":"Step"}"#);
+    t.wait_for_kind("Warning");
+    t.send(r#"{"command":"Resume"}"#);
+    assert_eq!(t.wait_for_kind("Finished")["step"], STEPS);
+    assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
     same_as_straight(&place, "run");
 }
 
 #[test]
-fn a_text_that_changed_is_noticed() {
+fn a_changed_text_is_detected() {
     let place = Place::new();
     let mut t = Trainer::start(&mut place.pretrain("run", &["--max-steps=100000", "--save-every=2", "--eval-every=0"]));
-    t.hear_kind("Checkpoint");
+    t.wait_for_kind("Checkpoint");
     t.signal("INT");
-    assert_eq!(t.end().code(), Some(130), "{}", t.account());
+    assert_eq!(t.end().code(), Some(130), "{}", t.diagnostics());
     let before = place.events("run");
     std::fs::write(place.path("text.txt"), common::text(7000)).unwrap();
     let said = run(&mut place.resume("run", &[]));
@@ -351,12 +351,12 @@ fn a_text_that_changed_is_noticed() {
     assert_eq!(before, place.events("run"));
     std::fs::write(place.path("text.txt"), common::text(6000)).unwrap();
     let mut t = Trainer::start(&mut place.resume("run", &[]));
-    t.hear_kind("Step");
+    t.wait_for_kind("Step");
 }
 
 /// As many characters as before, but others: the number of tokens does not tell.
 #[test]
-fn a_text_of_the_same_length_is_noticed() {
+fn a_changed_text_of_the_same_length_is_detected() {
     let place = Place::new();
     let text = common::text(6000);
     let finished = run(&mut place.pretrain("run", &["--max-steps=4", "--eval-every=0"]));
@@ -367,7 +367,7 @@ fn a_text_of_the_same_length_is_noticed() {
             format!("{}{}", halves.1, halves.0),
             "--resume: the text of --data has changed: as much as before, but another, or in another order",
         ),
-        (text.replacen(|c: char| c.is_alphabetic(), "\u{2603}", 1), "the data of this run is not what it began with"),
+        (text.replacen(|c: char| c.is_alphabetic(), "\u{2603}", 1), "the data of this run differs from the data at its start"),
     ] {
         std::fs::write(place.path("text.txt"), changed).unwrap();
         let said = run(&mut place.resume("run", &["--max-steps=8"]));
@@ -424,12 +424,12 @@ fn a_finished_run_is_extended() {
 }
 
 #[test]
-fn an_end_of_commands_is_no_command() {
+fn end_of_input_is_not_a_command() {
     let place = Place::new();
     let mut t = Trainer::start(place.pretrain("run", &["--max-steps=6", "--eval-every=0"]).arg("--control"));
-    t.tell(r#"{"command":"Pause"}"#);
-    t.hear_kind("Paused");
-    t.hang_up();
-    assert_eq!(t.hear_kind("Finished")["step"], 6, "a paused run that nobody can wake goes on");
-    assert_eq!(t.end().code(), Some(0), "{}", t.account());
+    t.send(r#"{"command":"Pause"}"#);
+    t.wait_for_kind("Paused");
+    t.close_stdin();
+    assert_eq!(t.wait_for_kind("Finished")["step"], 6, "a paused run that nobody can wake goes on");
+    assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
 }

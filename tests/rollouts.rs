@@ -7,7 +7,7 @@ mod chance;
 use lehr::data::{Batch, IGNORE};
 use lehr::device::{Device, Tensor};
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Completion, Model, Pass, Request, Rollouts, hf_config};
+use lehr::model::{Activations, Model, Pass, RolloutRequest, Rollouts, SampledCompletion, hf_config};
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;
@@ -48,10 +48,10 @@ fn go(
     device: &Device,
     model: &Model,
     engine: &mut Rollouts,
-    requests: &[Request],
+    requests: &[RolloutRequest],
     sampling: &Sampling,
     stops: &[u32],
-) -> Vec<Completion> {
+) -> Vec<SampledCompletion> {
     engine.run(device, model, requests, sampling, stops, &mut silent).unwrap().unwrap()
 }
 
@@ -60,7 +60,7 @@ fn greedy() -> Sampling {
 }
 
 /// Requests of all sorts: lengths from one token to all the room there is, limits from one token to more than fit.
-fn mixed(rng: Rng, count: usize, vocab: usize) -> Vec<Request> {
+fn mixed(rng: Rng, count: usize, vocab: usize) -> Vec<RolloutRequest> {
     let draw = |i: usize, what: u64, n: usize| rng.below(what, i as u64, n as u64) as usize;
     let of = |i: usize| {
         let length = match draw(i, 0, 8) {
@@ -77,7 +77,7 @@ fn mixed(rng: Rng, count: usize, vocab: usize) -> Vec<Request> {
             1 => 2 * ROOM,
             _ => 1 + draw(i, 5, 30),
         };
-        Request { prompt, key: [7, i as u32], max_new }
+        RolloutRequest { prompt, key: [7, i as u32], max_new }
     };
     (0..count).map(of).collect()
 }
@@ -89,8 +89,8 @@ fn greedily_as_transformers(device: &Device) {
         let rows = golden[case].as_array().unwrap();
         for slots in [1, 3, 8, 16] {
             let mut engine = Rollouts::new(device, &model, slots, ROOM).unwrap();
-            let request = |row: &Value| Request { prompt: ids(&row["prompt"]), key: [0; 2], max_new: 24 };
-            let requests: Vec<Request> = rows.iter().map(request).collect();
+            let request = |row: &Value| RolloutRequest { prompt: ids(&row["prompt"]), key: [0; 2], max_new: 24 };
+            let requests: Vec<RolloutRequest> = rows.iter().map(request).collect();
             let found = go(device, &model, &mut engine, &requests, &greedy(), &[]);
             for (row, got) in rows.iter().zip(&found) {
                 assert_eq!(got.tokens, ids(&row["completion"]), "{case}, {slots} slots, prompt {}", row["prompt"]);
@@ -104,7 +104,7 @@ fn greedily_as_transformers(device: &Device) {
 }
 
 #[test]
-fn greedy_completions_are_those_of_transformers() {
+fn greedy_completions_match_transformers() {
     let mut device = device();
     greedily_as_transformers(&device);
     device.switch_gpu_class();
@@ -112,7 +112,7 @@ fn greedy_completions_are_those_of_transformers() {
 }
 
 /// The same completions, and log-probabilities but for rounding.
-fn assert_same(got: &[Completion], want: &[Completion], what: &str) {
+fn assert_same(got: &[SampledCompletion], want: &[SampledCompletion], what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         assert_eq!((&got.tokens, got.truncated), (&want.tokens, want.truncated), "{what}, request {i}");
@@ -122,7 +122,7 @@ fn assert_same(got: &[Completion], want: &[Completion], what: &str) {
 }
 
 #[test]
-fn completions_depend_on_no_slot_order_or_neighbour() {
+fn completions_do_not_depend_on_slot_order_or_neighbours() {
     let device = device();
     for (case, seed) in [("qwen3", 1), ("llama-gqa", 2), ("qwen2", 3)] {
         let model = open(&device, case);
@@ -131,7 +131,7 @@ fn completions_depend_on_no_slot_order_or_neighbour() {
         let sampling = Sampling { temperature: 1.3, top_k: 20, top_p: 0.95, min_p: 0.01, seed };
         let stops = [3, 11];
         // One by one: a new engine each, one row, nothing else in it.
-        let alone: Vec<Completion> = requests
+        let alone: Vec<SampledCompletion> = requests
             .iter()
             .flat_map(|request| {
                 let mut engine = Rollouts::new(&device, &model, 1, ROOM).unwrap();
@@ -151,9 +151,9 @@ fn completions_depend_on_no_slot_order_or_neighbour() {
             assert_same(&fewer, &alone[..2], &format!("{what}, fewer"));
             let mut order: Vec<usize> = (0..requests.len()).rev().collect();
             order.swap(0, 17);
-            let turned: Vec<Request> = order.iter().map(|&i| requests[i].clone()).collect();
+            let turned: Vec<RolloutRequest> = order.iter().map(|&i| requests[i].clone()).collect();
             let found = go(&device, &model, &mut engine, &turned, &sampling, &stops);
-            let want: Vec<Completion> = order.iter().map(|&i| alone[i].clone()).collect();
+            let want: Vec<SampledCompletion> = order.iter().map(|&i| alone[i].clone()).collect();
             assert_same(&found, &want, &format!("{what}, another order"));
             let again = go(&device, &model, &mut engine, &requests, &sampling, &stops);
             assert_eq!(again, first, "{what}: the same work twice, to the bit");
@@ -162,7 +162,7 @@ fn completions_depend_on_no_slot_order_or_neighbour() {
 }
 
 #[test]
-fn completions_end_where_they_must() {
+fn completions_end_at_stop_tokens_and_limits() {
     let device = device();
     let golden = golden();
     let case = "qwen3";
@@ -172,10 +172,10 @@ fn completions_end_where_they_must() {
     let whole: Vec<(Vec<u32>, Vec<u32>)> = rows.iter().map(|row| (ids(&row["prompt"]), ids(&row["completion"]))).collect();
     // Stops: the completion goes up to the first of them, which is part of it. They also stand in prompts, where they stop nothing.
     let stops = [whole[4].1[5], whole[5].1[3], whole[0].0[0]];
-    let requests: Vec<Request> = whole
+    let requests: Vec<RolloutRequest> = whole
         .iter()
         .enumerate()
-        .map(|(i, (prompt, _))| Request { prompt: prompt.clone(), key: [0; 2], max_new: 1 + 4 * i })
+        .map(|(i, (prompt, _))| RolloutRequest { prompt: prompt.clone(), key: [0; 2], max_new: 1 + 4 * i })
         .collect();
     let found = go(&device, &model, &mut engine, &requests, &greedy(), &stops);
     let mut stopped = 0;
@@ -192,20 +192,20 @@ fn completions_end_where_they_must() {
     }
     assert!(stopped >= 2, "{stopped} stopped");
     // A prompt that leaves room for one token; a limit of one.
-    let long = Request { prompt: (0..ROOM as u32 - 1).map(|i| i % 50).collect(), key: [1, 2], max_new: 30 };
-    let short = Request { prompt: vec![5], key: [1, 3], max_new: 1 };
+    let long = RolloutRequest { prompt: (0..ROOM as u32 - 1).map(|i| i % 50).collect(), key: [1, 2], max_new: 30 };
+    let short = RolloutRequest { prompt: vec![5], key: [1, 3], max_new: 1 };
     let found = go(&device, &model, &mut engine, &[long.clone(), short, long], &greedy(), &[]);
     assert_eq!(found.iter().map(|c| (c.tokens.len(), c.truncated)).collect::<Vec<_>>(), [(1, true); 3]);
     assert_eq!(found[0], found[2]);
     // What ends at its limit with a stop is not cut off.
-    let one = Request { prompt: whole[4].0.clone(), key: [0; 2], max_new: 6 };
+    let one = RolloutRequest { prompt: whole[4].0.clone(), key: [0; 2], max_new: 6 };
     let found = go(&device, &model, &mut engine, &[one], &greedy(), &[whole[4].1[5]]);
     let first = whole[4].1.iter().position(|t| *t == whole[4].1[5]).unwrap();
     assert_eq!((found[0].tokens.len(), found[0].truncated), (first + 1, false));
 }
 
 #[test]
-fn log_probabilities_are_the_trainers() {
+fn sampler_log_probabilities_match_the_trainer() {
     let device = device();
     for (case, temperature) in [("qwen3", 1.0), ("llama-gqa", 0.7), ("llama-tied", 1.6), ("qwen2", 1.0)] {
         let model = open(&device, case);
@@ -243,27 +243,27 @@ fn log_probabilities_are_the_trainers() {
 }
 
 #[test]
-fn it_says_how_far_it_is_and_can_be_stopped() {
+fn rollouts_report_progress_and_can_be_stopped() {
     let device = device();
     let model = open(&device, "llama-tied");
     let mut engine = Rollouts::new(&device, &model, 4, ROOM).unwrap();
     let requests = mixed(Rng::new(5, "rollouts test"), 30, model.config.vocab_size);
     let sampling = Sampling { seed: 8, ..Sampling::default() };
     let want = go(&device, &model, &mut engine, &requests, &sampling, &[3]);
-    let mut heard = Vec::new();
+    let mut reported = Vec::new();
     let mut stop_at = |_: &str, done: u64, all: u64| {
         assert_eq!(all, 30);
-        heard.push(done);
+        reported.push(done);
         Ok(done < 10)
     };
     assert_eq!(engine.run(&device, &model, &requests, &sampling, &[3], &mut stop_at).unwrap(), None);
-    assert!(heard.is_sorted() && (10..30).contains(heard.last().unwrap()), "{heard:?}");
+    assert!(reported.is_sorted() && (10..30).contains(reported.last().unwrap()), "{reported:?}");
     // Neither stopping nor an error leaves traces.
     let failed = engine.run(&device, &model, &requests, &sampling, &[3], &mut |_, _, _| anyhow::bail!("enough"));
     assert_eq!(failed.unwrap_err().to_string(), "enough");
     assert_eq!(go(&device, &model, &mut engine, &requests, &sampling, &[3]), want);
     assert_eq!(go(&device, &model, &mut engine, &[], &sampling, &[3]), []);
-    let of = |prompt: Vec<u32>, max_new| [Request { prompt, key: [0; 2], max_new }];
+    let of = |prompt: Vec<u32>, max_new| [RolloutRequest { prompt, key: [0; 2], max_new }];
     for (request, word) in [(of(vec![], 1), "no token"), (of(vec![1; ROOM], 1), "64 tokens"), (of(vec![1], 0), "0 tokens")] {
         let error = engine.run(&device, &model, &request, &sampling, &[], &mut silent).unwrap_err().to_string();
         assert!(error.contains(word) && !error.contains('\n'), "{error}");

@@ -36,7 +36,7 @@ fn fails(place: &Place, args: &[&str], says: &[&str]) {
 }
 
 #[test]
-fn a_sweep_is_merging_and_evaluating_one_by_one() {
+fn a_sweep_matches_single_merges_and_evaluations() {
     let place = Place::new();
     trained(&place);
     let args =
@@ -83,7 +83,7 @@ fn a_sweep_is_merging_and_evaluating_one_by_one() {
 }
 
 #[test]
-fn the_table_names_what_is_missing_and_what_is_best() {
+fn the_table_marks_missing_and_best_cells() {
     let place = Place::new();
     trained(&place);
     std::fs::remove_dir_all(place.path(&checkpoint(20))).unwrap();
@@ -108,7 +108,7 @@ fn the_table_names_what_is_missing_and_what_is_best() {
 }
 
 #[test]
-fn a_sweep_refuses_what_cannot_be_swept() {
+fn invalid_sweeps_are_refused() {
     let place = Place::new();
     trained(&place);
     let sweep = |more: &[&str], says: &[&str]| fails(&place, &[&["merge", "sweep"], more].concat(), says);
@@ -149,7 +149,7 @@ fn other_model(place: &Place) {
 }
 
 #[test]
-fn a_landscape_goes_through_its_checkpoints() {
+fn a_landscape_contains_its_checkpoints() {
     let place = Place::new();
     trained(&place);
     let merge = ["merge", &checkpoint(20), &checkpoint(30), &checkpoint(40), "--out=mean"];
@@ -183,7 +183,7 @@ fn a_landscape_goes_through_its_checkpoints() {
 
 /// With no margin the grid's corners are the frame of the checkpoints; two of them lie on its lower corners.
 #[test]
-fn grid_points_are_losses_of_their_weights_and_five_checkpoints_are_projected() {
+fn grid_losses_match_their_weights_and_extra_checkpoints_are_projected() {
     let place = Place::new();
     trained(&place);
     let args = ["landscape", "run@5", "run@10", "run@20", "run@30", "run@40", "--grid=3", "--margin=0", "--json"];
@@ -206,7 +206,7 @@ fn grid_points_are_losses_of_their_weights_and_five_checkpoints_are_projected() 
 }
 
 #[test]
-fn a_landscape_refuses_what_spans_no_plane() {
+fn collinear_landscapes_are_refused() {
     let place = Place::new();
     trained(&place);
     other_model(&place);
@@ -223,7 +223,7 @@ fn a_landscape_refuses_what_spans_no_plane() {
     landscape(&["run@5", "run@20", "run@40", "--out=text.txt"], &["text.txt"]);
     fails(&place, &["landscape", "--grid=1", "run@5", "run@20", "run@40"], &["--grid 1"]);
     assert_eq!(run(&mut place.lehr(["landscape", "run@5", "run@20"])).code, Some(2));
-    // Outside of a run there is no text to judge on.
+    // Outside of a run there is no text to evaluate on.
     for step in [5, 20, 40] {
         copy(&place.path(&checkpoint(step)), &place.path(&format!("m{step}")));
     }

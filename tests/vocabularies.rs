@@ -40,7 +40,7 @@ fn with(name: &str, files: &[(&str, Value)]) -> tempfile::TempDir {
 }
 
 #[test]
-fn texts_are_encoded_as_in_transformers() {
+fn encoding_matches_transformers() {
     for name in FOLDERS {
         let (tokenizer, golden) = (open(name), golden(name));
         assert_eq!(tokenizer.vocab_size() as u64, golden["size"].as_u64().unwrap(), "{name}");
@@ -72,7 +72,7 @@ fn a_chat_template_writes_the_begin_token_once() {
 }
 
 #[test]
-fn continuations_keep_their_space() {
+fn continuations_keep_their_leading_space() {
     for name in FOLDERS {
         let (tokenizer, golden) = (open(name), golden(name));
         for case in golden["streams"].as_array().unwrap() {
@@ -85,7 +85,7 @@ fn continuations_keep_their_space() {
 }
 
 #[test]
-fn the_first_word_of_a_text_has_no_space() {
+fn the_first_word_has_no_leading_space() {
     let tokenizer = open("llama");
     let ids = tokenizer.encode_text("Once there").unwrap();
     let mut stream = tokenizer.decode_stream(&ids[..1]);
@@ -93,7 +93,7 @@ fn the_first_word_of_a_text_has_no_space() {
 }
 
 #[test]
-fn only_ends_and_padding_are_hidden() {
+fn only_end_and_padding_tokens_are_hidden() {
     let tokenizer = open("listed");
     let text = "<|im_start|><think>cat</think><tool>glass<|endoftext|><|im_end|>";
     let ids = tokenizer.encode(text).unwrap();
@@ -104,7 +104,7 @@ fn only_ends_and_padding_are_hidden() {
 }
 
 #[test]
-fn an_empty_prompt_begins_a_text() {
+fn an_empty_prompt_starts_a_text() {
     let begun = |name: &str| open(name).encode_prompt("", false).unwrap();
     assert_eq!([begun("llama"), begun("unigram")], [vec![1], vec![1, 2]], "what transformers puts around nothing");
     assert_eq!(begun("words"), [41], "the token that ends the text before");
@@ -141,7 +141,7 @@ fn one_list_of_end_tokens() {
     let kept =
         json!({"eos_token_id": all, "pad_token_id": 5, "temperature": 0.6, "top_p": 0.95, "do_sample": true, "bos_token_id": 4});
     assert_eq!(tokenizer.generation_config(), kept, "what the folder said survives");
-    // Another template, another end; a text that is no token ends conversations only.
+    // Another template, another end; a text that is not a token ends conversations only.
     let other = tokenizer.with_chat_template("{% for m in messages %}{{ m.content + '</think>' }}{% endfor %}");
     assert_eq!(other.end_tokens().ids().last(), Some(&id(&tokenizer, "</think>")));
     let text = tokenizer.with_chat_template("{% for m in messages %}{{ m.content + '\\n\\n' }}{% endfor %}");
@@ -152,7 +152,7 @@ fn one_list_of_end_tokens() {
 
 /// What transformers does not know, templates must not know either.
 #[test]
-fn roles_of_the_configuration_are_no_roles_of_a_template() {
+fn roles_of_config_files_are_not_template_roles() {
     let ids = json!({"eos_token_id": 0, "bos_token_id": 1, "vocab_size": 400});
     let own =
         with("listed", &[("config.json", ids.clone()), ("tokenizer_config.json", json!({"chat_template": "{{ bos_token }}x"}))]);
@@ -166,7 +166,7 @@ fn roles_of_the_configuration_are_no_roles_of_a_template() {
 }
 
 #[test]
-fn files_written_again_are_the_same_tokenizer() {
+fn saved_tokenizers_are_equivalent() {
     for name in FOLDERS {
         let (tokenizer, copy) = (open(name), tempfile::tempdir().unwrap());
         for (file, content) in tokenizer.files(64, Architecture::Llama).unwrap() {
@@ -184,13 +184,13 @@ fn files_written_again_are_the_same_tokenizer() {
 }
 
 #[test]
-fn tokens_with_another_id_than_declared_are_refused() {
+fn tokens_with_mismatched_ids_are_refused() {
     let token = json!({"content": "<new>", "special": false});
     let copy = with("mapped", &[("tokenizer_config.json", json!({"added_tokens_decoder": {"399": token}}))]);
     let error = Tokenizer::from_folder(copy.path()).err().unwrap().to_string();
     assert!(error.contains("token \"<new>\" has id 399, but 320 by its place"), "{error}");
     for (config, says) in [
-        (json!({"added_tokens_decoder": {"x": {"content": "a"}}}), "\"x\" is no token id"),
+        (json!({"added_tokens_decoder": {"x": {"content": "a"}}}), "\"x\" is not a token id"),
         (json!({"added_tokens_decoder": {"320": {}}}), "320 has no content"),
         (json!({"added_tokens_decoder": []}), "is no map"),
         (json!({"eos_token": 5}), "eos_token is neither"),
@@ -203,7 +203,7 @@ fn tokens_with_another_id_than_declared_are_refused() {
 
 /// Steps that make much of little would end the process while a text is encoded.
 #[test]
-fn a_tokenizer_that_makes_texts_endless_is_refused() {
+fn tokenizers_with_unbounded_growth_are_refused() {
     let read =
         |name: &str| -> Value { serde_json::from_slice(&std::fs::read(folder(name).join("tokenizer.json")).unwrap()).unwrap() };
     let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
@@ -239,7 +239,7 @@ fn a_tokenizer_that_makes_texts_endless_is_refused() {
 }
 
 #[test]
-fn two_spellings_are_one_tokenizer() {
+fn two_spellings_are_the_same_tokenizer() {
     let text = std::fs::read(folder("llama/tokenizer.json")).unwrap();
     let mut spelled: Value = serde_json::from_slice(&text).unwrap();
     for merge in spelled["model"]["merges"].as_array_mut().unwrap() {

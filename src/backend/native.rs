@@ -229,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_in_order_and_the_end_comes_last() {
+    fn lines_arrive_in_order_before_the_exit() {
         let outputs = finish(start("echo one; echo $LEHR_TEST_BACKEND; printf three"));
         let line = |text: &str| Output::Line(text.into());
         assert_eq!(outputs, [line("one"), line("set"), line("three"), Output::Ended(End::Done)]);
     }
 
     #[test]
-    fn input_arrives_and_a_stop_is_no_failure() {
+    fn input_is_delivered_and_a_stop_is_not_a_failure() {
         let (mut task, woken) = start("read word; echo got $word; exit 130");
         task.send("it".into()).unwrap();
         let outputs = finish((task, woken));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_explained_by_the_error_the_last_line_the_code_or_the_signal() {
+    fn failures_report_error_last_line_exit_code_or_signal() {
         let end = |script: &str| match finish(start(script)).pop() {
             Some(Output::Ended(End::Failed(why))) => why,
             other => panic!("{script}: {other:?}"),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_process_ends() {
+    fn kill_ends_a_process() {
         let (mut task, woken) = start("exec sleep 600");
         assert!(task.id().is_some());
         task.kill();

@@ -3,7 +3,7 @@
 use super::{bench::Args, open, output};
 use crate::config::ModelConfig;
 use crate::device::{Device, Recorder, Recording, Tensor};
-use crate::model::{Model, Request, Rollouts};
+use crate::model::{Model, RolloutRequest, Rollouts};
 use crate::ops::sample::Sampling;
 use crate::progress::silent;
 use crate::rng::Rng;
@@ -77,12 +77,12 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
     }
 }
 
-fn requests(args: &Args, vocab: usize) -> Vec<Request> {
+fn requests(args: &Args, vocab: usize) -> Vec<RolloutRequest> {
     let (own, rng) = (&args.rollouts, Rng::new(1, "bench"));
     let prompt =
         |group: usize| (0..own.prompt_length as u64).map(|at| rng.below(group as u64, at, vocab as u64) as u32).collect();
     (0..own.completions)
-        .map(|i| Request { prompt: prompt(i / own.num_generations), key: [0, i as u32], max_new: own.completion_length })
+        .map(|i| RolloutRequest { prompt: prompt(i / own.num_generations), key: [0, i as u32], max_new: own.completion_length })
         .collect()
 }
 

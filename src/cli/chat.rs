@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Flags of `lehr chat`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "In the conversation: /system TEXT begins anew with a system message, /reset begins anew, /exit leaves, \
+#[command(after_help = "In the conversation: /system TEXT starts over with a system message, /reset starts over, /exit leaves, \
     /help lists this. Ctrl-C stops a reply. A line that ends in \\ continues in the next.")]
 pub struct Args {
     /// Model folder (lehr's or Hugging Face's), GGUF file, run folder, or RUN@STEP.
@@ -95,11 +95,11 @@ pub fn run(args: &Args) -> Result<i32> {
     if !own {
         output::note("note: the model has no chat template; lehr's plain one is used (user: ..., assistant: ...)");
     }
-    converse(ChatSession { with, max_tokens })
+    chat_loop(ChatSession { with, max_tokens })
 }
 
 /// The conversation on standard input and output.
-fn converse(mut talk: ChatSession<'_>) -> Result<i32> {
+fn chat_loop(mut talk: ChatSession<'_>) -> Result<i32> {
     // A second Ctrl-C, or one while waiting for input, exits.
     let _ = ctrlc::set_handler(|| {
         if STATE.compare_exchange(SPEAKING, STOPPING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -200,7 +200,7 @@ impl ChatSession<'_> {
                 output::note("a new conversation with this system message");
             }
             ("help", "") => output::note(
-                "/system TEXT  begin anew with a system message\n/reset        begin anew\n/exit         leave\n\
+                "/system TEXT  start over with a system message\n/reset        start over\n/exit         leave\n\
                  Ctrl-C stops a reply. A line that ends in \\ continues in the next.",
             ),
             _ => output::note(&format!(

@@ -31,12 +31,12 @@ enum RequestLine {
 /// # Errors
 /// A device fault; standard output that was closed.
 pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
-    let (send, asks) = sync_channel(WAITING);
+    let (send, requests) = sync_channel(WAITING);
     let listen = move || {
         let mut input = std::io::stdin().lock();
-        while let Some(heard) = hear(&mut input) {
-            let ends = matches!(heard, RequestLine::Broken(_));
-            if send.send(heard).is_err() || ends {
+        while let Some(line) = read_request(&mut input) {
+            let ends = matches!(line, RequestLine::Broken(_));
+            if send.send(line).is_err() || ends {
                 return;
             }
         }
@@ -44,15 +44,15 @@ pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
     std::thread::Builder::new().name("requests".into()).spawn(listen)?;
     output::json_line(ready)?;
     let mut waiting = VecDeque::new();
-    while let Some(heard) = waiting.pop_front().or_else(|| asks.recv().ok()) {
-        match heard {
+    while let Some(line) = waiting.pop_front().or_else(|| requests.recv().ok()) {
+        match line {
             RequestLine::Request(ChatRequest::Say { text, temperature }) => {
                 let temperature = temperature.unwrap_or(with.sampling.temperature);
                 let sampling = Sampling { temperature, ..with.sampling };
                 match sampling.check("") {
                     Ok(()) => {
                         with.sampling = sampling;
-                        say(&mut with, &text, &asks, &mut waiting)?;
+                        say(&mut with, &text, &requests, &mut waiting)?;
                     }
                     Err(error) => refuse(&error.to_string())?,
                 }
@@ -74,7 +74,7 @@ pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
 }
 
 /// The next line; `None` at the end of input.
-fn hear(input: &mut impl BufRead) -> Option<RequestLine> {
+fn read_request(input: &mut impl BufRead) -> Option<RequestLine> {
     let mut line = Vec::new();
     Some(match input.take(MAX_LINE + 1).read_until(b'\n', &mut line) {
         Ok(0) => return None,
@@ -82,7 +82,7 @@ fn hear(input: &mut impl BufRead) -> Option<RequestLine> {
             RequestLine::Broken(format!("standard input: a line of more than {} MiB; the conversation ends", MAX_LINE >> 20))
         }
         Ok(_) => serde_json::from_slice(&line)
-            .map_or_else(|error| RequestLine::Refused(format!("standard input: no request: {error}")), RequestLine::Request),
+            .map_or_else(|error| RequestLine::Refused(format!("standard input: not a request: {error}")), RequestLine::Request),
         Err(error) => RequestLine::Broken(format!("standard input: {error}; the conversation ends")),
     })
 }
@@ -92,7 +92,12 @@ fn refuse(text: &str) -> Result<()> {
 }
 
 /// Send a message and pass the reply on. Other requests are queued meanwhile; `Stop` ends the reply.
-fn say(with: &mut Conversation<'_>, text: &str, asks: &Receiver<RequestLine>, waiting: &mut VecDeque<RequestLine>) -> Result<()> {
+fn say(
+    with: &mut Conversation<'_>,
+    text: &str,
+    requests: &Receiver<RequestLine>,
+    waiting: &mut VecDeque<RequestLine>,
+) -> Result<()> {
     let prompt = match with.say(text) {
         Ok(prompt) => prompt,
         Err(error) => return refuse(&format!("{error:#}")),
@@ -102,7 +107,7 @@ fn say(with: &mut Conversation<'_>, text: &str, asks: &Receiver<RequestLine>, wa
             output::json_line(&ChatEvent::Piece { text: piece.to_owned() })?;
         }
         loop {
-            match asks.try_recv() {
+            match requests.try_recv() {
                 Ok(RequestLine::Request(ChatRequest::Stop)) => return Ok(false),
                 Ok(other) if waiting.len() < WAITING || matches!(other, RequestLine::Broken(_)) => waiting.push_back(other),
                 // The queue is full: dropped.
@@ -120,17 +125,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_no_request_is_refused_and_the_next_is_heard() {
+    fn an_invalid_request_is_refused_and_the_next_is_handled() {
         let mut input: &[u8] = b"{\"ask\":\"Stop\"}\nnonsense\n{\"ask\":\"Say\",\"text\":\"a\\nb\"}\n";
-        assert_eq!(hear(&mut input), Some(RequestLine::Request(ChatRequest::Stop)));
-        assert!(matches!(hear(&mut input), Some(RequestLine::Refused(text)) if text.starts_with("standard input: no request")));
-        assert_eq!(hear(&mut input), Some(RequestLine::Request(ChatRequest::Say { text: "a\nb".into(), temperature: None })));
-        assert_eq!(hear(&mut input), None);
+        assert_eq!(read_request(&mut input), Some(RequestLine::Request(ChatRequest::Stop)));
+        assert!(
+            matches!(read_request(&mut input), Some(RequestLine::Refused(text)) if text.starts_with("standard input: not a request"))
+        );
+        assert_eq!(
+            read_request(&mut input),
+            Some(RequestLine::Request(ChatRequest::Say { text: "a\nb".into(), temperature: None }))
+        );
+        assert_eq!(read_request(&mut input), None);
     }
 
     #[test]
-    fn a_line_without_end_is_named() {
+    fn an_overlong_request_is_refused_by_name() {
         let line = vec![b'x'; MAX_LINE as usize + 10];
-        assert!(matches!(hear(&mut line.as_slice()), Some(RequestLine::Broken(text)) if text.contains("more than 16 MiB")));
+        assert!(
+            matches!(read_request(&mut line.as_slice()), Some(RequestLine::Broken(text)) if text.contains("more than 16 MiB"))
+        );
     }
 }

@@ -123,7 +123,7 @@ impl Out {
     pub(super) fn row(&mut self, row: &impl serde::Serialize) -> anyhow::Result<()> {
         let line = serde_json::to_string(row)?;
         let written = writeln!(self.writer, "{line}");
-        self.told(written)
+        self.with_name(written)
     }
 
     /// Flush the output.
@@ -132,10 +132,10 @@ impl Out {
     /// As [`Self::row`].
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         let flushed = self.writer.flush();
-        self.told(flushed)
+        self.with_name(flushed)
     }
 
-    fn told(&self, result: std::io::Result<()>) -> anyhow::Result<()> {
+    fn with_name(&self, result: std::io::Result<()>) -> anyhow::Result<()> {
         match &self.name {
             Some(name) => result.with_context(|| format!("--out {name}: cannot be written")),
             None => Ok(result?),
@@ -200,7 +200,7 @@ fn write_distinct<T, R: serde::Serialize>(
     out.finish()?;
     for level in questions.exhausted() {
         output::note(&format!(
-            "note: there are no more different questions of {what} {level}; --repeat writes some of them again"
+            "note: there are no more distinct questions of {what} {level}; --repeat writes some of them again"
         ));
     }
     if written < rows.count {

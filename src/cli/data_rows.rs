@@ -67,7 +67,7 @@ fn in_words(solved: &rows::Solved) -> String {
         Some(true) => "; agrees",
         Some(false) => "; DISAGREES with solution",
     };
-    let quiz = if solved.quiz_agrees == Some(false) { "; the quiz says something else than the statements" } else { "" };
+    let quiz = if solved.quiz_agrees == Some(false) { "; the quiz contradicts the statements" } else { "" };
     format!("{found}{verdict}{quiz}")
 }
 
@@ -96,7 +96,7 @@ impl Counts {
         let compared = self.agree + self.disagree;
         let quiz = match self.quiz_agrees + self.quiz_disagrees {
             0 => String::new(),
-            both => format!("; in {} of {both} the quiz says what the statements say", self.quiz_agrees),
+            both => format!("; in {} of {both} the quiz agrees with the statements", self.quiz_agrees),
         };
         format!(
             "{} rows, {} with exactly one solution; {} of {compared} solutions agree{quiz}",
@@ -130,9 +130,9 @@ const BATCH: usize = 256;
 
 /// Grade; rows are returned with the result, a summary goes to standard error.
 pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
-    let mut judge = Rows {
+    let mut grader = Rows {
         args,
-        judge: None,
+        grader: None,
         out: Out::open(args.out.as_ref())?,
         waiting: Vec::new(),
         count: 0,
@@ -141,31 +141,31 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
         reward: 0.0,
     };
     if args.task.task == TaskKind::Custom || args.task.grader_command.is_some() {
-        judge.judge = Some(RowGrader::new(&args.task)?);
+        grader.grader = Some(RowGrader::new(&args.task)?);
     }
     let example = r#"{"quiz": "...", "solution_text_format": "...", "response": "..."}"#;
-    read_objects(&args.file, example, &mut silent, |place, row| judge.take(place, row))?;
-    judge.flush()?;
-    judge.out.finish()?;
-    ensure!(judge.count > 0, "{}: holds no row", crate::vfs::shown(&args.file));
-    let graded = (judge.count - judge.ungraded) as f64;
-    let ungraded = match judge.ungraded {
+    read_objects(&args.file, example, &mut silent, |place, row| grader.take(place, row))?;
+    grader.flush()?;
+    grader.out.finish()?;
+    ensure!(grader.count > 0, "{}: holds no row", crate::vfs::shown(&args.file));
+    let graded = (grader.count - grader.ungraded) as f64;
+    let ungraded = match grader.ungraded {
         0 => String::new(),
         n => format!("; {n} have no reward, since the grader failed on them twice, and are not counted"),
     };
     output::note(&format!(
         "{} rows, {} correct ({:.1} %), mean reward {:.3}{ungraded}",
-        judge.count,
-        judge.correct,
-        100.0 * judge.correct as f64 / graded,
-        judge.reward / graded
+        grader.count,
+        grader.correct,
+        100.0 * grader.correct as f64 / graded,
+        grader.reward / graded
     ));
     Ok(0)
 }
 
 struct Rows<'a> {
     args: &'a GradeArgs,
-    judge: Option<RowGrader>,
+    grader: Option<RowGrader>,
     out: Out,
     waiting: Vec<(Object, Question, String)>,
     count: u64,
@@ -180,9 +180,9 @@ impl Rows<'_> {
         let response = match row.get("response").or_else(|| row.get("completion")) {
             Some(Value::String(text)) => text.clone(),
             Some(_) => anyhow::bail!("{place}: response: must be a string"),
-            None => anyhow::bail!("{place}: response: missing. Give what the model said"),
+            None => anyhow::bail!("{place}: response: missing. Give the model's response"),
         };
-        if self.args.task.task == TaskKind::Kk && self.judge.is_none() {
+        if self.args.task.task == TaskKind::Kk && self.grader.is_none() {
             let (form, question) = kk_question(&row, self.args.think_open).with_context(|| place.to_owned())?;
             let roles = reward::roles(&question.answer).with_context(|| place.to_owned())?;
             // The wording cannot be detected inside of a chat template.
@@ -196,13 +196,13 @@ impl Rows<'_> {
     }
 
     fn question(&self, row: &Object) -> anyhow::Result<Question> {
-        match (&self.judge, self.args.task.task) {
+        match (&self.grader, self.args.task.task) {
             (None, _) => math::row_question(row),
             (Some(_), TaskKind::Kk) => Ok(kk_question(row, self.args.think_open)?.1),
-            (Some(judge), _) => {
+            (Some(grader), _) => {
                 let prompt = row.get("prompt").and_then(Value::as_str).unwrap_or_default().to_owned();
                 let answer = custom::row_answer(row)?;
-                judge.check(&answer)?;
+                grader.check(&answer)?;
                 Ok(Question { prompt, answer, level: 0 })
             }
         }
@@ -211,9 +211,9 @@ impl Rows<'_> {
     fn flush(&mut self) -> anyhow::Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
         let answers: Vec<(&Question, &str)> = waiting.iter().map(|(_, question, said)| (question, said.as_str())).collect();
-        let grades = match &mut self.judge {
-            Some(judge) => judge.grade(&answers)?,
-            None => answers.iter().map(|(question, said)| math::verdict::judge(question, said, false)).collect(),
+        let grades = match &mut self.grader {
+            Some(grader) => grader.grade(&answers)?,
+            None => answers.iter().map(|(question, said)| math::verdict::grade_question(question, said, false)).collect(),
         };
         for ((row, ..), grade) in waiting.into_iter().zip(&grades) {
             self.give(row, grade)?;

@@ -50,10 +50,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     output::line(&story.title)?;
     output::line(&story.about)?;
     if args.quick {
-        output::line("A rehearsal: the stages are so short that the numbers mean nothing.")?;
+        output::line("A rehearsal: the stages are too short for meaningful numbers.")?;
     }
     let mut player = Player::open(story, options)?;
-    let code = story_output::tell(&mut player, args.commands)?;
+    let code = story_output::play(&mut player, args.commands)?;
     if code != 0 {
         return Ok(code);
     }

@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         let names: Vec<_> = checks().iter().map(|check| check.name).collect();
         anyhow::ensure!(
             names.iter().any(|name| name.contains(only.as_str())),
-            "--only {only}: no kernel's name holds this; there are: {}",
+            "--only {only}: no kernel has this in its name; there are: {}",
             names.join(", ")
         );
     }
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     }
     let failed = check_kernels(args, &device)?;
     if !args.json {
-        let verdict = if failed == 0 { "every kernel computes what it should on this device" } else { "SOME KERNELS ARE WRONG" };
+        let verdict = if failed == 0 { "every kernel matches its reference on this device" } else { "SOME KERNELS ARE WRONG" };
         output::line(&format!("\n{verdict}"))?;
     }
     Ok(i32::from(failed > 0))

@@ -42,7 +42,7 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceSettings,
     #[command(flatten)]
-    exam: task::Args,
+    task_eval: task::Args,
     #[command(flatten)]
     task: TaskSettings,
 }
@@ -52,7 +52,7 @@ const OF_TEXT: &[&str] = &["val_fraction", "seq_len", "max_tokens", "windows"];
 
 /// The command with the help of both kinds of evaluation.
 pub fn command(command: clap::Command) -> clap::Command {
-    let help = "Ask a task's held-out questions and judge the answers, in place of the loss on text";
+    let help = "Answer a task's held-out questions and grade the answers, instead of the loss on text";
     let command = command.mut_arg("eval_questions", |arg| arg.hide(true));
     command.mut_arg("task", |arg| arg.help(help).long_help(help).hide_default_value(true))
 }
@@ -61,7 +61,7 @@ pub fn command(command: clap::Command) -> clap::Command {
 pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     anyhow::ensure!(args.batch_size > 0, "--batch-size 0: must be at least 1");
     let given = |name: &str| is_typed(typed, name);
-    anyhow::ensure!(!given("eval_questions"), "--eval-questions: here it is --count that says how many questions are asked");
+    anyhow::ensure!(!given("eval_questions"), "--eval-questions: use --count for the number of questions");
     if given("task") {
         refuse(typed, OF_TEXT, "means nothing with --task")?;
         return task::run(args, given("batch_size").then_some(args.batch_size));
@@ -70,7 +70,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
         anyhow::bail!("--{}: goes with --task, which is not given", name.replace('_', "-"));
     }
     if args.data.is_empty() {
-        let text = "--data or --task: is missing; name a text whose loss is wanted (--data text.txt), or a task whose questions are asked \
+        let text = "--data or --task: is missing; name a text whose loss to compute (--data text.txt), or a task whose questions to answer \
                     (--task kk, math or custom)";
         anyhow::bail!(Usage(text.to_owned()));
     }

@@ -3,7 +3,7 @@
 use super::{open, output};
 use crate::data::Tokenizer;
 use crate::data::chat::{Chat, ChatTemplate};
-use crate::model::gguf::{self, BlockType, Plan};
+use crate::model::gguf::{self, BlockType, GgufPlan};
 use crate::model::weight_files::WeightFiles;
 use crate::vfs::{RealFs, Vfs, human_bytes, shown, write_whole, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
@@ -14,7 +14,7 @@ use web_time::Instant;
 /// Flags of `lehr export`.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Example:\n  lehr export runs/stories --gguf stories.gguf --type q8_0\n\nBeside FILE stands FILE.Modelfile: \
+    after_help = "Example:\n  lehr export runs/stories --gguf stories.gguf --type q8_0\n\nFILE.Modelfile is written beside FILE: \
     ollama create NAME -f FILE.Modelfile"
 )]
 pub struct Args {
@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<i32> {
     let cannot = || format!("{}: cannot be written as GGUF", shown(&dir));
     let spelled = gguf::spell(&tokenizer, config.model.vocab_size).with_context(cannot)?;
     let name = name_of(&args.model);
-    let plan = Plan::new(&name, &config.model, &weights, spelled, args.kind.block_type()).with_context(cannot)?;
+    let plan = GgufPlan::new(&name, &config.model, &weights, spelled, args.kind.block_type()).with_context(cannot)?;
     for note in &plan.notes {
         output::note(&format!("note: {note}"));
     }
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<i32> {
             human_bytes(free)
         );
     }
-    let mut line = output::Line::every(output::PLAIN_LINE_SECONDS);
+    let mut line = output::ProgressLine::every(output::PLAIN_LINE_SECONDS);
     write_whole_by(&args.gguf, |out| {
         gguf::write(&plan, out, &mut |_, done, all| {
             line.show(|| format!("{} of {}", human_bytes(done), human_bytes(all)));
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_of_turns_is_said_in_ollamas_words() {
+    fn chat_templates_become_ollama_templates() {
         let tokenizer = Tokenizer::bytes(true).unwrap();
         let chatml = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}\
                       {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";

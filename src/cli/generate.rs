@@ -77,9 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     );
     if max_len > context {
         // As in transformers: positions continue beyond those seen in training.
-        output::note(&format!(
-            "note: the model learnt contexts of {context} tokens; what comes after them may make little sense"
-        ));
+        output::note(&format!("note: the model was trained on contexts of {context} tokens; text beyond them may be incoherent"));
     }
     let device = open::device(&args.device)?;
     let model = open::model(&device, &dir, &config, max_len)?;

@@ -46,11 +46,11 @@ pub fn command(command: clap::Command) -> clap::Command {
             "data",
             "Rows of questions (JSONL, a list in JSON, Parquet; a folder of them): the public rows of kk, GSM8K's, or prompt and answer; kk and math make their own without",
         ),
-        ("val_data", "Questions to be judged by, in a file of their own"),
+        ("val_data", "Evaluation questions in a separate file"),
         ("seq_len", "Tokens that are computed in a row at once; 0 takes the longest prompt and completion together"),
         ("batch_size", "Completions in a step: --num-generations for each prompt"),
         ("micro_batch_size", "Rows of --seq-len tokens computed at once; chosen to fit memory when absent"),
-        ("max_steps", "Steps to make: completions of --batch-size, and all the updates that they give"),
+        ("max_steps", "Number of steps: each samples --batch-size completions and makes all their updates"),
         ("run", "Folder of the new run; runs/grpo-NNN when absent"),
     ];
     with_stage_defaults(command, &[OF_NEW_MODELS, OF_SUPERVISION].concat(), GRPO_DEFAULTS, &help)

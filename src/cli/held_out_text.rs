@@ -43,7 +43,7 @@ impl Text {
     ///
     /// # Errors
     /// One line with the flag, folder or file, and the cause.
-    pub fn judge(&self, dir: &Path, run: Option<&Path>, device: &DeviceSettings) -> Result<WeightEvaluator> {
+    pub fn evaluator(&self, dir: &Path, run: Option<&Path>, device: &DeviceSettings) -> Result<WeightEvaluator> {
         ensure!(self.batch_size > 0, "--batch-size 0: must be at least 1");
         ensure!(
             self.val_fraction > 0.0 && self.val_fraction <= 1.0,
@@ -67,7 +67,7 @@ impl Text {
             let gone = settings.data.data.iter().any(|p| p.as_os_str() == "-");
             ensure!(!gone, "{}: was trained on standard input, which is gone", of());
             settings.train.seq_len = seq_len;
-            let source = session::source(&settings, dir, &mut output::sink(false)).with_context(of)?;
+            let source = session::source(&settings, dir, &mut output::console_listener(false)).with_context(of)?;
             let device = open::device(device)?;
             let batches = source.val_batches(rows(&device), seq_len, most);
             let batches = batches.with_context(|| format!("{}: holds no text out for validation", of()))?.collect();
@@ -75,7 +75,7 @@ impl Text {
         }
         ensure!(
             !self.data.is_empty(),
-            "--data: {} is not in a run folder, so that there is no text to judge on: name one",
+            "--data: {} is not in a run folder, so that there is no text to evaluate on: name one",
             shown(dir)
         );
         let range = self.range(open::tokenizer(dir, &config)?)?;
@@ -124,9 +124,9 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
             return Ok(path.to_owned());
         }
         let found = checkpoints::newest_valid(&RealFs, path)?.found;
-        return found.map(|c| c.path).with_context(|| format!("{at}: this run holds no sound checkpoint yet"));
+        return found.map(|c| c.path).with_context(|| format!("{at}: this run holds no valid checkpoint yet"));
     };
-    ensure!(is_run, "{at}: is no run folder (it holds no config.toml): leave the @{step} out");
+    ensure!(is_run, "{at}: is not a run folder (it holds no config.toml): leave the @{step} out");
     let dir = checkpoints::folder(path).join(checkpoint::step_name(step));
     if !dir.is_dir() {
         let steps: Vec<u64> = checkpoints::list(&RealFs, path)?.iter().rev().map(|(step, _)| *step).collect();
@@ -136,19 +136,19 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
 }
 
 /// Progress of a series of evaluations.
-pub struct Progress {
+pub struct EvalProgress {
     all: usize,
     done: usize,
     begin: Instant,
     /// When the first one finished, which includes the startup time.
     first: Option<Instant>,
-    line: output::Line,
+    line: output::ProgressLine,
 }
 
-impl Progress {
+impl EvalProgress {
     /// For `all` evaluations.
     pub fn new(all: usize) -> Self {
-        Self { all, done: 0, begin: Instant::now(), first: None, line: output::Line::every(output::LONG_LINE_SECONDS) }
+        Self { all, done: 0, begin: Instant::now(), first: None, line: output::ProgressLine::every(output::LONG_LINE_SECONDS) }
     }
 
     /// One more is finished.

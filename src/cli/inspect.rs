@@ -2,18 +2,18 @@
 
 use super::{held_out_text, open, output};
 use crate::config::DeviceSettings;
-use crate::model::inspect::{self, Guess, Inspection, Question};
+use crate::model::inspect::{self, Guess, InspectRequest, Inspection};
 use std::io::Read as _;
 
 const EXAMPLES: &str = "\
 Examples:
-  What a run's newest checkpoint makes of a sentence, and what it was 300 updates earlier:
+  Inspect a sentence with the newest checkpoint of a run, and with the one 300 updates earlier:
     lehr inspect --model runs/stories --text \"Once upon a time\"
     lehr inspect --model runs/stories@200 --text \"Once upon a time\"
   Everything, for a program: attention[layer][head][query][key], lens[layer].positions[token], tokens[token]
     lehr inspect --model ./SmolLM2-135M --text \"The capital of France is\" --top 10 --json
 
-At the end of the text stands what the model would say next.";
+The last row shows the model's next-token predictions.";
 
 /// Flags of `lehr inspect`.
 #[derive(clap::Args, Debug)]
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let device = open::device(&args.device)?;
     let model = open::model(&device, &dir, &config, tokens.len())?;
     let piece = |id: u32| tokenizer.token_text(id).unwrap_or_default();
-    let found = inspect::inspect(&device, &model, Question { tokens: &tokens, top: args.top, piece: &piece })?;
+    let found = inspect::inspect(&device, &model, InspectRequest { tokens: &tokens, top: args.top, piece: &piece })?;
     let found = Inspection { model: crate::vfs::shown(&dir).to_string(), ..found };
     if args.json {
         output::json_line(&found)?;
@@ -215,13 +215,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_spread_over_all_parts() {
+    fn columns_are_distributed_over_all_parts() {
         assert_eq!(spread(31, 6), [0, 6, 12, 18, 24, 30]);
         assert_eq!([spread(1, 6), spread(2, 6), spread(5, 6)], [vec![0], vec![0, 1], vec![0, 1, 2, 3, 4]]);
     }
 
     #[test]
-    fn as_many_columns_are_shown_as_a_terminal_has_room_for() {
+    fn shown_columns_fit_the_terminal() {
         let all = |most: usize| (0..most).collect();
         assert_eq!(fitting(18, &[19; 5], all), [0, 1]);
         assert_eq!(fitting(18, &[8; 9], all), [0, 1, 2, 3, 4, 5]);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_stay_on_their_line() {
+    fn token_text_stays_on_one_line() {
         assert_eq!([" a\n", "\u{1b}[2J", "abcdefghijklmn"].map(shown), ["·a\\n", "\\u{1b}[2J", "abcdefghijk…"]);
     }
 }

@@ -1,10 +1,10 @@
 //! `lehr landscape`: the loss between checkpoints, and whether merging them improves it.
 
-use super::held_out_text::{Progress, Text, folder_of, prepare, run_of, save};
+use super::held_out_text::{EvalProgress, Text, folder_of, prepare, run_of, save};
 use super::output;
 use crate::landscape::{Frame, MergeTest, Plane, Quadratic};
 use crate::merge::ring::average_in_f64;
-use crate::merge::{Check, Inputs};
+use crate::merge::{Inputs, Verification};
 use crate::model::weight_files::WeightFiles;
 use crate::plot::{Contours, Field, Mark};
 use crate::train::WeightEvaluator;
@@ -82,10 +82,10 @@ pub fn run(args: &Args) -> Result<i32> {
     ensure!(k >= 3, "a landscape needs at least three checkpoints, {k} are given");
     dirs.extend(args.merged.as_deref().map(folder_of).transpose().context("--merged")?);
     // Hashes, shapes and vocabularies.
-    let inputs = Inputs::open(&RealFs, &dirs, Check::Hashes)?;
+    let inputs = Inputs::open(&RealFs, &dirs, Verification::Hashes)?;
     prepare(args.out.as_deref())?;
-    let judge = args.text.judge(&dirs[k - 1], run_of(&dirs[k - 1]).as_deref(), &args.text.device)?;
-    let report = measure(args, &judge, &inputs)?;
+    let evaluator = args.text.evaluator(&dirs[k - 1], run_of(&dirs[k - 1]).as_deref(), &args.text.device)?;
+    let report = measure(args, &evaluator, &inputs)?;
     if args.json {
         output::json_line(&report.json())?;
     } else {
@@ -98,18 +98,18 @@ pub fn run(args: &Args) -> Result<i32> {
     Ok(0)
 }
 
-fn measure(args: &Args, judge: &WeightEvaluator, inputs: &Inputs) -> Result<Report> {
+fn measure(args: &Args, evaluator: &WeightEvaluator, inputs: &Inputs) -> Result<Report> {
     let k = args.checkpoints.len();
-    let read = |files: &WeightFiles| judge.read(files);
+    let read = |files: &WeightFiles| evaluator.read(files);
     let sets: Vec<Vec<f32>> = inputs.folders.iter().map(|f| read(&f.weights)).collect::<Result<_>>()?;
     let corners = [0, k / 2, k - 1].map(|i| sets[i].as_slice());
     let plane = Plane::through(corners[0], corners[1], corners[2])?;
     let checkpoints: Vec<&[f32]> = sets[..k].iter().map(Vec::as_slice).collect();
     let mean = average_in_f64(&checkpoints, &vec![1.0 / k as f64; k]);
-    let mut progress = Progress::new(args.grid * args.grid + sets.len() + 1);
+    let mut progress = EvalProgress::new(args.grid * args.grid + sets.len() + 1);
     let mut point = |letter: String, name: &str, weights: &[f32]| -> Result<Point> {
         let (at, distance) = plane.project(corners, weights)?;
-        let loss = judge.loss(weights)?;
+        let loss = evaluator.loss(weights)?;
         progress.step();
         Ok(Point { letter, name: name.into(), at, distance, loss })
     };
@@ -128,7 +128,7 @@ fn measure(args: &Args, judge: &WeightEvaluator, inputs: &Inputs) -> Result<Repo
     for y in &ys {
         let mut row = Vec::new();
         for x in &xs {
-            row.push(judge.loss(&average_in_f64(&corners, &plane.weights(*x, *y)))?);
+            row.push(evaluator.loss(&average_in_f64(&corners, &plane.weights(*x, *y)))?);
             progress.step();
         }
         values.push(row);
@@ -136,7 +136,7 @@ fn measure(args: &Args, judge: &WeightEvaluator, inputs: &Inputs) -> Result<Repo
     let field = Field { xs, ys, values };
     let losses: Vec<f64> = points.iter().map(|p| p.loss).collect();
     let test = MergeTest::new(&losses, mean.loss).context("no checkpoint")?;
-    Ok(Report { points, mean, merged, fit: Quadratic::fit(&field), field, test, eval_tokens: judge.tokens() })
+    Ok(Report { points, mean, merged, fit: Quadratic::fit(&field), field, test, eval_tokens: evaluator.tokens() })
 }
 
 /// A, B, ..., Z, A1, ...

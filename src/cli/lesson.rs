@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     output::line(&story.title)?;
     output::line(&story.about)?;
     let mut player = Player::open(story, options)?;
-    let code = story_output::tell(&mut player, args.commands)?;
+    let code = story_output::play(&mut player, args.commands)?;
     if code == 0 {
         output::line(&format!("\nThe runs are in {}.", crate::vfs::shown(player.dir())))?;
         if let Some(next) = next_lesson(&args.out, &player.story().name)? {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn every_lesson_is_sound_and_every_command_line_is_accepted() {
+    fn every_lesson_is_valid_and_its_command_lines_parse() {
         assert!(lesson_names().count() >= 2);
         for name in lesson_names() {
             check(&lesson(name).unwrap_or_else(|e| panic!("{e:#}")));

@@ -2,7 +2,9 @@
 
 use super::{merge_sweep, output};
 use crate::config::{DecayShape, MergeMethod};
-use crate::merge::{self, Check, Fold, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
+use crate::merge::{
+    self, AdapterFold, Inputs, Interval, Merge, MergeRule, MergeWindow, Recipe, Target, Verification, WindowSpec,
+};
 use crate::model::checkpoint::Manifest;
 use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::Dtype;
@@ -124,7 +126,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let (folders, window) = folders(args)?;
     // A wrong number of weights is rejected before reading any folder.
     rule.raw_weights(folders.len())?;
-    let mut inputs = Inputs::open(&RealFs, &folders, Check::Hashes)?;
+    let mut inputs = Inputs::open(&RealFs, &folders, Verification::Hashes)?;
     if let Some(stored) = args.dtype {
         inputs.write_as(stored.dtype());
     }
@@ -150,7 +152,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
     let target = args.out.as_ref().map(|out| Target::new(&RealFs, out)).transpose()?;
     let adapter = super::open::model_folder(adapter).context("--lora")?;
-    let fold = Fold::open(&adapter, args.base.as_deref(), args.dtype.map(Stored::dtype))?;
+    let fold = AdapterFold::open(&adapter, args.base.as_deref(), args.dtype.map(Stored::dtype))?;
     let out = args.out.as_deref().unwrap_or(Path::new(""));
     let Some(target) = target.filter(|_| !args.dry_run) else {
         if args.json {
@@ -163,7 +165,7 @@ fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
         }
         return Ok(0);
     };
-    let _control = Control::listen(false)?;
+    let _control = Control::listen(None)?;
     let begin = Instant::now();
     let Some(manifest) = written(|progress| fold.save(&RealFs, &target, progress))? else { return Ok(INTERRUPTED) };
     let (written, seconds) = (manifest.bytes(), begin.elapsed().as_secs_f64());
@@ -193,7 +195,7 @@ fn rule(args: &Args) -> anyhow::Result<MergeRule> {
 }
 
 /// The folders, oldest first, and their window if they are of a run.
-fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<Window>)> {
+fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<MergeWindow>)> {
     if let [run] = args.inputs.as_slice()
         && is_run(run)
     {
@@ -216,9 +218,9 @@ fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<Window>)> {
     Ok((args.inputs.clone(), None))
 }
 
-fn print_notes(inputs: &Inputs, window: Option<&Window>, recipe: &Recipe) {
+fn print_notes(inputs: &Inputs, window: Option<&MergeWindow>, recipe: &Recipe) {
     for reason in window.iter().flat_map(|w| &w.skipped) {
-        output::note(&format!("note: passed over a checkpoint: {reason}"));
+        output::note(&format!("note: skipped a checkpoint: {reason}"));
     }
     for note in &inputs.notes {
         output::note(&format!("note: {note}"));
@@ -264,7 +266,7 @@ fn print_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
 
 /// The manifest of a folder that `save` writes while its progress is shown; `None` after an interruption, which leaves nothing behind.
 fn written(save: impl FnOnce(&mut Progress<'_>) -> anyhow::Result<Manifest>) -> anyhow::Result<Option<Manifest>> {
-    let mut line = output::Line::after(output::PLAIN_LINE_SECONDS);
+    let mut line = output::ProgressLine::after(output::PLAIN_LINE_SECONDS);
     let saved = save(&mut |what, done, all| {
         line.show(|| format!("{what} {} %", 100 * done / all.max(1)));
         Ok(!Control::interrupted())
@@ -279,7 +281,7 @@ fn written(save: impl FnOnce(&mut Progress<'_>) -> anyhow::Result<Manifest>) -> 
 
 fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow::Result<i32> {
     // Ctrl-C removes partial output.
-    let _control = Control::listen(false)?;
+    let _control = Control::listen(None)?;
     let begin = Instant::now();
     let Some(manifest) = written(|progress| merge.save(&RealFs, target, recipe, progress))? else { return Ok(INTERRUPTED) };
     let seconds = begin.elapsed().as_secs_f64();

@@ -1,10 +1,10 @@
 //! `lehr merge sweep`: find the best merge of a run.
 
-use super::held_out_text::{Progress, Text, folder_of, prepare, save};
+use super::held_out_text::{EvalProgress, Text, folder_of, prepare, save};
 use super::output;
 use crate::config::{DecayShape, MergeMethod};
 use crate::merge::sweep::{Cell, Grid, Kept, Sweep, sweep};
-use crate::merge::{self, Check, Inputs, Interval, MAX_CHECKPOINTS, MergeRule, WindowSpec};
+use crate::merge::{self, Inputs, Interval, MAX_CHECKPOINTS, MergeRule, Verification, WindowSpec};
 use crate::model::checkpoint::{step_name, verify_model};
 use crate::model::weight_files::WeightFiles;
 use crate::plot::{Chart, Heatmap, Panels, Series};
@@ -113,28 +113,28 @@ fn prepared(args: &Args, world: &World) -> Result<Prepared> {
     let annealed = args.annealed.as_deref().map(folder_of).transpose()?;
     if let Some(annealed) = &annealed {
         // A different shape or vocabulary is rejected before work starts.
-        Inputs::open(&RealFs, &[newest.clone(), annealed.clone()], Check::Hashes)?;
+        Inputs::open(&RealFs, &[newest.clone(), annealed.clone()], Verification::Hashes)?;
     }
     prepare(args.out.as_deref())?;
-    let judge = args.text.judge(&newest, Some(&args.run), &world.device(&args.text.device)?)?;
-    Ok(Prepared { tokens_per_step, grid, there, annealed, judge })
+    let evaluator = args.text.evaluator(&newest, Some(&args.run), &world.device(&args.text.device)?)?;
+    Ok(Prepared { tokens_per_step, grid, there, annealed, evaluator })
 }
 
 fn measure(args: &Args, world: &World, prepared: Prepared) -> Result<()> {
-    let Prepared { tokens_per_step, grid, there, annealed, judge } = prepared;
-    let bytes = 4 * judge.model.parameters.count() as u64;
+    let Prepared { tokens_per_step, grid, there, annealed, evaluator } = prepared;
+    let bytes = 4 * evaluator.model.parameters.count() as u64;
     let needed = grid.needed(&there).len();
     let most = (memory() / 2 / world.local_size() as u64 / bytes.max(1)).max(1) as usize;
     let evaluations = grid.evaluations(&there) + usize::from(annealed.is_some());
     if world.is_root() {
         output::note(&format!(
             "{evaluations} evaluations of {} tokens each; {needed} checkpoints of {}{}",
-            output::count(judge.tokens()),
+            output::count(evaluator.tokens()),
             human_bytes(bytes),
             if most < needed { format!(", of which {most} fit into memory: some are read again") } else { String::new() }
         ));
     }
-    let (mut progress, mut own) = (Progress::new(evaluations), 0u64);
+    let (mut progress, mut own) = (EvalProgress::new(evaluations), 0u64);
     let mut done = || {
         own += 1;
         world.set_progress(own);
@@ -145,17 +145,17 @@ fn measure(args: &Args, world: &World, prepared: Prepared) -> Result<()> {
     let read = |step: u64| {
         let dir = checkpoints::folder(&args.run).join(step_name(step));
         verify_model(&RealFs, &dir)?;
-        Ok(std::sync::Arc::new(judge.read(&WeightFiles::open(&dir)?)?))
+        Ok(std::sync::Arc::new(evaluator.read(&WeightFiles::open(&dir)?)?))
     };
     let mut kept = Kept::new(most, Box::new(read));
-    let mut found = sweep(world, &grid, &there, &mut |step| kept.get(step), &mut |w| judge.loss(w), &mut done)?;
+    let mut found = sweep(world, &grid, &there, &mut |step| kept.get(step), &mut |w| evaluator.loss(w), &mut done)?;
     let reads: usize = world.all_gather_values(&kept.reads)?.into_iter().sum();
     if world.is_root() {
         if let Some(dir) = &annealed {
-            found.annealed = Some(judge.loss(&judge.read(&WeightFiles::open(dir)?)?)?);
+            found.annealed = Some(evaluator.loss(&evaluator.read(&WeightFiles::open(dir)?)?)?);
         }
         progress.reached(evaluations);
-        let (run, annealed, eval_tokens) = (shown(&args.run), args.annealed.clone(), judge.tokens());
+        let (run, annealed, eval_tokens) = (shown(&args.run), args.annealed.clone(), evaluator.tokens());
         Report { run, annealed, tokens_per_step, eval_tokens, reads, grid, found }.output(args)?;
     }
     // The other ranks wait until rank 0 has written the results.
@@ -185,7 +185,7 @@ fn grid(args: &Args, tokens_per_step: u64) -> Result<Grid> {
     at.dedup();
     if at.is_empty() {
         let newest = merge::choose(&RealFs, &args.run, &WindowSpec { last: 1, every: None, at: None })?;
-        newest.skipped.iter().for_each(|why| output::note(&format!("note: passed over a checkpoint: {why}")));
+        newest.skipped.iter().for_each(|why| output::note(&format!("note: skipped a checkpoint: {why}")));
         at = newest.steps();
     }
     let mut rules: Vec<MergeRule> = Vec::new();

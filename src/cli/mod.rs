@@ -34,7 +34,7 @@ mod sft;
 mod story_output;
 
 use crate::config::{Settings, Stage, Usage};
-use crate::session::begin::settings_of_fork;
+use crate::session::starting_point::settings_of_fork;
 use crate::world::OtherRankFailed;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -164,7 +164,7 @@ fn check_fork(typed: &ArgMatches, wanted: Stage) -> anyhow::Result<()> {
     let stage = Settings::read(&settings_of_fork(fork)?)?.stage();
     anyhow::ensure!(
         stage == wanted,
-        "--fork {}: is a run of lehr {}, whose data are others; begin from its weights with --init",
+        "--fork {}: is a run of lehr {}, which has other data; start from its weights with --init",
         fork.escape_debug(),
         stage.name()
     );
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clap_refuses_is_said_in_one_line() {
+    fn clap_errors_become_one_line() {
         for (words, parts) in [
             (&["lehr", "pretrain", "--seed", "-1"][..], &["'-1'", "--seed", "see `lehr pretrain --help`"][..]),
             (&["lehr", "pretrain", "--no-such-flag"], &["--no-such-flag"]),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_begin_with_a_dash() {
+    fn values_may_start_with_a_dash() {
         for words in [
             &["lehr", "generate", "--model", "m", "--prompt", "- item"][..],
             &["lehr", "generate", "--model", "m", "--prompt", "--"],

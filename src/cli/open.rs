@@ -11,7 +11,7 @@ use crate::model::weight_files::WeightFiles;
 use crate::number_format::nearest;
 use crate::run_folder;
 use crate::run_folder::checkpoints::{self, split_step};
-use crate::session::begin::model_dir;
+use crate::session::starting_point::model_dir;
 use crate::vfs::{RealFs, shown};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     );
     match checkpoints::newest_valid(&RealFs, path)?.found {
         Some(found) => Ok(found.path),
-        None => anyhow::bail!("{}: this run holds no sound checkpoint yet", path.display()),
+        None => anyhow::bail!("{}: this run holds no valid checkpoint yet", path.display()),
     }
 }
 

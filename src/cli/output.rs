@@ -41,26 +41,26 @@ pub fn note(text: &str) {
 }
 
 /// Listener of a run: `json` prints every event on standard output; otherwise one updating progress line, or occasional plain lines.
-pub fn sink(json: bool) -> Listener {
-    let mut person = Person::new();
-    Box::new(move |told| {
-        if let (true, Notification::Event(event)) = (json, &told) {
+pub fn console_listener(json: bool) -> Listener {
+    let mut console = ConsoleOutput::new();
+    Box::new(move |notification| {
+        if let (true, Notification::Event(event)) = (json, &notification) {
             // A closed pipe must not stop a run.
             let _ = json_line(event);
         }
-        person.hear(&told);
+        console.handle(&notification);
     })
 }
 
 /// Progress on standard error: one updating line on a terminal, otherwise occasional lines.
-pub struct Line {
+pub struct ProgressLine {
     /// On a terminal.
     bar: Option<ProgressBar>,
     seconds: f64,
-    told: Option<Instant>,
+    shown: Option<Instant>,
 }
 
-impl Line {
+impl ProgressLine {
     /// Without a terminal, at most one line per `seconds`, the first at once.
     pub fn every(seconds: f64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
@@ -68,12 +68,12 @@ impl Line {
             bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar
         });
-        Self { bar, seconds, told: None }
+        Self { bar, seconds, shown: None }
     }
 
-    /// As [`Line::every`], the first after `seconds`.
+    /// As [`ProgressLine::every`], the first after `seconds`.
     pub fn after(seconds: f64) -> Self {
-        Self { told: Some(Instant::now()), ..Self::every(seconds) }
+        Self { shown: Some(Instant::now()), ..Self::every(seconds) }
     }
 
     /// Whether it is on a terminal.
@@ -88,8 +88,8 @@ impl Line {
                 bar.set_message(text());
                 bar.tick();
             }
-            None if self.told.is_none_or(|told| told.elapsed().as_secs_f64() >= self.seconds) => {
-                self.told = Some(Instant::now());
+            None if self.shown.is_none_or(|shown| shown.elapsed().as_secs_f64() >= self.seconds) => {
+                self.shown = Some(Instant::now());
                 note(&text());
             }
             None => {}
@@ -97,8 +97,8 @@ impl Line {
     }
 
     /// Make the next text due at once.
-    pub fn urge(&mut self) {
-        self.told = None;
+    pub fn make_due(&mut self) {
+        self.shown = None;
     }
 
     /// Print a permanent line.
@@ -117,8 +117,8 @@ impl Line {
     }
 }
 
-struct Person {
-    line: Line,
+struct ConsoleOutput {
+    line: ProgressLine,
     max_steps: u64,
     fine_tuning: bool,
     reinforcing: bool,
@@ -126,10 +126,10 @@ struct Person {
     skip_rate: Option<(u64, f64)>,
 }
 
-impl Person {
+impl ConsoleOutput {
     fn new() -> Self {
         Self {
-            line: Line::every(PLAIN_LINE_SECONDS),
+            line: ProgressLine::every(PLAIN_LINE_SECONDS),
             max_steps: 0,
             fine_tuning: false,
             reinforcing: false,
@@ -138,8 +138,8 @@ impl Person {
         }
     }
 
-    fn hear(&mut self, told: &Notification<'_>) {
-        match told {
+    fn handle(&mut self, notification: &Notification<'_>) {
+        match notification {
             Notification::Progress(what, done, all) => {
                 if self.line.on_terminal() && *all > 0 {
                     self.line.show(|| format!("{what} {} %", 100 * done / all));
@@ -299,7 +299,7 @@ fn eta(seconds: Option<f64>) -> String {
 fn graded_questions(e: &TaskEval) -> String {
     let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
     if e.all.count == 0 {
-        return format!("step {}: no answer {how} to a held-out question could be judged", e.step);
+        return format!("step {}: no answer {how} to a held-out question could be graded", e.step);
     }
     let [low, high] = e.all.interval.map(|x| 100.0 * x);
     let levels: Vec<String> = e.levels.iter().map(|(level, s)| format!("{level}: {:.1} %", 100.0 * s.accuracy)).collect();
@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn progress_lines_fit_80_columns_and_estimate_nothing_before_it_is_measured() {
-        let mut person = Person { max_steps: 200_000, ..Person::new() };
+        let mut console = ConsoleOutput { max_steps: 200_000, ..ConsoleOutput::new() };
         let step = |step: u64, seconds: f64| Step {
             step,
             loss: 10.8264,
@@ -477,22 +477,22 @@ mod tests {
             ..Step::default()
         };
         for stage in [Stage::Pretrain, Stage::Sft] {
-            person.fine_tuning = stage == Stage::Sft;
-            person.skip_rate = None;
-            let first = person.supervised(&step(100_000, 1.0));
-            let later = person.supervised(&step(100_010, 2.0));
+            console.fine_tuning = stage == Stage::Sft;
+            console.skip_rate = None;
+            let first = console.supervised(&step(100_000, 1.0));
+            let later = console.supervised(&step(100_010, 2.0));
             assert!(first.ends_with("eta ...") && later.ends_with("eta 10:22"), "{first}\n{later}");
             assert!(first.chars().count() <= COLUMNS && first.contains("loss 10.8264"), "{first}");
-            assert_eq!(person.supervised(&step(7, 9.0)).find("loss"), later.find("loss"), "columns line up");
+            assert_eq!(console.supervised(&step(7, 9.0)).find("loss"), later.find("loss"), "columns line up");
         }
-        person.skip_rate = None;
-        let first = person.reinforced(&step(1, 3.0));
+        console.skip_rate = None;
+        let first = console.reinforced(&step(1, 3.0));
         assert!(first.ends_with("eta ...") && first.chars().count() <= COLUMNS, "{first}");
         assert_eq!([None, Some(59.6), Some(7505.0), Some(f64::NAN)].map(eta), ["eta ...", "eta 1:00", "eta 2:05:05", "eta ..."]);
     }
 
     #[test]
-    fn words_are_wrapped_and_lines_folded() {
+    fn text_is_wrapped_and_lines_folded() {
         assert_eq!(wrapped("one two  three", 8), ["one two", "three"]);
         assert_eq!(wrapped("", 8), [""; 0]);
         assert_eq!(folded("  short"), ["  short"]);
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_under_each_other() {
+    fn table_columns_are_aligned() {
         let rows =
             [["", "loss", "what"], ["raw", "1.5", "x"], ["merged", "11.5", "yy"]].map(|row| row.map(String::from).to_vec());
         assert_eq!(aligned(&rows, |c| c == 1), ["        loss  what", "raw      1.5  x", "merged  11.5  yy"]);
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_text_moves_no_cursor() {
+    fn generated_text_cannot_move_the_cursor() {
         assert_eq!(
             visible("a\u{1b}[2Jb\u{9b}1m\r\u{7}\u{8}\u{7f}\u{202e}x\u{2069}"),
             "a\\u{1b}[2Jb\\u{9b}1m\\r\\u{7}\\u{8}\\u{7f}\\u{202e}x\\u{2069}"

@@ -6,9 +6,9 @@ use crate::data::TokenizerKind;
 use crate::event::Finished;
 use crate::number_format::did_you_mean;
 use crate::run_folder;
-use crate::session::begin;
-use crate::session::control::INTERRUPTED;
+use crate::session::control::{Commands, INTERRUPTED};
 use crate::session::emitter::Listener;
+use crate::session::starting_point;
 use crate::session::{DryRun, Start, dry_run, train};
 use crate::vfs::human_bytes;
 use clap::ArgMatches;
@@ -56,7 +56,7 @@ impl Args {
         if let Some(fork) = &flags.start.fork {
             open::start_exists("--fork", fork)?;
             // A fork has its parent's settings, except explicit flags.
-            layers.file(&begin::settings_of_fork(fork)?)?;
+            layers.file(&starting_point::settings_of_fork(fork)?)?;
             layers.forget_section("start");
         }
         if let Some(name) = &self.preset {
@@ -87,7 +87,7 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
 pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
     // A resumed run may be extended to more updates.
     let max_steps = (args.resume.is_some() && is_typed(typed, "max_steps")).then_some(settings.train.max_steps);
-    let start = Start { run: args.run.clone(), resume: args.resume.clone(), max_steps, control: args.control };
+    let start = Start { run: args.run.clone(), resume: args.resume.clone(), max_steps };
     match &args.resume {
         Some(run) => {
             open::run_exists("--resume", run)?;
@@ -103,7 +103,8 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
     if args.dry_run {
         return plan(&settings, args.json);
     }
-    let finished = train(settings, &start, output::sink(args.json), started)?;
+    let commands = args.control.then(|| Box::new(std::io::BufReader::new(std::io::stdin())) as Commands);
+    let finished = train(settings, &start, commands, output::console_listener(args.json), started)?;
     Ok(exit_code(&finished))
 }
 
@@ -171,8 +172,8 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
 }
 
 fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
-    let mut sink: Listener = output::sink(false);
-    let DryRun { settings, config, plan, device } = dry_run(settings, &mut sink)?;
+    let mut listener: Listener = output::console_listener(false);
+    let DryRun { settings, config, plan, device } = dry_run(settings, &mut listener)?;
     let most = device.sizes().max_tensor_bytes;
     let parameters = crate::model::Parameters::new(&config, most)?.count();
     let trained = crate::model::Parameters::trained(&config, most)?.count();

@@ -40,10 +40,10 @@ pub fn command(command: clap::Command) -> clap::Command {
             "data",
             "Rows (JSONL, a list in JSON, Parquet, Arrow; .gz, .zst) with messages, conversations, prompt and completion, instruction and output, or text; or a folder of such files. PATH:WEIGHT sees each row WEIGHT times an epoch. May be repeated",
         ),
-        ("val_data", "Validation rows in a file of their own; then --val-fraction is not used"),
-        ("val_fraction", "Share of the rows of each file held out for validation; drawn once and for all"),
+        ("val_data", "Validation rows in a separate file; then --val-fraction is not used"),
+        ("val_fraction", "Share of the rows of each file held out for validation; fixed when the run starts"),
         ("seq_len", "Tokens in a sequence; longer rows are cut. 0 takes the model's context, at most 1024"),
-        ("max_steps", "Updates to make, in place of --num-train-epochs"),
+        ("max_steps", "Number of updates, instead of --num-train-epochs"),
         ("run", "Folder of the new run; runs/sft-NNN when absent"),
     ];
     let command = with_stage_defaults(command, OF_NEW_MODELS, SFT_DEFAULTS, &help);
@@ -58,7 +58,7 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
     let flags = Settings { sft: Some(args.sft.clone()), ..args.common.settings.clone() };
     let mut settings = args.common.layered(Layers::of(Stage::Sft)?, &flags, typed)?;
     let epochs = given("num_train_epochs");
-    anyhow::ensure!(!(epochs && given("max_steps")), "--max-steps: is another way to say --num-train-epochs; give one of them");
+    anyhow::ensure!(!(epochs && given("max_steps")), "--max-steps: conflicts with --num-train-epochs; give one of them");
     if let Some(sft) = &mut settings.sft {
         if given("fork") && !given("chat_template") {
             // The parent's template is in its checkpoint; the file may have changed.

@@ -19,9 +19,9 @@ const POLL: Duration = Duration::from_millis(40);
 ///
 /// # Errors
 /// A command that failed, a closed pipe.
-pub fn tell(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
+pub fn play(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
     // From now on a signal stops the child cleanly.
-    let _control = Control::listen(false)?;
+    let _control = Control::listen(None)?;
     let mut bar = Bar::new();
     while *player.phase() != Phase::Done {
         before(player, with_commands)?;
@@ -258,13 +258,13 @@ fn table(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
 
 /// The current command, its progress, and the remaining story: one updating line on a terminal, else occasional lines.
 struct Bar {
-    line: output::Line,
+    line: output::ProgressLine,
     doing: String,
 }
 
 impl Bar {
     fn new() -> Self {
-        Self { line: output::Line::every(output::LONG_LINE_SECONDS), doing: String::new() }
+        Self { line: output::ProgressLine::every(output::LONG_LINE_SECONDS), doing: String::new() }
     }
 
     fn show(&mut self, player: &Player) {
@@ -272,7 +272,7 @@ impl Bar {
         let Some(doing) = progress.doing else { return };
         if self.doing != doing {
             self.doing.clone_from(&doing);
-            self.line.urge();
+            self.line.make_due();
         }
         self.line.show(|| {
             let left = progress.seconds_left.map_or("...".to_owned(), |s| output::duration((s / 5.0).ceil() * 5.0));
@@ -283,7 +283,7 @@ impl Bar {
     fn hide(&mut self) {
         if self.line.on_terminal() {
             self.line.end();
-            self.line = output::Line::every(output::LONG_LINE_SECONDS);
+            self.line = output::ProgressLine::every(output::LONG_LINE_SECONDS);
         }
     }
 }
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_to_the_right_and_short() {
+    fn numbers_are_short_and_right_aligned() {
         let words = |row: &[&str]| row.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let lines = table(&words(&["", "loss", "what"]), &[words(&["raw", "1.5", "x"]), words(&["merged", "11.5", "yy"])]);
         assert_eq!(lines, ["        loss  what", "raw      1.5  x", "merged  11.5  yy"]);

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn every_length_of_run_fits_its_defaults() {
+    fn defaults_fit_runs_of_any_length() {
         for steps in [1, 2, 3, 5, 9, 10, 11, 40, 99, 100, 101, 250, 999, 2000, 100_000] {
             for name in preset_names() {
                 let mut layers = Layers::default();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn presets_at_their_own_length_keep_their_recipe() {
+    fn presets_at_their_own_length_are_unchanged() {
         for name in preset_names() {
             let mut layers = Layers::default();
             layers.preset(name).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_typed_is_kept_and_defaults_give_way() {
+    fn explicit_values_are_kept_and_defaults_adapt() {
         let warm = fitted(Stage::Pretrain, |s| (s.train.max_steps, s.train.warmup_steps) = (100, 150), &["warmup_steps"]);
         assert_eq!(warm.train.warmup_steps, 150);
         assert!(warm.validate().unwrap_err().to_string().starts_with("--warmup-steps 150: must be below --max-steps 100"));

@@ -103,7 +103,7 @@ impl Projection {
                 None if name == ALL_LINEAR => found.extend(Self::ALL),
                 None => {
                     let hint = did_you_mean(name, Self::ALL.iter().map(|p| p.name()).chain([ALL_LINEAR]));
-                    anyhow::bail!("'{}' is no projection{hint}", name.escape_debug());
+                    anyhow::bail!("'{}' is not a projection{hint}", name.escape_debug());
                 }
             }
         }

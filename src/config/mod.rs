@@ -23,7 +23,7 @@ pub use lehr_compute::ops::rope::{Llama3Scaling, RopeScaling, YarnScaling};
 pub use lora::{Lora, LoraSettings, Product, Projection};
 pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSettings};
 pub use model::{Architecture, ModelConfig};
-pub use rescue::{Rescue, RescueData, RescueOptimizer, RescueSettings};
+pub use rescue::{RescueData, RescueMethod, RescueOptimizer, RescueSettings};
 pub use sft::{SftSettings, Stage};
 pub use task::{Form, Grader, MathKind, TaskKind, TaskSettings};
 

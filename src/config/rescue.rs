@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// What a run returns to when a spike does not pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Rescue {
+pub enum RescueMethod {
     /// Nothing: spikes are reported and training continues.
     #[default]
     Off,
@@ -16,7 +16,7 @@ pub enum Rescue {
     Pma,
 }
 
-impl Rescue {
+impl RescueMethod {
     /// Its name in flags and files.
     pub fn name(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ pub struct RescueSettings {
     /// When the loss rises and does not recover: off reports it, rollback returns to the newest good checkpoint before it, pma to the merge
     /// of the last three good ones.
     #[arg(long, value_enum, default_value = "off")]
-    pub rescue: Rescue,
+    pub rescue: RescueMethod,
     /// Adam's moments after a rescue: those of the newest checkpoint used, or zero.
     #[arg(long, value_enum, default_value = "keep")]
     pub rescue_optimizer: RescueOptimizer,
@@ -94,12 +94,12 @@ impl RescueSettings {
         if !(1..=1_000_000).contains(&self.rescue_patience) {
             return Some(format!("--rescue-patience {}: must lie between 1 and 1000000 updates", self.rescue_patience));
         }
-        if self.rescue != Rescue::Off && save_every == 0 {
+        if self.rescue != RescueMethod::Off && save_every == 0 {
             return Some(format!(
                 "--rescue {name}: goes back to checkpoints, but --save-every 0 saves only the end; set --save-every 100"
             ));
         }
-        let repeats = self.rescue == Rescue::Rollback && self.rescue_optimizer == RescueOptimizer::Keep;
+        let repeats = self.rescue == RescueMethod::Rollback && self.rescue_optimizer == RescueOptimizer::Keep;
         if repeats && self.rescue_data == RescueData::Replay {
             let text = "--rescue rollback with --rescue-optimizer keep and --rescue-data replay: would make the same updates once more, to \
                         the bit, and meet the same spike; use --rescue-data skip or --rescue-optimizer reset";

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_setting_that_a_file_may_hold_is_in_the_schema_once() {
+    fn every_setting_is_in_the_schema_once() {
         for stage in [Stage::Pretrain, Stage::Sft, Stage::Grpo] {
             let settings = Layers::of(stage).unwrap().settings().unwrap();
             let table = toml::Table::try_from(&settings).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_those_of_the_preset_and_choices_hold_them() {
+    fn schema_values_match_the_preset_and_are_valid_choices() {
         for preset in super::super::preset_names() {
             let values = values(Stage::Pretrain, Some(preset)).unwrap();
             let schema = schema(Stage::Pretrain);

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_numbers() {
+    fn number_lists_are_parsed() {
         let list = |text: &str| TaskSettings::list("people", text, 2..=8).ok();
         assert_eq!(list("3"), Some(vec![3]));
         assert_eq!(list("7, 3-5,4"), Some(vec![3, 4, 5, 7]));

@@ -2,7 +2,7 @@
 
 mod grpo;
 
-use super::{MergeMethod, Rescue, Scheduler, Settings, Stage, TrainSettings};
+use super::{MergeMethod, RescueMethod, Scheduler, Settings, Stage, TrainSettings};
 
 impl Settings {
     // Length: one statement per setting.
@@ -120,7 +120,7 @@ impl Settings {
             self.merge.merge_every
         );
         anyhow::ensure!(
-            self.rescue.rescue != Rescue::Pma,
+            self.rescue.rescue != RescueMethod::Pma,
             "--rescue pma: checkpoints of adapters (--lora-rank) are not averaged; use rollback"
         );
         Ok(())

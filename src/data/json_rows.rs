@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_lines_are_the_same_rows() {
+    fn json_arrays_and_json_lines_are_equivalent() {
         for (name, text, places) in [
             ("a.jsonl", "{\"a\": 1}\n\n{\"a\": 2}", ["a.jsonl:1", "a.jsonl:3"]),
             ("a.json", "[{\"a\": 1},\n {\n\"a\":\n 2}]\n", ["a.json:1", "a.json:2"]),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_name_row_and_field() {
         for (text, wanted) in [
             ("[{\"a\": 1},\n\n3]", ":3: not a JSON object"),
             ("[{\"a\": 1},", ":1: not JSON: EOF while parsing a value: it is cut off"),

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_stops_before_its_end() {
+    fn output_stops_before_the_stop_string() {
         let run = |end: &str, pieces: &[&str]| {
             let mut until = Until::new(Some(end));
             let mut shown = Vec::new();

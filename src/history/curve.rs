@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_are_those_of_a_plain_search() {
+    fn extremes_match_a_linear_search() {
         for count in [1usize, 7, 8, 9, 63, 64, 65, 513, 1000] {
             let odd = |i: u64| if i % 13 == 5 { f64::NAN } else { noise(i) };
             let (_, curve) = made((0..count as u64).map(|i| (i as f64, odd(i))));
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_spike_is_drawn_however_many_points_there_are() {
+    fn a_single_spike_is_drawn_among_any_number_of_points() {
         let (clock, curve) = made((0..100_000).map(|i| (f64::from(i), if i == 54_321 { 99.0 } else { 1.0 })));
         let lines = curve.lines(&clock, &cut(0.0, 1e5, 300));
         assert_eq!(lines.len(), 1);
@@ -338,7 +338,7 @@ mod tests {
 
     /// The first of six decades takes a sixth of the width, not one column.
     #[test]
-    fn a_logarithmic_axis_is_cut_into_equal_ratios() {
+    fn logarithmic_axes_have_equal_ratios() {
         let (clock, curve) = made((1..=100_000).map(|i| (f64::from(i), noise(i as u64))));
         let log = Cut { log: true, ..cut(1.0, 1e5, 500) };
         let lines = curve.lines(&clock, &log);
@@ -352,14 +352,14 @@ mod tests {
     }
 
     #[test]
-    fn few_points_are_drawn_as_they_are_and_nan_lifts_the_line() {
+    fn few_points_are_drawn_exactly_and_nan_interrupts_the_line() {
         let (clock, curve) = made([(1.0, 2.0), (2.0, f64::NAN), (3.0, 4.0), (4.0, 5.0)]);
         let lines = curve.lines(&clock, &cut(0.0, 9.0, 100));
         assert_eq!(lines, [vec![[1.0, 2.0]], vec![[3.0, 4.0], [4.0, 5.0]]]);
     }
 
     #[test]
-    fn a_step_that_goes_back_begins_a_stretch() {
+    fn a_step_that_goes_back_starts_a_segment() {
         let (clock, curve) = made([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (2.0, 7.0), (3.0, 8.0)]);
         assert_eq!(curve.stretches().collect::<Vec<_>>(), [0..3, 3..5]);
         assert_eq!(curve.index_at(&clock, Axis::Steps, 2.9), Some(4));
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn smoothing_is_the_mean_of_as_many_before_as_behind() {
+    fn smoothing_is_a_centred_mean() {
         let (clock, curve) = made((0..700).map(|i| (i as f64, if i % 31 == 7 { f64::NAN } else { noise(i) })));
         let reach = curve.reach(0.1);
         assert_eq!(reach, 35);
@@ -378,7 +378,7 @@ mod tests {
             let mean = near.iter().sum::<f64>() / near.len() as f64;
             assert!((smoothed.values[i] - mean).abs() < 1e-9, "{i}");
         }
-        assert!(smoothed.values[7].is_nan(), "what is no number stays none");
+        assert!(smoothed.values[7].is_nan(), "what is not a number stays none");
         // A straight line stays the same up to its ends, without lag.
         let (clock, line) = made((0..90).map(|i| (i as f64, 3.0 - 0.5 * i as f64)));
         let same = line.smoothed(&clock, 9);
@@ -388,7 +388,7 @@ mod tests {
 
     /// As reported in the issue: a smoothed line was drawn above the measured values where the loss falls fast.
     #[test]
-    fn a_smoothed_line_is_not_above_a_curve_that_falls_fast() {
+    fn smoothing_stays_below_a_fast_falling_curve() {
         let falls = |i: u64| 3.0 * (-(i as f64) / 12.0).exp();
         let (_, curve) = made((0..200).map(|i| (i as f64, falls(i))));
         let drawn = curve.smoothed_at(37, curve.reach(0.05));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smoothed_line_of_a_long_curve_keeps_its_ends_and_its_course() {
+    fn smoothing_keeps_the_ends_and_shape_of_long_curves() {
         let (clock, curve) = made((0..100_000).map(|i| (f64::from(i), f64::from(i) + noise(i as u64))));
         let lines = curve.smoothed_lines(&clock, &cut(0.0, 1e5, 300), curve.reach(0.02));
         assert_eq!(lines.len(), 1);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stands_where_a_curve_has_not_begun_or_has_ended() {
+    fn a_curve_has_no_value_outside_its_range() {
         let (clock, curve) = made([(800.0, 1.0), (801.0, 2.0), (900.0, 3.0), (850.0, 4.0), (870.0, 5.0)]);
         let at = |x: f64| curve.index_at(&clock, Axis::Steps, x).map(|i| curve.values[i]);
         assert_eq!([at(287.0), at(799.0), at(901.0)], [None; 3]);
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn means_are_those_of_a_plain_sum() {
+    fn means_match_a_plain_sum() {
         for count in [1usize, 8, 65, 1000] {
             let (_, curve) = made((0..count as u64).map(|i| (i as f64, if i % 13 == 5 { f64::INFINITY } else { noise(i) })));
             for (from, to) in (0..60).map(|k| ((k * 37) % count, (k * 91) % (count + 1))) {

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_differs_is_listed() {
+    fn only_differences_are_listed() {
         let a = Settings::default();
         let mut b = a.clone();
         b.train.learning_rate = 0.5;

@@ -46,8 +46,8 @@ fn grow(run: usize, depth: usize, parents: &[Option<usize>], origins: &[String],
 }
 
 fn origin(run: &RunFiles) -> String {
-    let told = run.history.started.as_ref().and_then(|s| s.parent.clone());
-    told.or_else(|| run.settings.as_ref().and_then(|s| s.start.parent.clone())).unwrap_or_default()
+    let logged = run.history.started.as_ref().and_then(|s| s.parent.clone());
+    logged.or_else(|| run.settings.as_ref().and_then(|s| s.start.parent.clone())).unwrap_or_default()
 }
 
 /// `a` of `a@500` and of `sma of a@100,200`.
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn children_stand_below_their_parents() {
+    fn children_are_listed_below_their_parents() {
         let runs =
             [run("sft", Some("sma of base@10,20")), run("base", None), run("rl", Some("sft@5")), run("lost", Some("gone@1"))];
         let found = family(&runs.iter().collect::<Vec<_>>());

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_do_not_depend_on_the_order_and_differ_while_there_are_enough() {
+    fn colours_are_independent_of_order_and_distinct_if_possible() {
         let names: Vec<String> = (0..10).map(|i| format!("run-{i}")).collect();
         let found = hues(&names);
         assert_eq!(found.iter().collect::<std::collections::BTreeSet<_>>().len(), 10, "{found:?}");

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_make_violins_and_logs_without_them_boxes() {
+    fn histograms_become_violins_and_logs_without_them_boxes() {
         let numbers = |values: [f64; 2]| values.map(Number).to_vec();
         let old = |count: u64, median: f64| Moved {
             count: vec![count, 0],

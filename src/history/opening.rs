@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_opening_is_the_users_or_the_texts_first_words() {
+    fn the_opening_is_the_first_words_of_the_user_message_or_text() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = dir.path().join(name);

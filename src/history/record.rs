@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn each_axis_counts_what_it_says() {
+    fn each_axis_has_its_own_unit() {
         let mut h = History::default();
         [started(4, 1000.0), step(5, 1.0, 2.0), step(6, 3.0, f64::NAN)].into_iter().for_each(|e| h.push(e));
         let row = *h.curves["loss"].rows().last().unwrap();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_and_ends_change_the_state_and_are_pinned() {
+    fn commands_and_ends_change_the_state_and_add_pins() {
         let mut h = History::default();
         h.push(started(0, 0.0));
         h.push(step(1, 1.0, 2.0));

@@ -120,7 +120,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn completions_are_found_by_step_in_a_file_that_grows_and_is_torn() {
+    fn completions_are_found_by_step_in_growing_and_truncated_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("samples.jsonl");
         let mut log = SampleLog::new(&path);

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_has_one_colour_whatever_stands_beside_it() {
+    fn a_metric_has_the_same_colour_in_every_chart() {
         let loss = &CHARTS[0];
         assert_eq!(loss.colors(&["eval_loss", "merge/sma/eval_loss"]), [1, 2]);
         assert_eq!(loss.colors(&["loss", "merge/ema/eval_loss", "anneal_estimate", "merge/sma/eval_loss"]), [0, 4, 3, 2]);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn titles_are_told_apart() {
+    fn chart_titles_are_distinct() {
         let titles: std::collections::BTreeSet<_> = CHARTS.iter().map(|c| c.title).collect();
         assert_eq!(titles.len(), CHARTS.len());
     }

@@ -62,13 +62,13 @@ impl History {
             let (value, count) = self.newest_mean(metric)?;
             Some(Figure { name, value, percent, interval: None, of: Of::Updates(count) })
         };
-        let graded = || self.exams.iter().rev().filter(|exam| exam.all.count > 0 && exam.all.accuracy.is_finite());
-        let exam = graded().find(|exam| exam.temperature == 0.0).or_else(|| graded().next()).map(|exam| Figure {
+        let graded = || self.exams.iter().rev().filter(|eval| eval.all.count > 0 && eval.all.accuracy.is_finite());
+        let eval = graded().find(|eval| eval.temperature == 0.0).or_else(|| graded().next()).map(|eval| Figure {
             name: "held-out accuracy",
-            value: exam.all.accuracy,
+            value: eval.all.accuracy,
             percent: true,
-            interval: Some(exam.all.interval),
-            of: Of::Step(exam.step),
+            interval: Some(eval.all.interval),
+            of: Of::Step(eval.step),
         });
         let validation = || {
             let curve = self.curves.get("eval_loss")?;
@@ -79,7 +79,7 @@ impl History {
         };
         // In GRPO `loss` is the policy loss, which does not show progress.
         let trained = if reinforced { mean("reward", "reward", false) } else { mean("loss", "training loss", false) };
-        exam.into_iter().chain(validation()).chain(trained).collect()
+        eval.into_iter().chain(validation()).chain(trained).collect()
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_batch_is_never_a_result() {
+    fn single_batch_losses_are_not_results() {
         let mut h = begun("pretrain");
         for step in 1..=200 {
             let loss = if step == 200 { 9.0 } else { 2.0 };
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn reinforcement_has_no_training_loss_and_exams_have_their_interval() {
+    fn grpo_shows_no_training_loss_and_evaluations_have_intervals() {
         let mut h = begun("grpo");
         for step in 1..=12 {
             let metrics = [("reward".to_owned(), Number(step as f64))].into();

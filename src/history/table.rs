@@ -54,7 +54,7 @@ mod tests {
     use crate::event::{Eval, Event, Step};
 
     #[test]
-    fn rows_are_those_where_something_was_measured() {
+    fn table_rows_are_the_measured_steps() {
         let mut run = History::default();
         for step in 1..=3 {
             run.push(Event::Step(Step { step, num_tokens: 8 * step, loss: 0.5 * step as f64, ..Step::default() }));

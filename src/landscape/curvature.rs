@@ -177,7 +177,7 @@ mod tests {
     proptest! {
         /// On a quadratic loss the measured decomposition equals the curvature's, by brute force over all pairs; gain = reduction - lag.
         #[test]
-        fn a_quadratic_explains_itself(
+        fn a_quadratic_is_fitted_exactly(
             h in (0.1f64..2.0, -0.3f64..0.3, 0.1f64..2.0),
             centre in (-2.0f64..2.0, -2.0f64..2.0),
             points in prop::collection::vec((-3.0f64..3.0, -3.0f64..3.0), 2..9),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saddle_has_no_lowest_point_and_too_little_says_nothing() {
+    fn saddles_have_no_minimum_and_few_points_no_fit() {
         let saddle = Quadratic::fit(&field(|x, y| x * x - y * y)).unwrap();
         assert!(saddle.minimum().is_none() && saddle.condition_15(&[(0.0, 1.0)]).is_none());
         let mut holes = field(|x, y| x * x + y * y);

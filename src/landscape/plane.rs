@@ -114,7 +114,7 @@ mod tests {
     proptest! {
         /// Distances on the plane equal distances between weights; a point of the plane projects to itself, others to their nearest point.
         #[test]
-        fn the_plane_keeps_distances(
+        fn the_plane_preserves_distances(
             weights in prop::collection::vec((-1.0f32..1.0, -1.0f32..1.0, -1.0f32..1.0), 8..40),
             x in -2.0f64..3.0,
             y in -2.0f64..3.0,
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn corners_are_the_checkpoints_themselves() {
+    fn corners_are_the_checkpoints() {
         let (a, b, c) = ([0.1f32, 0.7, -3.0], [0.5f32, -0.2, 1.0], [9.0f32, 1e-6, 0.3]);
         let plane = Plane::through(&a, &b, &c).unwrap();
         for ((x, y), wanted) in plane.corners().into_iter().zip([a, b, c]) {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn no_plane_is_refused() {
+    fn collinear_checkpoints_are_refused() {
         let (a, b) = ([1.0f32, 2.0, 3.0], [1.5f32, 2.5, 2.0]);
         let says = |a: &[f32], b: &[f32], c: &[f32]| format!("{:#}", Plane::through(a, b, c).unwrap_err());
         assert!(says(&a, &b, &a).contains("hold the same weights"));

@@ -1,6 +1,6 @@
 //! Fold an adapter (LoRA) into its base model; the result is an ordinary model folder.
 
-use super::folder::{COPIED, MAX_COPIED, Target, dtype_name, make_parents, set_dtype, unmake};
+use super::folder::{COPIED, MAX_COPIED, Target, dtype_name, make_parents, remove_written, set_dtype};
 use super::numbers::encode;
 use crate::model::adapter::{self, AdapterFolder};
 use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// An adapter and its base model, opened and checked.
-pub struct Fold {
+pub struct AdapterFold {
     files: WeightFiles,
     /// The adapter's folder and the base model's folder.
     folders: [PathBuf; 2],
@@ -22,7 +22,7 @@ pub struct Fold {
     tensors: Vec<(String, Dtype, Vec<usize>)>,
 }
 
-impl Fold {
+impl AdapterFold {
     /// Open an adapter together with the base model that it names, or with `base`. Weights keep the base model's types, or are written as
     /// `dtype`.
     ///
@@ -93,7 +93,7 @@ impl Fold {
             Ok(saved?.1)
         });
         if saved.is_err() {
-            unmake(vfs, &made);
+            remove_written(vfs, &made);
         }
         saved
     }

@@ -2,7 +2,7 @@
 //! `merge.json`, and a model card.
 
 use super::stream::Merge;
-use super::{Inputs, MergeRule, Treatment, Window};
+use super::{Inputs, MergeRule, MergeWindow, Treatment};
 use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
 use crate::model::safetensors_file::{Dtype, header_bytes};
 use crate::progress::{Progress, report};
@@ -83,7 +83,7 @@ pub struct Recipe {
 
 impl Recipe {
     /// The recipe of a merge, before it is made.
-    pub fn new(merge: &Merge, rule: &MergeRule, window: Option<&Window>) -> Self {
+    pub fn new(merge: &Merge, rule: &MergeRule, window: Option<&MergeWindow>) -> Self {
         let weights = merge.weights();
         let part = |(folder, weight): (&super::Folder, &f64)| Part {
             folder: folder.dir.display().to_string(),
@@ -205,7 +205,7 @@ impl Merge<'_> {
         let files = self.small_files(vfs, target, recipe)?;
         let mut made = Vec::new();
         if let Err(e) = make_parents(vfs, &target.parent, &mut made) {
-            unmake(vfs, &made);
+            remove_written(vfs, &made);
             return Err(e);
         }
         let place = Place {
@@ -239,7 +239,7 @@ impl Merge<'_> {
         match (saved, refused) {
             (Ok((_, manifest)), _) => Ok(manifest),
             (Err(failed), refused) => {
-                unmake(vfs, &made);
+                remove_written(vfs, &made);
                 Err(refused.unwrap_or_else(|| failed.into()))
             }
         }
@@ -344,7 +344,7 @@ pub(super) fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>
 }
 
 /// Remove created folders; those that are no longer empty stay.
-pub(super) fn unmake(vfs: &dyn Vfs, made: &[PathBuf]) {
+pub(super) fn remove_written(vfs: &dyn Vfs, made: &[PathBuf]) {
     for folder in made.iter().rev() {
         let _ = vfs.remove_dir(folder);
     }

@@ -25,7 +25,7 @@ const FREE_FIELDS: &[&str] =
 
 /// How a checkpoint with a manifest is verified before it is read. Folders without a manifest are not verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Check {
+pub enum Verification {
     /// The hash of every file except the optimizer's.
     Hashes,
     /// File sizes only: for folders whose hashes this process has already verified.
@@ -111,7 +111,7 @@ impl Inputs {
     /// # Errors
     /// One line that names the folder, and file, tensor or field: a damaged or truncated file, another shape, vocabulary or configuration,
     /// a type that cannot be averaged.
-    pub fn open(vfs: &dyn Vfs, dirs: &[PathBuf], check: Check) -> Result<Self> {
+    pub fn open(vfs: &dyn Vfs, dirs: &[PathBuf], check: Verification) -> Result<Self> {
         ensure!(!dirs.is_empty(), "a merge needs at least one checkpoint folder");
         let folders = parallel(dirs.len(), |i| open(vfs, &dirs[i], check))?;
         let mut inputs = Self { folders, tensors: Vec::new(), notes: Vec::new() };
@@ -205,7 +205,7 @@ fn is_table(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq")
 }
 
-fn open(vfs: &dyn Vfs, dir: &Path, check: Check) -> Result<Folder> {
+fn open(vfs: &dyn Vfs, dir: &Path, check: Verification) -> Result<Folder> {
     ensure!(!is_gguf(dir), "{}: a GGUF file; only folders with safetensors files are merged", shown(dir));
     ensure!(dir.is_dir(), "{}: there is no such folder", shown(dir));
     ensure!(
@@ -216,8 +216,8 @@ fn open(vfs: &dyn Vfs, dir: &Path, check: Check) -> Result<Folder> {
     );
     let manifest = match (dir.join(MANIFEST).exists(), check) {
         (false, _) => None,
-        (true, Check::Hashes) => Some(verify_model(vfs, dir)?),
-        (true, Check::Sizes) => Some(verify_sizes(vfs, dir)?),
+        (true, Verification::Hashes) => Some(verify_model(vfs, dir)?),
+        (true, Verification::Sizes) => Some(verify_sizes(vfs, dir)?),
     };
     let weights = WeightFiles::open(dir)?;
     let mut hash = Sha256::new();

@@ -12,10 +12,10 @@ mod stream;
 pub mod sweep;
 mod window;
 
-pub use fold::Fold;
+pub use fold::AdapterFold;
 pub use folder::{COPIED, METADATA_KEY, Part, RECIPE, Recipe, Target};
-pub use inputs::{Check, Folder, Inputs, MergedTensor, Treatment};
+pub use inputs::{Folder, Inputs, MergedTensor, Treatment, Verification};
 pub use rule::MergeRule;
 pub use spec::MergeSpec;
 pub use stream::Merge;
-pub use window::{Interval, MAX_CHECKPOINTS, Window, WindowSpec, choose, choose_at_most, ranges, tokens_per_step};
+pub use window::{Interval, MAX_CHECKPOINTS, MergeWindow, WindowSpec, choose, choose_at_most, ranges, tokens_per_step};

@@ -140,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn halves_are_rounded_to_the_nearest(bits in 0u32..0x4780_0000, negative: bool) {
+        fn half_precision_rounds_to_nearest(bits in 0u32..0x4780_0000, negative: bool) {
             let x = f32::from_bits(bits | u32::from(negative) << 31);
             prop_assume!(x.abs() <= 65504.0);
             for dtype in [Dtype::F16, Dtype::BF16] {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn every_half_is_read_as_its_definition_and_written_as_it_was() {
+    fn half_precision_round_trips() {
         for dtype in [Dtype::F16, Dtype::BF16] {
             let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
             let mut acc = vec![f64::NAN; 65536];
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overflows_is_told() {
+    fn overflow_is_reported() {
         assert!(!encode(Dtype::F16, &[65520.0], &mut Vec::new()) && encode(Dtype::F16, &[65519.0], &mut Vec::new()));
         assert!(!encode(Dtype::BF16, &[f32::MAX], &mut Vec::new()) && !encode(Dtype::F32, &[f32::INFINITY], &mut Vec::new()));
         assert!(!encode(Dtype::F32, &[1.0, f32::NAN, 1.0], &mut Vec::new()));

@@ -171,7 +171,7 @@ mod tests {
     use anyhow::ensure;
 
     #[test]
-    fn results_come_in_order_and_the_first_error_counts() {
+    fn results_keep_their_order_and_the_first_error_is_returned() {
         assert_eq!(parallel(100, |i| Ok(i * i)).unwrap(), (0..100).map(|i| i * i).collect::<Vec<_>>());
         let error = parallel(50, |i| if i % 7 == 6 { bail!("{i}") } else { Ok(()) }).unwrap_err();
         assert_eq!(error.to_string(), "6");

@@ -249,7 +249,7 @@ mod tests {
     use crate::device::Sizes;
 
     #[test]
-    fn a_ring_goes_where_it_fits() {
+    fn a_ring_is_placed_where_it_fits() {
         let place = |set, bytes| choose_place(set, Sizes::GPU.merge_ring_bytes, bytes);
         assert_eq!(place(RingPlace::Auto, 1 << 30), RingPlace::Device);
         assert_eq!(place(RingPlace::Auto, 3 << 30), RingPlace::Host);

@@ -144,7 +144,7 @@ mod tests {
 
     /// N = 10 as in the PMA paper: mean age, effective count, weight of the oldest and of the newest, computed by hand.
     #[test]
-    fn windows_of_ten_lag_and_average_as_the_paper_has_it() {
+    fn lag_and_effective_count_of_windows_match_the_paper() {
         for (rule, age, count, first, last) in [
             (MergeRule::Sma, 4.50, 10.0, 0.100, 0.100),
             (MergeRule::Wma, 3.00, 7.9, 0.018, 0.182),
@@ -163,7 +163,7 @@ mod tests {
     proptest! {
         /// The recursion of Eq. 4 equals the weighted sum of its closed form.
         #[test]
-        fn the_recursion_is_its_closed_form(xs in prop::collection::vec(-5.0f64..5.0, 1..20), alpha in 0.01f64..=1.0) {
+        fn the_recursion_matches_its_closed_form(xs in prop::collection::vec(-5.0f64..5.0, 1..20), alpha in 0.01f64..=1.0) {
             let recursion = xs[1..].iter().fold(xs[0], |a, x| alpha * x + (1.0 - alpha) * a);
             let w = MergeRule::Ema { alpha }.weights(xs.len()).unwrap();
             let closed: f64 = w.iter().zip(&xs).map(|(w, x)| w * x).sum();
@@ -186,7 +186,7 @@ mod tests {
         }
 
         #[test]
-        fn weights_sum_to_one_and_only_given_ones_are_negative(n in 1usize..40, alpha in 0.01f64..=1.0) {
+        fn weights_sum_to_one_and_only_custom_ones_are_negative(n in 1usize..40, alpha in 0.01f64..=1.0) {
             for rule in [
                 MergeRule::Sma, MergeRule::Wma, MergeRule::Ema { alpha }, MergeRule::EmaNormalized { alpha },
                 MergeRule::Wsm { decay: DecayShape::Linear },
@@ -198,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn alpha_one_is_the_newest() {
+    fn alpha_one_selects_the_newest() {
         for rule in [MergeRule::Ema { alpha: 1.0 }, MergeRule::EmaNormalized { alpha: 1.0 }] {
             assert_eq!(rule.weights(4).unwrap(), [0.0, 0.0, 0.0, 1.0]);
         }
     }
 
     #[test]
-    fn what_cannot_be_weighed_is_refused() {
+    fn invalid_weights_are_refused() {
         let new = |method, alpha, weights: &[f64]| MergeRule::new(method, alpha, DecayShape::Linear, weights, "");
         assert!(new(MergeMethod::Ema, 0.0, &[]).is_err() && new(MergeMethod::EmaNormalized, f64::NAN, &[]).is_err());
         assert!(new(MergeMethod::Weights, 0.1, &[]).is_err() && new(MergeMethod::Weights, 0.1, &[1.0, -1.0]).is_err());

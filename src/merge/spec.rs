@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_merge_is_read_and_written_again() {
+    fn merge_specs_round_trip() {
         let full = MergeSpec::parse("merge:runs/a b?every=4Mtok&last=3&method=ema&alpha=0.1&at=900").unwrap();
         assert_eq!((full.run.as_path(), full.window.last), (std::path::Path::new("runs/a b"), 3));
         assert_eq!((full.window.every, full.window.at), (Some(Interval::Tokens(4_000_000)), Some(900)));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_merge_is_refused() {
+    fn invalid_merge_specs_are_refused() {
         for (text, says) in [
             ("runs/a", "merge:"),
             ("merge:", "names no run"),

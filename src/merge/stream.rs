@@ -109,7 +109,7 @@ impl<'a> Merge<'a> {
         let Some(tensor) = found else { bail!("{}: is not there", at()) };
         let info = &self.inputs.tensors[tensor];
         ensure!(info.shape == shape, "{}: has shape {:?}, the model needs {shape:?}", at(), info.shape);
-        ensure!(info.treatment == Treatment::Average, "{}: is no weight", at());
+        ensure!(info.treatment == Treatment::Average, "{}: is not a weight", at());
         let mut out = Vec::with_capacity(info.len());
         self.run(pieces(tensor, info).collect(), Some(Dtype::F32), &mut |bytes| {
             out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
@@ -167,7 +167,7 @@ impl<'a> Merge<'a> {
             let numbers = &mut scratch.numbers[..n];
             divide(acc, self.total, numbers);
             if !encode(dtype, numbers, out) {
-                return Err(self.blame(tensor, start, n, dtype, &mut scratch.bytes));
+                return Err(self.non_finite_error(tensor, start, n, dtype, &mut scratch.bytes));
             }
         }
         Ok(())
@@ -217,7 +217,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Find the folder that a non-finite sum comes from.
-    fn blame(&self, tensor: &MergedTensor, start: usize, n: usize, dtype: Dtype, bytes: &mut [u8]) -> anyhow::Error {
+    fn non_finite_error(&self, tensor: &MergedTensor, start: usize, n: usize, dtype: Dtype, bytes: &mut [u8]) -> anyhow::Error {
         for i in 0..self.inputs.folders.len() {
             let info = &tensor.places[i].1;
             let bytes = &mut bytes[..n * info.dtype.bytes() as usize];

@@ -57,7 +57,7 @@ pub struct Sweep {
 /// Returns the weights of the checkpoint at a step.
 pub type Read<'a> = dyn FnMut(u64) -> Result<Arc<Vec<f32>>> + 'a;
 /// Returns the loss of weights.
-pub type Judged<'a> = dyn FnMut(&[f32]) -> Result<f64> + 'a;
+pub type Evaluate<'a> = dyn FnMut(&[f32]) -> Result<f64> + 'a;
 
 impl Grid {
     /// (at, every, last) of every window; windows that share checkpoints are adjacent.
@@ -95,13 +95,13 @@ type Losses = Vec<Result<f64, String>>;
 /// reason. `done` is called after every loss. Rank r of N measures every N-th raw checkpoint or window; all ranks return all losses.
 ///
 /// # Errors
-/// A raw checkpoint that cannot be read, an error from `judge`, or a lost rank.
+/// A raw checkpoint that cannot be read, an error from `evaluate`, or a lost rank.
 pub fn sweep(
     world: &World,
     grid: &Grid,
     there: &BTreeSet<u64>,
     read: &mut Read<'_>,
-    judge: &mut Judged<'_>,
+    evaluate: &mut Evaluate<'_>,
     done: &mut dyn FnMut(),
 ) -> Result<Sweep> {
     let (windows, raw) = (grid.windows(), grid.at.len());
@@ -109,7 +109,7 @@ pub fn sweep(
     for i in (world.rank()..raw + windows.len()).step_by(world.size()) {
         let losses = match i.checked_sub(raw) {
             None => {
-                let loss = judge(&read(grid.at[i])?)?;
+                let loss = evaluate(&read(grid.at[i])?)?;
                 done();
                 vec![Ok(loss)]
             }
@@ -239,14 +239,14 @@ mod tests {
             Ok(Arc::new(vec![step as f32, -(step as f32)]))
         });
         let mut kept = Kept::new(most, read);
-        let mut judge = |w: &[f32]| Ok((f64::from(w[0]) - 70.0).abs());
+        let mut evaluate = |w: &[f32]| Ok((f64::from(w[0]) - 70.0).abs());
         let mut losses = 0;
-        let found = sweep(world, grid, there, &mut |step| kept.get(step), &mut judge, &mut || losses += 1).unwrap();
+        let found = sweep(world, grid, there, &mut |step| kept.get(step), &mut evaluator, &mut || losses += 1).unwrap();
         (found, losses, kept.reads)
     }
 
     #[test]
-    fn cells_are_what_merging_one_by_one_gives() {
+    fn sweep_cells_match_single_merges() {
         let there: BTreeSet<u64> = (1..=10).map(|i| i * 10).filter(|s| *s != 50).collect();
         let (mut found, losses, reads) = run(&grid(), &there, 100);
         assert_eq!(found.cells.len(), 2 * 3 * 3 * 2);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn little_memory_changes_no_loss() {
+    fn losses_do_not_depend_on_memory() {
         let there: BTreeSet<u64> = (1..=10).map(|i| i * 10).collect();
         let (much, _, once) = run(&grid(), &there, 100);
         let (little, _, often) = run(&grid(), &there, 1);

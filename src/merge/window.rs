@@ -75,7 +75,7 @@ impl Default for WindowSpec {
 
 /// The checkpoints to merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct MergeWindow {
     /// The run folder.
     pub run: PathBuf,
     /// (step, folder), oldest first.
@@ -88,7 +88,7 @@ pub struct Window {
     pub skipped: Vec<String>,
 }
 
-impl Window {
+impl MergeWindow {
     /// The folders, oldest first.
     pub fn folders(&self) -> Vec<PathBuf> {
         self.checkpoints.iter().map(|(_, path)| path.clone()).collect()
@@ -119,17 +119,17 @@ pub fn tokens_per_step(run: &Path) -> Result<u64> {
 
 /// The checkpoints of a run in order, and the damaged ones with the reason.
 struct Kept {
-    sound: BTreeMap<u64, PathBuf>,
+    valid: BTreeMap<u64, PathBuf>,
     damaged: BTreeMap<u64, String>,
 }
 
 impl Kept {
     /// Checks sizes only; hashes are checked when a checkpoint is read.
     fn of(vfs: &dyn Vfs, run: &Path) -> Result<Self> {
-        let mut kept = Self { sound: BTreeMap::new(), damaged: BTreeMap::new() };
+        let mut kept = Self { valid: BTreeMap::new(), damaged: BTreeMap::new() };
         for (step, path) in checkpoints::list(vfs, run)? {
             match verify_sizes(vfs, &path) {
-                Ok(_) => drop(kept.sound.insert(step, path)),
+                Ok(_) => drop(kept.valid.insert(step, path)),
                 Err(e) => drop(kept.damaged.insert(step, format!("{e:#}"))),
             }
         }
@@ -139,20 +139,20 @@ impl Kept {
     /// The steps of a window, oldest first, if all of them exist.
     fn steps(&self, end: u64, every: u64, last: usize) -> Option<Vec<u64>> {
         let steps = steps_of(end, every, last)?;
-        steps.iter().all(|step| self.sound.contains_key(step)).then_some(steps)
+        steps.iter().all(|step| self.valid.contains_key(step)).then_some(steps)
     }
 
     /// The smallest spacing at which `last` checkpoints end at `end`.
     fn own_spacing(&self, end: u64, last: usize) -> Option<u64> {
-        let before = self.sound.range(..end).rev().map(|(step, _)| end - step);
+        let before = self.valid.range(..end).rev().map(|(step, _)| end - step);
         before.into_iter().find(|every| self.steps(end, *every, last).is_some())
     }
 
     /// All steps as text, with evenly spaced ranges abbreviated.
     fn shown(&self) -> String {
-        match self.sound.len() {
+        match self.valid.len() {
             0 => "none".into(),
-            _ => ranges(&self.sound.keys().copied().collect::<Vec<_>>()),
+            _ => ranges(&self.valid.keys().copied().collect::<Vec<_>>()),
         }
     }
 }
@@ -191,7 +191,7 @@ pub fn ranges(steps: &[u64]) -> String {
 ///
 /// # Errors
 /// No run, no valid checkpoint, or a window with missing checkpoints; then the message lists the existing steps.
-pub fn choose(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
+pub fn choose(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<MergeWindow> {
     choose_from(vfs, run, spec, spec.last)
 }
 
@@ -199,11 +199,11 @@ pub fn choose(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
 ///
 /// # Errors
 /// As [`choose`].
-pub fn choose_at_most(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
+pub fn choose_at_most(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<MergeWindow> {
     choose_from(vfs, run, spec, 2.min(spec.last))
 }
 
-fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Result<Window> {
+fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Result<MergeWindow> {
     let last = spec.last;
     ensure!((1..=MAX_CHECKPOINTS).contains(&last), "--last {last}: must lie between 1 and {MAX_CHECKPOINTS}");
     let tokens_per_step = tokens_per_step(run)?;
@@ -228,16 +228,16 @@ fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Re
             None => no_spacing(run, &kept, end, last),
         });
     };
-    let checkpoints = steps.into_iter().filter_map(|step| Some((step, kept.sound.get(&step)?.clone()))).collect();
-    Ok(Window { run: run.to_owned(), checkpoints, tokens_per_step, every_steps: every, skipped })
+    let checkpoints = steps.into_iter().filter_map(|step| Some((step, kept.valid.get(&step)?.clone()))).collect();
+    Ok(MergeWindow { run: run.to_owned(), checkpoints, tokens_per_step, every_steps: every, skipped })
 }
 
 /// The newest checkpoint with valid hashes; newer ones are moved to the damaged ones.
 fn newest(vfs: &dyn Vfs, run: &Path, kept: &mut Kept) -> Result<(u64, Vec<String>)> {
-    while let Some((step, path)) = kept.sound.pop_last() {
+    while let Some((step, path)) = kept.valid.pop_last() {
         match verify_model(vfs, &path) {
             Ok(_) => {
-                kept.sound.insert(step, path);
+                kept.valid.insert(step, path);
                 let newer = kept.damaged.range(step..).map(|(_, why)| why.clone()).collect();
                 return Ok((step, newer));
             }
@@ -245,19 +245,19 @@ fn newest(vfs: &dyn Vfs, run: &Path, kept: &mut Kept) -> Result<(u64, Vec<String
         }
     }
     match kept.damaged.values().next_back() {
-        Some(why) => bail!("{}: holds no sound checkpoint; {why}", shown(run)),
+        Some(why) => bail!("{}: holds no valid checkpoint; {why}", shown(run)),
         None => bail!("{}: holds no checkpoint yet: nothing to merge", shown(run)),
     }
 }
 
 fn no_spacing(run: &Path, kept: &Kept, end: u64, last: usize) -> anyhow::Error {
     let fits = (1..last).rev().find(|n| *n == 1 || kept.own_spacing(end, *n).is_some()).unwrap_or(1);
-    if !kept.sound.contains_key(&end) {
+    if !kept.valid.contains_key(&end) {
         let there = kept.shown();
-        return anyhow::anyhow!("{}: --at {end}: there is no sound checkpoint at that step; there are: {there}", shown(run));
+        return anyhow::anyhow!("{}: --at {end}: there is no valid checkpoint at that step; there are: {there}", shown(run));
     }
     let cure = format!("use --last {fits}, or train on with --save-every and --keep-every to keep more");
-    anyhow::anyhow!("{}: no {last} evenly spaced checkpoints end at step {end}; sound ones: {}: {cure}", shown(run), kept.shown())
+    anyhow::anyhow!("{}: no {last} evenly spaced checkpoints end at step {end}; valid ones: {}: {cure}", shown(run), kept.shown())
 }
 
 /// Why a window is not available, and which steps are.
@@ -270,12 +270,12 @@ fn missing(run: &Path, kept: &Kept, end: u64, every: u64, last: usize, spec: &Wi
             "{at}: {last} checkpoints every {every} updates up to step {end} would begin before the run; use --last {fit} or less"
         );
     };
-    let gone: Vec<u64> = wanted.iter().copied().filter(|step| !kept.sound.contains_key(step)).collect();
+    let gone: Vec<u64> = wanted.iter().copied().filter(|step| !kept.valid.contains_key(step)).collect();
     if let Some((step, why)) = gone.iter().find_map(|step| kept.damaged.get_key_value(step)) {
-        return anyhow::anyhow!("step {step} of the window is damaged: {why}; sound ones: {there}");
+        return anyhow::anyhow!("step {step} of the window is damaged: {why}; valid ones: {there}");
     }
     let list = ranges(&gone);
-    let end_that_works = kept.sound.keys().rev().find(|end| kept.steps(**end, every, last).is_some());
+    let end_that_works = kept.valid.keys().rev().find(|end| kept.steps(**end, every, last).is_some());
     let fewer = (1..last).rev().find(|n| kept.steps(end, every, *n).is_some());
     let cure = match (last, end_that_works, fewer) {
         (1, ..) => "choose --at from these".into(),
@@ -287,7 +287,7 @@ fn missing(run: &Path, kept: &Kept, end: u64, every: u64, last: usize, spec: &Wi
         Some(Interval::Tokens(tokens)) => format!(" ({tokens} tokens are {every} updates)"),
         _ => String::new(),
     };
-    anyhow::anyhow!("{at}: no checkpoint of step {list}{spacing}; sound ones: {there}: {cure}")
+    anyhow::anyhow!("{at}: no checkpoint of step {list}{spacing}; valid ones: {there}: {cure}")
 }
 
 fn keep_every(every: u64) -> String {
@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_says_what_it_counts() {
+    fn interval_units_are_explicit() {
         for (text, want) in [
             ("500", Interval::Steps(500)),
             ("500steps", Interval::Steps(500)),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_listed_shortly() {
+    fn lists_of_steps_are_abbreviated() {
         assert_eq!(ranges(&[1]), "1");
         assert_eq!(ranges(&[100, 200, 300]), "100, 200, 300");
         assert_eq!(ranges(&[100, 200, 300, 400, 401]), "100, 200, ..., 400, 401");

@@ -292,16 +292,16 @@ impl AdapterFolder {
     ///
     /// # Errors
     /// As [`SafetensorsFile::read_f32`].
-    pub fn fold(&self, weight: &str) -> Result<Option<Fold>> {
+    pub fn fold(&self, weight: &str) -> Result<Option<WeightFold>> {
         let (Some([a, b]), Some(module)) = (self.pair(weight), weight.strip_suffix(".weight")) else { return Ok(None) };
         let read =
             |side: &str, info: &TensorInfo| self.file.read_f32(&format!("{PREFIX}{module}.lora_{side}.weight"), &info.shape);
-        Ok(Some(Fold { a: read("A", a)?, b: read("B", b)?, rank: self.rank, cols: a.shape[1], scale: self.scale, at: 0 }))
+        Ok(Some(WeightFold { a: read("A", a)?, b: read("B", b)?, rank: self.rank, cols: a.shape[1], scale: self.scale, at: 0 }))
     }
 }
 
 /// Adds scale B A to a weight (out, in) that is streamed in pieces.
-pub struct Fold {
+pub struct WeightFold {
     /// (r, in)
     a: Vec<f32>,
     /// (out, r)
@@ -313,7 +313,7 @@ pub struct Fold {
     at: usize,
 }
 
-impl Fold {
+impl WeightFold {
     /// Add to the next piece. Sums are in f64 and rounded once.
     pub fn add(&mut self, piece: &mut [f32]) {
         let mut sums = vec![0.0f64; self.cols];
@@ -367,11 +367,11 @@ mod tests {
 
     /// Pieces that end anywhere give what the whole gives, against sums written out.
     #[test]
-    fn pieces_are_folded_as_the_whole() {
+    fn folding_in_pieces_matches_folding_at_once() {
         let (rows, cols, rank) = (5, 7, 2);
         let numbers = |n: usize, by: usize| -> Vec<f32> { (0..n).map(|i| ((i * by) % 11) as f32 / 7.0 - 0.5).collect() };
         let (weight, a, b) = (numbers(rows * cols, 3), numbers(rank * cols, 5), numbers(rows * rank, 4));
-        let fold = || Fold { a: a.clone(), b: b.clone(), rank, cols, scale: 1.5, at: 0 };
+        let fold = || WeightFold { a: a.clone(), b: b.clone(), rank, cols, scale: 1.5, at: 0 };
         for size in [1, 3, 7, 10, rows * cols] {
             let (mut fold, mut folded) = (fold(), weight.clone());
             folded.chunks_mut(size).for_each(|piece| fold.add(piece));

@@ -89,8 +89,8 @@ impl Manifest {
         ensure!(format <= FORMAT, "{MANIFEST}: written in format {format}, this lehr reads up to {FORMAT}: update lehr");
         ensure!(format >= 1, "{MANIFEST}: format = {format}: must be at least 1");
         let (body, checksum) = text.rsplit_once(CHECKSUM_KEY).unwrap_or((text, ""));
-        let sound = checksum.strip_suffix(CHECKSUM_END).is_some_and(|c| c == hex(&Sha256::digest(body)));
-        ensure!(sound, "{MANIFEST}: its checksum does not fit: damaged or edited");
+        let valid = checksum.strip_suffix(CHECKSUM_END).is_some_and(|c| c == hex(&Sha256::digest(body)));
+        ensure!(valid, "{MANIFEST}: its checksum does not fit: damaged or edited");
         let manifest: Manifest = serde_json::from_str(text).map_err(broken)?;
         let mut names = BTreeSet::new();
         for FileEntry { name, .. } in &manifest.files {

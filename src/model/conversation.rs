@@ -160,7 +160,7 @@ impl<'a> Conversation<'a> {
         loop {
             let chat = Chat { messages, ..self.chat.clone() };
             let ids = self.tokenizer.encode_prompt(&self.template.render(&chat, true)?.text, true)?;
-            ensure!(!ids.is_empty(), "the chat template makes no token of it");
+            ensure!(!ids.is_empty(), "the chat template turns it into no tokens");
             messages = chat.messages;
             if ids.len() <= max_len {
                 self.chat.messages = messages;
@@ -224,7 +224,7 @@ mod tests {
 
     /// The lines are a public interface.
     #[test]
-    fn lines_are_as_documented() {
+    fn chat_json_lines_match_the_documentation() {
         let asks = [
             (r#"{"ask":"Say","text":"hi"}"#, ChatRequest::Say { text: "hi".into(), temperature: None }),
             (r#"{"ask":"Say","text":"hi","temperature":0.5}"#, ChatRequest::Say { text: "hi".into(), temperature: Some(0.5) }),

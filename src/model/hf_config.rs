@@ -192,7 +192,7 @@ impl Fields<'_> {
             return self.refusal("partial_rotary_factor", "lehr rotates whole heads");
         }
         if self.get("quantization_config").is_some() {
-            bail!("quantization_config: lehr reads only unquantised weights: take the original model");
+            bail!("quantization_config: lehr reads only unquantised weights: use the original model");
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ pub struct Inspection {
     /// The model's folder.
     pub model: String,
     /// The text, token by token.
-    pub tokens: Vec<Token>,
+    pub tokens: Vec<InspectedToken>,
     /// Attention probabilities `[layer][head][query][key]`, to six decimals. A query attends to itself and the tokens before it, so row q
     /// has q + 1 entries, which sum to 1.
     pub attention: Vec<Vec<Vec<Vec<f32>>>>,
@@ -48,7 +48,7 @@ pub struct Inspection {
 
 /// A token of the text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Token {
+pub struct InspectedToken {
     /// Its id.
     pub id: u32,
     /// Its text; bytes that are not a whole character as `\xNN`.
@@ -98,7 +98,7 @@ pub struct LensPrediction {
 
 /// Parameters of an inspection.
 #[derive(Clone, Copy)]
-pub struct Question<'a> {
+pub struct InspectRequest<'a> {
     /// The text.
     pub tokens: &'a [u32],
     /// Number of predictions per next token.
@@ -118,7 +118,7 @@ pub fn most_tokens(c: &ModelConfig) -> usize {
 ///
 /// # Errors
 /// A text that is empty or too long, a token outside the vocabulary, numbers that are not finite, or a device fault.
-pub fn inspect(device: &Device, model: &Model, ask: Question<'_>) -> anyhow::Result<Inspection> {
+pub fn inspect(device: &Device, model: &Model, ask: InspectRequest<'_>) -> anyhow::Result<Inspection> {
     let (c, time) = (&model.config, ask.tokens.len());
     ensure!(time > 0, "the text holds no token; give at least one character");
     let most = most_tokens(c).min(model.max_context());
@@ -139,7 +139,7 @@ pub fn inspect(device: &Device, model: &Model, ask: Question<'_>) -> anyhow::Res
     let names = std::iter::once("embed".to_owned()).chain((0..c.num_hidden_layers).map(|i| format!("layers.{i}")));
     let (mut lens, mut logprobs) = (Vec::new(), Vec::new());
     for (part, stream) in names.zip(streams) {
-        let positions = glimpses(model.context(device), &acts, stream, ask).with_context(|| part.clone())?;
+        let positions = lens_rows(model.context(device), &acts, stream, ask).with_context(|| part.clone())?;
         logprobs = device.read(&acts.logp)?;
         lens.push(Lens { part, positions });
     }
@@ -149,7 +149,7 @@ pub fn inspect(device: &Device, model: &Model, ask: Question<'_>) -> anyhow::Res
     let own = lens.last().map(|last| last.positions.as_slice()).unwrap_or_default();
     let tokens = ask.tokens.iter().zip(own).enumerate().map(|(i, (id, after))| {
         let before = i.checked_sub(1);
-        Token {
+        InspectedToken {
             id: *id,
             piece: (ask.piece)(*id),
             logprob: before.map(|before| logprobs[before]),
@@ -164,11 +164,11 @@ pub fn inspect(device: &Device, model: &Model, ask: Question<'_>) -> anyhow::Res
 const OVERFLOW: &str = "its numbers are not finite: the activations of this model overflow 32-bit floats";
 
 /// The head over a residual stream (R, C), chunk by chunk: the predictions for each next token. Writes `acts.logp`.
-fn glimpses(
+fn lens_rows(
     m: transformer::Context<'_>,
     acts: &Activations<Tensor>,
     stream: &Tensor,
-    ask: Question<'_>,
+    ask: InspectRequest<'_>,
 ) -> anyhow::Result<Vec<LensPrediction>> {
     let (device, c, time) = (m.device, m.config, ask.tokens.len());
     let mut found = Vec::new();
@@ -192,9 +192,9 @@ fn glimpses(
     // An overflow of a maximum or sum shows here, even if clamps hide it elsewhere.
     ensure!(lse.iter().chain(&entropy).all(|number| number.is_finite()), OVERFLOW);
     // Some drivers clamp an infinite logit to the largest number.
-    let sound = |row: &Row| row.best.iter().all(|(_, logit)| logit.abs() < 1e30);
-    ensure!(found.iter().all(sound), OVERFLOW);
-    let glimpse = |(i, row): (usize, Row)| {
+    let valid = |row: &Row| row.best.iter().all(|(_, logit)| logit.abs() < 1e30);
+    ensure!(found.iter().all(valid), OVERFLOW);
+    let lens_row = |(i, row): (usize, Row)| {
         let guess = |(id, logit): (u32, f32)| Guess {
             id,
             piece: (ask.piece)(id),
@@ -203,7 +203,7 @@ fn glimpses(
         let actual = (i + 1 < time).then(|| f64::from(logp[i]).exp().min(1.0) as f32);
         LensPrediction { entropy: entropy[i], actual, rank: row.rank, next: row.best.into_iter().map(guess).collect() }
     };
-    Ok(found.into_iter().enumerate().map(glimpse).collect())
+    Ok(found.into_iter().enumerate().map(lens_row).collect())
 }
 
 /// Host-side summary of a row of logits.

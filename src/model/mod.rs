@@ -17,8 +17,8 @@ mod weights;
 
 pub use activations::{Activations, Pass};
 pub use generate::Generator;
-pub use rollout::{Completion, Request, Rollouts};
-pub use weights::{Adapter, Block, BlockAdapters, Init, Parameters, PerProduct, Spec, Trained, Weights};
+pub use rollout::{RolloutRequest, Rollouts, SampledCompletion};
+pub use weights::{Adapter, Block, BlockAdapters, Parameters, PerProduct, TensorSpec, Trained, WeightInit, Weights};
 
 use crate::config::ModelConfig;
 use crate::device::{Arena, Device, Tensor};
@@ -177,7 +177,7 @@ impl Model {
         self.check(files)?;
         let (parameters, _) = self.base();
         let mut all = Vec::with_capacity(parameters.count());
-        for (name, shape, _) in parameters.specs().iter().flat_map(Spec::ranges) {
+        for (name, shape, _) in parameters.specs().iter().flat_map(TensorSpec::ranges) {
             all.extend(files.read_f32(self.stored(files, name), shape)?);
         }
         Ok(all)

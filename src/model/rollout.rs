@@ -24,7 +24,7 @@ const PROMPT_BYTES: usize = 64 << 20;
 
 /// A prompt to complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct RolloutRequest {
     /// The prompt, at least one token.
     pub prompt: Vec<u32>,
     /// Random key of its samples, together with the seed: results do not depend on rows or other requests.
@@ -33,7 +33,7 @@ pub struct Request {
     pub max_new: usize,
 }
 
-impl Request {
+impl RolloutRequest {
     /// The tokens to prefill: all but the last, which is fed when the first token is sampled.
     fn prefix(&self) -> &[u32] {
         &self.prompt[..self.prompt.len() - 1]
@@ -42,7 +42,7 @@ impl Request {
 
 /// A finished completion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Completion {
+pub struct SampledCompletion {
     /// The sampled tokens, including the stop token.
     pub tokens: Vec<u32>,
     /// log pi of each under the full distribution at the temperature (greedy: at temperature 1).
@@ -128,11 +128,11 @@ impl Rollouts {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[Request],
+        requests: &[RolloutRequest],
         sampling: &Sampling,
         stops: &[u32],
         progress: &mut Progress<'_>,
-    ) -> Result<Option<Vec<Completion>>> {
+    ) -> Result<Option<Vec<SampledCompletion>>> {
         self.check(requests, stops)?;
         let world = self.world.clone();
         let task = world.announce(Self::ROLLOUTS, &(requests, sampling, stops))?;
@@ -189,8 +189,8 @@ impl Rollouts {
             let (max_len, slots) = (self.max_len, self.slots());
             let queue = self.queue(device, model, some.len())?;
             queue.start(device, some, &prefixes, slots, max_len);
-            let mut told = |ended: usize| progress("generating", (done + ended) as u64, requests.len() as u64);
-            if !queue.finish(device, some, &prefixes, &mut told)? {
+            let mut report_ended = |ended: usize| progress("generating", (done + ended) as u64, requests.len() as u64);
+            if !queue.finish(device, some, &prefixes, &mut report_ended)? {
                 return Ok(None);
             }
             out.extend(queue.completions(device, some, max_len, stops)?);
@@ -199,7 +199,7 @@ impl Rollouts {
     }
 
     /// The next requests that fit, and the cache positions of their prompts.
-    fn take<'a>(&self, requests: &'a [Request]) -> (&'a [Request], HashMap<&'a [u32], u32>) {
+    fn take<'a>(&self, requests: &'a [RolloutRequest]) -> (&'a [RolloutRequest], HashMap<&'a [u32], u32>) {
         let tokens = self.caches[0][0].matrix()[0];
         let mut places = HashMap::new();
         let mut next = self.slots() * self.max_len;
@@ -225,7 +225,7 @@ impl Rollouts {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[Request],
+        requests: &[RolloutRequest],
         places: &HashMap<&[u32], u32>,
     ) -> Result<Vec<Prefix>> {
         let longest = places.keys().map(|prompt| prompt.len()).max().unwrap_or(0);
@@ -240,14 +240,14 @@ impl Rollouts {
                 prefill.run(device, &prompts)?;
             }
         }
-        let of = |request: &Request| {
+        let of = |request: &RolloutRequest| {
             let prefix = request.prefix();
             places.get(prefix).map_or([0, 0], |place| [*place, prefix.len() as u32])
         };
         Ok(requests.iter().map(of).collect())
     }
 
-    fn check(&self, requests: &[Request], stops: &[u32]) -> Result<()> {
+    fn check(&self, requests: &[RolloutRequest], stops: &[u32]) -> Result<()> {
         ensure!(stops.len() <= MOST_STOPS, "{} tokens end a text; at most {MOST_STOPS} are looked for", stops.len());
         for request in requests {
             ensure!(!request.prompt.is_empty(), "the prompt holds no token; give at least one character");
@@ -290,7 +290,7 @@ impl Rollouts {
 
 impl Queue {
     /// Upload requests; each row takes its first.
-    fn start(&self, device: &Device, requests: &[Request], prefixes: &[Prefix], slots: usize, max_len: usize) {
+    fn start(&self, device: &Device, requests: &[RolloutRequest], prefixes: &[Prefix], slots: usize, max_len: usize) {
         let mut prompt = Vec::with_capacity(requests.len() * (PROMPT_HEAD + max_len));
         for (request, prefix) in requests.iter().zip(prefixes) {
             let given = [request.prompt.len() as u32, request.max_new.min(max_len) as u32];
@@ -314,9 +314,9 @@ impl Queue {
     fn finish(
         &self,
         device: &Device,
-        requests: &[Request],
+        requests: &[RolloutRequest],
         prefixes: &[Prefix],
-        told: &mut dyn FnMut(usize) -> Result<bool>,
+        report_ended: &mut dyn FnMut(usize) -> Result<bool>,
     ) -> Result<bool> {
         // A submission costs more than a short wait, but replays in flight when the last request ends are wasted.
         let at_once = device.sizes().replays_at_once;
@@ -334,7 +334,7 @@ impl Queue {
             }
             if ring.pending() > AHEAD || left == 0 {
                 ended = ring.take::<u32>(device)?[1] as usize;
-                if !told(ended)? {
+                if !report_ended(ended)? {
                     return Ok(false);
                 }
             }
@@ -343,15 +343,21 @@ impl Queue {
         Ok(true)
     }
 
-    fn completions(&self, device: &Device, requests: &[Request], max_len: usize, stops: &[u32]) -> Result<Vec<Completion>> {
+    fn completions(
+        &self,
+        device: &Device,
+        requests: &[RolloutRequest],
+        max_len: usize,
+        stops: &[u32],
+    ) -> Result<Vec<SampledCompletion>> {
         let lengths: Vec<u32> = device.read(&self.ended.lengths)?;
         let drawn: Vec<u32> = device.read(&self.rows.drawn)?;
-        let of = |(i, request): (usize, &Request)| {
+        let of = |(i, request): (usize, &RolloutRequest)| {
             let (tokens, logp) = drawn[2 * max_len * i..2 * max_len * (i + 1)].split_at(max_len);
             let own = request.prompt.len()..lengths[i] as usize;
             let tokens = tokens[own.clone()].to_vec();
             let truncated = !tokens.last().is_some_and(|last| stops.contains(last));
-            Completion { tokens, logprobs: logp[own].iter().map(|bits| f32::from_bits(*bits)).collect(), truncated }
+            SampledCompletion { tokens, logprobs: logp[own].iter().map(|bits| f32::from_bits(*bits)).collect(), truncated }
         };
         Ok(requests.iter().enumerate().map(of).collect())
     }

@@ -174,7 +174,7 @@ impl SafetensorsFile {
         self.stream_bytes(info, &mut |bytes| {
             numbers.clear();
             decode(bytes, &mut numbers);
-            bad.look(&numbers);
+            bad.observe(&numbers);
             sink(&numbers)
         })
         .with_context(at)?;
@@ -246,7 +246,7 @@ pub(super) struct NonFinite {
 
 impl NonFinite {
     /// Check the next numbers.
-    pub(super) fn look(&mut self, numbers: &[f32]) {
+    pub(super) fn observe(&mut self, numbers: &[f32]) {
         for (i, x) in numbers.iter().enumerate() {
             if !x.is_finite() {
                 self.count += 1;

@@ -188,7 +188,7 @@ impl WeightFiles {
                 ensure!(own == shape, "{}: has shape {own:?}, the model needs {shape:?}", at());
                 let mut bad = NonFinite::default();
                 file.stream_f32(name, &mut |piece| {
-                    bad.look(piece);
+                    bad.observe(piece);
                     sink(piece)
                 })
                 .with_context(at)?;
@@ -219,7 +219,7 @@ impl WeightFiles {
     pub fn expect_like(&self, other: &WeightFiles, ignorable: &dyn Fn(&str) -> bool) -> Result<()> {
         let expected = other.shapes().into_iter().filter(|(name, _)| !ignorable(name));
         let expected: Vec<_> = expected.map(|(name, shape)| (name.to_owned(), shape.to_vec())).collect();
-        let what = format!("{}: these are not weights of the model in {}", shown(&self.dir), shown(&other.dir));
+        let what = format!("{}: these are not the weights of the model in {}", shown(&self.dir), shown(&other.dir));
         compare(&what, &self.shapes(), &expected, ignorable)
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Initialisation of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Init {
+pub enum WeightInit {
     /// Normal with this standard deviation.
     Normal(f64),
     /// All ones.
@@ -22,21 +22,21 @@ pub enum Init {
 /// One tensor of an arena. Projections with the same input are stacked as one matrix, so that one product computes them; files store them
 /// separately, under Hugging Face's names.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+pub struct TensorSpec {
     /// (Hugging Face name, shape) of each part, in order of rows.
     pub parts: Vec<(String, Vec<usize>)>,
     /// Shape of the whole.
     pub shape: Vec<usize>,
     /// Initialisation of every part.
-    pub init: Init,
+    pub init: WeightInit,
 }
 
-impl Spec {
-    fn one(name: String, shape: &[usize], init: Init) -> Self {
+impl TensorSpec {
+    fn one(name: String, shape: &[usize], init: WeightInit) -> Self {
         Self::fused(&[(name, shape)], init)
     }
 
-    fn fused(parts: &[(String, &[usize])], init: Init) -> Self {
+    fn fused(parts: &[(String, &[usize])], init: WeightInit) -> Self {
         let mut shape = parts[0].1.to_vec();
         shape[0] = parts.iter().map(|(_, s)| s[0]).sum();
         Self { parts: parts.iter().map(|(n, s)| (n.clone(), s.to_vec())).collect(), shape, init }
@@ -73,16 +73,16 @@ impl Spec {
         for (name, _, range) in self.ranges() {
             let part = &mut values[range];
             match self.init {
-                Init::Ones => part.fill(1.0),
-                Init::Zeros => part.fill(0.0),
-                Init::Normal(std) => {
+                WeightInit::Ones => part.fill(1.0),
+                WeightInit::Zeros => part.fill(0.0),
+                WeightInit::Normal(std) => {
                     let rng = Rng::new(seed, &format!("init/{name}"));
                     for (i, pair) in part.chunks_mut(2).enumerate() {
                         let draws = rng.normal_pair(0, i as u64);
                         pair.iter_mut().zip(draws).for_each(|(v, d)| *v = (std * d) as f32);
                     }
                 }
-                Init::Uniform(bound) => {
+                WeightInit::Uniform(bound) => {
                     let rng = Rng::new(seed, &format!("init/{name}"));
                     let draw = |i: usize| bound * (2.0 * f64::from(rng.uniform(0, i as u64)) - 1.0);
                     part.iter_mut().enumerate().for_each(|(i, v)| *v = draw(i) as f32);
@@ -133,15 +133,15 @@ pub struct Block<T> {
 
 impl<T> Weights<T> {
     /// The only place where parameters are named, shaped and initialised.
-    pub fn declare(c: &ModelConfig, mut p: impl FnMut(Spec) -> T) -> Self {
-        let normal = Init::Normal(c.initializer_range);
+    pub fn declare(c: &ModelConfig, mut p: impl FnMut(TensorSpec) -> T) -> Self {
+        let normal = WeightInit::Normal(c.initializer_range);
         let (width, inner, d) = (c.hidden_size, c.intermediate_size, c.head_dim);
         let (q, kv) = (c.query_dim(), c.key_value_dim());
         let mut block = |i: usize| {
             let name = |suffix: &str| format!("model.layers.{i}.{suffix}");
             Block {
-                attn_norm: p(Spec::one(name("input_layernorm.weight"), &[width], Init::Ones)),
-                qkv: p(Spec::fused(
+                attn_norm: p(TensorSpec::one(name("input_layernorm.weight"), &[width], WeightInit::Ones)),
+                qkv: p(TensorSpec::fused(
                     &[
                         (name("self_attn.q_proj.weight"), &[q, width]),
                         (name("self_attn.k_proj.weight"), &[kv, width]),
@@ -150,33 +150,35 @@ impl<T> Weights<T> {
                     normal,
                 )),
                 qkv_bias: c.qkv_bias().then(|| {
-                    p(Spec::fused(
+                    p(TensorSpec::fused(
                         &[
                             (name("self_attn.q_proj.bias"), &[q]),
                             (name("self_attn.k_proj.bias"), &[kv]),
                             (name("self_attn.v_proj.bias"), &[kv]),
                         ],
-                        Init::Zeros,
+                        WeightInit::Zeros,
                     ))
                 }),
-                q_norm: c.qk_norm().then(|| p(Spec::one(name("self_attn.q_norm.weight"), &[d], Init::Ones))),
-                k_norm: c.qk_norm().then(|| p(Spec::one(name("self_attn.k_norm.weight"), &[d], Init::Ones))),
-                attn_proj: p(Spec::one(name("self_attn.o_proj.weight"), &[width, q], normal)),
-                attn_proj_bias: c.attention_bias.then(|| p(Spec::one(name("self_attn.o_proj.bias"), &[width], Init::Zeros))),
-                mlp_norm: p(Spec::one(name("post_attention_layernorm.weight"), &[width], Init::Ones)),
-                gate_up: p(Spec::fused(
+                q_norm: c.qk_norm().then(|| p(TensorSpec::one(name("self_attn.q_norm.weight"), &[d], WeightInit::Ones))),
+                k_norm: c.qk_norm().then(|| p(TensorSpec::one(name("self_attn.k_norm.weight"), &[d], WeightInit::Ones))),
+                attn_proj: p(TensorSpec::one(name("self_attn.o_proj.weight"), &[width, q], normal)),
+                attn_proj_bias: c
+                    .attention_bias
+                    .then(|| p(TensorSpec::one(name("self_attn.o_proj.bias"), &[width], WeightInit::Zeros))),
+                mlp_norm: p(TensorSpec::one(name("post_attention_layernorm.weight"), &[width], WeightInit::Ones)),
+                gate_up: p(TensorSpec::fused(
                     &[(name("mlp.gate_proj.weight"), &[inner, width]), (name("mlp.up_proj.weight"), &[inner, width])],
                     normal,
                 )),
-                down: p(Spec::one(name("mlp.down_proj.weight"), &[width, inner], normal)),
+                down: p(TensorSpec::one(name("mlp.down_proj.weight"), &[width, inner], normal)),
             }
         };
         let blocks = (0..c.num_hidden_layers).map(&mut block).collect();
         Weights {
             blocks,
-            embed: p(Spec::one("model.embed_tokens.weight".into(), &[c.vocab_size, width], normal)),
-            final_norm: p(Spec::one("model.norm.weight".into(), &[width], Init::Ones)),
-            head: (!c.tie_word_embeddings).then(|| p(Spec::one("lm_head.weight".into(), &[c.vocab_size, width], normal))),
+            embed: p(TensorSpec::one("model.embed_tokens.weight".into(), &[c.vocab_size, width], normal)),
+            final_norm: p(TensorSpec::one("model.norm.weight".into(), &[width], WeightInit::Ones)),
+            head: (!c.tie_word_embeddings).then(|| p(TensorSpec::one("lm_head.weight".into(), &[c.vocab_size, width], normal))),
         }
     }
 
@@ -223,7 +225,7 @@ pub type BlockAdapters<T> = PerProduct<Adapter<T>>;
 impl<T> BlockAdapters<T> {
     /// The only place where adapters are named (as in PEFT's files), shaped and initialised (as by PEFT: Kaiming's uniform distribution
     /// with a = sqrt(5), and zeros); one per block. Empty for a shape without adapters.
-    pub fn declare(c: &ModelConfig, mut p: impl FnMut(Spec) -> T) -> Vec<Self> {
+    pub fn declare(c: &ModelConfig, mut p: impl FnMut(TensorSpec) -> T) -> Vec<Self> {
         let Some(lora) = &c.lora else { return Vec::new() };
         let mut block = |i: usize| {
             Self::of(c, |product, parts, rank| {
@@ -236,9 +238,13 @@ impl<T> BlockAdapters<T> {
                 let b: Vec<_> = adapted.iter().map(|(projection, rows)| (name(*projection, "B"), [rows.len(), rank])).collect();
                 let fused = |of: &[(String, [usize; 2])], init| {
                     let parts: Vec<(String, &[usize])> = of.iter().map(|(name, shape)| (name.clone(), &shape[..])).collect();
-                    Spec::fused(&parts, init)
+                    TensorSpec::fused(&parts, init)
                 };
-                Adapter { a: p(fused(&a, Init::Uniform(1.0 / (inner as f64).sqrt()))), b: p(fused(&b, Init::Zeros)), parts }
+                Adapter {
+                    a: p(fused(&a, WeightInit::Uniform(1.0 / (inner as f64).sqrt()))),
+                    b: p(fused(&b, WeightInit::Zeros)),
+                    parts,
+                }
             })
         };
         (0..c.num_hidden_layers).map(&mut block).collect()
@@ -281,7 +287,7 @@ impl<T> Trained<T> {
 #[derive(Clone, Debug)]
 pub struct Parameters {
     config: ModelConfig,
-    specs: Vec<Spec>,
+    specs: Vec<TensorSpec>,
     layout: Arc<ArenaLayout>,
 }
 
@@ -310,7 +316,7 @@ impl Parameters {
         Self::of(config, specs, max_binding_bytes)
     }
 
-    fn of(config: &ModelConfig, specs: Vec<Spec>, max_binding_bytes: u64) -> anyhow::Result<Self> {
+    fn of(config: &ModelConfig, specs: Vec<TensorSpec>, max_binding_bytes: u64) -> anyhow::Result<Self> {
         for spec in specs.iter().filter(|spec| !spec.is_table()) {
             anyhow::ensure!(
                 4 * spec.len() as u64 <= max_binding_bytes,
@@ -326,13 +332,13 @@ impl Parameters {
     }
 
     /// In order of declaration.
-    pub fn specs(&self) -> &[Spec] {
+    pub fn specs(&self) -> &[TensorSpec] {
         &self.specs
     }
 
     /// Number of trainable parameters.
     pub fn count(&self) -> usize {
-        self.specs.iter().map(Spec::len).sum()
+        self.specs.iter().map(TensorSpec::len).sum()
     }
 
     /// Bytes per arena.
@@ -395,7 +401,7 @@ impl Parameters {
     /// The tensors of an arena, as a tree.
     pub fn tree(&self, arena: &Arena) -> Trained<Tensor> {
         let mut i = 0;
-        let next = |spec: Spec| {
+        let next = |spec: TensorSpec| {
             i += 1;
             arena.tensor(i - 1, &spec.parts[0].0)
         };
@@ -406,7 +412,7 @@ impl Parameters {
     }
 
     /// The tensors of an arena in order of declaration, with their specifications.
-    pub fn tensors<'a>(&'a self, arena: &'a Arena) -> impl Iterator<Item = (&'a Spec, Tensor)> {
+    pub fn tensors<'a>(&'a self, arena: &'a Arena) -> impl Iterator<Item = (&'a TensorSpec, Tensor)> {
         self.specs.iter().enumerate().map(|(i, spec)| (spec, arena.tensor(i, &spec.parts[0].0)))
     }
 }
@@ -418,14 +424,14 @@ mod tests {
 
     #[test]
     fn initial_values_do_not_depend_on_order_or_neighbours() {
-        let spec = Spec::fused(&[("a".into(), &[3, 4]), ("b".into(), &[2, 4])], Init::Normal(0.02));
-        let alone = Spec::one("b".into(), &[2, 4], Init::Normal(0.02));
+        let spec = TensorSpec::fused(&[("a".into(), &[3, 4]), ("b".into(), &[2, 4])], WeightInit::Normal(0.02));
+        let alone = TensorSpec::one("b".into(), &[2, 4], WeightInit::Normal(0.02));
         assert_eq!(spec.initial_values(5)[12..], alone.initial_values(5));
         assert_ne!(alone.initial_values(5), alone.initial_values(6));
     }
 
     #[test]
-    fn nano_has_the_parameters_of_the_formula() {
+    fn nano_parameter_count_matches_the_formula() {
         let c = Settings::default().model.config(65, 64);
         let p = Parameters::new(&c, 1 << 27).unwrap();
         let block = 4 * 128 * 128 + 3 * 128 * 352 + 2 * 128;
@@ -433,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn every_tensor_is_in_the_part_that_its_name_says() {
+    fn tensors_are_counted_in_the_part_of_their_name() {
         for (architecture, tied, attention_bias) in [
             (Architecture::Llama, true, false),
             (Architecture::Llama, false, true),

@@ -53,7 +53,7 @@ pub trait Worker<J> {
 ///
 /// # Errors
 /// Errors of the worker, with the rank; [`Interrupted`]; a lost rank.
-pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, world: &World, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn run_jobs<J: Job>(jobs: &[J], worker: &impl Worker<J>, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<()> {
     let mut open: Vec<&J> = Vec::new();
     for job in jobs {
         collect(job, &mut open);
@@ -71,7 +71,7 @@ pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, world: &World, tell
             if worker.is_done(job) {
                 left -= job.cost();
             } else if job.parent().is_some_and(|p| !worker.is_done(p))
-                || !attempt(job, worker, &mut left, &mut rate, tell).with_context(|| failed(world, job.name()))?
+                || !attempt(job, worker, &mut left, &mut rate, notify).with_context(|| failed(world, job.name()))?
             {
                 still.push(job);
             }
@@ -98,7 +98,7 @@ fn attempt<J: Job>(
     worker: &impl Worker<J>,
     left: &mut f64,
     rate: &mut Rate,
-    tell: &dyn Fn(&str),
+    notify: &dyn Fn(&str),
 ) -> anyhow::Result<bool> {
     let cost = job.cost();
     let begin = Instant::now();
@@ -108,7 +108,7 @@ fn attempt<J: Job>(
         if last.elapsed().as_secs() >= 10 {
             last = Instant::now();
             let eta = rate.seconds(*left - part * cost, part * cost, begin.elapsed().as_secs_f64());
-            tell(&format!("{}: {:.0} %, about {} left for all arms", job.name(), 100.0 * part, minutes(eta)));
+            notify(&format!("{}: {:.0} %, about {} left for all arms", job.name(), 100.0 * part, minutes(eta)));
         }
         Ok(true)
     })?;
@@ -118,7 +118,7 @@ fn attempt<J: Job>(
             let seconds = begin.elapsed().as_secs_f64();
             rate.add(cost, seconds);
             *left -= cost;
-            tell(&format!("{}: done in {seconds:.0} s", job.name()));
+            notify(&format!("{}: done in {seconds:.0} s", job.name()));
             Ok(true)
         }
     }
@@ -199,11 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn parents_come_first_and_each_once() {
+    fn parents_run_first_and_each_job_once() {
         let base = Step("base", None);
         let child = |name| Step(name, Some(Box::new(base.clone())));
         let worker = Shared(RefCell::default(), RefCell::default());
-        work_off(&[child("a"), child("b"), Step("free", None), base.clone()], &worker, &World::solo(), &|_| {}).unwrap();
+        run_jobs(&[child("a"), child("b"), Step("free", None), base.clone()], &worker, &World::solo(), &|_| {}).unwrap();
         assert_eq!(*worker.0.borrow(), ["free", "base", "a", "b"]);
     }
 
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn time_left_goes_by_what_was_done() {
+    fn remaining_time_follows_the_measured_rate() {
         let mut rate = Rate::default();
         rate.add(10.0, 20.0);
         assert!((rate.seconds(5.0, 0.0, 0.0) - 10.0).abs() < 1e-12);

@@ -1,7 +1,7 @@
 //! Results of a claim's experiment: checks, tables, figures.
 
 use super::stats::Estimate;
-use super::verdict::{Check, Verdict};
+use super::verdict::{ClaimCheck, Verdict};
 use serde::Serialize;
 
 /// A table of the report.
@@ -27,7 +27,7 @@ pub struct Finding {
     /// Design of the experiment.
     pub design: String,
     /// Measurements, with the values that the claim requires.
-    pub checks: Vec<Check>,
+    pub checks: Vec<ClaimCheck>,
     /// The verdict, from the checks.
     pub verdict: Verdict,
     /// Details.
@@ -39,7 +39,7 @@ pub struct Finding {
 
 impl Finding {
     /// A finding without tables and figures.
-    pub fn new(id: &'static str, claim: &'static str, paper: &'static str, design: String, checks: Vec<Check>) -> Self {
+    pub fn new(id: &'static str, claim: &'static str, paper: &'static str, design: String, checks: Vec<ClaimCheck>) -> Self {
         let verdict = Verdict::of(&checks);
         Self { id, claim, paper, design, checks, verdict, tables: Vec::new(), pictures: Vec::new() }
     }

@@ -91,7 +91,7 @@ fn device(device: &DeviceSettings) -> anyhow::Result<String> {
 }
 
 /// Description of a run: (lines for display, the same as JSON).
-pub type Plan = (Vec<String>, serde_json::Value);
+pub type PlannedArms = (Vec<String>, serde_json::Value);
 
 /// Refuse invalid options before any work.
 ///
@@ -105,7 +105,7 @@ pub fn check(paper: &str, options: &Options) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// An unknown paper, claim or scale.
-pub fn dry_run(paper: &str, options: &Options) -> anyhow::Result<Plan> {
+pub fn dry_run(paper: &str, options: &Options) -> anyhow::Result<PlannedArms> {
     if paper == lopti::PAPER.name { lopti::dry_run(options) } else { pma::dry_run(options) }
 }
 
@@ -114,6 +114,6 @@ pub fn dry_run(paper: &str, options: &Options) -> anyhow::Result<Plan> {
 ///
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
-pub fn run(paper: &str, options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
-    if paper == lopti::PAPER.name { lopti::run(options, world, tell) } else { pma::run(options, world, tell) }
+pub fn run(paper: &str, options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+    if paper == lopti::PAPER.name { lopti::run(options, world, notify) } else { pma::run(options, world, notify) }
 }

@@ -1,7 +1,7 @@
 //! Output of findings: `results.json` for programs, `README.md` for readers, figures. All text is generated from the data.
 
 use super::finding::{Finding, Table, number, with_interval};
-use super::verdict::{Check, Met, RULE, Verdict, Wants};
+use super::verdict::{ClaimCheck, Met, RULE, Verdict, Wants};
 use super::{Options, Paper, seeds};
 use crate::vfs::write_whole;
 use anyhow::Context as _;
@@ -164,10 +164,10 @@ fn measured(f: &Finding) -> String {
 
 /// The decisive checks, in a sentence or two.
 fn plainly(f: &Finding) -> String {
-    let which = |met: Met| -> Vec<&Check> { f.checks.iter().filter(|c| c.met == met).collect() };
+    let which = |met: Met| -> Vec<&ClaimCheck> { f.checks.iter().filter(|c| c.met == met).collect() };
     let [yes, no, open] = [Met::Yes, Met::No, Met::Unclear].map(which);
     let asked = yes.len() + no.len() + open.len();
-    let list = |checks: &[&Check]| {
+    let list = |checks: &[&ClaimCheck]| {
         let each = checks.iter().map(|c| format!("{} is {}, needed {}", c.what, with_interval(&c.estimate), c.wants.words()));
         each.collect::<Vec<_>>().join("; ")
     };
@@ -233,11 +233,11 @@ fn table(out: &mut String, t: &Table) {
 mod tests {
     use super::*;
     use crate::papers::stats::Estimate;
-    use crate::papers::verdict::{Check, Wants};
+    use crate::papers::verdict::{ClaimCheck, Wants};
 
     #[test]
-    fn a_page_says_what_was_found() {
-        let check = Check::new("gain | nats", Estimate::of_values(&[0.1, 0.11, 0.12]), Wants::Above(0.0));
+    fn a_results_page_states_its_findings() {
+        let check = ClaimCheck::new("gain | nats", Estimate::of_values(&[0.1, 0.11, 0.12]), Wants::Above(0.0));
         let f = Finding::new("P5/6+", "it helps", "Fig. 0", "Done so.".into(), vec![check])
             .table("Rows", &["a", "b"], vec![vec!["1".into(), "2".into()]])
             .picture("p0", "<svg/>".into());

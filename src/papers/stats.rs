@@ -97,7 +97,7 @@ mod tests {
 
     /// 400 data sets of 8 seeds and 40 windows with a true effect of 0.3: the interval used by checks covers it in about 95 % of them.
     #[test]
-    fn intervals_cover_the_truth_as_often_as_they_say() {
+    fn interval_coverage_matches_its_level() {
         let (mut hits, mut narrow, worlds) = (0, 0, 150u64);
         for world in 0..worlds {
             let rng = Rng::new(world, "coverage");
@@ -133,7 +133,7 @@ mod tests {
 
     /// Both arms use the same windows: their common variation does not widen the interval.
     #[test]
-    fn pairing_cancels_what_windows_share() {
+    fn pairing_cancels_shared_variation() {
         let raw: Vec<f64> = (0..50).map(|i| f64::from(i % 7)).collect();
         let merged: Vec<f64> = raw.iter().map(|v| v - 0.25).collect();
         let found = Estimate::of(&vec![vec![raw, merged]; 3], |m| m[0] - m[1]);

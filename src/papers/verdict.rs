@@ -31,7 +31,7 @@ pub enum Met {
 
 /// A measurement and its condition.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Check {
+pub struct ClaimCheck {
     /// Description of the measurement, with its unit.
     pub what: String,
     /// The measurement.
@@ -62,7 +62,7 @@ pub const RULE: &str = "Each check is a number with a 95 % interval: the wider, 
     when the whole interval lies elsewhere, else unclear. A claim holds when all its checks are met, does not hold when one is \
     contradicted, and is undecided at this scale otherwise. Checks were written into the code before the numbers were seen.";
 
-impl Check {
+impl ClaimCheck {
     /// Compare a measurement with its condition.
     pub fn new(what: impl Into<String>, estimate: Estimate, wants: Wants) -> Self {
         let [low, high] = estimate.interval();
@@ -87,7 +87,7 @@ fn three(yes: bool, no: bool) -> Met {
 
 impl Verdict {
     /// From a claim's checks; undecided without any.
-    pub fn of(checks: &[Check]) -> Self {
+    pub fn of(checks: &[ClaimCheck]) -> Self {
         let asked: Vec<Met> = checks.iter().map(|c| c.met).filter(|m| *m != Met::Reported).collect();
         if asked.contains(&Met::No) {
             Self::Fails
@@ -136,8 +136,8 @@ impl Met {
 mod tests {
     use super::*;
 
-    fn check(values: &[f64], wants: Wants) -> Check {
-        Check::new("x", Estimate::of_values(values), wants)
+    fn check(values: &[f64], wants: Wants) -> ClaimCheck {
+        ClaimCheck::new("x", Estimate::of_values(values), wants)
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         let contrary = check(&[-1.0, -1.1, -0.9], Wants::Above(0.0));
         let open = check(&[1.0, -1.0, 0.4], Wants::Above(0.0));
         let told = check(&[-5.0, -5.0, -5.0], Wants::Nothing);
-        let of = |checks: &[&Check]| Verdict::of(&checks.iter().map(|c| (*c).clone()).collect::<Vec<_>>());
+        let of = |checks: &[&ClaimCheck]| Verdict::of(&checks.iter().map(|c| (*c).clone()).collect::<Vec<_>>());
         assert_eq!(of(&[&clear, &clear, &told]), Verdict::Holds);
         assert_eq!(of(&[&clear, &contrary, &open]), Verdict::Fails);
         assert_eq!(of(&[&clear, &open]), Verdict::Undecided);

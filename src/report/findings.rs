@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_are_those_of_the_tables() {
+    fn intervals_match_published_tables() {
         let (mean, half) = mean_and_half(&[1.0, 2.0, 3.0, 4.0, 5.0, f64::NAN]).unwrap();
         // Standard deviation sqrt(2.5), standard error sqrt(0.5).
         assert!((mean - 3.0).abs() < 1e-12 && (half / (2.776 * 0.5f64.sqrt()) - 1.0).abs() < 0.02, "{mean} {half}");

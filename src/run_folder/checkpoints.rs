@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_told_from_paths() {
+    fn steps_and_paths_are_distinguished() {
         assert_eq!(split_step("runs/a@120"), (Path::new("runs/a"), Some(120)));
         assert_eq!(split_step("runs/me@home"), (Path::new("runs/me@home"), None));
         assert_eq!(split_step("@5"), (Path::new("@5"), None));

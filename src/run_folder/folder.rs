@@ -25,7 +25,7 @@ impl RunFolder {
             make_folders(vfs, path)?;
         }
         Self::refuse_used(vfs, path)?;
-        let lock = RunLock::acquire(path)?;
+        let lock = RunLock::acquire(vfs, path)?;
         // Another trainer may have used the folder between the check and the lock.
         Self::refuse_used(vfs, path)?;
         let folder = RunFolder { path: path.to_owned(), lock };
@@ -77,7 +77,7 @@ impl RunFolder {
         }
         ensure!(path.is_dir(), "{}: there is no such run folder to resume", shown(path));
         ensure!(config(path).is_file(), "{}: holds no config.toml: not a run folder", shown(path));
-        let folder = RunFolder { path: path.to_owned(), lock: RunLock::acquire(path)? };
+        let folder = RunFolder { path: path.to_owned(), lock: RunLock::acquire(vfs, path)? };
         let checkpoints = folder.checkpoints();
         if vfs.kind(&checkpoints)?.is_none() {
             vfs.create_dir(&checkpoints).with_context(|| shown(&checkpoints))?;
@@ -95,7 +95,7 @@ impl RunFolder {
         let gone = [&self.path, &self.config()].into_iter().any(|path| matches!(vfs.kind(path), Ok(None)));
         ensure!(
             !gone && !self.lock.is_replaced(&self.path),
-            "{}: the run's folder was removed or replaced while it trained: there is no place to save to, and the run ends",
+            "{}: the run's folder was removed or replaced while it trained: nothing can be saved, and the run ends",
             shown(&self.path)
         );
         if matches!(vfs.kind(&self.checkpoints()), Ok(None)) {

@@ -1,11 +1,13 @@
 //! One trainer per run: an advisory lock on the file `lock`, which the system releases when its holder exits.
 
-use crate::vfs::{clean, shown, unix_time};
-use anyhow::{Context, Result, bail, ensure};
+use crate::number_format::{clock, date};
+use crate::vfs::{Kind, Vfs, VfsLock, clean, is_locked, shown, unix_time};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+
+/// Name of the lock file.
+const NAME: &str = "lock";
 
 /// The holder of a run, as written into its lock file. Only the lock itself decides; this is for messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +23,7 @@ pub struct Owner {
 /// The held lock of a run folder; released when dropped.
 #[derive(Debug)]
 pub struct RunLock {
-    file: File,
+    file: Box<dyn VfsLock>,
 }
 
 impl RunLock {
@@ -29,61 +31,41 @@ impl RunLock {
     ///
     /// # Errors
     /// Another process holds it (the message names host and start), or the file cannot be written.
-    pub fn acquire(run: &Path) -> Result<Self> {
-        let path = run.join("lock");
-        if let Ok(found) = std::fs::symlink_metadata(&path) {
-            ensure!(found.is_file(), "{}: is not a plain file: remove it", shown(&path));
-        }
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open.with_context(|| format!("{}: cannot be opened", shown(&path)))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!("{}: {}", shown(run), in_use(&mut file)),
-            Err(TryLockError::Error(e)) => {
-                return Err(e)
-                    .with_context(|| format!("{}: cannot be locked (a network folder?): use a local disk", shown(&path)));
-            }
-        }
+    pub fn acquire(vfs: &dyn Vfs, run: &Path) -> Result<Self> {
+        let path = run.join(NAME);
+        let found = vfs.kind(&path).with_context(|| shown(&path))?;
+        ensure!(matches!(found, None | Some(Kind::File)), "{}: is not a plain file: remove it", shown(&path));
+        let file = vfs.lock_file(&path).with_context(|| format!("{}: cannot be opened", shown(&path)))?;
+        let locked = file.try_lock();
+        let locked =
+            locked.with_context(|| format!("{}: cannot be locked (a network folder?): use a local disk", shown(&path)))?;
+        ensure!(locked, "{}: {}", shown(run), in_use(&file.text()));
         let owner = Owner { pid: std::process::id(), host: host_name(), since: unix_time() as u64 };
-        file.set_len(0)
-            .and_then(|()| file.write_all(format!("{}\n", serde_json::json!(owner)).as_bytes()))
-            .with_context(|| format!("{}: cannot be written", shown(&path)))?;
+        let text = format!("{}\n", serde_json::json!(owner));
+        file.write(text.as_bytes()).with_context(|| format!("{}: cannot be written", shown(&path)))?;
         Ok(RunLock { file })
     }
 
     /// Whether the lock file was replaced: the folder was removed and created again.
     pub fn is_replaced(&self, run: &Path) -> bool {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let there = std::fs::metadata(run.join("lock"));
-            if let (Ok(held), Ok(there)) = (self.file.metadata(), there) {
-                return (held.dev(), held.ino()) != (there.dev(), there.ino());
-            }
-        }
-        // On other systems an open file cannot be removed.
-        let _ = run;
-        false
+        self.file.is_replaced(&run.join(NAME))
     }
 
     /// Whether a process currently holds the run. Does not take the lock.
     pub fn is_held(run: &Path) -> bool {
-        File::open(run.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        is_locked(&run.join(NAME))
     }
 }
 
 impl Drop for RunLock {
     fn drop(&mut self) {
         // The file is kept: removing it would let two processes lock different files of the same name.
-        let _ = self.file.set_len(0);
-        let _ = self.file.unlock();
+        let _ = self.file.write(b"");
     }
 }
 
-fn in_use(file: &mut File) -> String {
-    let mut text = String::new();
-    let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(4096).read_to_string(&mut text));
-    match serde_json::from_str::<Owner>(&text) {
+fn in_use(text: &str) -> String {
+    match serde_json::from_str::<Owner>(text) {
         Ok(o) => format!(
             "is in use by process {} on {} since {}: stop that one first, or use another --run",
             o.pid,
@@ -108,21 +90,13 @@ pub fn host_name() -> String {
 
 /// `2026-01-31 23:59:59 UTC`.
 pub fn utc(unix: u64) -> String {
-    // Days to civil date, after Howard Hinnant's chrono algorithms; 400-year eras begin on 1 March.
-    let (days, second) = (unix / 86400 + 719_468, unix % 86400);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (d, m) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let y = year + era * 400 + u64::from(m <= 2);
-    format!("{y:04}-{m:02}-{d:02} {:02}:{:02}:{:02} UTC", second / 3600, second / 60 % 60, second % 60)
+    format!("{} {} UTC", date(unix as f64), clock(unix as f64))
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn dates_are_right_at_the_edges() {
+    fn dates_are_right_at_boundaries() {
         for (unix, text) in [
             (0, "1970-01-01 00:00:00 UTC"),
             (951_782_399, "2000-02-28 23:59:59 UTC"),

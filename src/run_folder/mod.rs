@@ -12,6 +12,6 @@ mod tensorboard;
 pub use events::{EventLog, EventReader, Poll, read_all};
 pub use folder::{RunFolder, config, events, is_run, samples, settings};
 pub use lock::{Owner, RunLock, host_name, utc};
-pub use retention::{Policy, Purged, Retention};
+pub use retention::{Purged, Retention, RetentionPolicy};
 #[cfg(not(target_arch = "wasm32"))]
 pub use tensorboard::TensorBoard;

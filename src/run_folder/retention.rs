@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The retention policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct RetentionPolicy {
     /// Number of newest checkpoints to keep; values below 2 count as 2.
     pub keep_last: usize,
     /// Also keep every step that is a multiple of this; 0 for none.
     pub keep_every: u64,
 }
 
-impl Policy {
+impl RetentionPolicy {
     /// The steps to delete, oldest first, among valid checkpoints. Folders that are not valid are not counted.
     pub fn to_delete(&self, verified: &BTreeSet<u64>, pinned: &BTreeSet<u64>) -> Vec<u64> {
         let newest: BTreeSet<&u64> = verified.iter().rev().take(self.keep_last.max(2)).collect();
@@ -30,7 +30,7 @@ impl Policy {
 /// Applies the policy to one run. Each checkpoint is hashed once per process; its sizes are checked every time.
 #[derive(Debug)]
 pub struct Retention {
-    policy: Policy,
+    policy: RetentionPolicy,
     pinned: BTreeSet<u64>,
     good: BTreeSet<u64>,
     hashed: BTreeSet<u64>,
@@ -50,7 +50,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl Retention {
     /// Without pinned checkpoints.
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: RetentionPolicy) -> Self {
         Retention { policy, pinned: BTreeSet::new(), good: BTreeSet::new(), hashed: BTreeSet::new() }
     }
 
@@ -140,16 +140,16 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
-        fn the_policy_keeps_what_it_promises(
+        fn retention_keeps_what_the_policy_states(
             saves in prop::collection::vec((0u64..400, prop::bool::weighted(0.9), prop::bool::weighted(0.1)), 0..60),
             keep_last in 0usize..6,
             keep_every in 0u64..50,
         ) {
-            let policy = Policy { keep_last, keep_every };
+            let policy = RetentionPolicy { keep_last, keep_every };
             let (mut verified, mut pinned, mut good) = (BTreeSet::new(), BTreeSet::new(), 0);
-            for (step, sound, pin) in saves {
+            for (step, valid, pin) in saves {
                 if pin { pinned.insert(step); }
-                if sound && verified.insert(step) { good += 1; }
+                if valid && verified.insert(step) { good += 1; }
                 let newest: Vec<u64> = verified.iter().rev().take(keep_last.max(2)).copied().collect();
                 for gone in policy.to_delete(&verified, &pinned) {
                     prop_assert!(verified.remove(&gone), "deleted what was not there");

@@ -1,13 +1,13 @@
 //! Actions of a run besides training: commands between two updates, evaluation, saves.
 
 use super::run::Run;
-use super::sampling::Asked;
+use super::sampling::SampleRequest;
 use super::save::{self, TrainerFile};
 use super::unsaved::Outcome;
 use crate::config::Stage;
 use crate::event::{Checkpoint as Saved, Command, Eval, Event, LiveSettings};
 use crate::model::checkpoint::Origin;
-use crate::train::predictions::Seen;
+use crate::train::predictions::PredictionStats;
 use crate::vfs::shown;
 use web_time::Instant;
 
@@ -24,7 +24,7 @@ impl Run<'_> {
             }
             Command::EvalNow => self.evaluate(self.settings.eval.eval_tokens),
             Command::SampleNow { prompt, temperature, tokens, chat } => {
-                self.sample_now(&Asked { prompt, temperature, tokens, chat })
+                self.sample_now(&SampleRequest { prompt, temperature, tokens, chat })
             }
             Command::SetHyper(new) => {
                 self.set_hyper(&new);
@@ -80,7 +80,7 @@ impl Run<'_> {
         }
         let begin = Instant::now();
         let out = &mut self.out;
-        let mut seen = Seen::default();
+        let mut seen = PredictionStats::default();
         let found = self.trainer.evaluate_seeing(tokens, &mut seen, &mut |what, done, all| out.progress(what, done, all))?;
         let step = self.trainer.state.step;
         if let Some(e) = found {
@@ -150,7 +150,7 @@ impl Run<'_> {
                 let minutes = self.settings.save.max_unsaved_minutes;
                 match self.unsaved.failed(&error.to_string(), minutes, Instant::now()) {
                     Outcome::Silence => {}
-                    Outcome::Tell(text) => self.out.emit(&Event::Warning { text }),
+                    Outcome::Report(text) => self.out.emit(&Event::Warning { text }),
                     Outcome::End(text) => anyhow::bail!("{text}{}", self.newest_checkpoint()),
                 }
                 Ok(())

@@ -4,7 +4,7 @@ use web_time::Instant;
 
 /// Measures training time, without evaluation, saving and pauses.
 #[derive(Default)]
-pub(super) struct Clock {
+pub(super) struct RunClock {
     /// When it was started; `None` while stopped.
     running: Option<Instant>,
     pub(super) counted: f64,
@@ -12,7 +12,7 @@ pub(super) struct Clock {
     window: std::collections::VecDeque<(f64, u64)>,
 }
 
-impl Clock {
+impl RunClock {
     pub(super) fn seconds(&self) -> f64 {
         self.counted + self.running.map_or(0.0, |since| since.elapsed().as_secs_f64())
     }
@@ -50,14 +50,14 @@ mod tests {
     use super::*;
 
     /// A step at a given training time.
-    fn step(clock: &mut Clock, seconds: f64, tokens: u64) -> f64 {
+    fn step(clock: &mut RunClock, seconds: f64, tokens: u64) -> f64 {
         (clock.running, clock.counted) = (None, seconds);
         clock.rate(tokens)
     }
 
     #[test]
-    fn the_rate_is_that_of_training_whatever_comes_between() {
-        let mut clock = Clock::default();
+    fn throughput_excludes_interruptions() {
+        let mut clock = RunClock::default();
         clock.start(0);
         assert_eq!(step(&mut clock, 2.0, 200), 100.0, "the first step has one too");
         step(&mut clock, 4.0, 400);

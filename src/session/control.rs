@@ -28,7 +28,7 @@ const NOTE_SECONDS: f64 = 10.0;
 
 /// A request to the run.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Request {
+pub enum RunRequest {
     /// A signal arrived.
     Stop,
     /// A command arrived.
@@ -37,14 +37,17 @@ pub enum Request {
     Invalid(String),
 }
 
+/// Where commands are read from, line by line.
+pub type Commands = Box<dyn BufRead + Send>;
+
 /// Receives commands and signals.
 pub struct Control {
     commands: Option<Receiver<Command>>,
-    heard: Arc<ListenerNotes>,
+    received: Arc<ListenerNotes>,
     /// Number of notices allowed, and the time of that count.
     notes: (f64, Instant),
     /// Read but not yet taken.
-    next: Option<Request>,
+    next: Option<RunRequest>,
 }
 
 /// Information from the listener besides commands.
@@ -76,18 +79,18 @@ impl Control {
         });
     }
 
-    /// Start of training: listen for signals, and for commands on standard input if `stdin` is set.
+    /// Start of training: listen for signals, and for commands on `input` if there is one (standard input with `--control`).
     ///
     /// # Errors
     /// The thread cannot be created.
-    pub fn listen(stdin: bool) -> anyhow::Result<Self> {
+    pub fn listen(input: Option<Commands>) -> anyhow::Result<Self> {
         TRAINING.store(true, Ordering::SeqCst);
         Self::catch_signals();
         let mut control = Self::none();
-        if stdin {
+        if let Some(mut input) = input {
             let (send, receive) = sync_channel(WAITING);
-            let heard = Arc::clone(&control.heard);
-            let listen = move || hear(&mut std::io::stdin().lock(), &send, &heard);
+            let received = Arc::clone(&control.received);
+            let listen = move || read_commands(&mut input, &send, &received);
             std::thread::Builder::new().name("commands".into()).spawn(listen)?;
             control.commands = Some(receive);
         }
@@ -96,7 +99,7 @@ impl Control {
 
     /// Without commands; signals only.
     pub fn none() -> Self {
-        Self { commands: None, heard: Arc::default(), notes: (NOTES, Instant::now()), next: None }
+        Self { commands: None, received: Arc::default(), notes: (NOTES, Instant::now()), next: None }
     }
 
     /// Request a stop, as a signal does.
@@ -110,12 +113,12 @@ impl Control {
     }
 
     /// The next request, if any.
-    pub fn poll(&mut self) -> Option<Request> {
-        if Self::interrupted() || self.heard.stop.load(Ordering::SeqCst) {
-            return Some(Request::Stop);
+    pub fn poll(&mut self) -> Option<RunRequest> {
+        if Self::interrupted() || self.received.stop.load(Ordering::SeqCst) {
+            return Some(RunRequest::Stop);
         }
         self.next.take().or_else(|| self.note()).or_else(|| match self.commands.as_ref()?.try_recv() {
-            Ok(command) => Some(Request::Command(command)),
+            Ok(command) => Some(RunRequest::Command(command)),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
                 self.commands = None;
@@ -125,37 +128,37 @@ impl Control {
     }
 
     /// A notice of refused lines, if one is due.
-    fn note(&mut self) -> Option<Request> {
+    fn note(&mut self) -> Option<RunRequest> {
         let (left, since) = self.notes;
         let left = NOTES.min(left + since.elapsed().as_secs_f64() / NOTE_SECONDS);
         self.notes = (left, Instant::now());
         if left < 1.0 {
             return None;
         }
-        let refused = std::mem::take(&mut *self.heard.refused.lock().unwrap_or_else(PoisonError::into_inner));
+        let refused = std::mem::take(&mut *self.received.refused.lock().unwrap_or_else(PoisonError::into_inner));
         if refused.count == 0 {
             return None;
         }
         self.notes.0 -= 1.0;
         let more = refused.count - 1;
-        let more = if more > 0 { format!(" (and {more} more lines of which nothing came)") } else { String::new() };
-        Some(Request::Invalid(format!("{}{more}", refused.first)))
+        let more = if more > 0 { format!(" (and {more} more refused lines)") } else { String::new() };
+        Some(RunRequest::Invalid(format!("{}{more}", refused.first)))
     }
 
     /// Whether the next request must be handled before the step ends. Does not take it.
     pub fn is_urgent(&mut self) -> bool {
         self.next = self.poll();
-        matches!(self.next, Some(Request::Stop | Request::Command(Command::Stop | Command::Pause)))
+        matches!(self.next, Some(RunRequest::Stop | RunRequest::Command(Command::Stop | Command::Pause)))
     }
 
     /// Wait for the next request. When no more can arrive, resumes a paused run.
-    pub fn wait(&mut self) -> Option<Request> {
+    pub fn wait(&mut self) -> Option<RunRequest> {
         loop {
             if let Some(request) = self.poll() {
                 return Some(request);
             }
             if self.commands.is_none() {
-                return Some(Request::Command(Command::Resume));
+                return Some(RunRequest::Command(Command::Resume));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -163,7 +166,7 @@ impl Control {
 }
 
 /// Read lines to the end of the input.
-fn hear(input: &mut impl BufRead, commands: &SyncSender<Command>, heard: &ListenerNotes) {
+fn read_commands(input: &mut impl BufRead, commands: &SyncSender<Command>, received: &ListenerNotes) {
     let mut line = Vec::new();
     while let Some(whole) = read_line(input, &mut line) {
         let command = match (whole, line.trim_ascii()) {
@@ -175,17 +178,17 @@ fn hear(input: &mut impl BufRead, commands: &SyncSender<Command>, heard: &Listen
             Ok((_, Ok(()))) => continue,
             Ok((_, Err(TrySendError::Disconnected(_)))) => return,
             Ok((true, Err(TrySendError::Full(_)))) => {
-                heard.stop.store(true, Ordering::SeqCst);
+                received.stop.store(true, Ordering::SeqCst);
                 continue;
             }
             Ok((false, Err(TrySendError::Full(_)))) => format!("more than {WAITING} commands wait; this one was dropped"),
             Err(why) => format!("not a command: {why}"),
         };
-        let mut told = heard.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.count == 0 {
-            told.first = refused;
+        let mut lines = received.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.count == 0 {
+            lines.first = refused;
         }
-        told.count += 1;
+        lines.count += 1;
     }
 }
 
@@ -233,70 +236,80 @@ mod tests {
     use super::*;
 
     /// A control after a finished input.
-    fn heard(input: &[u8]) -> Control {
+    fn received(input: &[u8]) -> Control {
         let mut control = Control::none();
         let (send, receive) = sync_channel(WAITING);
         // A small buffer, so that lines cross its end.
-        hear(&mut std::io::BufReader::with_capacity(7, input), &send, &control.heard);
+        read_commands(&mut std::io::BufReader::with_capacity(7, input), &send, &control.received);
         control.commands = Some(receive);
         control
     }
 
-    fn requests(input: &[u8]) -> Vec<Request> {
-        let mut control = heard(input);
+    fn requests(input: &[u8]) -> Vec<RunRequest> {
+        let mut control = received(input);
         std::iter::from_fn(|| control.poll()).take(1000).collect()
     }
 
     #[test]
     fn lines_become_requests() {
-        let save = Request::Command(Command::SaveNow);
+        let save = RunRequest::Command(Command::SaveNow);
         assert_eq!(requests(b"{\"command\":\"SaveNow\"}\n\n \n{\"command\":\"SaveNow\"}"), [save.clone(), save.clone()]);
         let bad = b"\xff\xfe\n{\"command\":\"Fly\"}\x1b[2J\n{\"command\":\"SaveNow\"}\n\x00\n";
-        let heard = requests(bad);
-        let Request::Invalid(text) = &heard[0] else { panic!("{heard:?}") };
-        assert!(text.contains("not UTF-8") && text.contains("and 2 more lines") && !text.contains(char::is_control), "{text}");
-        assert_eq!(heard[1..], [save]);
+        let received = requests(bad);
+        let RunRequest::Invalid(text) = &received[0] else { panic!("{received:?}") };
+        assert!(
+            text.contains("not UTF-8") && text.contains("and 2 more refused lines") && !text.contains(char::is_control),
+            "{text}"
+        );
+        assert_eq!(received[1..], [save]);
         let Err(text) = parse("{\"command\":\"Fly\\u001b\"}\u{1b}[2J".as_bytes()) else { panic!("it flies") };
         assert!(text.contains("u{1b}") && !text.contains(char::is_control), "{text}");
     }
 
     #[test]
-    fn notes_are_rare() {
-        fn told(control: &mut Control) -> usize {
+    fn commands_are_read_from_the_given_input_to_its_end() {
+        let mut control = Control::listen(Some(Box::new(&b"{\"command\":\"Pause\"}\n"[..]))).unwrap();
+        // A paused run resumes when no more commands can arrive.
+        assert_eq!([control.wait(), control.wait()], [Command::Pause, Command::Resume].map(|c| Some(RunRequest::Command(c))));
+    }
+
+    #[test]
+    fn listener_notes_are_rate_limited() {
+        fn notices(control: &mut Control) -> usize {
             let one = |_: &i32| {
-                control.heard.refused.lock().unwrap().count += 1;
+                control.received.refused.lock().unwrap().count += 1;
                 control.note().is_some()
             };
             (0..100).filter(one).count()
         }
         let mut control = Control::none();
-        assert_eq!(told(&mut control), NOTES as usize);
+        assert_eq!(notices(&mut control), NOTES as usize);
         control.notes.1 -= Duration::from_secs(25);
-        assert_eq!(told(&mut control), 2);
+        assert_eq!(notices(&mut control), 2);
     }
 
     #[test]
-    fn a_flood_fills_neither_memory_nor_log() {
+    fn a_flood_of_commands_is_bounded() {
         let mut flood = b"{\"command\":\"SaveNow\"\n".repeat(100_000);
         flood.extend(vec![b'x'; MAX_LINE_BYTES + 1]);
         flood.extend(b"\n{\"command\":\"Pause\"}\n");
-        let heard = requests(&flood);
+        let received = requests(&flood);
         assert!(
-            matches!(&heard[0], Request::Invalid(text) if text.contains("and 100000 more lines") && text.len() < 400),
-            "{heard:?}"
+            matches!(&received[0], RunRequest::Invalid(text) if text.contains("and 100000 more refused lines") && text.len() < 400),
+            "{received:?}"
         );
-        assert_eq!(heard[1..], [Request::Command(Command::Pause)]);
+        assert_eq!(received[1..], [RunRequest::Command(Command::Pause)]);
 
         let mut flood = b"{\"command\":\"SaveNow\"}\n".repeat(100_000);
         flood.extend(b"{\"command\":\"Stop\"}\n");
-        let mut control = self::heard(&flood);
-        assert_eq!(control.poll(), Some(Request::Stop), "the queue was full");
-        control.heard.stop.store(false, Ordering::SeqCst);
+        let mut control = self::received(&flood);
+        assert_eq!(control.poll(), Some(RunRequest::Stop), "the queue was full");
+        control.received.stop.store(false, Ordering::SeqCst);
         assert!(
-            matches!(control.poll(), Some(Request::Invalid(text)) if text.contains("dropped") && text.contains("and 99743 more"))
+            matches!(control.poll(), Some(RunRequest::Invalid(text)) if text.contains("dropped") && text.contains("and 99743 more"))
         );
         assert_eq!(std::iter::from_fn(|| control.poll()).count(), WAITING);
         let orderly = requests(b"{\"command\":\"SaveNow\"}\n{\"command\":\"Stop\"}\n");
-        assert_eq!(orderly, [Command::SaveNow, Command::Stop].map(Request::Command));
+        assert_eq!(orderly, [Command::SaveNow, Command::Stop].map(RunRequest::Command));
     }
 }

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_remark_is_made_once_for_each_version_of_a_driver() {
+    fn driver_notes_appear_once_per_version() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("cache");
         assert!(note(&folder, "driver 1: slow") && note(&folder, "driver 2: slow") && note(&folder, "driver 1: wrong"));

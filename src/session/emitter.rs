@@ -51,7 +51,7 @@ impl<'a> EventEmitter<'a> {
             completions.iter().try_for_each(|completion| log.append(completion))
         };
         let written = write();
-        self.complain(written);
+        self.report_failure(written);
     }
 
     /// Length of `samples.jsonl`, in bytes.
@@ -67,10 +67,10 @@ impl<'a> EventEmitter<'a> {
             None => Ok(()),
         };
         (self.sink)(Notification::Event(event));
-        self.complain(written.and(drawn));
+        self.report_failure(written.and(drawn));
     }
 
-    fn complain(&mut self, written: anyhow::Result<()>) {
+    fn report_failure(&mut self, written: anyhow::Result<()>) {
         if let (Err(error), false) = (written, self.complained) {
             self.complained = true;
             let text = format!("{error:#}; training continues without it");

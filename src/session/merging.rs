@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_estimate_lies_below_the_merge_or_says_nothing() {
+    fn an_estimate_is_below_the_merge_or_absent() {
         assert!((anneal_estimate(2.0, 1.921) - 1.9).abs() < 1e-12);
         assert_eq!((anneal_estimate(2.0, 2.5), anneal_estimate(2.0, f64::NAN)), (2.0, 2.0));
     }

@@ -1,7 +1,6 @@
 //! Layer 6: one run from its settings to its last checkpoint.
 
 mod actions;
-pub mod begin;
 mod clock;
 pub mod control;
 mod driver_notes;
@@ -15,6 +14,7 @@ mod run;
 mod sampling;
 pub mod save;
 mod stage;
+pub mod starting_point;
 mod unsaved;
 
 pub use open::{DryRun, Start, dry_run, train};

@@ -1,12 +1,12 @@
 //! From settings to a run: data, tokenizer, model, folder. Everything is checked before anything is written.
 
-use super::begin::{self, Begin};
-use super::clock::Clock;
-use super::control::Control;
+use super::clock::RunClock;
+use super::control::{Commands, Control};
 use super::emitter::{EventEmitter, GradNorms, Listener, Notification};
 use super::run::Run;
 use super::save::TrainerFile;
-use super::stage::{self, Loaded, StageData};
+use super::stage::{self, LoadedData, StageData};
+use super::starting_point::{self, StartingPoint};
 use super::unsaved::Unsaved;
 use super::{driver_notes, ranks, reinforce};
 use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
@@ -16,7 +16,7 @@ use crate::event::{Checkpoint as Saved, Event, Finished};
 use crate::model::checkpoint::{Checkpoint, Origin};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
-use crate::run_folder::{self, EventLog, Policy, Retention, RunFolder, TensorBoard, checkpoints};
+use crate::run_folder::{self, EventLog, Retention, RetentionPolicy, RunFolder, TensorBoard, checkpoints};
 use crate::train::{MemoryPlan, Trainer, learning_rate, within_memory};
 use crate::vfs::{RealFs, Vfs, shown, write_whole};
 use crate::world::World;
@@ -33,27 +33,39 @@ pub struct Start {
     pub resume: Option<PathBuf>,
     /// With `resume`: total number of updates, instead of the run's own.
     pub max_steps: Option<u64>,
-    /// Read commands from standard input.
-    pub control: bool,
 }
 
-/// Train on text, or on rows of messages if the settings have a section for them. Blocks until the run ends.
+/// Train on text, or on rows of messages if the settings have a section for them. Commands are read from `commands`, and events go to
+/// `listener`. Blocks until the run ends.
 ///
 /// # Errors
 /// Invalid settings, files or devices: one line with the remedy.
-pub fn train(settings: Settings, start: &Start, sink: Listener, started: Instant) -> anyhow::Result<Finished> {
+pub fn train(
+    settings: Settings,
+    start: &Start,
+    commands: Option<Commands>,
+    listener: Listener,
+    started: Instant,
+) -> anyhow::Result<Finished> {
     Control::catch_signals();
     let world = World::open()?;
-    let finished = train_in(&world, settings, start, sink, started);
+    let finished = train_in(&world, settings, start, commands, listener, started);
     world.end(finished.as_ref().map_or(ranks::FAILED, |finished| &finished.reason));
     finished
 }
 
 /// On each rank. Every step of the setup is collective, so that an error on one rank ends all.
-fn train_in(world: &World, settings: Settings, start: &Start, sink: Listener, started: Instant) -> anyhow::Result<Finished> {
+fn train_in(
+    world: &World,
+    settings: Settings,
+    start: &Start,
+    commands: Option<Commands>,
+    listener: Listener,
+    started: Instant,
+) -> anyhow::Result<Finished> {
     ranks::check_flags(world, &settings, start)?;
     match world.is_root() {
-        true => open(&RealFs, world, settings, start, sink, started)?.train(),
+        true => open(&RealFs, world, settings, start, commands, listener, started)?.train(),
         false => ranks::follow(world, &settings.device),
     }
 }
@@ -63,19 +75,20 @@ fn open<'a>(
     world: &World,
     settings: Settings,
     start: &Start,
-    mut sink: Listener,
+    commands: Option<Commands>,
+    mut listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
-    let begun = begun(vfs, settings, start, &mut sink).and_then(|begun| {
-        fork_fits(&begun.1, &begun.0)?;
-        Ok(begun)
+    let prepared = prepare(vfs, settings, start, &mut listener).and_then(|prepared| {
+        fork_fits(&prepared.1, &prepared.0)?;
+        Ok(prepared)
     });
-    let (mut settings, begin, held) = world.check_all(begun)?;
+    let (mut settings, begin, held) = world.check_all(prepared)?;
     // An existing model brings its tokenizer and its shape.
     let (existing, resumed) = (begin.folder(), held.is_some());
     ranks::send_settings(world, &settings, existing, resumed)?;
-    let prepared = prepare(world, &mut settings, existing, resumed, &mut sink)?;
-    let run = world.check_all(begin_run(vfs, (settings, begin, held), prepared, start, sink, started))?;
+    let prepared = prepare_rank(world, &mut settings, existing, resumed, &mut listener)?;
+    let run = world.check_all(begin_run(vfs, (settings, begin, held), prepared, (start, commands), listener, started))?;
     world.start_following();
     Ok(run)
 }
@@ -89,18 +102,18 @@ pub(super) struct Prepared {
 }
 
 /// Load data, open the device and create the trainer. `existing` is the folder of an existing model.
-pub(super) fn prepare(
+pub(super) fn prepare_rank(
     world: &World,
     settings: &mut Settings,
     existing: Option<&Path>,
     resumed: bool,
-    sink: &mut Listener,
+    listener: &mut Listener,
 ) -> anyhow::Result<Prepared> {
-    let loaded = world.check_all(stage::load(settings, existing, resumed, sink))?;
+    let loaded = world.check_all(stage::load(settings, existing, resumed, listener))?;
     ranks::check_data(world, settings, &loaded)?;
-    let Loaded { tokenizer, material, config } = loaded;
+    let LoadedData { tokenizer, material, config } = loaded;
     let (data_tokens, data_hash) = (material.tokens(), material.content_hash());
-    let device = world.check_all(open_device(world, settings, &config, sink))?;
+    let device = world.check_all(open_device(world, settings, &config, listener))?;
     let mixed = ranks::has_mixed_devices(world, &device)?;
     let trainer = match material {
         StageData::Source(source) => Trainer::in_world(world.clone(), device, settings, &config, source),
@@ -108,23 +121,23 @@ pub(super) fn prepare(
     };
     let mut trainer = world.check_all(trainer)?;
     trainer.mixed_devices = mixed;
-    ranks::notice_uneven(world, settings, sink);
+    ranks::notice_uneven(world, settings, listener);
     Ok(Prepared { trainer, tokenizer, data_tokens, data_hash })
 }
 
 // Length: sequential steps.
 fn begin_run<'a>(
     vfs: &'a dyn Vfs,
-    (settings, begin, held): (Settings, Begin, Option<RunFolder>),
+    (settings, begin, held): (Settings, StartingPoint, Option<RunFolder>),
     prepared: Prepared,
-    start: &Start,
-    mut sink: Listener,
+    (start, commands): (&Start, Option<Commands>),
+    mut listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
     let Prepared { mut trainer, tokenizer, data_tokens, data_hash } = prepared;
     // Checked again, because epochs are converted to updates only now.
     fork_fits(&begin, &settings)?;
-    notice_other_device(&trainer.device, &begin, &mut sink);
+    notice_other_device(&trainer.device, &begin, &mut listener);
     let file = begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     file.as_ref().map_or(Ok(()), |file| same_data(file, data_tokens, data_hash.as_ref()))?;
     // The reference model is the starting point.
@@ -161,18 +174,18 @@ fn begin_run<'a>(
     let SaveSettings { keep_last, keep_every, .. } = settings.save;
     Ok(Run {
         vfs,
-        out: EventEmitter::new(vfs, log, (folder.samples(), samples_bytes), tensorboard, sink),
+        out: EventEmitter::new(vfs, log, (folder.samples(), samples_bytes), tensorboard, listener),
         folder,
         settings,
         origin,
         tokenizer,
         trainer,
-        control: Control::listen(start.control)?,
+        control: Control::listen(commands)?,
         peak_gflops,
         started,
         data_tokens,
         data_hash,
-        retention: Retention::new(Policy { keep_last, keep_every }),
+        retention: Retention::new(RetentionPolicy { keep_last, keep_every }),
         last_saved: begin.resumed().map(Checkpoint::step),
         checkpoint: begin.resumed().map(|checkpoint| checkpoint.path.clone()),
         unsaved: Unsaved::default(),
@@ -182,34 +195,34 @@ fn begin_run<'a>(
         watch,
         seconds_before: seconds,
         tokens_before,
-        clock: Clock::default(),
+        clock: RunClock::default(),
         sampler: None,
         samples_asked: 0,
     })
 }
 
 /// The settings, the starting point, and the folder of a resumed run.
-fn begun(
+fn prepare(
     vfs: &dyn Vfs,
     settings: Settings,
     start: &Start,
-    sink: &mut Listener,
-) -> anyhow::Result<(Settings, Begin, Option<RunFolder>)> {
+    listener: &mut Listener,
+) -> anyhow::Result<(Settings, StartingPoint, Option<RunFolder>)> {
     let Some(run) = &start.resume else {
         // Only the lock is authoritative, but this check fails early.
         start.run.iter().try_for_each(|path| RunFolder::refuse_used(vfs, path))?;
         settings.validate()?;
-        let begin = Begin::resolve(vfs, &settings.start)?;
+        let begin = StartingPoint::resolve(vfs, &settings.start)?;
         return Ok((settings, begin, None));
     };
     // Lock first: another process may be changing the folder.
     let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
-    tidied.into_iter().for_each(|text| sink(Notification::Event(&Event::Warning { text })));
-    let checkpoint = newest(vfs, run, sink)?;
-    let settings = resumed_settings(run, settings, start.max_steps, checkpoint.step(), sink)?;
+    tidied.into_iter().for_each(|text| listener(Notification::Event(&Event::Warning { text })));
+    let checkpoint = newest(vfs, run, listener)?;
+    let settings = resumed_settings(run, settings, start.max_steps, checkpoint.step(), listener)?;
     settings.validate()?;
     // The starting point of a resumed run is its checkpoint.
-    Ok((settings, Begin::Resume(Box::new(checkpoint)), Some(folder)))
+    Ok((settings, StartingPoint::Resume(Box::new(checkpoint)), Some(folder)))
 }
 
 /// A resumed run must have its original data.
@@ -269,17 +282,17 @@ pub struct DryRun {
 ///
 /// # Errors
 /// As [`train`], where applicable.
-pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRun> {
+pub fn dry_run(settings: &Settings, listener: &mut Listener) -> anyhow::Result<DryRun> {
     settings.validate()?;
     let mut settings = settings.clone();
-    let begin = Begin::resolve(&RealFs, &settings.start)?;
-    let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
-    let device = open_device(&World::solo(), &settings, &loaded.config, sink)?;
+    let begin = StartingPoint::resolve(&RealFs, &settings.start)?;
+    let loaded = stage::load(&mut settings, begin.folder(), false, listener)?;
+    let device = open_device(&World::solo(), &settings, &loaded.config, listener)?;
     let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
     Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
-fn open_device(world: &World, settings: &Settings, config: &ModelConfig, sink: &mut Listener) -> anyhow::Result<Device> {
+fn open_device(world: &World, settings: &Settings, config: &ModelConfig, listener: &mut Listener) -> anyhow::Result<Device> {
     let mut device = Device::open(&world.device(&settings.device)?)?;
     device.set_sizes(within_memory(config, settings, device.sizes())?);
     device.enable_tuning();
@@ -287,7 +300,7 @@ fn open_device(world: &World, settings: &Settings, config: &ModelConfig, sink: &
     let named = settings.device.adapter.is_some();
     let mut warn = |text: String| {
         if driver_notes::is_new(&device, &text) {
-            sink(Notification::Event(&Event::Warning { text }));
+            listener(Notification::Event(&Event::Warning { text }));
         }
     };
     match device.kind() {
@@ -304,29 +317,29 @@ fn open_device(world: &World, settings: &Settings, config: &ModelConfig, sink: &
 }
 
 /// A run may resume on another device; the bits of its numbers may then differ.
-fn notice_other_device(device: &Device, begin: &Begin, sink: &mut Listener) {
+fn notice_other_device(device: &Device, begin: &StartingPoint, listener: &mut Listener) {
     let Some(checkpoint) = begin.resumed() else { return };
     let (before, now) = (&checkpoint.manifest.origin.adapter, device.summary().title());
     if *before != now {
         let text =
             format!("the run was computed by {before} and continues on {now}: results agree within rounding, not bit for bit");
-        sink(Notification::Event(&Event::Warning { text }));
+        listener(Notification::Event(&Event::Warning { text }));
     }
 }
 
-fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {
-    let Begin::Fork(checkpoint) = begin else { return Ok(()) };
+fn fork_fits(begin: &StartingPoint, settings: &Settings) -> anyhow::Result<()> {
+    let StartingPoint::Fork(checkpoint) = begin else { return Ok(()) };
     let (step, most) = (checkpoint.step(), settings.train.max_steps);
     anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
     Ok(())
 }
 
-fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Listener) -> anyhow::Result<Checkpoint> {
+fn newest(vfs: &dyn Vfs, run: &Path, listener: &mut Listener) -> anyhow::Result<Checkpoint> {
     let newest = checkpoints::newest_valid(vfs, run)?;
     for reason in newest.skipped {
-        sink(Notification::Event(&Event::Warning { text: format!("passed over a checkpoint: {reason}") }));
+        listener(Notification::Event(&Event::Warning { text: format!("skipped a checkpoint: {reason}") }));
     }
-    newest.found.with_context(|| format!("{}: holds no sound checkpoint to resume from; start anew with --run", shown(run)))
+    newest.found.with_context(|| format!("{}: holds no valid checkpoint to resume from; start a new run with --run", shown(run)))
 }
 
 /// The settings of a run, with the device replaced if it was given again, since it does not define the computation, and with the number
@@ -336,11 +349,11 @@ fn resumed_settings(
     typed: Settings,
     max_steps: Option<u64>,
     step: u64,
-    sink: &mut Listener,
+    listener: &mut Listener,
 ) -> anyhow::Result<Settings> {
     let frozen = frozen_settings(run, typed.stage())?;
     let mut settings = Settings { device: typed.device.or(frozen.device.clone()), ..frozen };
-    let mut say = |text: String| sink(Notification::Event(&Event::Warning { text }));
+    let mut say = |text: String| listener(Notification::Event(&Event::Warning { text }));
     let Some(most) = max_steps else {
         if step >= settings.train.max_steps {
             say(format!("the run has made all of its {step} updates; --max-steps N lets it make more"));
@@ -392,7 +405,7 @@ fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) -> anyhow::Result<RunFolder> {
+fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &StartingPoint) -> anyhow::Result<RunFolder> {
     // Standard input cannot be read again, and relative paths depend on the current folder.
     let mut frozen = settings.clone();
     for path in frozen.data.data.iter_mut().chain(&mut frozen.data.val_data) {
@@ -410,7 +423,7 @@ fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) 
         *path = std::path::absolute(&*path)?;
     }
     for spec in frozen.start.init.iter_mut().chain(&mut frozen.start.fork) {
-        *spec = begin::absolute(spec)?;
+        *spec = starting_point::absolute(spec)?;
     }
     frozen.start.parent = begin.parent();
     let text = toml::to_string(&frozen)?;

@@ -2,8 +2,8 @@
 
 use super::control::Control;
 use super::emitter::{Listener, Notification};
-use super::open::{Prepared, Start, prepare};
-use super::stage::Loaded;
+use super::open::{Prepared, Start, prepare_rank};
+use super::stage::LoadedData;
 use crate::config::{DeviceSettings, Settings, Stage};
 use crate::device::Device;
 use crate::event::{Event, Finished};
@@ -57,7 +57,7 @@ pub(super) fn send_settings(world: &World, settings: &Settings, existing: Option
 ///
 /// # Errors
 /// A difference, with its rank.
-pub(super) fn check_data(world: &World, settings: &Settings, loaded: &Loaded) -> Result<()> {
+pub(super) fn check_data(world: &World, settings: &Settings, loaded: &LoadedData) -> Result<()> {
     if world.is_solo() {
         return Ok(());
     }
@@ -80,7 +80,7 @@ pub(super) fn has_mixed_devices(world: &World, device: &Device) -> Result<bool> 
 }
 
 /// Warn if the shares of a batch are unequal, because ranks then wait for others.
-pub(super) fn notice_uneven(world: &World, settings: &Settings, sink: &mut Listener) {
+pub(super) fn notice_uneven(world: &World, settings: &Settings, listener: &mut Listener) {
     let (rows, ranks) = (settings.train.batch_size, world.size());
     if settings.stage() == Stage::Grpo || rows.is_multiple_of(ranks) || !world.is_root() {
         return;
@@ -90,7 +90,7 @@ pub(super) fn notice_uneven(world: &World, settings: &Settings, sink: &mut Liste
         "--batch-size {rows} on {ranks} ranks: shares of {most} and {least} sequences, so that some ranks wait for others; a multiple of \
          {ranks} is faster"
     );
-    sink(Notification::Event(&Event::Warning { text }));
+    listener(Notification::Event(&Event::Warning { text }));
 }
 
 /// On ranks other than 0: take part in a run until its end.
@@ -104,12 +104,12 @@ pub(super) fn follow(world: &World, device: &DeviceSettings) -> Result<Finished>
     let mut settings: Settings = toml::from_str(&text).context("settings from rank 0 (a defect of lehr)")?;
     // A resumed run keeps its device settings, unless flags set others.
     settings.device = if resumed { device.clone().or(settings.device) } else { device.clone() };
-    let mut sink: Listener = Box::new(|_| {});
-    let Prepared { mut trainer, .. } = prepare(world, &mut settings, existing.as_deref(), resumed, &mut sink)?;
+    let mut listener: Listener = Box::new(|_| {});
+    let Prepared { mut trainer, .. } = prepare_rank(world, &mut settings, existing.as_deref(), resumed, &mut listener)?;
     // Allocates it; rank 0 broadcasts the weights.
     trainer.keep_reference(None)?;
     world.check_all(Ok(()))?;
-    let _signals = Control::listen(false)?;
+    let _signals = Control::listen(None)?;
     let reason = trainer.follow().with_context(|| world.name(world.rank()))?;
     if reason == FAILED {
         return Err(OtherRankFailed.into());

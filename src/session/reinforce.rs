@@ -1,8 +1,8 @@
 //! Reinforcement learning besides training: evaluation on held-out questions, and the reference model.
 
-use super::begin::Begin;
 use super::run::Run;
 use super::save::ModelFolder;
+use super::starting_point::StartingPoint;
 use crate::config::Settings;
 use crate::data::Tokenizer;
 use crate::data::tasks::GraderGone;
@@ -26,16 +26,16 @@ impl Run<'_> {
                 out.progress(what, done, all)?;
                 Ok(!control.is_urgent())
             })?;
-            let Some(exam) = found else { return Ok(()) };
+            let Some(eval) = found else { return Ok(()) };
             // If nothing could be graded, the previous accuracy is kept.
-            self.accuracy = Some(exam.all.accuracy).filter(|accuracy| accuracy.is_finite()).or(self.accuracy);
-            let text = (exam.ungraded > 0).then(|| {
+            self.accuracy = Some(eval.all.accuracy).filter(|accuracy| accuracy.is_finite()).or(self.accuracy);
+            let text = (eval.ungraded > 0).then(|| {
                 format!(
                     "evaluation after step {}: {} answers have no reward, since the grader failed on them twice, and are not counted: {}",
-                    exam.step, exam.ungraded, exam.ungraded_reason
+                    eval.step, eval.ungraded, eval.ungraded_reason
                 )
             });
-            self.out.emit(&Event::TaskEval(exam));
+            self.out.emit(&Event::TaskEval(eval));
             text.into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
         }
         Ok(())
@@ -76,7 +76,7 @@ fn has_reference(settings: &Settings) -> bool {
 ///
 /// # Errors
 /// A run that has lost its reference model.
-pub(super) fn take_reference(settings: &Settings, begin: &Begin, trainer: &mut Trainer) -> Result<()> {
+pub(super) fn take_reference(settings: &Settings, begin: &StartingPoint, trainer: &mut Trainer) -> Result<()> {
     if !has_reference(settings) {
         return Ok(());
     }
@@ -84,7 +84,7 @@ pub(super) fn take_reference(settings: &Settings, begin: &Begin, trainer: &mut T
     let dir = run.join(REFERENCE);
     ensure!(
         dir.is_dir(),
-        "{}: the model that --beta {} holds this run to is not there; put it back, or begin anew with --init",
+        "{}: the reference model that --beta {} needs is missing; put it back, or start a new run with --init",
         shown(&dir),
         settings.grpo.as_ref().map_or(0.0, |grpo| grpo.beta)
     );

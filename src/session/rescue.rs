@@ -6,12 +6,12 @@
 
 use super::run::Run;
 use super::save;
-use crate::config::{Rescue as Method, is_due};
+use crate::config::{RescueMethod, is_due};
 use crate::event::{Event, LiveSettings, Rescue, Step};
-use crate::merge::{Check, Inputs, MergeRule};
+use crate::merge::{Inputs, MergeRule, Verification};
 use crate::model::checkpoint::{Checkpoint, step_name};
 use crate::run_folder::checkpoints;
-use crate::train::rescue::{Ladder, Plan};
+use crate::train::rescue::{Ladder, RescuePlan};
 use crate::train::spike::{Detector, PersistentSpike, Sign};
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail};
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 /// The spike detector and the rescue ladder of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Watch {
+pub struct RescueWatch {
     /// Detects spikes.
     pub detector: Detector,
     /// Decides how to respond.
@@ -31,7 +31,7 @@ pub struct Watch {
     trouble: Option<PersistentSpike>,
 }
 
-impl Watch {
+impl RescueWatch {
     /// Whether a rollback is pending, so that further numbers are discarded.
     pub fn gives_up(&self) -> bool {
         self.trouble.is_some()
@@ -40,13 +40,13 @@ impl Watch {
 
 impl Run<'_> {
     fn rescues(&self) -> bool {
-        self.settings.rescue.rescue != Method::Off
+        self.settings.rescue.rescue != RescueMethod::Off
     }
 
     /// Check an update's numbers.
     pub(super) fn watch(&mut self, result: &Step) {
         let patience = self.settings.rescue.rescue_patience;
-        let sign = self.watch.detector.look(result.step, result.loss, result.grad_norm, patience);
+        let sign = self.watch.detector.observe(result.step, result.loss, result.grad_norm, patience);
         if self.rescues() {
             self.watch.ladder.updated(result.step, self.watch.detector.calm());
         }
@@ -121,7 +121,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn roll_back(&mut self, plan: &Plan, trouble: &PersistentSpike, from: &[Checkpoint]) -> Result<()> {
+    fn roll_back(&mut self, plan: &RescuePlan, trouble: &PersistentSpike, from: &[Checkpoint]) -> Result<()> {
         let newest = from.last().context("a plan names a checkpoint")?;
         let vfs = self.vfs;
         let trainer = &mut self.trainer;
@@ -129,7 +129,7 @@ impl Run<'_> {
         let file = save::restore(vfs, newest, trainer)?;
         if from.len() > 1 {
             let dirs: Vec<_> = from.iter().map(|checkpoint| checkpoint.path.clone()).collect();
-            let inputs = Inputs::open(vfs, &dirs, Check::Sizes)?;
+            let inputs = Inputs::open(vfs, &dirs, Verification::Sizes)?;
             inputs.merge(&MergeRule::Sma)?.load(&trainer.device, &trainer.model)?;
         }
         if plan.reset {
@@ -188,17 +188,17 @@ fn words(sign: &Sign, result: &Step) -> String {
     let step = result.step;
     match sign {
         Sign::Spike { loss, usual, .. } => {
-            format!("update {step}: the loss has risen to {loss:.3}, usual is {usual:.3} (grad_norm {:.3})", result.grad_norm)
+            format!("update {step}: the loss has risen to {loss:.3}, typically {usual:.3} (grad_norm {:.3})", result.grad_norm)
         }
         Sign::Norm { grad_norm, usual } => {
-            format!("update {step}: grad_norm is {grad_norm:.3}, usual is {usual:.3}")
+            format!("update {step}: grad_norm is {grad_norm:.3}, typically {usual:.3}")
         }
         Sign::Passed { onset, lasted, peak } => {
             format!("update {step}: the loss is back, {lasted} update(s) after its rise about update {onset} (highest {peak:.3})")
         }
         Sign::PersistentSpike(trouble) => format!(
             "update {step}: {}; training has diverged: start from a checkpoint before it (--fork RUN@STEP) with a lower --learning-rate, \
-             or let --rescue rollback or pma do so by itself",
+             or let --rescue rollback or pma do so automatically",
             trouble.cause
         ),
     }

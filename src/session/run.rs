@@ -1,9 +1,9 @@
 //! The main loop of a run: trainer, events, commands, checkpoints and signals.
 
-use super::clock::Clock;
-use super::control::{Control, Request};
+use super::clock::RunClock;
+use super::control::{Control, RunRequest};
 use super::emitter::{EventEmitter, GradNorms};
-use super::rescue::Watch;
+use super::rescue::RescueWatch;
 use super::unsaved::Unsaved;
 use crate::config::{Settings, Stage, is_due};
 use crate::data::Tokenizer;
@@ -50,12 +50,12 @@ pub struct Run<'a> {
     pub(super) eval_loss: Option<f64>,
     pub(super) accuracy: Option<f64>,
     pub(super) grad_norms: GradNorms,
-    pub(super) watch: Watch,
+    pub(super) watch: RescueWatch,
     /// Seconds of training before this start.
     pub(super) seconds_before: f64,
     /// Tokens that a fork's parent had seen.
     pub(super) tokens_before: u64,
-    pub(super) clock: Clock,
+    pub(super) clock: RunClock,
     pub(super) sampler: Option<Generator>,
     /// Samples requested since this start.
     pub(super) samples_asked: u64,
@@ -67,14 +67,14 @@ impl Run<'_> {
     /// # Errors
     /// A device error, or a failed last save; earlier saves remain.
     pub fn train(mut self) -> anyhow::Result<Finished> {
-        self.go().map_err(|error| {
+        self.run().map_err(|error| {
             let error = self.save_without_grader(error);
             self.out.emit(&Event::Failed { text: format!("{error:#}") });
             error
         })
     }
 
-    fn go(&mut self) -> anyhow::Result<Finished> {
+    fn run(&mut self) -> anyhow::Result<Finished> {
         self.trainer.broadcast_state()?;
         self.announce();
         if self.last_saved.is_none() {
@@ -221,12 +221,12 @@ impl TrainingLoop for Run<'_> {
             let request = if paused { self.control.wait() } else { self.control.poll() };
             let Some(request) = request else { return Ok(true) };
             let command = match request {
-                Request::Stop => return Ok(false),
-                Request::Invalid(text) => {
+                RunRequest::Stop => return Ok(false),
+                RunRequest::Invalid(text) => {
                     self.out.emit(&Event::Warning { text });
                     continue;
                 }
-                Request::Command(command) => command,
+                RunRequest::Command(command) => command,
             };
             let step = self.trainer.state.step;
             match command {
@@ -257,7 +257,7 @@ impl TrainingLoop for Run<'_> {
                     }
                 }
                 Command::Step => {
-                    self.out.emit(&Event::Warning { text: "Step works while the run is paused and updates are left".into() });
+                    self.out.emit(&Event::Warning { text: "Step needs a paused run with updates left".into() });
                 }
                 other => {
                     self.drain()?;
@@ -293,7 +293,7 @@ impl TrainingLoop for Run<'_> {
     }
 
     /// Handle the last pending numbers, which may cause a rollback.
-    fn settle(&mut self) -> anyhow::Result<bool> {
+    fn finish_pending(&mut self) -> anyhow::Result<bool> {
         let went_back = self.drain()?;
         if went_back {
             self.start_clock();

@@ -21,14 +21,14 @@ const MOST_PROMPT: usize = 1 << 20;
 
 /// A requested sample.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct SampleRequest {
     pub prompt: String,
     pub temperature: Option<f64>,
     pub tokens: Option<u64>,
     pub chat: bool,
 }
 
-impl Asked {
+impl SampleRequest {
     /// (temperature, tokens).
     fn check(&self, usual: usize) -> Result<(f64, usize)> {
         let temperature = self.temperature.unwrap_or(TEMPERATURE);
@@ -43,7 +43,7 @@ impl Asked {
 
 impl Run<'_> {
     /// Write a sample on request; repeated requests at the same step draw different samples.
-    pub(super) fn sample_now(&mut self, asked: &Asked) -> Result<()> {
+    pub(super) fn sample_now(&mut self, asked: &SampleRequest) -> Result<()> {
         self.samples_asked += 1;
         let usual = self.settings.eval.sample_tokens.max(TOKENS);
         self.sample_by(asked, usual, self.samples_asked)
@@ -51,10 +51,10 @@ impl Run<'_> {
 
     /// Generate a continuation of a prompt; an invalid prompt is a warning.
     pub(super) fn sample(&mut self, prompt: &str, tokens: usize) -> Result<()> {
-        self.sample_by(&Asked { prompt: prompt.into(), temperature: None, tokens: None, chat: false }, tokens, 0)
+        self.sample_by(&SampleRequest { prompt: prompt.into(), temperature: None, tokens: None, chat: false }, tokens, 0)
     }
 
-    fn sample_by(&mut self, asked: &Asked, usual: usize, draw: u64) -> Result<()> {
+    fn sample_by(&mut self, asked: &SampleRequest, usual: usize, draw: u64) -> Result<()> {
         match self.answer(asked, usual, draw) {
             Ok(sample) => self.out.emit(&Event::Sample(sample)),
             Err(error) => {
@@ -65,7 +65,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn answer(&mut self, asked: &Asked, usual: usize, draw: u64) -> Result<Sample> {
+    fn answer(&mut self, asked: &SampleRequest, usual: usize, draw: u64) -> Result<Sample> {
         let (temperature, tokens) = asked.check(usual)?;
         let (tokenizer, prompt) =
             if asked.chat { self.as_chat(&asked.prompt)? } else { (self.tokenizer.clone(), asked.prompt.clone()) };
@@ -191,23 +191,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_end_where_the_text_ends() {
+    fn streamed_pieces_end_with_the_text() {
         let mut pieces = ["ab", "c", "de", "f"].map(String::from);
         cut(&mut pieces, 4);
         assert_eq!(pieces, ["ab", "c", "d", ""]);
     }
 
     #[test]
-    fn what_cannot_be_sampled_is_told() {
-        let asked = Asked { prompt: "a".into(), temperature: None, tokens: None, chat: false };
+    fn invalid_sample_requests_are_refused() {
+        let asked = SampleRequest { prompt: "a".into(), temperature: None, tokens: None, chat: false };
         assert_eq!(asked.check(200).unwrap(), (0.8, 200));
-        let refused = |asked: Asked| asked.check(200).unwrap_err().to_string();
+        let refused = |asked: SampleRequest| asked.check(200).unwrap_err().to_string();
         for temperature in [-1.0, 100.5, f64::NAN, f64::INFINITY] {
-            assert!(refused(Asked { temperature: Some(temperature), ..asked.clone() }).starts_with("temperature "));
+            assert!(refused(SampleRequest { temperature: Some(temperature), ..asked.clone() }).starts_with("temperature "));
         }
         for tokens in [0, MOST_TOKENS + 1, u64::MAX] {
-            assert!(refused(Asked { tokens: Some(tokens), ..asked.clone() }).starts_with("tokens "));
+            assert!(refused(SampleRequest { tokens: Some(tokens), ..asked.clone() }).starts_with("tokens "));
         }
-        assert!(refused(Asked { prompt: "a".repeat(MOST_PROMPT + 1), ..asked }).contains("a prompt of 1048577 bytes"));
+        assert!(refused(SampleRequest { prompt: "a".repeat(MOST_PROMPT + 1), ..asked }).contains("a prompt of 1048577 bytes"));
     }
 }

@@ -1,6 +1,6 @@
 //! A checkpoint of a training run: the model in Hugging Face format, and the state needed to resume.
 
-use super::rescue::Watch;
+use super::rescue::RescueWatch;
 use crate::data::Tokenizer;
 use crate::device::{Arena, Device};
 use crate::merge::ring::Ring;
@@ -41,7 +41,7 @@ pub struct TrainerFile {
     pub eval_loss: Option<f64>,
     /// State of spike detection.
     #[serde(default)]
-    pub watch: Watch,
+    pub watch: RescueWatch,
 }
 
 /// The parts of a model folder.

@@ -16,7 +16,7 @@ use std::path::Path;
 const MOST_SEQ_LEN: usize = 1024;
 
 /// A stage's data, with its tokenizer and model shape.
-pub(super) struct Loaded {
+pub(super) struct LoadedData {
     pub tokenizer: Tokenizer,
     pub material: StageData,
     pub config: ModelConfig,
@@ -50,14 +50,19 @@ impl StageData {
 
 /// Load data, tokenizer and shape. `existing` is the folder of an existing model. Fills in settings that depend on the data (updates from
 /// epochs).
-pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bool, sink: &mut Listener) -> Result<Loaded> {
+pub(super) fn load(
+    settings: &mut Settings,
+    existing: Option<&Path>,
+    resumed: bool,
+    listener: &mut Listener,
+) -> Result<LoadedData> {
     let mut notices = Notices::new();
     let loaded = match (settings.sft.clone(), settings.stage()) {
         (_, Stage::Grpo) => questions(settings, existing, resumed, &mut notices),
-        (Some(sft), _) => rows(settings, &sft, existing, resumed, &mut notices, sink),
-        (None, _) => text(settings, existing, resumed, &mut notices, sink),
+        (Some(sft), _) => rows(settings, &sft, existing, resumed, &mut notices, listener),
+        (None, _) => text(settings, existing, resumed, &mut notices, listener),
     };
-    notices.take().into_iter().for_each(|text| sink(Notification::Event(&Event::Warning { text })));
+    notices.take().into_iter().for_each(|text| listener(Notification::Event(&Event::Warning { text })));
     let mut loaded = loaded?;
     loaded.config.lora = settings.lora.adapters()?;
     Ok(loaded)
@@ -68,11 +73,11 @@ pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bo
 ///
 /// # Errors
 /// Text or rows that no longer exist or do not match.
-pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Listener) -> Result<Box<dyn Source>> {
-    match load(&mut settings.clone(), Some(checkpoint), true, sink)?.material {
+pub fn source(settings: &Settings, checkpoint: &Path, listener: &mut Listener) -> Result<Box<dyn Source>> {
+    match load(&mut settings.clone(), Some(checkpoint), true, listener)?.material {
         StageData::Source(source) => Ok(source),
         StageData::Task(TaskContext { task, .. }) => {
-            anyhow::bail!("a run of lehr grpo on {} has no validation text; judge it with lehr eval --task", task.name())
+            anyhow::bail!("a run of lehr grpo on {} has no validation text; evaluate it with lehr eval --task", task.name())
         }
     }
 }
@@ -84,9 +89,9 @@ fn model(dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
 }
 
 /// Report progress to a listener, without cancellation: before training begins, a signal ends the process directly.
-fn reported(sink: &mut Listener) -> impl FnMut(&str, u64, u64) -> Result<bool> {
+fn reported(listener: &mut Listener) -> impl FnMut(&str, u64, u64) -> Result<bool> {
     move |what, done, all| {
-        sink(Notification::Progress(what, done, all));
+        listener(Notification::Progress(what, done, all));
         Ok(true)
     }
 }
@@ -95,7 +100,7 @@ fn reported(sink: &mut Listener) -> impl FnMut(&str, u64, u64) -> Result<bool> {
 fn not_the_same(resumed: bool, error: anyhow::Error) -> anyhow::Error {
     match resumed {
         true => anyhow::anyhow!(
-            "the data of this run is not what it began with: {error:#}; put it back, or start a new run with --init"
+            "the data of this run differs from the data at its start: {error:#}; put it back, or start a new run with --init"
         ),
         false => error,
     }
@@ -106,20 +111,20 @@ fn text(
     existing: Option<&Path>,
     resumed: bool,
     notices: &mut Notices,
-    sink: &mut Listener,
-) -> Result<Loaded> {
+    listener: &mut Listener,
+) -> Result<LoadedData> {
     let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
-    let progress = &mut reported(sink);
+    let progress = &mut reported(listener);
     let (tokenizer, dataset) =
         data::load(&settings.data, tokenizer, &Cache::User, notices, progress).map_err(|e| not_the_same(resumed, e))?;
     let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
     check(settings, &config, &tokenizer)?;
     let source = TextSource::new(dataset, settings.train.seq_len, settings.train.seed)?;
-    Ok(Loaded { tokenizer, material: StageData::Source(Box::new(source)), config })
+    Ok(LoadedData { tokenizer, material: StageData::Source(Box::new(source)), config })
 }
 
 /// The RL task, with lengths that fit the model's context.
-fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices) -> Result<Loaded> {
+fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices) -> Result<LoadedData> {
     let dir =
         existing.context("--init: reinforcement learning starts from a model; name its folder, or a run (RUN, RUN@STEP)")?;
     let (tokenizer, config) = model(dir)?;
@@ -159,7 +164,7 @@ fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, no
     settings.validate()?;
     let chat = settings.task.as_ref().is_some_and(|task| task.chat);
     let task_context = TaskContext { task, tokenizer: tokenizer.clone(), stops: tokenizer.end_tokens().ids().to_vec(), chat };
-    Ok(Loaded { tokenizer, material: StageData::Task(task_context), config })
+    Ok(LoadedData { tokenizer, material: StageData::Task(task_context), config })
 }
 
 fn rows(
@@ -168,8 +173,8 @@ fn rows(
     existing: Option<&Path>,
     resumed: bool,
     notices: &mut Notices,
-    sink: &mut Listener,
-) -> Result<Loaded> {
+    listener: &mut Listener,
+) -> Result<LoadedData> {
     let dir = existing.context("--init: fine-tuning starts from a model; name its folder, or a run (RUN, RUN@STEP)")?;
     let (tokenizer, config) = model(dir)?;
     let train = &mut settings.train;
@@ -184,7 +189,7 @@ fn rows(
     let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
     let from =
         chat::From { tokenizer: &tokenizer, template: &template, seq_len: settings.train.seq_len, seed: settings.train.seed };
-    let progress = &mut reported(sink);
+    let progress = &mut reported(listener);
     let loaded = chat::load(&settings.data, sft, &from, notices, progress);
     let mut source = loaded.map_err(|e| not_the_same(resumed, e))?;
     plan_updates(settings, sft.num_train_epochs, &mut source, notices);
@@ -192,7 +197,7 @@ fn rows(
         sft.date = Some(day);
     }
     settings.validate()?;
-    Ok(Loaded { tokenizer, material: StageData::Source(Box::new(source)), config })
+    Ok(LoadedData { tokenizer, material: StageData::Source(Box::new(source)), config })
 }
 
 /// Convert epochs to updates, and limit the warm-up to them.

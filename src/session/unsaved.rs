@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Interval between automatic retries.
 const TRY_EVERY: Duration = Duration::from_secs(60);
 /// Interval between notices.
-const TELL_EVERY: Duration = Duration::from_secs(20 * 60);
+const REPORT_EVERY: Duration = Duration::from_secs(20 * 60);
 
 /// Consecutive failed saves.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Unsaved {
 struct Failed {
     first: Instant,
     last: Instant,
-    told: Instant,
+    reported: Instant,
     tries: u64,
 }
 
@@ -27,7 +27,7 @@ pub enum Outcome {
     /// Nothing, since it was reported recently.
     Silence,
     /// Report this message.
-    Tell(String),
+    Report(String),
     /// End the run with this message.
     End(String),
 }
@@ -40,20 +40,20 @@ impl Unsaved {
             _ => format!("; after {minutes} minutes without a save the run ends (--max-unsaved-minutes)"),
         };
         let Some(failed) = &mut self.failed else {
-            self.failed = Some(Failed { first: now, last: now, told: now, tries: 1 });
-            return Outcome::Tell(format!("NOT SAVED: {why}; training continues and tries again every minute{ends}"));
+            self.failed = Some(Failed { first: now, last: now, reported: now, tries: 1 });
+            return Outcome::Report(format!("NOT SAVED: {why}; training continues and tries again every minute{ends}"));
         };
         (failed.last, failed.tries) = (now, failed.tries + 1);
         let lasted = now - failed.first;
-        let count = format!("nothing could be saved for {} minutes, in {} tries", lasted.as_secs() / 60, failed.tries);
+        let count = format!("no save succeeded for {} minutes, in {} tries", lasted.as_secs() / 60, failed.tries);
         if minutes > 0 && lasted >= Duration::from_secs(60 * minutes) {
-            return Outcome::End(format!("{count}: {why}; the run ends here (--max-unsaved-minutes {minutes})"));
+            return Outcome::End(format!("{count}: {why}; the run ends (--max-unsaved-minutes {minutes})"));
         }
-        if now - failed.told < TELL_EVERY {
+        if now - failed.reported < REPORT_EVERY {
             return Outcome::Silence;
         }
-        failed.told = now;
-        Outcome::Tell(format!("STILL NOT SAVED: {count}: {why}{ends}"))
+        failed.reported = now;
+        Outcome::Report(format!("STILL NOT SAVED: {count}: {why}{ends}"))
     }
 
     /// Record a successful save; returns a message if earlier ones had failed.
@@ -65,7 +65,7 @@ impl Unsaved {
     /// The next save was requested by the user, so its result is reported.
     pub fn ask(&mut self, now: Instant) {
         if let Some(failed) = &mut self.failed {
-            failed.told = now.checked_sub(TELL_EVERY).unwrap_or(failed.told);
+            failed.reported = now.checked_sub(REPORT_EVERY).unwrap_or(failed.reported);
         }
     }
 
@@ -80,8 +80,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn told_at_once_then_rarely_and_ended() {
-        let (start, mut unsaved, mut told) = (Instant::now(), Unsaved::default(), Vec::new());
+    fn failures_are_reported_at_once_then_rarely_then_resolved() {
+        let (start, mut unsaved, mut reported) = (Instant::now(), Unsaved::default(), Vec::new());
         assert!(!unsaved.is_due(start) && unsaved.saved().is_none());
         let mut ended = None;
         // A step takes seven seconds.
@@ -92,7 +92,7 @@ mod tests {
             }
             match unsaved.failed("the disk is full", 60, now) {
                 Outcome::Silence => {}
-                Outcome::Tell(text) => told.push((second / 60, text)),
+                Outcome::Report(text) => reported.push((second / 60, text)),
                 Outcome::End(text) => {
                     ended = Some((second, text));
                     break;
@@ -104,12 +104,12 @@ mod tests {
             (3600..3670).contains(&second) && text.contains("60 minutes, in 59 tries") && text.contains("full"),
             "{second} {text}"
         );
-        assert_eq!(told.iter().map(|(minute, _)| *minute).collect::<Vec<_>>(), [0, 21, 42], "{told:?}");
-        assert!(told[0].1.starts_with("NOT SAVED: the disk is full") && told[0].1.contains("--max-unsaved-minutes"));
+        assert_eq!(reported.iter().map(|(minute, _)| *minute).collect::<Vec<_>>(), [0, 21, 42], "{reported:?}");
+        assert!(reported[0].1.starts_with("NOT SAVED: the disk is full") && reported[0].1.contains("--max-unsaved-minutes"));
 
         let later = start + Duration::from_secs(4000);
         unsaved.ask(later);
-        assert!(matches!(unsaved.failed("full", 0, later), Outcome::Tell(_)), "who asks is answered, and 0 is for ever");
+        assert!(matches!(unsaved.failed("full", 0, later), Outcome::Report(_)), "each request is answered, and 0 means no limit");
         assert!(unsaved.saved().is_some_and(|text| text.contains("60 tries")) && !unsaved.is_due(later));
     }
 }

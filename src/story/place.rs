@@ -3,7 +3,7 @@
 
 use super::script::{Step, StepKind, Story, path_names};
 use crate::run_folder::RunLock;
-use crate::vfs::{shown, write_whole};
+use crate::vfs::{RealFs, shown, write_whole};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -60,7 +60,7 @@ impl Place {
         };
         let own = Folder::open(dir, kept)?;
         ensure!(!RunLock::is_held(&own.dir), "{}: another process plays a story there; choose another folder", shown(&own.dir));
-        let lock = RunLock::acquire(&own.dir)?;
+        let lock = RunLock::acquire(&RealFs, &own.dir)?;
         own.save()?;
         for (name, content) in &story.files {
             let path = own.dir.join(file_name(name));

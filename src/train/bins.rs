@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn six_digits() {
+    fn edges_are_printed_with_six_digits() {
         let written = |v: f64| serde_json::to_string(&short(v)).unwrap();
         assert_eq!([0.1 + 0.2, 1.0 / 3.0, 0.0, 123_456_789.0].map(written), ["0.3", "0.333333", "0.0", "123457000.0"]);
         assert_eq!(written(-2.0e-7 / 3.0), "-6.66667e-8");

@@ -1,6 +1,6 @@
 //! Held-out loss: log-probabilities of a stream of batches, no gradient.
 
-use super::predictions::Seen;
+use super::predictions::PredictionStats;
 use crate::data::{Batch, IGNORE};
 use crate::device::Tensor;
 use crate::device::{Device, Recorder, Recording};
@@ -111,7 +111,7 @@ impl Scorer {
         &self,
         device: &Device,
         batches: impl ExactSizeIterator<Item = Batch>,
-        mut seen: Option<&mut Seen>,
+        mut seen: Option<&mut PredictionStats>,
         progress: &mut Progress<'_>,
     ) -> anyhow::Result<Evaluation> {
         let (mut sum, mut hits, mut tokens, all) = (0.0, 0.0, 0, batches.len() as u64);
@@ -125,7 +125,7 @@ impl Scorer {
                 hits += f64::from(*h);
                 tokens += 1;
             }
-            if let Some(seen) = seen.as_mut().filter(|seen| seen.wants_more()) {
+            if let Some(seen) = seen.as_mut().filter(|seen| seen.needs_more()) {
                 let sum_p2: Vec<f32> = device.read(&self.acts.sum_p2)?;
                 let scored = logp.iter().zip(&sum_p2).zip(&batch.targets).filter(|(_, t)| **t != IGNORE);
                 seen.add(scored.map(|((l, s), _)| (*l, *s)));

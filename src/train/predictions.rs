@@ -5,23 +5,23 @@ use crate::event::{Predicted, Predictions};
 
 /// Predictions for the first tokens of an evaluation.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct PredictionStats {
     /// Maximum number of tokens.
     pub most: usize,
     /// (log pi(target), sum p^2) of each.
     pub tokens: Vec<(f32, f32)>,
 }
 
-impl Default for Seen {
+impl Default for PredictionStats {
     /// Empty; the number of tokens is enough for stable shares at a negligible readback cost.
     fn default() -> Self {
         Self { most: 4096, tokens: Vec::new() }
     }
 }
 
-impl Seen {
+impl PredictionStats {
     /// Whether more tokens are needed.
-    pub fn wants_more(&self) -> bool {
+    pub fn needs_more(&self) -> bool {
         self.tokens.len() < self.most
     }
 
@@ -65,13 +65,13 @@ mod tests {
     use crate::event::Number;
 
     fn seen(tokens: &[(f32, f32)]) -> Predictions {
-        let mut seen = Seen::default();
+        let mut seen = PredictionStats::default();
         seen.add(tokens.iter().copied());
         seen.predictions(7)
     }
 
     #[test]
-    fn shares_of_two_tokens_by_hand() {
+    fn shares_of_two_tokens_match_hand_computation() {
         // 0.35 of (0.35, 0.25, 0.2, 0.2), and 0.95 of (0.95, 0.05).
         let found = seen(&[(0.35f32.ln(), 0.265), (0.95f32.ln(), 0.905)]);
         let numbers = |values: &[Number]| values.iter().map(|v| v.0).collect::<Vec<_>>();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_certainty_have_numbers() {
+    fn empty_and_certain_predictions_are_finite() {
         let none = seen(&[]);
         assert_eq!((none.tokens, none.quartiles.share[0], none.quartiles.loss[3]), (0, Number(0.0), Number(0.0)));
         let sure = seen(&[(0.0, 1.0); 3]);
@@ -100,12 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_first_few_thousand() {
-        let mut seen = Seen::default();
+    fn only_the_first_tokens_are_summarised() {
+        let mut seen = PredictionStats::default();
         for _ in 0..3 {
             seen.add(std::iter::repeat_n((-1.0, 0.5), 1500));
         }
-        assert!(!seen.wants_more());
+        assert!(!seen.needs_more());
         assert_eq!(seen.predictions(1).tokens, 4096);
         seen.add(std::iter::once((-1.0, 0.5)));
         assert_eq!(seen.tokens.len(), 4096);

@@ -13,7 +13,7 @@
 //! Without merge, reset, skipped data or another learning rate the replayed updates would be bit-identical; such a plan skips data.
 
 use super::spike::{MARGIN, PersistentSpike};
-use crate::config::{Rescue, RescueData, RescueOptimizer, RescueSettings};
+use crate::config::{RescueData, RescueMethod, RescueOptimizer, RescueSettings};
 use serde::{Deserialize, Serialize};
 
 /// Number of good checkpoints that are kept, and merged.
@@ -36,7 +36,7 @@ pub struct Past {
 
 /// A planned rescue.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct RescuePlan {
     /// Steps of the checkpoints to continue from, oldest first: one, or those to be merged. The newest gives step, data order and moments.
     pub from_steps: Vec<u64>,
     /// Whether to zero Adam's moments.
@@ -49,7 +49,7 @@ pub struct Plan {
     pub remark: String,
 }
 
-impl Plan {
+impl RescuePlan {
     /// The step to go back to.
     pub fn to(&self) -> u64 {
         self.from_steps.last().copied().unwrap_or(0)
@@ -127,7 +127,7 @@ impl Ladder {
         trouble: &PersistentSpike,
         s: &RescueSettings,
         usable: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<Plan, String> {
+    ) -> Result<RescuePlan, String> {
         let recent = self.past.iter().filter(|p| p.at + SPAN > trouble.at).count() as u64;
         if recent >= s.rescue_limit {
             return Err(self.account(trouble, &format!("{recent} rescues within {SPAN} updates did not help (--rescue-limit)")));
@@ -148,7 +148,7 @@ impl Ladder {
         };
         let mut remarks = Vec::new();
         let mut from_steps = vec![to];
-        if s.rescue == Rescue::Pma {
+        if s.rescue == RescueMethod::Pma {
             let learned = before.iter().copied().filter(|g| *g <= to && self.begin != Some(*g));
             let learned: Vec<u64> = learned.collect();
             from_steps = if learned.is_empty() { from_steps } else { learned[learned.len().saturating_sub(KEEP)..].to_vec() };
@@ -158,7 +158,7 @@ impl Ladder {
                 n => remarks.push(format!("there are only {n} good checkpoints up to there to merge")),
             }
         }
-        let mut plan = Plan {
+        let mut plan = RescuePlan {
             reset: s.rescue_optimizer == RescueOptimizer::Reset,
             skip: 0,
             learning_rate_scale: self.learning_rate_scale,
@@ -166,7 +166,7 @@ impl Ladder {
             from_steps,
         };
         let asked = match s.rescue_data {
-            RescueData::Auto => s.rescue == Rescue::Rollback,
+            RescueData::Auto => s.rescue == RescueMethod::Rollback,
             other => other == RescueData::Skip,
         };
         let same = plan.from_steps.len() == 1 && !plan.reset;
@@ -178,7 +178,7 @@ impl Ladder {
             plan.skip = trouble.at.saturating_sub(to);
         }
         if same && !asked && !again {
-            remarks.push("the same batches would lead to the same spike, so they are passed over".to_string());
+            remarks.push("the same batches would lead to the same spike, so they are skipped".to_string());
         }
         plan.remark = remarks.join("; ");
         self.good = before;

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn every_schedule_warms_up_and_lands() {
+    fn every_schedule_warms_up_and_reaches_its_minimum() {
         for s in [Scheduler::Constant, Scheduler::Cosine, Scheduler::Linear, Scheduler::Wsd] {
             let t = settings(s);
             assert!((learning_rate(&t, 1) - 1e-5).abs() < 1e-12, "{s:?}");
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn cosine_is_half_way_in_the_middle() {
+    fn cosine_is_half_decayed_in_the_middle() {
         assert!((learning_rate(&settings(Scheduler::Cosine), 550) - (1e-4 + 0.5 * 9e-4)).abs() < 1e-12);
     }
 }

@@ -49,7 +49,7 @@ impl TryFrom<String> for Window {
     fn try_from(text: String) -> Result<Self, String> {
         let number = |word: &str| match word.parse::<f32>() {
             Ok(x) if x.is_finite() => Ok(x),
-            _ => Err("a window of the spike detector holds what is no finite number".to_string()),
+            _ => Err("a window of the spike detector contains a number that is not finite".to_string()),
         };
         text.split_whitespace().map(number).collect::<Result<_, _>>().map(Window)
     }
@@ -165,7 +165,7 @@ pub struct Detector {
 
 impl Detector {
     /// Process one update's loss and gradient norm. `patience`: updates to wait for a spike to pass.
-    pub fn look(&mut self, step: u64, loss: f64, grad_norm: f64, patience: u64) -> Option<Sign> {
+    pub fn observe(&mut self, step: u64, loss: f64, grad_norm: f64, patience: u64) -> Option<Sign> {
         self.updates += 1;
         // As f32, the precision of the device.
         if !((loss as f32).is_finite() && (grad_norm as f32).is_finite()) {
@@ -178,7 +178,7 @@ impl Detector {
         let (alarm, suspect) = self.alarm(loss);
         self.calm = alarm.is_none() && !suspect && norm.is_none();
         if self.episode.is_some() {
-            return self.go_on(step, loss, (alarm.is_some(), suspect), patience);
+            return self.continue_episode(step, loss, (alarm.is_some(), suspect), patience);
         }
         let Some((seen, usual, back)) = alarm else {
             self.losses.push(loss, WINDOW);
@@ -242,7 +242,7 @@ impl Detector {
         Some((grad_norm, middle.exp(), before.is_none_or(|at| self.updates - at > 4 * MARGIN)))
     }
 
-    fn go_on(&mut self, step: u64, loss: f64, (alarm, suspect): (bool, bool), patience: u64) -> Option<Sign> {
+    fn continue_episode(&mut self, step: u64, loss: f64, (alarm, suspect): (bool, bool), patience: u64) -> Option<Sign> {
         let episode = self.episode.as_mut()?;
         episode.lasted += 1;
         episode.peak = episode.peak.max(loss as f32);
@@ -265,7 +265,7 @@ impl Detector {
             return Some(Sign::Passed { onset, lasted: lasted - settled, peak });
         }
         let cause =
-            format!("the loss rose from {usual:.3} to {peak:.3} about update {onset} and did not come back in {lasted} updates");
+            format!("the loss rose from {usual:.3} to {peak:.3} about update {onset} and did not return in {lasted} updates");
         Some(Sign::PersistentSpike(PersistentSpike { at: step, onset, cause, loss_before: usual, loss_at_spike: peak }))
     }
 

@@ -2,7 +2,7 @@
 //! ([`super::reinforce::Reinforce`]) samples its own.
 
 use super::live_merge::LiveMerge;
-use super::predictions::Seen;
+use super::predictions::PredictionStats;
 use super::reinforce::PendingStep;
 use super::{Evaluation, Optimizer, Scorer, StepResult, TrainerState};
 use crate::device::{Device, Recording};
@@ -24,7 +24,7 @@ pub(super) struct Parts<'a> {
 }
 
 /// A training stage. The defaults are for stages without the feature; [`super::Trainer`] documents each method.
-pub(super) trait Stage {
+pub(super) trait TrainingStage {
     /// Make the next update, with `hyper`.
     fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>>;
 
@@ -45,7 +45,7 @@ pub(super) trait Stage {
         _: &Device,
         _by: Option<&Scorer>,
         _tokens: u64,
-        _: Option<&mut Seen>,
+        _: Option<&mut PredictionStats>,
         _: &mut Progress<'_>,
     ) -> Result<Option<Evaluation>> {
         Ok(None)

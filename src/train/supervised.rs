@@ -1,7 +1,7 @@
 //! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. They differ in the source.
 
-use super::predictions::Seen;
-use super::stage::{Parts, Stage};
+use super::predictions::PredictionStats;
+use super::stage::{Parts, TrainingStage};
 use super::{Evaluation, GradientPass, Optimizer, Scorer, StepResult, micro_batch, rows_at_once};
 use crate::config::{Settings, TrainSettings};
 use crate::data::{Batch, IGNORE, Source};
@@ -147,7 +147,7 @@ impl Supervised {
 /// Results of a rank: sums of losses and correct predictions, number of tokens, and predictions of single tokens.
 type OwnShare = ([f64; 2], u64, Vec<(f32, f32)>);
 
-impl Stage for Supervised {
+impl TrainingStage for Supervised {
     fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, _: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
         let Parts { device, model, optimizer, live_merge, state } = parts;
         let n = state.step + state.skipped_batches;
@@ -230,7 +230,7 @@ impl Stage for Supervised {
         device: &Device,
         by: Option<&Scorer>,
         tokens: u64,
-        seen: Option<&mut Seen>,
+        seen: Option<&mut PredictionStats>,
         progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let Some(scorer) = by else {

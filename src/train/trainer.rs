@@ -2,9 +2,9 @@
 //! (`train/reinforce`).
 
 use super::live_merge::{LiveMerge, MergedWindow};
-use super::predictions::Seen;
+use super::predictions::PredictionStats;
 use super::reinforce::{PendingStep, Reinforce, TaskContext};
-use super::stage::{Parts, Stage};
+use super::stage::{Parts, TrainingStage};
 use super::supervised::Supervised;
 use super::{Evaluation, Optimizer, learning_rate};
 use crate::config::{ModelConfig, Settings, TrainSettings};
@@ -27,7 +27,7 @@ pub struct Trainer {
     /// Gradients and moments.
     pub optimizer: Optimizer,
     settings: TrainSettings,
-    pub(super) stage: Box<dyn Stage>,
+    pub(super) stage: Box<dyn TrainingStage>,
     pub(super) world: World,
     /// The ranks have different kinds of devices, whose updates differ by rounding: all take the weights of rank 0.
     pub mixed_devices: bool,
@@ -229,7 +229,7 @@ impl Trainer {
     pub fn evaluate_seeing(
         &self,
         tokens: u64,
-        seen: &mut Seen,
+        seen: &mut PredictionStats,
         progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<Evaluation>> {
         self.stage.evaluate(&self.device, None, tokens, Some(seen), progress)

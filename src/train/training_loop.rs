@@ -37,7 +37,7 @@ pub trait TrainingLoop {
     ///
     /// # Errors
     /// A device fault, or any error that ends the training.
-    fn settle(&mut self) -> Result<bool> {
+    fn finish_pending(&mut self) -> Result<bool> {
         for result in self.trainer().flush()? {
             self.report(result)?;
         }
@@ -68,7 +68,7 @@ pub fn train(on: &mut impl TrainingLoop, max_steps: u64) -> Result<bool> {
                 break;
             }
         }
-        if !on.settle()? {
+        if !on.finish_pending()? {
             return Ok(true);
         }
     }

@@ -11,7 +11,7 @@ const EVERY: u64 = 32 << 20;
 
 /// A thread that syncs on request, and ends at the first error.
 struct Syncer {
-    tell: SyncSender<()>,
+    requests: SyncSender<()>,
     thread: JoinHandle<io::Result<()>>,
 }
 
@@ -20,14 +20,14 @@ impl Syncer {
     fn start(file: &File) -> Option<Self> {
         let file = file.try_clone().ok()?;
         // At most one request is queued: it covers everything written meanwhile.
-        let (tell, told) = sync_channel(1);
-        let work = move || told.iter().try_for_each(|()| file.sync_data());
+        let (requests, received) = sync_channel(1);
+        let work = move || received.iter().try_for_each(|()| file.sync_data());
         let thread = std::thread::Builder::new().name("sync".into()).spawn(work).ok()?;
-        Some(Self { tell, thread })
+        Some(Self { requests, thread })
     }
 
     fn end(self) -> io::Result<()> {
-        drop(self.tell);
+        drop(self.requests);
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the syncing thread panicked")))
     }
 }
@@ -56,7 +56,7 @@ impl Write for EarlyFile {
                 self.syncer = Syncer::start(&self.file);
             }
             // A full channel means that a sync is about to start; a closed one that it failed, which `fsync` reports.
-            let _ = self.syncer.as_ref().map(|syncer| syncer.tell.try_send(()));
+            let _ = self.syncer.as_ref().map(|syncer| syncer.requests.try_send(()));
         }
         Ok(n)
     }

@@ -1,6 +1,6 @@
 //! Fault injection: the n-th operation fails, the process "dies" there, or a power cut loses all unsynced data.
 
-use super::{Entry, Kind, RealFs, Vfs, VfsFile};
+use super::{Entry, Kind, RealFs, Vfs, VfsFile, VfsLock};
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -107,7 +107,8 @@ impl FaultFs {
         if s.dead {
             return Err(Trouble::Killed.error());
         }
-        let again = self.lasting && n > self.at && matches!(what, "create" | "append" | "create_dir" | "write" | "fsync");
+        let again =
+            self.lasting && n > self.at && matches!(what, "create" | "append" | "lock" | "create_dir" | "write" | "fsync");
         if n == self.at || again {
             s.dead = self.trouble == Trouble::Killed;
             return Err(self.trouble.error());
@@ -202,6 +203,11 @@ impl Vfs for FaultFs {
     fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)> {
         self.operation("read_at", path)?;
         RealFs.read_at(path, offset, most)
+    }
+
+    fn lock_file(&self, path: &Path) -> io::Result<Box<dyn VfsLock>> {
+        self.operation("lock", path)?;
+        RealFs.lock_file(path)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {

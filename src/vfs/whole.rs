@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_half_way_leaves_the_old_file_and_nothing_beside_it() {
+    fn a_failed_write_leaves_only_the_old_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.txt");
         write_whole(&path, b"old").unwrap();
@@ -64,7 +64,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn others_may_read_it_as_they_may_read_any_output() {
+    fn the_file_has_default_permissions() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let mode = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();

@@ -5,7 +5,7 @@ use lehr::app::child::{Job, JobState};
 use lehr::app::state::{AppState, OpenRun};
 use lehr::event::{Checkpoint, Completion, Event, Merged, Norms, Number, Sample, Tokens};
 use lehr::history::RunFiles;
-use lehr::model::inspect::{Guess, Inspection, Lens, LensPrediction, Token};
+use lehr::model::inspect::{Guess, InspectedToken, Inspection, Lens, LensPrediction};
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::Path;
@@ -213,7 +213,7 @@ pub fn inspection(n: usize, layers: usize, heads: usize) -> Inspection {
         let sum: f32 = raw.iter().sum();
         raw.into_iter().map(|x| x / sum).collect::<Vec<f32>>()
     };
-    let token = |i: usize| Token {
+    let token = |i: usize| InspectedToken {
         id: i as u32,
         piece: word(i),
         logprob: (i > 0).then_some(-0.3 * (1 + i % 5) as f32),

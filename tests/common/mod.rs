@@ -129,16 +129,16 @@ pub fn json_lines(command: &mut Command) -> Vec<Value> {
     said.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
 }
 
-/// A trainer that runs, heard line by line.
+/// A trainer that runs, read line by line.
 pub struct Trainer {
     child: Child,
     lines: Receiver<Value>,
-    pub heard: Vec<Value>,
+    pub received: Vec<Value>,
     stderr: tempfile::NamedTempFile,
 }
 
 impl Trainer {
-    /// Start it; with `--control` among its arguments it also listens.
+    /// Start it; with `--control` among its arguments it also reads commands.
     pub fn start(command: &mut Command) -> Self {
         let stderr = tempfile::NamedTempFile::new().unwrap();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(stderr.path()).unwrap());
@@ -154,7 +154,7 @@ impl Trainer {
                 }
             }
         });
-        Self { child, lines, heard: Vec::new(), stderr }
+        Self { child, lines, received: Vec::new(), stderr }
     }
 
     pub fn pid(&self) -> u32 {
@@ -166,46 +166,46 @@ impl Trainer {
     }
 
     /// Wait for an event that fits; `None` when the trainer ends first.
-    pub fn try_hear(&mut self, fits: impl Fn(&Value) -> bool) -> Option<Value> {
+    pub fn try_wait_for(&mut self, fits: impl Fn(&Value) -> bool) -> Option<Value> {
         let end = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
-                    self.heard.push(event.clone());
+                    self.received.push(event.clone());
                     if fits(&event) {
                         return Some(event);
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => panic!("no such event\n{}", self.account()),
+                Err(RecvTimeoutError::Timeout) => panic!("no such event\n{}", self.diagnostics()),
             }
         }
     }
 
-    pub fn hear(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        self.try_hear(fits).unwrap_or_else(|| panic!("ended without {what}\n{}", self.account()))
+    pub fn wait_for(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        self.try_wait_for(fits).unwrap_or_else(|| panic!("ended without {what}\n{}", self.diagnostics()))
     }
 
-    pub fn hear_kind(&mut self, kind: &str) -> Value {
-        self.hear(kind, |e| e["event"] == kind)
+    pub fn wait_for_kind(&mut self, kind: &str) -> Value {
+        self.wait_for(kind, |e| e["event"] == kind)
     }
 
-    pub fn hear_step(&mut self, step: u64) -> Value {
-        self.hear(&format!("step {step}"), |e| e["event"] == "Step" && e["step"].as_u64() >= Some(step))
+    pub fn wait_for_step(&mut self, step: u64) -> Value {
+        self.wait_for(&format!("step {step}"), |e| e["event"] == "Step" && e["step"].as_u64() >= Some(step))
     }
 
-    pub fn tell(&mut self, line: &str) {
-        self.tell_bytes(format!("{line}\n").as_bytes());
+    pub fn send(&mut self, line: &str) {
+        self.send_bytes(format!("{line}\n").as_bytes());
     }
 
-    pub fn tell_bytes(&mut self, bytes: &[u8]) {
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
         let stdin = self.child.stdin.as_mut().unwrap();
         let done = stdin.write_all(bytes).and_then(|()| stdin.flush());
-        done.unwrap_or_else(|e| panic!("{e}\n{}", self.account()));
+        done.unwrap_or_else(|e| panic!("{e}\n{}", self.diagnostics()));
     }
 
     /// Close its standard input.
-    pub fn hang_up(&mut self) {
+    pub fn close_stdin(&mut self) {
         drop(self.child.stdin.take());
     }
 
@@ -219,22 +219,22 @@ impl Trainer {
         self.child.kill().unwrap();
     }
 
-    /// Wait for its end; everything it said is in `heard`.
+    /// Wait for its end; its events are in `received`.
     pub fn end(&mut self) -> ExitStatus {
-        while self.try_hear(|_| false).is_some() {}
+        while self.try_wait_for(|_| false).is_some() {}
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < end, "said all, but does not end\n{}", self.account());
+            assert!(Instant::now() < end, "no more output, but it does not end\n{}", self.diagnostics());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    pub fn account(&self) -> String {
-        let heard: Vec<String> = self.heard.iter().rev().take(5).map(Value::to_string).collect();
-        format!("last heard (newest first): {heard:#?}\nstandard error:\n{}", self.stderr())
+    pub fn diagnostics(&self) -> String {
+        let received: Vec<String> = self.received.iter().rev().take(5).map(Value::to_string).collect();
+        format!("last events (newest first): {received:#?}\nstandard error:\n{}", self.stderr())
     }
 }
 

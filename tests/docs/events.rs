@@ -172,7 +172,7 @@ fn page(all: &BTreeMap<String, Type>) -> String {
 }
 
 #[test]
-fn the_page_of_events_is_current() {
+fn the_events_page_is_current() {
     let all: BTreeMap<_, _> = SOURCES.iter().flat_map(|file| types(&read(&root().join(file)))).collect();
     for needed in ["Event", "Command", "Step", "Tokens", "Norms"] {
         assert!(all.get(needed).is_some_and(|held| !held.members.is_empty()), "{needed} was not found in {SOURCES:?}");

@@ -117,7 +117,7 @@ fn page() -> String {
 }
 
 #[test]
-fn the_page_of_flags_is_current() {
+fn the_flags_page_is_current() {
     compare("docs/reference/flags.md", &page());
 }
 
@@ -146,7 +146,7 @@ fn command_lines(block: &Part) -> Vec<Part> {
 }
 
 #[test]
-fn command_lines_of_documents_are_understood() {
+fn command_lines_in_documents_parse() {
     let mut failures = Vec::new();
     let mut seen = 0;
     for page in written() {

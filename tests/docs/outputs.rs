@@ -38,7 +38,7 @@ fn renewed(page: &str, mut run: impl FnMut(&str) -> String) -> (String, usize) {
 }
 
 #[test]
-fn tested_blocks_show_what_the_program_prints() {
+fn tested_blocks_match_the_output() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut all = 0;
     for page in written() {
@@ -52,7 +52,7 @@ fn tested_blocks_show_what_the_program_prints() {
 }
 
 #[test]
-fn outputs_are_put_under_their_commands() {
+fn outputs_are_placed_below_their_commands() {
     let page = "a\n```console,tested\n$ lehr x\nold\nolder\n$ lehr y\n```\n```console\n$ lehr z\nkept\n```\n";
     let (text, count) = renewed(page, |line| if line == "lehr x" { "new".into() } else { String::new() });
     assert_eq!(count, 2);

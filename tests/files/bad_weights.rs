@@ -76,7 +76,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Vec<&'static str>)> {
 }
 
 #[test]
-fn the_catalogue_of_bad_files_is_refused_by_name() {
+fn malformed_files_are_refused_with_the_cause() {
     let dir = temp();
     let path = dir.path().join("model.safetensors");
     for (row, content, parts) in table() {
@@ -93,7 +93,7 @@ fn the_catalogue_of_bad_files_is_refused_by_name() {
 }
 
 #[test]
-fn a_huge_header_costs_little() {
+fn huge_headers_are_cheap_to_refuse() {
     let mut header = String::from("{");
     for i in 0..300_000 {
         header.push_str(&format!(
@@ -113,7 +113,7 @@ fn a_huge_header_costs_little() {
 }
 
 #[test]
-fn not_a_file_is_refused_without_opening() {
+fn non_regular_files_are_refused_without_opening() {
     let dir = temp();
     let text = format!("{:#}", SafetensorsFile::open(dir.path()).unwrap_err());
     assert!(text.contains("a folder"), "{text}");
@@ -172,7 +172,7 @@ fn half_precision_is_converted_and_bad_numbers_are_named() {
 }
 
 #[test]
-fn what_is_written_reads_back_here_and_in_the_crate() {
+fn written_files_load_here_and_in_the_safetensors_crate() {
     let mut out = Vec::new();
     let metadata = BTreeMap::from([("step".to_owned(), "7".to_owned())]);
     let mut list = specs();
@@ -200,7 +200,7 @@ fn what_is_written_reads_back_here_and_in_the_crate() {
 }
 
 #[test]
-fn the_writer_refuses_what_no_reader_could_read() {
+fn the_writer_refuses_unreadable_files() {
     let fill = |_: &str, sink: &mut lehr::model::safetensors_file::TensorSink| sink.write(&[1.0, 2.0]);
     for (names, part) in [
         (vec![("__metadata__", 2)], "__metadata__"),
@@ -217,14 +217,14 @@ fn the_writer_refuses_what_no_reader_could_read() {
 
 /// Differential: whatever is changed in a small file, we never panic, and what we accept the crate accepts with the same tensors.
 #[test]
-fn what_we_accept_the_crate_accepts_too() {
-    let sound =
+fn accepted_files_are_accepted_by_the_safetensors_crate() {
+    let valid =
         tensors(&[("a", safetensors::Dtype::F32, &[2], vec![0; 8]), ("b.weight", safetensors::Dtype::BF16, &[2, 2], vec![0; 8])]);
     let dir = temp();
     let path = dir.path().join("x.safetensors");
     let (mut random, mut accepted) = (Lcg(3), 0);
     for _ in 0..4000 {
-        let mut bad = sound.clone();
+        let mut bad = valid.clone();
         for _ in 0..=random.below(2) {
             let at = random.below(bad.len());
             match random.below(4) {
@@ -248,7 +248,7 @@ fn what_we_accept_the_crate_accepts_too() {
 }
 
 #[test]
-fn shards_are_joined_and_their_faults_named() {
+fn shards_are_joined_and_their_errors_named() {
     let dir = temp();
     let write = |name: &str, list: &[(&str, usize)]| {
         let list: Vec<_> = list.iter().map(|(n, len)| (*n, safetensors::Dtype::F32, vec![*len], vec![0u8; 4 * len])).collect();

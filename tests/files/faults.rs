@@ -5,7 +5,7 @@ use super::*;
 /// What one round of training does with its files: save, then purge.
 fn round(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(), SaveFailed> {
     save(vfs, run, step)?;
-    let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
+    let mut keeper = Retention::new(RetentionPolicy { keep_last: 2, keep_every: 0 });
     // A purge that fails must not stop training.
     let _ = keeper.purge(vfs, run);
     Ok(())
@@ -52,8 +52,8 @@ fn an_error_at_any_operation_leaves_old_or_new() {
             let loaded = load(dir.path());
             assert!([Some(300), Some(400)].contains(&loaded), "{context}: {loaded:?}");
             assert!(result.is_err() || loaded == Some(400), "{context}: reported saved but is not there");
-            let sound = checkpoints::list(&RealFs, dir.path()).unwrap().into_iter();
-            assert!(sound.filter(|(_, path)| checkpoint::verify(&RealFs, path).is_ok()).count() >= 2, "{context}");
+            let valid = checkpoints::list(&RealFs, dir.path()).unwrap().into_iter();
+            assert!(valid.filter(|(_, path)| checkpoint::verify(&RealFs, path).is_ok()).count() >= 2, "{context}");
             if result.is_err() {
                 let left = names_in(&checkpoints::folder(dir.path()));
                 assert!(left.iter().all(|name| name.starts_with("step-")), "{context}: {left:?}");
@@ -64,7 +64,7 @@ fn an_error_at_any_operation_leaves_old_or_new() {
 }
 
 #[test]
-fn a_disk_that_stays_bad_is_reported_and_leaves_the_old_ones() {
+fn a_persistent_disk_error_is_reported_and_keeps_old_checkpoints() {
     let dir = run_with(&[100, 200]);
     let count = FaultFs::counting();
     save(&count, dir.path(), 300).unwrap();
@@ -158,8 +158,8 @@ fn a_bit_flip_anywhere_is_detected_and_the_previous_one_used() {
     for round in 0..400 {
         let names = names_in(&step);
         let path = step.join(&names[random.below(names.len())]);
-        let sound = fs::read(&path).unwrap();
-        let mut bad = sound.clone();
+        let valid = fs::read(&path).unwrap();
+        let mut bad = valid.clone();
         if round % 4 == 0 {
             bad.truncate(random.below(bad.len()));
         } else {
@@ -171,7 +171,7 @@ fn a_bit_flip_anywhere_is_detected_and_the_previous_one_used() {
         assert_eq!(newest.found.unwrap().step(), 100, "round {round}, {}", path.display());
         assert_eq!(newest.skipped.len(), 1);
         assert!(newest.skipped[0].contains("step-00000200"), "{}", newest.skipped[0]);
-        fs::write(&path, sound).unwrap();
+        fs::write(&path, valid).unwrap();
     }
     assert_eq!(load(dir.path()), Some(200));
 }
@@ -180,9 +180,9 @@ fn a_bit_flip_anywhere_is_detected_and_the_previous_one_used() {
 fn every_manifest_bit_counts() {
     let dir = run_with(&[200]);
     let path = checkpoints::folder(dir.path()).join("step-00000200/MANIFEST.json");
-    let sound = fs::read(&path).unwrap();
-    for at in 0..sound.len() {
-        let mut bad = sound.clone();
+    let valid = fs::read(&path).unwrap();
+    for at in 0..valid.len() {
+        let mut bad = valid.clone();
         bad[at] ^= 1 << (at % 8);
         fs::write(&path, bad).unwrap();
         assert_eq!(load(dir.path()), None, "byte {at}");
@@ -209,8 +209,8 @@ fn mixed_renamed_and_foreign_folders_are_no_checkpoints() {
 fn a_newer_format_and_escaping_names_are_refused() {
     let dir = run_with(&[200]);
     let step = checkpoints::folder(dir.path()).join("step-00000200");
-    let sound = fs::read_to_string(step.join("MANIFEST.json")).unwrap();
-    fs::write(step.join("MANIFEST.json"), sound.replace("\"format\": 1", "\"format\": 9")).unwrap();
+    let valid = fs::read_to_string(step.join("MANIFEST.json")).unwrap();
+    fs::write(step.join("MANIFEST.json"), valid.replace("\"format\": 1", "\"format\": 9")).unwrap();
     let error = format!("{:#}", checkpoint::verify(&RealFs, &step).unwrap_err());
     assert!(error.contains("format 9") && error.contains("update lehr"), "{error}");
     let place = Place { parent: dir.path(), name: "out", bytes: 0, existing: Existing::Refuse };
@@ -240,7 +240,7 @@ fn retention_deletes_only_verified_folders_and_keeps_pins() {
     let dir = run_with(&[100, 200, 300, 400, 500]);
     let at = |step: u64| checkpoints::folder(dir.path()).join(checkpoint::step_name(step));
     fs::write(at(500).join("trainer.json"), "{}").unwrap();
-    let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
+    let mut keeper = Retention::new(RetentionPolicy { keep_last: 2, keep_every: 0 });
     keeper.pin(100);
     let purged = keeper.purge(&RealFs, dir.path()).unwrap();
     assert_eq!(purged.deleted, [200]);
@@ -253,21 +253,21 @@ fn retention_deletes_only_verified_folders_and_keeps_pins() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_never_walked_into() {
+fn symbolic_links_are_not_followed() {
     let (dir, outside) = (run_with(&[100, 200, 300]), temp());
     fs::write(outside.path().join("precious"), "x").unwrap();
     let folder = checkpoints::folder(dir.path());
     std::os::unix::fs::symlink(outside.path(), folder.join("step-00000001")).unwrap();
     std::os::unix::fs::symlink(outside.path(), folder.join(".tmp-step-00000002-1-1")).unwrap();
     std::os::unix::fs::symlink(outside.path(), folder.join("step-00000100/inside")).unwrap();
-    let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
+    let mut keeper = Retention::new(RetentionPolicy { keep_last: 2, keep_every: 0 });
     assert_eq!(keeper.purge(&RealFs, dir.path()).unwrap().deleted, [100]);
     checkpoint::clean_stale(&RealFs, &folder).unwrap();
     assert!(outside.path().join("precious").exists());
 }
 
 #[test]
-fn a_run_folder_is_made_once_and_survives_a_kill_at_any_operation() {
+fn a_run_folder_is_created_once_and_survives_a_kill_at_any_operation() {
     let count = FaultFs::counting();
     let dir = temp();
     drop(RunFolder::create(&count, &dir.path().join("runs/a"), "x = 1\n").unwrap());

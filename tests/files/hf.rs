@@ -46,7 +46,7 @@ const YARN: YarnScaling = YarnScaling {
 };
 
 #[test]
-fn what_is_written_reads_back() {
+fn exported_configs_round_trip() {
     let tokens = SpecialTokens { bos: Some(1), eos: vec![2, 3], pad: None };
     let yarn = YarnScaling { beta_fast: 16.5, truncate: false, attention_factor: Some(1.25), ..YARN };
     let mscale = YarnScaling { mscale: Some(0.5), mscale_all_dim: Some(1.0), ..YARN };
@@ -89,7 +89,7 @@ fn parse(change: &str) -> anyhow::Result<hf_config::HfConfig> {
 }
 
 #[test]
-fn absent_fields_have_the_classes_defaults() {
+fn absent_fields_have_transformers_defaults() {
     let m = parse("{}").unwrap().model;
     assert_eq!((m.num_key_value_heads, m.head_dim, m.max_position_embeddings), (4, 16, 2048));
     assert_eq!((m.rope_theta, m.rms_norm_eps, m.tie_word_embeddings), (10000.0, 1e-6, false));
@@ -122,7 +122,7 @@ fn absent_fields_have_the_classes_defaults() {
 }
 
 #[test]
-fn windows_that_no_text_feels_are_accepted() {
+fn sliding_windows_above_the_context_are_accepted() {
     let mistral = |more: &str| parse(&format!(r#"{{"architectures":["MistralForCausalLM"],"num_attention_heads":8{more}}}"#));
     let m = mistral("").unwrap();
     assert_eq!((m.model.num_key_value_heads, m.model.max_position_embeddings, m.model.sliding_window), (8, 131_072, Some(4096)));
@@ -146,7 +146,7 @@ fn windows_that_no_text_feels_are_accepted() {
 }
 
 #[test]
-fn contexts_that_would_be_computed_otherwise_are_refused() {
+fn unsupported_context_settings_are_refused() {
     let device = Device::named(Some("cpu")).unwrap();
     let open = |model: ModelConfig, context| Model::new(&device, &model, context).map(drop).map_err(|e| e.to_string());
     let mistral = ModelConfig { sliding_window: Some(100), ..base(Architecture::Mistral) };
@@ -244,7 +244,7 @@ fn what_lehr_does_not_build_is_refused_by_name() {
 }
 
 #[test]
-fn broken_texts_are_refused_with_the_file() {
+fn malformed_configs_are_refused_with_the_file() {
     let dir = temp();
     let path = dir.path().join("config.json");
     let long = vec![b' '; (1 << 20) + 1];

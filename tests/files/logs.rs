@@ -11,12 +11,12 @@ fn steps(events: &[Event]) -> Vec<u64> {
 }
 
 #[test]
-fn one_trainer_a_run() {
+fn one_trainer_per_run() {
     let dir = temp();
     let path = dir.path().join("run");
     let folder = RunFolder::create(&RealFs, &path, "a = 1\n").unwrap();
     assert!(RunLock::is_held(&path));
-    for error in [RunFolder::open_for_resume(&RealFs, &path).err(), RunLock::acquire(&path).err()] {
+    for error in [RunFolder::open_for_resume(&RealFs, &path).err(), RunLock::acquire(&RealFs, &path).err()] {
         let text = format!("{:#}", error.unwrap());
         assert!(text.contains(&format!("process {}", std::process::id())) && text.contains("since 20"), "{text}");
         assert!(text.contains(&lehr::run_folder::host_name()), "{text}");
@@ -33,7 +33,7 @@ fn one_trainer_a_run() {
 }
 
 #[test]
-fn of_many_starts_at_once_one_wins() {
+fn one_of_many_concurrent_starts_wins() {
     let dir = temp();
     let path = dir.path().join("runs/a");
     let results: Vec<_> = std::thread::scope(|s| {
@@ -69,7 +69,7 @@ fn bad_run_folders_are_refused_by_name() {
         fs::write(at("outside"), "keep me").unwrap();
         fs::remove_file(run.path().join("lock")).ok();
         std::os::unix::fs::symlink(at("outside"), run.path().join("lock")).unwrap();
-        assert!(format!("{:#}", RunLock::acquire(run.path()).unwrap_err()).contains("plain file"));
+        assert!(format!("{:#}", RunLock::acquire(&RealFs, run.path()).unwrap_err()).contains("plain file"));
         assert_eq!(fs::read_to_string(at("outside")).unwrap(), "keep me");
     }
 }
@@ -121,7 +121,7 @@ fn an_offset_in_the_middle_of_a_line_costs_only_that_line() {
 }
 
 #[test]
-fn garbage_lines_are_passed_over() {
+fn malformed_lines_are_skipped() {
     let dir = temp();
     let path = dir.path().join("events.jsonl");
     let good = serde_json::to_string(&step(1)).unwrap();

@@ -41,7 +41,7 @@ fn assert_same(a: &Replay, b: &Replay, pass: (&str, &str)) {
 }
 
 #[test]
-fn the_parts_of_lopti_add_up_to_the_whole() {
+fn the_parts_of_lopti_add_up_to_the_full_gradient() {
     let eta = eta();
     // At rate 0 both parts see the same parameters.
     for more in [&[][..], &["--beta=0.1", "--entropy-coef=0.1"], &["--loss-type=seq-mean-token-mean"], &["--temperature=0.6"]] {
@@ -76,7 +76,7 @@ fn the_parts_of_lopti_add_up_to_the_whole() {
 }
 
 #[test]
-fn what_is_off_changes_no_bit() {
+fn disabled_options_change_no_bit() {
     let rows = rows();
     let plain = Replay::of(MODEL, &rows, &[]);
     assert_same(&plain, &Replay::of(MODEL, &rows, &[]), ("all", "all"));
@@ -91,7 +91,7 @@ fn what_is_off_changes_no_bit() {
 }
 
 #[test]
-fn packing_does_not_matter() {
+fn the_loss_does_not_depend_on_packing() {
     let rows = rows();
     let whole = Replay::of(MODEL, &rows, &["--micro-batch-size=9"]);
     for flags in [
@@ -110,7 +110,7 @@ fn packing_does_not_matter() {
 
 /// Before the first update every ratio is exactly 1, whatever the mini-batches: they are scored as they are updated.
 #[test]
-fn ratios_begin_at_one() {
+fn ratios_start_at_one() {
     for flags in [&["--temperature=0.7"][..], &["--mini-batch-size=4", "--micro-batch-size=2", "--beta=0.5"]] {
         let replay = Replay::of(MODEL, &rows(), flags);
         for name in ["approx_kl", "ratio_deviation", "kl", "clip_low", "clip_high"] {
@@ -121,7 +121,7 @@ fn ratios_begin_at_one() {
 }
 
 #[test]
-fn equal_rewards_teach_nothing() {
+fn equal_rewards_have_zero_gradient() {
     let mut rows = rows();
     rows.iter_mut().for_each(|row| row["reward"] = json!(0.1));
     let replay = Replay::of(MODEL, &rows, &["--optimizer=sgd", "--learning-rate=1"]);
@@ -130,7 +130,7 @@ fn equal_rewards_teach_nothing() {
 }
 
 #[test]
-fn masked_completions_weigh_nothing() {
+fn masked_completions_have_zero_weight() {
     let mut rows = rows();
     let mask = "--mask-truncated-completions";
     rows[0]["truncated"] = json!(true);
@@ -158,7 +158,7 @@ fn masked_completions_weigh_nothing() {
 
 /// A control of Lopti: parts of the same sizes by lot.
 #[test]
-fn random_parts_have_the_same_sizes() {
+fn random_split_has_the_same_sizes() {
     let (rows, eta) = (rows(), eta());
     let by = |more: &[&str]| Replay::of(MODEL, &rows, &[&["--learning-rate=0", &eta][..], more].concat());
     let (split, lot, other) = (by(&[]), by(&["--lopti-split=random"]), by(&["--lopti-split=random", "--seed=2"]));
@@ -170,7 +170,7 @@ fn random_parts_have_the_same_sizes() {
 
 /// What moved agrees with the rows: counts, and the share that moved the right way.
 #[test]
-fn the_report_agrees_with_the_rows() {
+fn the_report_matches_the_rows() {
     let replay = Replay::of(MODEL, &rows(), &["--learning-rate=1e-2"]);
     let (mut counts, mut right) = ([0u64; 4], [[0u64; 2]; 4]);
     for row in &replay.rows {

@@ -66,24 +66,24 @@ fn numbers(case: &str, got: &Replay, want: &Value) {
 
 /// KL, entropy bonus, lower, upper and dual clip, temperature: llama, grouped queries, untied.
 #[test]
-fn the_whole_loss() {
+fn the_full_loss_matches() {
     matches("plain");
 }
 
 /// Two passes of two mini-batches each, Advantage Reweighting, KL, AdamW: qwen2.
 #[test]
-fn lopti_with_reweighting() {
+fn lopti_with_reweighting_matches() {
     matches("lopti");
 }
 
 /// REINFORCE++, plain gradient descent, two quartiles only, masked truncated completions: qwen3.
 #[test]
-fn reinforce_plus_plus_by_plain_descent() {
+fn reinforce_plus_plus_with_sgd_matches() {
     matches("sgd");
 }
 
 /// Two iterations of high-first passes by share with moments of their own: tied llama.
 #[test]
-fn iterations_with_separate_moments() {
+fn iterations_with_separate_moments_match() {
     matches("iterations");
 }

@@ -80,7 +80,7 @@ fn device() -> Device {
 }
 
 #[test]
-fn idle_completions_need_not_be_computed() {
+fn completions_without_advantage_are_skipped() {
     for other in [false, true] {
         let mut device = device();
         if other {
@@ -139,7 +139,7 @@ fn the_second_pass_may_have_its_own_moments() {
 }
 
 #[test]
-fn a_step_repeats_bit_for_bit() {
+fn a_step_is_reproducible_to_the_bit() {
     let run = |kind: OptimizerKind| {
         let mut b =
             Bench::new(device(), |grpo| (grpo.optimizer, grpo.lopti_eta, grpo.mini_batch_size) = (kind, Some(0.05), Some(4)));
@@ -160,7 +160,7 @@ fn a_step_repeats_bit_for_bit() {
 }
 
 #[test]
-fn what_was_not_scored_is_refused() {
+fn unscored_completions_are_refused() {
     let mut b = Bench::new(device(), |_| {});
     let mut rollouts = b.rollouts();
     let pass = passes(&rollouts, b.grpo(), 1, 1).unwrap().remove(0);

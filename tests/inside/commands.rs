@@ -12,7 +12,7 @@ fn list(value: &Value) -> Vec<f64> {
 }
 
 #[test]
-fn a_log_tells_of_the_inside() {
+fn the_log_contains_norms_and_predictions() {
     let place = Place::new();
     let recipe = ["--max-steps=9", "--eval-every=4", "--norms-every=3", "--save-every=0"];
     let events = json_lines(&mut place.pretrain("run", &recipe));
@@ -40,8 +40,8 @@ fn a_log_tells_of_the_inside() {
 }
 
 fn ask(t: &mut Trainer, command: Value) -> Value {
-    t.tell(&command.to_string());
-    t.hear("an answer", |e| e["event"] == "Sample" || e["event"] == "Warning")
+    t.send(&command.to_string());
+    t.wait_for("an answer", |e| e["event"] == "Sample" || e["event"] == "Warning")
 }
 
 /// What every sample must hold.
@@ -55,13 +55,13 @@ fn check(sample: &Value) -> (String, Vec<f64>) {
 }
 
 #[test]
-fn samples_have_the_temperature_and_the_length_that_were_asked_for() {
+fn samples_use_the_requested_temperature_and_length() {
     let place = Place::new();
     let recipe = ["--max-steps=100000", "--eval-every=0", "--save-every=0", "--control"];
     let mut t = Trainer::start(&mut place.pretrain("run", &recipe));
-    t.hear_step(5);
-    t.tell(r#"{"command":"Pause"}"#);
-    let at = t.hear_kind("Paused")["step"].clone();
+    t.wait_for_step(5);
+    t.send(r#"{"command":"Pause"}"#);
+    let at = t.wait_for_kind("Paused")["step"].clone();
     let greedy = json!({"command": "SampleNow", "prompt": "the ", "temperature": 0, "tokens": 9});
     let sample = ask(&mut t, greedy.clone());
     let (text, logprobs) = check(&sample);
@@ -90,8 +90,8 @@ fn samples_have_the_temperature_and_the_length_that_were_asked_for() {
         let said = warning["text"].as_str().unwrap_or_default();
         assert!(warning["event"] == "Warning" && said.contains(words) && !said.contains('\n'), "{words}: {warning}");
     }
-    t.tell(r#"{"command":"Stop"}"#);
-    t.hear_kind("Finished");
+    t.send(r#"{"command":"Stop"}"#);
+    t.wait_for_kind("Finished");
     t.end();
     // The numbers of the greedy sample are those that the saved model gives that text.
     let mut score = place.lehr(["score", "--model=run", "--json", "--text"]);
@@ -103,7 +103,7 @@ fn samples_have_the_temperature_and_the_length_that_were_asked_for() {
 
 /// A fine-tuned model is asked as a user asks it, or with the words as they stand; a policy too.
 #[test]
-fn chat_models_and_policies_answer_as_well() {
+fn fine_tuned_models_and_policies_generate_samples() {
     let place = Place::new();
     std::fs::write(place.path("base.txt"), crate::common::text(4000) + "system:\nuser:\nassistant:\n0123456789+-=?<>/|").unwrap();
     let mut base = place.lehr(["pretrain", "--data=base.txt", "--json", "--run=base", "--tokenizer=bytes"]);
@@ -114,30 +114,30 @@ fn chat_models_and_policies_answer_as_well() {
     let sft = ["sft", "--init=base", "--data=rows.jsonl", "--json", "--run=sft", "--control", "--batch-size=4"];
     let mut t =
         Trainer::start(place.lehr(sft).args(["--max-steps=100000", "--save-every=0", "--norms-every=2", "--learning-rate=2e-2"]));
-    t.hear_step(80);
-    t.tell(r#"{"command":"Pause"}"#);
-    t.hear_kind("Paused");
-    assert!(!kind(&t.heard, "Predictions").is_empty() && steps(&t.heard, "Norms").starts_with(&[1, 2, 4]));
+    t.wait_for_step(80);
+    t.send(r#"{"command":"Pause"}"#);
+    t.wait_for_kind("Paused");
+    assert!(!kind(&t.received, "Predictions").is_empty() && steps(&t.received, "Norms").starts_with(&[1, 2, 4]));
     let asked = ask(&mut t, json!({"command": "SampleNow", "prompt": "kiln", "chat": true, "temperature": 0, "tokens": 30}));
     assert_eq!((&asked["prompt"], &asked["chat"], check(&asked).0), (&json!("kiln"), &json!(true), "heat".to_owned()));
     let plain = ask(&mut t, json!({"command": "SampleNow", "prompt": "kiln", "temperature": 0, "tokens": 5}));
     assert!(check(&plain).1.len() <= 5 && plain.get("chat").is_none(), "{plain}");
-    t.tell(r#"{"command":"Stop"}"#);
-    t.hear_kind("Finished");
+    t.send(r#"{"command":"Stop"}"#);
+    t.wait_for_kind("Finished");
     t.end();
     let grpo =
         ["grpo", "--init=base", "--task=math", "--json", "--run=grpo", "--control", "--batch-size=8", "--num-generations=4"];
     let more = ["--max-completion-length=8", "--max-prompt-length=80", "--eval-questions=2", "--save-every=0", "--norms-every=2"];
     let mut t = Trainer::start(place.lehr(grpo).args(more).args(["--lopti-eta=0.5", "--max-steps=100000"]));
-    t.hear_step(4);
-    t.tell(r#"{"command":"Pause"}"#);
-    t.hear_kind("Paused");
-    assert!(steps(&t.heard, "Norms").starts_with(&[1, 2, 4]), "{}", t.account());
-    assert!(list(&kind(&t.heard, "Norms")[0]["weights"]).iter().all(|n| *n > 0.0));
+    t.wait_for_step(4);
+    t.send(r#"{"command":"Pause"}"#);
+    t.wait_for_kind("Paused");
+    assert!(steps(&t.received, "Norms").starts_with(&[1, 2, 4]), "{}", t.diagnostics());
+    assert!(list(&kind(&t.received, "Norms")[0]["weights"]).iter().all(|n| *n > 0.0));
     let sample = ask(&mut t, json!({"command": "SampleNow", "prompt": "3+4", "temperature": 1.0, "tokens": 6}));
     assert_eq!((check(&sample).1.len() <= 6, &sample["temperature"]), (true, &json!(1.0)));
-    t.tell(r#"{"command":"Stop"}"#);
-    t.hear_kind("Finished");
+    t.send(r#"{"command":"Stop"}"#);
+    t.wait_for_kind("Finished");
     t.end();
     assert_eq!(run(&mut place.lehr(["inspect", "--model=grpo", "--text=3+4", "--json"])).code, Some(0));
 }

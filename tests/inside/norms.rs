@@ -47,7 +47,7 @@ fn step(p: &mut Trainer) -> StepResult {
 }
 
 #[test]
-fn norms_are_those_of_the_tensors() {
+fn part_norms_match_the_tensors() {
     for family in FAMILIES {
         let mut p = trainer(&shape(family), 3);
         let mut told = Vec::new();
@@ -69,7 +69,7 @@ fn norms_are_those_of_the_tensors() {
 
 /// As they come while the next update is under way, and never twice.
 #[test]
-fn norms_come_with_their_own_update() {
+fn norms_belong_to_their_update() {
     let mut p = trainer(&shape(FAMILIES[0]), 2);
     let mut results = Vec::new();
     for _ in 0..9 {
@@ -109,7 +109,7 @@ fn measuring_changes_no_bit() {
 
 /// Parts that lie in several buffers, kernels of both classes, and a number that is none.
 #[test]
-fn parts_that_lie_in_several_segments() {
+fn norms_of_parts_across_segments() {
     let mut other = device();
     other.switch_gpu_class();
     for device in [device(), other] {

@@ -5,7 +5,7 @@ use lehr::config::ModelConfig;
 use lehr::data::IGNORE;
 use lehr::event::{Number, Predicted, Predictions};
 use lehr::progress::silent;
-use lehr::train::predictions::Seen;
+use lehr::train::predictions::PredictionStats;
 use lehr::train::{Scorer, Trainer};
 
 /// Probability, loss and |d loss / d logits| of each of the first `most` held-out tokens.
@@ -57,7 +57,7 @@ fn assert_bins(found: &Predicted, tokens: &[[f64; 3]]) {
 
 fn look(p: &Trainer, most: usize) -> Predictions {
     let plain = p.evaluate(0, &mut silent).unwrap().unwrap();
-    let mut seen = Seen { most, ..Seen::default() };
+    let mut seen = PredictionStats { most, ..PredictionStats::default() };
     let found = p.evaluate_seeing(0, &mut seen, &mut silent).unwrap().unwrap();
     let bits = |e: lehr::train::Evaluation| (e.loss.to_bits(), e.mean_token_accuracy.to_bits(), e.tokens);
     assert_eq!(bits(found), bits(plain), "looking changes no bit");
@@ -65,7 +65,7 @@ fn look(p: &Trainer, most: usize) -> Predictions {
 }
 
 #[test]
-fn predictions_are_those_of_the_logits() {
+fn predictions_match_the_logits() {
     for family in FAMILIES {
         // So wide that some tokens are nearly sure and some hopeless.
         let mut p = trainer(&ModelConfig { initializer_range: 0.6, ..shape(family) }, 0);
@@ -85,7 +85,7 @@ fn predictions_are_those_of_the_logits() {
 }
 
 #[test]
-fn an_even_model_has_one_bin() {
+fn a_uniform_model_has_one_bin() {
     let p = trainer(&ModelConfig { initializer_range: 0.0, ..shape(FAMILIES[0]) }, 0);
     let found = look(&p, 4096);
     for bins in [&found.quartiles, &found.deciles] {

@@ -134,7 +134,7 @@ fn strangers(path: &str, code: &str) -> Vec<String> {
 }
 
 #[test]
-fn wgpu_and_egui_stay_at_home() {
+fn wgpu_and_egui_stay_in_their_folders() {
     let failures: Vec<_> = sources().iter().flat_map(|f| strangers(&f.path, &f.code)).collect();
     fail_if_any(&failures);
 }
@@ -187,7 +187,7 @@ fn panics(path: &str, text: &str, code: &str) -> Vec<String> {
 }
 
 #[test]
-fn nothing_panics_on_bad_input() {
+fn sources_have_no_unwrap() {
     let files = sources();
     let mut failures: Vec<_> = files.iter().flat_map(|f| panics(&f.path, &f.text, &f.code)).collect();
     for (path, part, _) in MAY_PANIC {
@@ -236,7 +236,7 @@ fn machine_names(path: &str, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_file_names_a_machine() {
+fn no_file_contains_machine_names() {
     let Some(files) = tracked() else { return };
     assert!(files.len() > 20, "only {} tracked files", files.len());
     let read = |path: &String| std::fs::read_to_string(root().join(path)).ok().map(|text| (path.clone(), text));
@@ -274,7 +274,7 @@ fn tree_failures(tree: &[String], files: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn the_contributors_page_shows_the_tree() {
+fn contributing_lists_the_tree() {
     let Ok(page) = std::fs::read_to_string(root().join("CONTRIBUTING.md")) else { return };
     let Some(files) = tracked() else { return };
     let tree = tree_of(&page).expect("CONTRIBUTING.md has no fenced block under `## The tree`");

@@ -6,7 +6,7 @@ use lehr::config::ModelConfig;
 use lehr::data::Batch;
 use lehr::device::Device;
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, Request, Rollouts};
+use lehr::model::{Activations, Model, Pass, RolloutRequest, Rollouts};
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::train::{GradientPass, Optimizer, Scorer};
@@ -124,7 +124,7 @@ fn base_bits(device: &Device, model: &Model) -> Vec<u32> {
 
 /// Gradients and moments of adapters only: what is saved.
 #[test]
-fn no_gradients_of_frozen_weights_are_kept() {
+fn frozen_weights_have_no_gradients() {
     let device = device();
     let s = Setup::new(&device, "qwen2", Pass::Training);
     let ledger = device.ledger().entries();
@@ -137,7 +137,7 @@ fn no_gradients_of_frozen_weights_are_kept() {
 }
 
 #[test]
-fn folded_weights_are_those_of_merge_and_unload() {
+fn folded_weights_match_merge_and_unload() {
     for case in CASES {
         let golden_file = Golden::open(&golden("lora").join(case).join("golden.safetensors"));
         let files = WeightFiles::open(&golden("lora").join(case)).unwrap();
@@ -171,7 +171,7 @@ fn folded(device: &Device, case: &str, context: usize) -> Model {
 
 /// Scoring, prompts in the cache and decoding, with adapters and with folded weights.
 #[test]
-fn a_folded_model_says_what_the_adapted_one_says() {
+fn a_folded_model_matches_the_adapted_one() {
     for other in [false, true] {
         let mut device = device();
         if other {
@@ -187,7 +187,7 @@ fn a_folded_model_says_what_the_adapted_one_says() {
             let want: Vec<f64> = scores[1].iter().map(|l| f64::from(*l)).collect();
             let off = worst(scores[0].iter().map(|l| f64::from(*l)), &want);
             assert!(off < 2e-5, "{case}: scores differ by {off:e}");
-            let request = Request { prompt: batch.tokens[..5].to_vec(), key: [0, 0], max_new: 10 };
+            let request = RolloutRequest { prompt: batch.tokens[..5].to_vec(), key: [0, 0], max_new: 10 };
             let [a, b] = models.each_ref().map(|model| {
                 let mut rollouts = Rollouts::new(&device, model, 1, model.max_context()).unwrap();
                 let sampling = Sampling { temperature: 0.0, ..Sampling::default() };

@@ -34,7 +34,7 @@ fn rollouts() -> Vec<Rollout> {
 }
 
 #[test]
-fn the_reference_is_the_model_without_adapters() {
+fn the_reference_model_is_the_base_without_adapters() {
     let device = Device::named(None).expect("an adapter");
     let model = adapted(&device, CASE, TIME);
     let plain = Model::new(&device, &ModelConfig { lora: None, ..shape(CASE) }, TIME).unwrap();
@@ -52,7 +52,7 @@ fn the_reference_is_the_model_without_adapters() {
 }
 
 #[test]
-fn the_plan_holds_no_second_model() {
+fn no_second_model_is_allocated() {
     let sizes = lehr::device::Sizes::CPU;
     let with = |lora: bool| {
         let c = shape(CASE);

@@ -129,7 +129,7 @@ fn an_adapter_is_a_model_and_folds_into_one() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_in_one_line() {
+fn invalid_settings_are_refused_in_one_line() {
     let place = place();
     let refused = |args: &[&str], words: &[&str]| {
         let said = run(&mut place.lehr(args));
@@ -220,7 +220,7 @@ fn grpo_trains_adapters() {
 
 /// What a dry run of a published model's shape says; a folder without weights is enough.
 #[test]
-fn published_models_have_plans_for_8_and_16_gib() {
+fn published_models_fit_8_and_16_gib() {
     let place = puzzles();
     let tokenizer = checkpoints::newest_valid(&lehr::vfs::RealFs, &place.path("base")).unwrap().found.unwrap().path;
     let common =

@@ -178,11 +178,11 @@ fn bad_input_is_refused_in_one_line() {
 
 /// Whatever fails on the disk: a whole folder, or nothing of it and of the folders above it.
 #[test]
-fn a_bad_disk_leaves_all_or_nothing() {
+fn a_disk_error_leaves_all_or_nothing() {
     let place = Place::new();
     let small = |seed| BTreeMap::from([("w".to_owned(), Stored::new(Dtype::F32, &[5], &random(seed, 5)))]);
     let dirs = [folder(&place.path("a"), &small(1)), folder(&place.path("b"), &small(2))];
-    let inputs = Inputs::open(&RealFs, &dirs, Check::Hashes).unwrap();
+    let inputs = Inputs::open(&RealFs, &dirs, Verification::Hashes).unwrap();
     let merge = inputs.merge(&MergeRule::Sma).unwrap();
     let recipe = Recipe::new(&merge, &MergeRule::Sma, None);
     let save = |fs: &FaultFs, top: &str| {
@@ -212,7 +212,7 @@ fn a_bad_disk_leaves_all_or_nothing() {
 }
 
 #[test]
-fn help_explains_itself() {
+fn help_explains_every_rule() {
     let place = Place::new();
     let said = run(&mut place.lehr(["merge", "--help"]));
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));

@@ -59,11 +59,11 @@ fn windows_are_trailing_and_evenly_spaced() {
     }
     for (last, every, end, says) in [
         (11, Some("100"), None, "use --last 10"),
-        (3, Some("150"), None, "no checkpoint of step 850; sound ones: 100, 200, ..., 900, 920, 940, 1000"),
+        (3, Some("150"), None, "no checkpoint of step 850; valid ones: 100, 200, ..., 900, 920, 940, 1000"),
         (5, Some("20"), None, "--save-every 20 --keep-every 20"),
         (2, Some("100"), Some(940), "step 840"),
         (3, Some("100"), Some(940), "--at 1000 has them all"),
-        (3, None, Some(450), "--at 450: there is no sound checkpoint at that step"),
+        (3, None, Some(450), "--at 450: there is no valid checkpoint at that step"),
         (1, None, Some(450), "no checkpoint of step 450"),
         (11, None, None, "use --last 10"),
         (0, None, None, "--last 0"),
@@ -97,14 +97,14 @@ fn windows_are_trailing_and_evenly_spaced() {
     damage(600, "config.json");
     damage(500, "optimizer.safetensors");
     let window = choose(&RealFs, &run, &spec(3, Some("100"), Some(600))).unwrap();
-    let error = format!("{:#}", Inputs::open(&RealFs, &window.folders(), Check::Hashes).unwrap_err());
+    let error = format!("{:#}", Inputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap_err());
     assert!(error.contains("step-00000600: config.json: its SHA-256"), "{error}");
     let window = choose(&RealFs, &run, &spec(3, Some("100"), Some(500))).unwrap();
-    Inputs::open(&RealFs, &window.folders(), Check::Hashes).unwrap();
+    Inputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap();
 }
 
 #[test]
-fn what_is_no_run_has_no_window() {
+fn windows_need_a_run() {
     let place = Place::new();
     std::fs::create_dir_all(place.path("empty/checkpoints")).unwrap();
     let error = |name: &str| format!("{:#}", choose(&RealFs, &place.path(name), &spec(2, None, None)).unwrap_err());
@@ -117,7 +117,7 @@ fn what_is_no_run_has_no_window() {
 }
 
 #[test]
-fn a_run_is_trained_merged_judged_and_gone_on_from() {
+fn a_run_is_trained_merged_evaluated_and_continued() {
     let place = Place::new();
     json_lines(&mut place.pretrain("run", &["--max-steps=24", "--save-every=4", "--keep-every=4", "--lr-scheduler=constant"]));
     let said = run(&mut place.lehr(["merge", "run", "--last=4", "--out=merged"]));

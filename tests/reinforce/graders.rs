@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 
 /// A grader. Its reward is a function of question and completion; `seen` counts the lines it has read over all of its starts. `fault` is run
-/// with each line, before the reward is said, with its number in `$n` and what is judged, without the id, in `$rest`.
+/// with each line, before the reward is printed, with its number in `$n` and the graded text, without the id, in `$rest`.
 fn grader(place: &Place, fault: &str) {
     let script = format!(
         r#"#!/bin/sh
@@ -72,7 +72,7 @@ fn failed(said: &Said) -> (String, Vec<Value>) {
 /// A grader that cannot be started again ends the run at once, one that judges nothing any more after three steps; what was learned
 /// before is saved, and once the grader is repaired the run is resumed to the bits of a run that was never interrupted.
 #[test]
-fn a_grader_that_is_gone_ends_the_run_after_a_save() {
+fn a_dead_grader_ends_the_run_after_a_save() {
     let place = place();
     json_lines(&mut grpo(&place, "straight", 6));
     let last = EXAM + 2 * STEP;
@@ -90,7 +90,7 @@ fn a_grader_that_is_gone_ends_the_run_after_a_save() {
         assert!(name != "silent" || error.contains("it said: no module named wise"), "{error}");
         assert_eq!(kind(&events, "Failed").len(), 1);
         assert_eq!(step_numbers(&events), (1..=saved).collect::<Vec<_>>());
-        // Steps of which nothing was judged are reported as that.
+        // Steps of which nothing was graded are reported as that.
         for step in kind(&events, "Step") {
             let nothing = step["step"].as_u64() > Some(2);
             assert_eq!(step["completions/ungraded"].as_f64(), nothing.then_some(STEP as f64), "{step}");
@@ -98,7 +98,7 @@ fn a_grader_that_is_gone_ends_the_run_after_a_save() {
         let newest = checkpoints::newest_valid(&RealFs, &place.path(name)).unwrap();
         assert!(newest.skipped.is_empty());
         assert_eq!(newest.found.unwrap().step(), saved);
-        // Steps of which nothing was judged have changed nothing.
+        // Steps of which nothing was graded have changed nothing.
         if saved == 2 {
             after_two = weights(&place, name, 2);
         }
@@ -111,9 +111,9 @@ fn a_grader_that_is_gone_ends_the_run_after_a_save() {
     }
 }
 
-/// The completion that a step begins with makes the grader fail each time: it is judged again, then left out, and the run goes on.
+/// The completion that a step begins with makes the grader fail each time: it is graded again, then left out, and the run goes on.
 #[test]
-fn a_completion_that_the_grader_fails_on_is_tried_again_and_masked() {
+fn a_completion_that_crashes_the_grader_is_retried_and_masked() {
     let place = place();
     let first = EXAM + 1;
     grader(
@@ -143,9 +143,9 @@ fn a_completion_that_the_grader_fails_on_is_tried_again_and_masked() {
     assert!(first["advantages"].as_array().unwrap().iter().all(|a| a.as_f64() == Some(0.0)), "{first}");
 }
 
-/// An exam counts what could be judged, and says what could not.
+/// An evaluation counts the graded answers, and reports the others.
 #[test]
-fn an_exam_says_which_answers_have_no_reward() {
+fn evaluation_lists_ungraded_answers() {
     let place = place();
     let fault = r#"[ $n -eq 1 ] && printf '%s' "$rest" > bad
   if [ "$rest" = "$(cat bad)" ]; then echo 'too odd' >&2; exit 3; fi"#;

@@ -155,7 +155,7 @@ fn a_run_is_a_function_of_its_seed() {
 }
 
 #[test]
-fn what_is_rewarded_becomes_more() {
+fn rewarded_completions_become_more_likely() {
     for settings in [settings(), lopti(settings())] {
         let mut settings = settings;
         settings.train.learning_rate = 1e-2;
@@ -180,7 +180,7 @@ fn equal_rewards_change_nothing() {
 
 /// Save between two updates of a step, go on in a new trainer: the same bits as without a break.
 #[test]
-fn a_step_goes_on_where_it_was_left() {
+fn a_pending_step_resumes_where_it_stopped() {
     let settings = lopti(settings());
     let mut straight = trainer(&settings);
     let want: Vec<_> = steps(&mut straight, 3).iter().map(numbers).collect();
@@ -208,7 +208,7 @@ fn a_step_goes_on_where_it_was_left() {
 }
 
 #[test]
-fn a_stopped_rollout_is_sampled_again_alike() {
+fn an_interrupted_rollout_is_repeated_identically() {
     let mut straight = trainer(&settings());
     let want: Vec<_> = steps(&mut straight, 2).iter().map(numbers).collect();
     let mut t = trainer(&settings());
@@ -249,7 +249,7 @@ fn groups_without_variance_are_replaced() {
 }
 
 #[test]
-fn an_exam_does_not_disturb() {
+fn evaluation_changes_no_bit_of_training() {
     let mut straight = trainer(&settings());
     steps(&mut straight, 2);
     let mut t = trainer(&settings());
@@ -264,7 +264,7 @@ fn an_exam_does_not_disturb() {
 
 /// What a step allocates is what the plan says, to within a tenth: whole models and adapters, with a KL term, with activation checkpointing.
 #[test]
-fn the_plan_is_what_a_step_allocates() {
+fn the_memory_plan_matches_the_allocations() {
     let lora = Lora { rank: 4, alpha: 8.0, targets: Projection::ALL.to_vec() };
     for (lora, checkpointing) in [(None, false), (None, true), (Some(lora), true)] {
         let (mut s, what) = (settings(), format!("adapters: {}, checkpointing: {checkpointing}", lora.is_some()));

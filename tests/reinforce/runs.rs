@@ -47,7 +47,7 @@ fn samples(path: &Path) -> Vec<Value> {
 
 /// Completions are packed into rows: the plan speaks of both.
 #[test]
-fn a_dry_run_plans_rows_of_completions() {
+fn a_dry_run_plans_completion_rows() {
     let place = Place::new();
     base(&place);
     let said = run(place.lehr(STEP.iter().filter(|arg| **arg != "--json")).args(["--micro-batch-size=4", "--dry-run"]));
@@ -58,7 +58,7 @@ fn a_dry_run_plans_rows_of_completions() {
 }
 
 #[test]
-fn a_run_tells_all_that_it_promises() {
+fn a_run_logs_every_documented_metric() {
     let place = Place::new();
     base(&place);
     let more =
@@ -122,7 +122,7 @@ fn interrupted_and_resumed_is_uninterrupted() {
     for cut in 1..4u64 {
         let name = format!("cut-{cut}");
         let mut child = Trainer::start(&mut grpo(&place, &name, &more));
-        child.hear_step(cut);
+        child.wait_for_step(cut);
         // Somewhere in the next step: while it samples, or between two of its updates.
         std::thread::sleep(std::time::Duration::from_millis(7 * cut * cut));
         child.signal("TERM");
@@ -130,7 +130,7 @@ fn interrupted_and_resumed_is_uninterrupted() {
         if code == Some(0) {
             continue; // it had come to its end
         }
-        assert_eq!(code, Some(130), "{}", child.account());
+        assert_eq!(code, Some(130), "{}", child.diagnostics());
         let mut resume = place.lehr(["grpo", "--json", "--resume", &name]);
         json_lines(&mut resume);
         assert!(weights(&place, &name, 5) == weights(&place, "straight", 5), "cut after step {cut}: other weights");
@@ -141,27 +141,27 @@ fn interrupted_and_resumed_is_uninterrupted() {
 }
 
 #[test]
-fn live_settings_are_told() {
+fn live_settings_are_reported() {
     let place = Place::new();
     base(&place);
     let mut child = Trainer::start(&mut grpo(&place, "run", &["--max-steps=300", "--control"]));
-    child.hear_step(1);
-    child.tell(r#"{"command":"SetHyper","reweight_alpha":0.3,"lopti_eta":0.5,"temperature":0.9}"#);
+    child.wait_for_step(1);
+    child.send(r#"{"command":"SetHyper","reweight_alpha":0.3,"lopti_eta":0.5,"temperature":0.9}"#);
     for (name, after) in [("temperature", 0.9), ("reweight_alpha", 0.3), ("lopti_eta", 0.5)] {
-        let event = child.hear_kind("HyperChanged");
+        let event = child.wait_for_kind("HyperChanged");
         assert_eq!((event["name"].as_str(), event["after"].as_f64()), (Some(name), Some(after)));
     }
-    child.tell(r#"{"command":"SetHyper","temperature":0.0}"#);
+    child.send(r#"{"command":"SetHyper","temperature":0.0}"#);
     let warning =
-        child.hear("a refusal", |e| e["event"] == "Warning" && e["text"].as_str().is_some_and(|t| t.contains("temperature")));
+        child.wait_for("a refusal", |e| e["event"] == "Warning" && e["text"].as_str().is_some_and(|t| t.contains("temperature")));
     assert!(warning["text"].as_str().unwrap().contains("above 0"), "{warning}");
-    child.hear("a step by Lopti", |e| e["event"] == "Step" && e["lopti/low/grad_norm"].is_number());
-    child.tell(r#"{"command":"Pause"}"#);
-    let paused = child.hear_kind("Paused")["step"].as_u64().unwrap();
-    child.tell(r#"{"command":"Step"}"#);
-    let step = child.hear_kind("Step");
+    child.wait_for("a step by Lopti", |e| e["event"] == "Step" && e["lopti/low/grad_norm"].is_number());
+    child.send(r#"{"command":"Pause"}"#);
+    let paused = child.wait_for_kind("Paused")["step"].as_u64().unwrap();
+    child.send(r#"{"command":"Step"}"#);
+    let step = child.wait_for_kind("Step");
     assert_eq!(step["step"].as_u64(), Some(paused + 1));
-    child.tell(r#"{"command":"Stop"}"#);
+    child.send(r#"{"command":"Stop"}"#);
     assert_eq!(child.end().code(), Some(130));
 }
 
@@ -170,7 +170,7 @@ fn a_reference_model_is_kept_with_the_run() {
     let place = Place::new();
     base(&place);
     let mut child = Trainer::start(&mut grpo(&place, "run", &["--max-steps=200", "--beta=0.1"]));
-    let step = child.hear_step(2);
+    let step = child.wait_for_step(2);
     assert!(step["kl"].is_number(), "{step}");
     child.signal("TERM");
     assert_eq!(child.end().code(), Some(130));
@@ -182,7 +182,7 @@ fn a_reference_model_is_kept_with_the_run() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_in_one_line() {
+fn invalid_settings_are_refused_in_one_line() {
     let place = Place::new();
     base(&place);
     for (more, says) in [

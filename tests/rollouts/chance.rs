@@ -1,7 +1,7 @@
 //! Draws: as often as the distribution says, and a function of seed, key and position.
 
 use super::{ROOM, device, floats, go, golden, ids, open};
-use lehr::model::{Request, Rollouts};
+use lehr::model::{RolloutRequest, Rollouts};
 use lehr::ops::sample::{Sampling, twin};
 
 /// Upper bound of a chi-square statistic with `df` degrees of freedom that chance passes once in two million times (Wilson and Hilferty
@@ -30,7 +30,7 @@ fn chi_square(counts: &[usize], probabilities: &[f64]) -> (f64, usize) {
 }
 
 #[test]
-fn tokens_come_as_often_as_the_distribution_says() {
+fn token_frequencies_match_the_distribution() {
     let (device, golden) = (device(), golden());
     let base = Sampling { temperature: 2.5, seed: 31, ..Sampling::default() };
     let ways = [
@@ -47,8 +47,9 @@ fn tokens_come_as_often_as_the_distribution_says() {
         let mut engine = Rollouts::new(&device, &model, 64, ROOM).unwrap();
         let row = &golden[case][2];
         let logits = floats(&row["first_logits"]);
-        let request = |i: usize| Request { prompt: ids(&row["prompt"]), key: [(i / 100) as u32, (i % 100) as u32], max_new: 1 };
-        let requests: Vec<Request> = (0..DRAWS).map(request).collect();
+        let request =
+            |i: usize| RolloutRequest { prompt: ids(&row["prompt"]), key: [(i / 100) as u32, (i % 100) as u32], max_new: 1 };
+        let requests: Vec<RolloutRequest> = (0..DRAWS).map(request).collect();
         for sampling in &ways {
             let wanted = twin::distribution(&logits, sampling);
             let mut counts = vec![0; logits.len()];
@@ -76,7 +77,7 @@ fn later_tokens_are_drawn_independently() {
     let mut engine = Rollouts::new(&device, &model, 64, ROOM).unwrap();
     let flat = Sampling { temperature: 1e6, seed: 77, ..Sampling::default() };
     let vocab = model.config.vocab_size;
-    let request = |i: usize| Request { prompt: vec![1, 2], key: [3, i as u32], max_new: 12 };
+    let request = |i: usize| RolloutRequest { prompt: vec![1, 2], key: [3, i as u32], max_new: 12 };
     let found = go(&device, &model, &mut engine, &(0..1000).map(request).collect::<Vec<_>>(), &flat, &[]);
     let uniform = |n: usize| vec![1.0 / n as f64; n];
     let mut all = vec![0; vocab];
@@ -90,7 +91,7 @@ fn later_tokens_are_drawn_independently() {
     for w in found.windows(2) {
         w[0].tokens.iter().zip(&w[1].tokens).for_each(|(a, b)| neighbours[4 * quarter(*a) + quarter(*b)] += 1);
     }
-    // Quarters are not quite even, as 59 is no multiple of 4.
+    // Quarters are not quite even, as 59 is not a multiple of 4.
     let share: Vec<f64> = (0..4).map(|q| (0..vocab as u32).filter(|t| quarter(*t) == q).count() as f64 / vocab as f64).collect();
     let product: Vec<f64> = (0..16).map(|i| share[i / 4] * share[i % 4]).collect();
     for (what, counts, wanted) in
@@ -103,7 +104,7 @@ fn later_tokens_are_drawn_independently() {
     let other = go(&device, &model, &mut engine, &[request(0)], &Sampling { seed: 78, ..flat }, &[]);
     assert_ne!(other[0].tokens, found[0].tokens);
     assert_ne!(found[0].tokens, found[1].tokens);
-    let both = [Request { key: [0, 3], ..request(0) }, Request { key: [3, 0], ..request(0) }];
+    let both = [RolloutRequest { key: [0, 3], ..request(0) }, RolloutRequest { key: [3, 0], ..request(0) }];
     let both = go(&device, &model, &mut engine, &both, &flat, &[]);
     assert_ne!(both[0].tokens, both[1].tokens, "both words of the key count");
     assert_eq!(both[1].tokens, found[0].tokens, "a completion belongs to its key");

@@ -142,7 +142,7 @@ fn hostile_templates_are_refused_by_name() {
 
 /// Each turn takes renderings of the whole conversation: one of a hundred thousand messages would take days.
 #[test]
-fn a_conversation_without_end_is_refused_where_its_turns_are_looked_for() {
+fn unmatched_turns_are_refused_without_generation_blocks() {
     let messages = |count: usize| -> Chat {
         let message = |i: usize| json!({"role": if i.is_multiple_of(2) { "user" } else { "assistant" }, "content": "x"});
         Chat { messages: (0..count).map(message).collect(), ..Chat::default() }

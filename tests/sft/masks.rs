@@ -40,7 +40,7 @@ fn tokenizers() -> Vec<Tokenizer> {
 }
 
 #[test]
-fn the_plain_template_scores_what_the_assistant_says_and_its_end() {
+fn the_plain_template_scores_assistant_turns_and_their_end() {
     for tokenizer in tokenizers() {
         let end = if tokenizer.eos_id().is_some() { "<|endoftext|>" } else { "\n\n" };
         let turns = [("system", "Be kind."), ("user", " Hä? "), ("assistant", "Soß 🔥.\n"), ("user", "So?"), ("assistant", "")];
@@ -69,7 +69,7 @@ const CHATML: &str = "{% for m in messages %}{{ '<' + m.role + '>' + m.content +
     {% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}";
 
 #[test]
-fn without_generation_blocks_beginnings_tell() {
+fn without_generation_blocks_prefixes_locate_turns() {
     for tokenizer in tokenizers() {
         let turns = [("user", "a"), ("assistant", "bc"), ("assistant", "<assistant>"), ("user", "bc"), ("assistant", "d")];
         check(
@@ -91,7 +91,7 @@ fn without_generation_blocks_beginnings_tell() {
 
 /// Earlier turns are written otherwise than the last, as Qwen3 does: a turn begins behind the generation prompt.
 #[test]
-fn where_beginnings_do_not_tell_contents_do() {
+fn where_prefixes_fail_contents_locate_turns() {
     let source = "{% for m in messages %}{{ m.role + ':' }}{% if m.role == 'assistant' and loop.last %}{{ '()' }}{% endif %}\
         {{ m.content.strip() + (eos_token or '.') }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}";
     for tokenizer in tokenizers() {
@@ -127,7 +127,7 @@ fn where_beginnings_do_not_tell_contents_do() {
 
 /// A turn that does not count is not learnt, whatever says so, with and without `{% generation %}`, in both kinds of rows.
 #[test]
-fn turns_without_weight_do_not_count() {
+fn turns_of_weight_zero_are_masked() {
     let tokenizer = Tokenizer::bytes(false).unwrap();
     let turns = [("user", "a"), ("assistant", "wrong"), ("user", "b"), ("assistant", "right")];
     for (source, asked) in [
@@ -147,7 +147,7 @@ fn turns_without_weight_do_not_count() {
 }
 
 #[test]
-fn completions_count_and_prompts_do_not() {
+fn completions_are_scored_and_prompts_masked() {
     for tokenizer in tokenizers() {
         let end = if tokenizer.eos_id().is_some() { "<|endoftext|>" } else { "" };
         let text = |prompt: &str, completion: &str| Row::Text(prompt.into(), completion.into());
@@ -170,7 +170,7 @@ fn completions_count_and_prompts_do_not() {
 
 /// Tokens that reach over the border of a turn count, as in transformers (`char_to_token` of both ends).
 #[test]
-fn merged_tokens_go_by_their_offsets() {
+fn tokens_across_a_boundary_go_by_their_offsets() {
     let text = std::fs::read_to_string(crate::golden("sft/model/tokenizer.json")).unwrap();
     let tokenizer = Tokenizer::from_folder(&crate::golden("sft/model")).unwrap();
     assert!(text.contains("merges"));

@@ -33,7 +33,7 @@ impl Golden {
 }
 
 #[test]
-fn tokens_and_labels_are_those_of_trl() {
+fn tokens_and_labels_match_trl() {
     let g = Golden::open();
     let loss_on = LossOn { assistant_only: true, completion_only: true };
     let encoder = Encoder { tokenizer: &g.tokenizer, template: &g.template, loss_on };
@@ -137,7 +137,7 @@ fn one_update_matches(device: Device, packing: bool) {
 }
 
 #[test]
-fn one_update_is_that_of_trl() {
+fn one_update_matches_trl() {
     let device = || Device::named(None).expect("an adapter");
     one_update_matches(device(), false);
     one_update_matches(device(), true);
@@ -145,7 +145,7 @@ fn one_update_is_that_of_trl() {
 
 /// `batch` of a source by way of its trait, so that the test sees what the trainer sees.
 #[test]
-fn rows_share_a_sequence_and_nothing_else() {
+fn packed_rows_are_independent() {
     let g = Golden::open();
     let settings = settings(&g, true);
     let from = chat::From { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };

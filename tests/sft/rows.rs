@@ -118,10 +118,10 @@ fn a_path_may_have_a_weight() {
     assert_eq!((part.weight, part.files), (0.5, vec![file.clone()]));
     assert_eq!(parse(&odd).unwrap().path, odd, "a file of that very name goes first");
     for (spec, wanted) in [
-        (with(":0"), "\"0\" is no weight"),
-        (with(":-1"), "is no weight"),
-        (with(":nan"), "is no weight"),
-        (with(":x"), "\"x\" is no weight"),
+        (with(":0"), "\"0\" is not a weight"),
+        (with(":-1"), "is not a weight"),
+        (with(":nan"), "is not a weight"),
+        (with(":x"), "\"x\" is not a weight"),
         (with(":1e9"), "at most 1000"),
         (with("x"), "there is no such file"),
         (PathBuf::from("-"), "put them into a file"),
@@ -164,7 +164,7 @@ fn seen(source: &chat::ChatSource, rows: u64) -> HashMap<String, u32> {
 }
 
 #[test]
-fn weights_are_how_often_a_row_is_seen() {
+fn weights_set_how_often_a_row_is_drawn() {
     let place = Place::new();
     let (a, b) = (place.file("a.jsonl", texts("a", 20)), place.file("b.jsonl", texts("b", 30)));
     let spec = |path: &Path, weight: &str| PathBuf::from(format!("{}:{weight}", path.display()));
@@ -182,7 +182,7 @@ fn weights_are_how_often_a_row_is_seen() {
 }
 
 #[test]
-fn validation_is_by_rows_and_the_same_for_every_seed() {
+fn the_validation_split_is_by_rows_and_independent_of_the_seed() {
     let place = Place::new();
     let a = place.file("a.jsonl", texts("a", 20));
     let held = |seed: u64| {
@@ -206,7 +206,7 @@ fn validation_is_by_rows_and_the_same_for_every_seed() {
 }
 
 #[test]
-fn what_is_cut_and_dropped_is_counted() {
+fn truncated_and_dropped_rows_are_counted() {
     let place = Place::new();
     let long = "x".repeat(40);
     let rows = [
@@ -233,7 +233,7 @@ fn what_is_cut_and_dropped_is_counted() {
 }
 
 #[test]
-fn a_template_that_cannot_be_spelled_is_said_at_once() {
+fn an_unencodable_template_is_refused_at_start() {
     let place = Place::new();
     let path = place.file("a.jsonl", r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#);
     let mut settings = Layers::of(Stage::Sft).unwrap().settings().unwrap();
@@ -247,7 +247,8 @@ fn a_template_that_cannot_be_spelled_is_said_at_once() {
     };
     let error = try_with("abcdefghijklmnopqrstuvwxyz\n").unwrap_err();
     assert!(
-        error.contains("--chat-template: the chat template writes what this tokenizer cannot spell") && error.contains("':'"),
+        error.contains("--chat-template: the chat template contains characters that this tokenizer cannot encode")
+            && error.contains("':'"),
         "{error}"
     );
     assert!(try_with("aeimnrstuyb:\n").is_ok());
@@ -266,7 +267,7 @@ fn a_template_that_cannot_be_spelled_is_said_at_once() {
 
 /// The rows of public data sets: what a row says does not depend on how it says it.
 #[test]
-fn the_same_row_in_many_formats() {
+fn row_formats_are_equivalent() {
     let place = Place::new();
     let wanted = r#"{"messages":[{"role":"user","content":"Hi\nthere"},{"role":"assistant","content":"Yo"}]}"#;
     let wanted = read(&place.file("wanted.jsonl", wanted)).unwrap();
@@ -299,7 +300,7 @@ fn the_same_row_in_many_formats() {
 
 /// As pyarrow and datasets write them (tests/golden/rows.py).
 #[test]
-fn parquet_and_arrow_are_rows() {
+fn parquet_and_arrow_rows_are_read() {
     let place = Place::new();
     let rows = [
         r#"{"messages":[{"role":"user","content":"What cools glass?"},{"role":"assistant","content":"A lehr."}]}"#,
@@ -340,7 +341,7 @@ fn parquet_and_arrow_are_rows() {
 }
 
 #[test]
-fn prompts_of_reinforcement_are_read_alike() {
+fn grpo_prompts_are_read_alike() {
     let chat = |row: &str| chat::prompt_chat(&serde_json::from_str(row).unwrap()).map_err(|e| e.to_string());
     let asked = chat(r#"{"prompt":[{"role":"user","content":[{"type":"text","text":"q"}],"name":null}],"tools":"[{}]","chat_template_kwargs":{"a":1}}"#).unwrap();
     assert_eq!(asked.messages, [serde_json::json!({"role": "user", "content": "q"})]);
@@ -363,7 +364,7 @@ fn prompts_of_reinforcement_are_read_alike() {
 
 /// The same rows in another order are other data; the same in another format are not.
 #[test]
-fn content_has_a_hash() {
+fn the_content_hash_ignores_the_file_format() {
     let place = Place::new();
     let rows = texts("a", 6);
     let hash = |path: PathBuf| source(vec![path], 0.25, 1, &mut Notices::new()).unwrap().content_hash().unwrap();

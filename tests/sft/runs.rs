@@ -64,7 +64,7 @@ fn straight_in(place: &Place, args: &mut [String]) -> std::process::Command {
 }
 
 #[test]
-fn a_run_says_what_trl_says() {
+fn metrics_match_trl() {
     let place = place();
     let events = place.events("straight");
     let started = kind(&events, "Started")[0];
@@ -88,7 +88,7 @@ fn a_run_says_what_trl_says() {
 }
 
 #[test]
-fn the_template_travels_with_every_checkpoint() {
+fn every_checkpoint_contains_the_template() {
     let place = place();
     for step in [4, 14] {
         let config: Value = serde_json::from_slice(&place.checkpoint("straight", step, "tokenizer_config.json")).unwrap();
@@ -124,17 +124,17 @@ fn the_template_travels_with_every_checkpoint() {
 }
 
 #[test]
-fn killed_and_resumed_is_the_same_run() {
+fn killing_and_resuming_is_bit_identical() {
     let place = place();
     for (i, signal) in ["KILL", "TERM"].into_iter().enumerate() {
         let at = 5 + (random() >> i) % 7;
         let name = format!("{signal}-{at}");
         let mut trainer = Trainer::start(&mut place.lehr(sft(&name, RECIPE).iter()));
-        trainer.hear_step(at);
+        trainer.wait_for_step(at);
         trainer.signal(signal);
         trainer.end();
         let mut resumed = Trainer::start(&mut place.lehr(["sft", "--json", "--resume", &name]));
-        assert_eq!(resumed.end().code(), Some(0), "{}", resumed.account());
+        assert_eq!(resumed.end().code(), Some(0), "{}", resumed.diagnostics());
         for file in ["model.safetensors", "optimizer.safetensors", "tokenizer_config.json"] {
             assert!(place.checkpoint(&name, STEPS, file) == place.checkpoint("straight", STEPS, file), "{name}: {file} differs");
         }
@@ -163,14 +163,14 @@ fn stages_refuse_each_others_runs_and_flags() {
         (
             owned(&["sft", "--fork=base@8"]),
             1,
-            "is a run of lehr pretrain, whose data are others; begin from its weights with --init",
+            "is a run of lehr pretrain, which has other data; start from its weights with --init",
         ),
         (owned(&["sft", "--data=rows.jsonl"]), 2, "--init: fine-tuning starts from a model"),
         (owned(&["sft", "--init=base"]), 2, "--data: no rows named"),
         (owned(&["sft", "--init=base", "--data=none.jsonl"]), 1, "--data none.jsonl: there is no such file"),
         (owned(&["sft", "--init=base", "--data=digit.jsonl"]), 1, "digit.jsonl:1: tokenizer: the character '3'"),
         (owned(&["sft", "--resume=straight", "--packing=false"]), 1, "--packing: a resumed run keeps the settings"),
-        (sft_args(&["--max-steps=3", "--num-train-epochs=2"]), 1, "--max-steps: is another way to say --num-train-epochs"),
+        (sft_args(&["--max-steps=3", "--num-train-epochs=2"]), 1, "--max-steps: conflicts with --num-train-epochs"),
         (sft_args(&["--num-train-epochs=-1"]), 1, "--num-train-epochs -1: must be above 0"),
         (sft_args(&["--hidden-size=8"]), 1, "--hidden-size: fine-tuning takes shape and tokenizer from the model"),
         (sft_args(&["--preset=nano"]), 1, "--preset: fine-tuning takes"),
@@ -188,7 +188,7 @@ fn stages_refuse_each_others_runs_and_flags() {
 }
 
 #[test]
-fn help_is_that_of_the_stage() {
+fn help_lists_only_flags_of_the_stage() {
     let place = place();
     let said = run(&mut place.lehr(["sft", "--help"]));
     let words: Vec<&str> = said.out.split_whitespace().map(|w| w.trim_end_matches([',', ';', '.'])).collect();

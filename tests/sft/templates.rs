@@ -76,7 +76,7 @@ fn templates_render_as_in_transformers() {
 /// What Qwen3's template does not say of its assistant's part is what the same template with `{% generation %}` says, as transformers
 /// reads it: from where the generation prompt ends.
 #[test]
-fn reasoning_is_learnt_in_every_turn() {
+fn reasoning_is_scored_in_every_turn() {
     let goldens = goldens().1;
     let named = |name: &str| goldens.iter().find(|t| t["name"] == name).unwrap();
     let (plain, marked) = (named("qwen3"), named("qwen3-generation"));
@@ -112,7 +112,7 @@ fn reasoning_is_learnt_in_every_turn() {
 }
 
 #[test]
-fn line_ends_of_a_template_are_those_of_jinja() {
+fn line_ends_of_templates_match_jinja() {
     let chat = Chat { messages: vec![serde_json::json!({"role": "user", "content": "a\r\nb"})], ..Chat::default() };
     let render = |source: &str| ChatTemplate::new(source, Map::new(), 0).unwrap().render(&chat, false).unwrap().text;
     let unix = "{% for m in messages %}\n{{ m.content + '\n\n' }}\n{% endfor %}\n\nend\n";
@@ -123,13 +123,13 @@ fn line_ends_of_a_template_are_those_of_jinja() {
 }
 
 #[test]
-fn the_plain_template_is_the_one_that_transformers_saw() {
+fn the_plain_template_matches_the_transformers_fixture() {
     let plain = goldens().1.into_iter().find(|t| t["name"] == "plain").unwrap();
     assert_eq!(plain["template"], PLAIN, "run tests/golden/chat.py");
 }
 
 #[test]
-fn a_template_from_outside_is_bounded_and_named() {
+fn external_templates_are_bounded_and_named() {
     let chat = Chat { messages: vec![serde_json::json!({"role": "user", "content": "x"})], ..Chat::default() };
     let new = |source: &str| ChatTemplate::new(source, Map::new(), 951_782_400);
     let error = new("{% for m in messages %}").err().unwrap().to_string();

@@ -43,7 +43,7 @@ fn fail_if_any(failures: &[String]) {
 }
 
 #[test]
-fn every_text_resolves_and_validates() {
+fn every_shader_resolves_and_validates() {
     let (texts, mut failures) = texts::all();
     for text in &texts {
         match lehr::device::reflect::reflect(&text.stem, &text.text) {
@@ -59,7 +59,7 @@ fn every_text_resolves_and_validates() {
 }
 
 #[test]
-fn every_stem_names_one_text() {
+fn shader_names_are_unique() {
     let (texts, _) = texts::all();
     let mut seen = std::collections::BTreeMap::new();
     for text in &texts {
@@ -74,7 +74,7 @@ fn every_stem_names_one_text() {
 const MOST_EXPRESSIONS: usize = 9_000;
 
 #[test]
-fn no_entry_point_is_too_much_for_a_compiler() {
+fn entry_points_stay_below_the_expression_limit() {
     let (texts, mut failures) = texts::all();
     for text in &texts {
         let module = naga::front::wgsl::parse_str(&text.text).expect("a valid text");
@@ -110,7 +110,7 @@ fn called(module: &naga::Module, block: &naga::Block) -> usize {
 }
 
 #[test]
-fn a_broken_text_is_refused() {
+fn a_broken_shader_is_refused() {
     assert!(lehr::device::resolve("#import nothing\n").is_err());
     let text = lehr::device::resolve("#import grid\nfn broken() -> u32 { return linear_group(1u); }\n").expect("an import");
     let error = format!("{:#}", lehr::device::reflect::reflect("broken", &text).err().expect("an error"));
@@ -129,7 +129,7 @@ fn every_library_is_listed_and_has_no_entry_point() {
 }
 
 #[test]
-fn every_shader_is_one_op() {
+fn every_shader_belongs_to_one_op() {
     let mut paths = Vec::new();
     rust_files(&texts::folder("crates/compute/src/ops"), &mut paths);
     // It lists them all.
@@ -167,7 +167,7 @@ fn rust_files(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
 }
 
 #[test]
-fn no_text_breaks_a_portability_rule() {
+fn no_shader_breaks_a_portability_rule() {
     let (texts, mut failures) = texts::all();
     let mut excuses = vec![0; EXCUSED.len()];
     // Generated texts repeat themselves: one line for all that break the same rule in the same words.

@@ -153,7 +153,7 @@ fn body(inner: &str) -> String {
 }
 
 #[test]
-fn every_rule_finds_what_breaks_it_and_nothing_else() {
+fn every_rule_finds_its_violations_only() {
     let cases = BODIES
         .iter()
         .map(|(rule, bad, good)| (rule, body(bad), body(good)))

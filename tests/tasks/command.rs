@@ -4,7 +4,7 @@ use super::common::{Place, json_lines, run};
 use serde_json::Value;
 
 #[test]
-fn rows_of_puzzles() {
+fn puzzle_rows_are_written() {
     let place = Place::new();
     let rows =
         json_lines(&mut place.lehr(["data", "kk", "--count", "20", "--people", "3-5", "--form", "compact", "--seed", "1"]));
@@ -32,20 +32,20 @@ fn rows_of_puzzles() {
 }
 
 #[test]
-fn puzzles_of_two_people_run_out() {
+fn the_supply_of_two_person_puzzles_is_finite() {
     let place = Place::new();
     let said = run(&mut place.lehr(["data", "kk", "--count=2000", "--people=2"]));
     assert_eq!(said.code, Some(0));
     let rows = said.out.lines().count();
     assert!((100..1000).contains(&rows), "{rows}");
-    assert!(said.err.contains("there are no more different questions of --people 2; --repeat"), "{}", said.err);
+    assert!(said.err.contains("there are no more distinct questions of --people 2; --repeat"), "{}", said.err);
     assert!(said.err.contains(&format!("--count 2000: {rows} rows written")), "{}", said.err);
     let repeated = run(&mut place.lehr(["data", "kk", "--count=2000", "--people=2", "--repeat"]));
     assert_eq!((repeated.out.lines().count(), repeated.err.as_str()), (2000, ""));
 }
 
 #[test]
-fn bad_flags_are_told_in_one_line() {
+fn bad_flags_are_refused_in_one_line() {
     let place = Place::new();
     std::fs::write(place.path("there.jsonl"), "x").unwrap();
     for (args, code, says) in [
@@ -93,7 +93,7 @@ fn rows_are_solved_and_compared() {
             "rows.jsonl:2: (1) Mia is a knight, (2) Noah is a knave; agrees",
             "rows.jsonl:3: (1) Person1 is a knight, (2) Person2 is a knave",
             "rows.jsonl:4: 2 solutions",
-            "4 rows, 3 with exactly one solution; 2 of 2 solutions agree; in 1 of 1 the quiz says what the statements say",
+            "4 rows, 3 with exactly one solution; 2 of 2 solutions agree; in 1 of 1 the quiz agrees with the statements",
         ]
     );
     // One that is wrong, and one whose text is another puzzle.
@@ -124,14 +124,14 @@ fn rows_are_solved_and_compared() {
     let said = run(&mut place.lehr(["data", "solve", "made.jsonl"]));
     assert_eq!(said.code, Some(0));
     assert!(
-        said.out.ends_with("300 of 300 solutions agree; in 300 of 300 the quiz says what the statements say\n"),
+        said.out.ends_with("300 of 300 solutions agree; in 300 of 300 the quiz agrees with the statements\n"),
         "{}",
         said.out
     );
 }
 
 #[test]
-fn responses_are_judged() {
+fn responses_are_graded() {
     let place = Place::new();
     let row: Value = serde_json::from_str(PUBLIC).unwrap();
     let with = |response: &str, more: &[(&str, &str)]| {
@@ -153,13 +153,13 @@ fn responses_are_judged() {
         with(&hostile, &[]),
     ];
     std::fs::write(place.path("rows.jsonl"), rows.concat()).unwrap();
-    let judged = json_lines(&mut place.lehr(["data", "grade", "--task", "kk", "rows.jsonl"]));
-    let rewards: Vec<f64> = judged.iter().map(|row| row["reward"].as_f64().unwrap()).collect();
+    let graded = json_lines(&mut place.lehr(["data", "grade", "--task", "kk", "rows.jsonl"]));
+    let rewards: Vec<f64> = graded.iter().map(|row| row["reward"].as_f64().unwrap()).collect();
     assert_eq!(rewards, [3.0, -3.0, 3.0, -0.5, -1.0, -3.0]);
-    let of = |key: &str| judged.iter().map(|row| row[key].as_bool().unwrap()).collect::<Vec<_>>();
+    let of = |key: &str| graded.iter().map(|row| row[key].as_bool().unwrap()).collect::<Vec<_>>();
     assert_eq!(of("format"), [true, false, true, true, true, false]);
     assert_eq!(of("correct"), [true, false, true, false, false, false]);
-    assert_eq!(judged[0]["quiz"], row["quiz"], "rows keep what they had");
+    assert_eq!(graded[0]["quiz"], row["quiz"], "rows keep what they had");
     std::fs::write(place.path("one.jsonl"), &rows[1]).unwrap();
     let open = json_lines(&mut place.lehr(["data", "grade", "--think-open", "one.jsonl"]));
     assert_eq!(open[0]["reward"], 3.0);
@@ -178,16 +178,16 @@ fn responses_are_judged() {
         (sums, &["--task=custom", "--grader=regex"], 1.0),
     ] {
         std::fs::write(place.path("row.jsonl"), text).unwrap();
-        let judged = json_lines(place.lehr(["data", "grade", "row.jsonl"]).args(args));
-        assert_eq!(judged[0]["reward"], reward, "{args:?}");
+        let graded = json_lines(place.lehr(["data", "grade", "row.jsonl"]).args(args));
+        assert_eq!(graded[0]["reward"], reward, "{args:?}");
     }
     std::fs::write(place.path("row.jsonl"), r#"{"quiz": "x"}"#).unwrap();
     let said = run(&mut place.lehr(["data", "grade", "row.jsonl"]));
-    assert_eq!((said.code, said.err.as_str()), (Some(1), "error: row.jsonl:1: response: missing. Give what the model said\n"));
+    assert_eq!((said.code, said.err.as_str()), (Some(1), "error: row.jsonl:1: response: missing. Give the model's response\n"));
 }
 
 #[test]
-fn rows_of_sums() {
+fn arithmetic_rows_are_written() {
     let place = Place::new();
     for kind in ["arithmetic", "countdown"] {
         let rows =

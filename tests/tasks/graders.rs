@@ -20,7 +20,7 @@ fn right(grader: Grader, answer: &str, said: &str) -> bool {
 }
 
 #[test]
-fn exact_number_and_regex() {
+fn exact_number_and_regex_graders_match_a_table() {
     for (grader, answer, said, verdict) in [
         (Grader::Exact, "Paris", " Paris\n", true),
         (Grader::Exact, "Paris", "paris", false),
@@ -37,16 +37,16 @@ fn exact_number_and_regex() {
     ] {
         assert_eq!(right(grader, answer, said), verdict, "{grader:?} {answer}");
     }
-    let judge = |grader| RowGrader::new(&settings(grader)).unwrap();
-    let error = judge(Grader::Regex).check("(").unwrap_err().to_string();
-    assert_eq!(error, "answer: \"(\" is no regular expression: error: unclosed group");
-    let error = judge(Grader::Regex).check(r"\w{1000}{1000}").unwrap_err().to_string();
-    assert!(error.contains("is no regular expression") && !error.contains('\n'), "{error}");
-    let error = judge(Grader::Number).check("five of them, that is 5, or so they say").unwrap_err().to_string();
+    let row_grader = |grader| RowGrader::new(&settings(grader)).unwrap();
+    let error = row_grader(Grader::Regex).check("(").unwrap_err().to_string();
+    assert_eq!(error, "answer: \"(\" is not a regular expression: error: unclosed group");
+    let error = row_grader(Grader::Regex).check(r"\w{1000}{1000}").unwrap_err().to_string();
+    assert!(error.contains("is not a regular expression") && !error.contains('\n'), "{error}");
+    let error = row_grader(Grader::Number).check("five of them, that is 5, or so they say").unwrap_err().to_string();
     assert!(error.starts_with("answer: \"five of them") && error.contains("holds no number and no short answer"), "{error}");
-    assert!(judge(Grader::Exact).check("(").is_ok());
+    assert!(row_grader(Grader::Exact).check("(").is_ok());
     let error = RowGrader::new(&settings(Grader::Process)).err().unwrap().to_string();
-    assert_eq!(error, "--grader process: needs --grader-command, the program that judges");
+    assert_eq!(error, "--grader process: needs --grader-command, the program that grades");
 }
 
 /// Programs of a few lines of shell.
@@ -54,7 +54,7 @@ fn exact_number_and_regex() {
 mod programs {
     use super::*;
 
-    fn judge(script: &str, timeout: f64) -> (tempfile::TempDir, RowGrader) {
+    fn row_grader(script: &str, timeout: f64) -> (tempfile::TempDir, RowGrader) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("grader with space.sh");
         std::fs::write(&path, script).unwrap();
@@ -69,17 +69,17 @@ mod programs {
 
     /// The error of a program that is asked twice at once.
     fn error(script: &str, timeout: f64) -> String {
-        let (_dir, mut judge) = judge(script, timeout);
+        let (_dir, mut row_grader) = row_grader(script, timeout);
         let question = question("a");
-        let error = format!("{:#}", judge.grade(&[(&question, "x"), (&question, "y")]).unwrap_err());
+        let error = format!("{:#}", row_grader.grade(&[(&question, "x"), (&question, "y")]).unwrap_err());
         assert!(error.starts_with("--grader-command sh '") && !error.contains('\n'), "{error}");
         error
     }
 
     #[test]
-    fn a_program_judges_batch_after_batch() {
+    fn a_program_grades_several_batches() {
         // It answers in pairs, the second first, and counts its lines: it is the same program all the time.
-        let (_dir, mut judge) = judge(
+        let (_dir, mut row_grader) = row_grader(
             r#"n=0
 while read -r a && read -r b; do
   n=$((n + 2))
@@ -91,33 +91,33 @@ done"#,
         );
         let question = question("a\n\"b\"");
         for batch in 1..4 {
-            let grades = judge.grade(&[(&question, "x\u{0}y"), (&question, "new\nline")]).unwrap();
+            let grades = row_grader.grade(&[(&question, "x\u{0}y"), (&question, "new\nline")]).unwrap();
             assert_eq!((grades[0].reward, grades[0].correct), (0.25, true));
             assert_eq!((grades[1].reward, grades[1].correct), (f64::from(2 * batch), true));
             assert_eq!(grades[1].reason, format!("line {}", 2 * batch));
             assert_eq!(grades[1].parts["style"], 0.5);
         }
-        assert!(judge.grade(&[]).unwrap().is_empty());
+        assert!(row_grader.grade(&[]).unwrap().is_empty());
     }
 
     #[test]
-    fn much_text_in_both_directions_does_not_block() {
-        let (_dir, mut judge) = judge(
+    fn large_input_and_output_do_not_deadlock() {
+        let (_dir, mut row_grader) = row_grader(
             r#"read -r line; sleep 0.2; head -c 300000 /dev/zero | tr '\0' 'e' >&2
 i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(printf '%01000d' 0)\"}"; i=$((i + 1)); done; cat > /dev/null"#,
             60.0,
         );
         let (question, long) = (question("a"), "x".repeat(20_000));
         let answers: Vec<(&Question, &str)> = (0..200).map(|_| (&question, long.as_str())).collect();
-        assert_eq!(judge.grade(&answers).unwrap().len(), 200);
+        assert_eq!(row_grader.grade(&answers).unwrap().len(), 200);
     }
 
     #[test]
-    fn what_goes_wrong_is_told_with_the_command_and_its_words() {
+    fn grader_errors_include_the_command_and_its_stderr() {
         let said = error("echo 'no module named wise' >&2; exit 3", 60.0);
-        assert!(said.contains("ended (exit status: 3) with 0 of 2 answers judged; it said: no module named wise"), "{said}");
+        assert!(said.contains("ended (exit status: 3) with 0 of 2 answers graded; it said: no module named wise"), "{said}");
         let said = error("read -r a; kill -9 $$", 60.0);
-        assert!(said.contains("with 0 of 2 answers judged") && said.contains("signal"), "{said}");
+        assert!(said.contains("with 0 of 2 answers graded") && said.contains("signal"), "{said}");
         let said = error("echo hello; cat > /dev/null", 60.0);
         assert!(said.contains("said \"hello\", which is no {\"id\": 0, \"reward\": 1.0}"), "{said}");
         let said = error("echo '{\"id\": 7, \"reward\": 1}'; cat > /dev/null", 60.0);
@@ -125,7 +125,7 @@ i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(
         let said = error("echo '{\"id\": 0}'; cat > /dev/null", 60.0);
         assert!(said.contains("missing field `reward`"), "{said}");
         let said = error("echo waiting for godot >&2; exec sleep 600", 0.3);
-        assert!(said.contains("0 of 2 answers judged after 0.3 s. Raise --grader-timeout"), "{said}");
+        assert!(said.contains("0 of 2 answers graded after 0.3 s. Raise --grader-timeout"), "{said}");
         assert!(said.contains("it said: waiting for godot"), "{said}");
     }
 
@@ -140,18 +140,18 @@ done"#
     }
 
     #[test]
-    fn a_completion_that_it_fails_on_is_ungraded_and_the_others_are_judged() {
+    fn one_failing_completion_is_ungraded_and_the_others_are_graded() {
         for (then, says) in [
             ("echo odd >&2; exit 1", "ended (exit status: 1)"),
             ("echo nonsense", "nonsense"),
             (r#"echo "{\"id\": $id, \"reward\": null}""#, "gave no reward"),
             (r#"echo "{\"id\": $id, \"reward\": NaN}""#, "gave no reward"),
         ] {
-            let (_dir, mut judge) = judge(&picky(then), 60.0);
+            let (_dir, mut row_grader) = row_grader(&picky(then), 60.0);
             let question = question("a");
             for _ in 0..2 {
                 let said = ["x", "bad", "y", "bad", "z"].map(|said| (&question, said));
-                let grades = judge.grade(&said).unwrap();
+                let grades = row_grader.grade(&said).unwrap();
                 let ungraded: Vec<bool> = grades.iter().map(|grade| grade.ungraded).collect();
                 assert_eq!(ungraded, [false, true, false, true, false], "{then}");
                 assert!(grades[1].reason.contains(says), "{then}: {}", grades[1].reason);
@@ -161,46 +161,46 @@ done"#
     }
 
     #[test]
-    fn a_program_that_judged_before_is_gone_after_three_batches() {
-        let (_dir, mut judge) = judge(&picky("exit 1"), 60.0);
+    fn a_grader_is_given_up_after_three_failed_batches() {
+        let (_dir, mut row_grader) = row_grader(&picky("exit 1"), 60.0);
         let question = question("a");
-        assert!(judge.grade(&[(&question, "x")]).unwrap()[0].correct);
+        assert!(row_grader.grade(&[(&question, "x")]).unwrap()[0].correct);
         for _ in 0..2 {
-            assert!(judge.grade(&[(&question, "bad")]).unwrap()[0].ungraded);
+            assert!(row_grader.grade(&[(&question, "bad")]).unwrap()[0].ungraded);
         }
-        let error = judge.grade(&[(&question, "bad")]).unwrap_err();
+        let error = row_grader.grade(&[(&question, "bad")]).unwrap_err();
         assert!(error.is::<lehr::data::tasks::GraderGone>() && error.to_string().contains("0 of 1"), "{error:#}");
     }
 
     #[test]
-    fn one_that_fails_once_judges_all() {
+    fn a_grader_that_fails_once_grades_all() {
         // It dies at its third line, whatever that is.
-        let (_dir, mut judge) = judge(
+        let (_dir, mut row_grader) = row_grader(
             r#"n=0; while read -r line; do n=$((n + 1)); [ $n -gt 2 ] && exit 1
   echo "{\"id\": $(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/'), \"reward\": 0.5}"
 done"#,
             60.0,
         );
         let question = question("a");
-        let grades = judge.grade(&[(&question, "x"); 4]).unwrap();
+        let grades = row_grader.grade(&[(&question, "x"); 4]).unwrap();
         assert!(grades.iter().all(|grade| !grade.ungraded && grade.reward == 0.5), "{grades:?}");
     }
 
     #[test]
-    fn a_command_that_is_none() {
-        let judge = |command: &str, timeout: f64| {
+    fn a_missing_command_is_refused() {
+        let row_grader = |command: &str, timeout: f64| {
             RowGrader::new(&TaskSettings {
                 grader_command: Some(command.into()),
                 grader_timeout: timeout,
                 ..TaskSettings::default()
             })
         };
-        let message = |command: &str, timeout: f64| judge(command, timeout).err().unwrap().to_string();
+        let message = |command: &str, timeout: f64| row_grader(command, timeout).err().unwrap().to_string();
         assert_eq!(message(" ", 1.0), "--grader-command: empty. Name a program, such as \"python3 grader.py\"");
         assert_eq!(message("sh 'x", 1.0), "--grader-command sh 'x: a quote is not closed");
         assert!(message("sh", 0.0).starts_with("--grader-timeout 0: must be above 0"));
         assert!(message("sh", f64::NAN).starts_with("--grader-timeout NaN"));
-        let error = judge("/no/such/program", 1.0).unwrap().grade(&[(&question("a"), "x")]).unwrap_err();
+        let error = row_grader("/no/such/program", 1.0).unwrap().grade(&[(&question("a"), "x")]).unwrap_err();
         assert!(format!("{error:#}").starts_with("--grader-command /no/such/program: cannot be started"), "{error:#}");
     }
 }

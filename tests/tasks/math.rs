@@ -1,7 +1,7 @@
 //! Sums, countdown, numbers in text.
 
 use lehr::config::MathKind;
-use lehr::data::tasks::math::answer::{Found, behind_reasoning, find};
+use lehr::data::tasks::math::answer::{Found, after_reasoning, find};
 use lehr::data::tasks::math::countdown::Countdown;
 use lehr::data::tasks::math::reading::{Reading, last_number, number};
 use lehr::data::tasks::math::{distinct, grade, made, row_question, verdict};
@@ -54,7 +54,7 @@ fn value(tokens: &[&str]) -> i64 {
 }
 
 #[test]
-fn sums_are_right_and_their_completions_are_judged_right() {
+fn arithmetic_solutions_are_graded_correct() {
     let mut words = BTreeSet::new();
     for n in 0..500 {
         for level in 1..=5 {
@@ -74,7 +74,7 @@ fn sums_are_right_and_their_completions_are_judged_right() {
 }
 
 #[test]
-fn countdown_can_be_solved_as_shown() {
+fn countdown_solutions_are_correct() {
     let mut words = BTreeSet::new();
     for n in 0..300 {
         for level in 1..=5 {
@@ -97,7 +97,7 @@ fn countdown_can_be_solved_as_shown() {
 }
 
 #[test]
-fn expressions_of_all_kinds() {
+fn expressions_are_evaluated() {
     for (expression, verdict) in [
         ("( 3 + 5 ) * 2", Ok(())),
         ("(3+5)*2", Ok(())),
@@ -120,10 +120,10 @@ fn expressions_of_all_kinds() {
         ("three", Err("no expression")),
     ] {
         let verdict: Result<(), &str> = verdict;
-        let judged = grade("3,5,2=16", expression);
-        assert_eq!(judged.correct, verdict.is_ok(), "{expression}");
-        assert_eq!(judged.reward, f64::from(u8::from(verdict.is_ok())));
-        assert_eq!(judged.reason, verdict.err().unwrap_or("right"), "{expression}");
+        let graded = grade("3,5,2=16", expression);
+        assert_eq!(graded.correct, verdict.is_ok(), "{expression}");
+        assert_eq!(graded.reward, f64::from(u8::from(verdict.is_ok())));
+        assert_eq!(graded.reason, verdict.err().unwrap_or("right"), "{expression}");
     }
     let deep = "(".repeat(500_000) + "3";
     assert_eq!(grade("3,5,2=16", &deep).reason, "a bracket is not closed");
@@ -131,7 +131,7 @@ fn expressions_of_all_kinds() {
 }
 
 #[test]
-fn training_and_evaluation_share_no_question() {
+fn training_and_evaluation_questions_are_disjoint() {
     for kind in [MathKind::Arithmetic, MathKind::Countdown] {
         for level in 1..=5 {
             let keys = |split: Split| -> HashSet<String> {
@@ -279,7 +279,7 @@ fn numbers_are_compared_as_numbers() {
 }
 
 #[test]
-fn the_last_number_counts() {
+fn the_last_number_is_the_answer() {
     for (text, wanted) in [
         ("It costs 3 and then 4.", Some("4")),
         ("so 18 - 5 = 13 dollars.", Some("13")),
@@ -307,14 +307,14 @@ fn the_last_number_counts() {
         assert_eq!(found.is_some(), wanted.is_some(), "{text}: {found:?}");
         assert!(found.zip(wanted).is_none_or(|(found, wanted)| found.same(&wanted)), "{text}");
     }
-    // A part of an expression is no number.
+    // A part of an expression is not a number.
     for text in ["The answer is $\\frac{2\\pi}{3}$.", "It is 2\\sqrt{3}", "so 2x + 3", "x^3"] {
         assert!(!grade("3", text).correct, "{text}");
     }
 }
 
 #[test]
-fn the_answer_is_found_where_it_is_marked() {
+fn marked_answers_are_found() {
     use Found::{Hashes, Marked, Plain};
     for (text, found) in [
         ("a\n#### 72", Hashes("72")),
@@ -336,7 +336,7 @@ fn the_answer_is_found_where_it_is_marked() {
         ("x</think><answer>\\boxed{5}</answer> 6", Marked("5")),
         ("plain", Plain("plain")),
     ] {
-        assert_eq!(find(behind_reasoning("", text)), found, "{text}");
+        assert_eq!(find(after_reasoning("", text)), found, "{text}");
     }
     for (said, right) in [
         ("The answer is $1,234.00.", true),
@@ -359,32 +359,32 @@ fn the_answer_is_found_where_it_is_marked() {
     }
     // The prompt may have opened the reasoning; a question is not its own answer.
     let asked = |prompt: &str| Question { prompt: prompt.into(), answer: "1234".into(), level: 0 };
-    assert!(!verdict::judge(&asked("q <think>\n"), "it is 1234", false).correct);
-    assert!(verdict::judge(&asked("q <think>\n"), "x</think>it is 1234", false).correct);
-    let product = |prompt: &str, made: bool| verdict::judge(&asked(prompt), "\\boxed{617 \\times 2}", made);
+    assert!(!verdict::grade_question(&asked("q <think>\n"), "it is 1234", false).correct);
+    assert!(verdict::grade_question(&asked("q <think>\n"), "x</think>it is 1234", false).correct);
+    let product = |prompt: &str, made: bool| verdict::grade_question(&asked(prompt), "\\boxed{617 \\times 2}", made);
     assert!(product("How much?", false).correct);
     assert_eq!(product("What is 2 times 617?", false).reason, "not worked out");
     assert_eq!(product("How much?", true).reason, "not worked out");
-    assert!(verdict::judge(&asked("617 * 2 ="), "1 2 3 4", true).correct);
+    assert!(verdict::grade_question(&asked("617 * 2 ="), "1 2 3 4", true).correct);
 }
 
 /// Rows on which math-verify and lehr agree (`scripts/oracle/math_answers.py --golden`).
 #[test]
-fn verdicts_are_those_of_math_verify() {
+fn verdicts_match_math_verify() {
     let rows = include_str!("math_answers.jsonl");
     let mut right = 0;
     for line in rows.lines() {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         let answer = verdict::reference(row["answer"].as_str().unwrap()).unwrap();
-        let judged = grade(&answer, row["response"].as_str().unwrap());
-        assert_eq!(judged.correct, row["right"] == true, "{line}: {}", judged.reason);
-        right += u32::from(judged.correct);
+        let graded = grade(&answer, row["response"].as_str().unwrap());
+        assert_eq!(graded.correct, row["right"] == true, "{line}: {}", graded.reason);
+        right += u32::from(graded.correct);
     }
     assert!(rows.lines().count() > 100 && right > 30, "{right}");
 }
 
 #[test]
-fn rows_of_gsm8k_and_math() {
+fn gsm8k_and_math_rows_are_read() {
     let row = |text: &str| {
         let row: serde_json::Value = serde_json::from_str(text).unwrap();
         row_question(row.as_object().unwrap()).map_err(|e| e.to_string())
@@ -406,7 +406,7 @@ fn rows_of_gsm8k_and_math() {
         (r#"{"problem": "p", "answer": "x^2+1"}"#, "so \\boxed{1+x^2}", true),
         (r#"{"problem": "p", "answer": "no solution"}"#, "so \\boxed{\\text{No solution}}", true),
     ] {
-        assert_eq!(verdict::judge(&row(text).unwrap(), said, false).correct, right, "{text} {said}");
+        assert_eq!(verdict::grade_question(&row(text).unwrap(), said, false).correct, right, "{text} {said}");
     }
     for (text, says) in [
         (r#"{"question": "q", "answer": "They have 5 apples, so they have 10 apples in all"}"#, "answer: \"They have"),
@@ -423,7 +423,7 @@ fn rows_of_gsm8k_and_math() {
 }
 
 #[test]
-fn hostile_answers_cost_little() {
+fn hostile_answers_are_graded_quickly() {
     for piece in [
         "\\boxed{",
         "{",
@@ -450,14 +450,14 @@ fn hostile_answers_cost_little() {
 
 proptest! {
     #[test]
-    fn any_answer_is_judged(text in r"[0-9,.$/e{}#\\ boxedfrac()=+*<>answer-]{0,60}|.{0,40}") {
-        let judged = grade("1234", &text);
-        prop_assert_eq!(judged.correct, judged.reward == 1.0);
+    fn any_answer_gets_a_grade(text in r"[0-9,.$/e{}#\\ boxedfrac()=+*<>answer-]{0,60}|.{0,40}") {
+        let graded = grade("1234", &text);
+        prop_assert_eq!(graded.correct, graded.reward == 1.0);
         let _ = grade("3,5,2=16", &text);
     }
 
     #[test]
-    fn whole_numbers_are_equal_to_themselves_alone(a in -10_000i64..10_000, b in -10_000i64..10_000) {
+    fn distinct_integers_are_unequal(a in -10_000i64..10_000, b in -10_000i64..10_000) {
         prop_assert_eq!(grade(&a.to_string(), &format!("\\boxed{{{b}.00}}")).correct, a == b);
         let verdict = grade(&a.to_string(), &format!("so it is {a} yes"));
         prop_assert!(verdict.correct);

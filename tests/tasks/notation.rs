@@ -6,7 +6,7 @@ use lehr::data::tasks::kk::claim;
 use lehr::data::tasks::kk::notation::{parse, print};
 
 #[test]
-fn any_nesting_is_read_solved_and_printed() {
+fn nested_claims_round_trip_and_are_solved() {
     for n in 0..600 {
         let mut draws = Draws::new(1, "notation", n);
         let people = 1 + draws.below(9);
@@ -32,7 +32,7 @@ fn any_nesting_is_read_solved_and_printed() {
 }
 
 #[test]
-fn depth_has_no_limit_but_the_text_s() {
+fn nesting_depth_is_limited_only_by_text_length() {
     let depth = 60_000;
     let text = format!("({}('lying', 1){}, ('lying', 0))", "('not', ".repeat(depth), ")".repeat(depth));
     let claims = parse(&text).unwrap();
@@ -44,7 +44,7 @@ fn depth_has_no_limit_but_the_text_s() {
 }
 
 #[test]
-fn each_malformed_text_is_told_in_one_line() {
+fn malformed_claims_are_refused_in_one_line() {
     for (text, says) in [
         ("", "byte 1: expected ( before the first claim, found the end"),
         ("()", "no claims"),
@@ -52,7 +52,7 @@ fn each_malformed_text_is_told_in_one_line() {
         ("('lying', 0)", "byte 2: expected ( before a claim, found 'lying'"),
         ("(('lying', 0)", "byte 14: expected a comma or ), found the end"),
         ("(('lying', 0),) x", "byte 17: 'x' is not part of the notation"),
-        ("(('lying', 0),) ()", "byte 17: expected nothing behind the last bracket, found ("),
+        ("(('lying', 0),) ()", "byte 17: expected nothing after the last bracket, found ("),
         ("(('lying', 0)('lying', 0))", "byte 14: expected a comma or ), found ("),
         ("(('lying', 1),)", "claim 1: is about person 1, but people are counted from 0 to 0"),
         ("(('lying', 99),)", "byte 12: expected a person, 0 to 15, found 99"),

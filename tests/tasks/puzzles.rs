@@ -20,7 +20,7 @@ fn knights(puzzle: &Puzzle) -> Vec<bool> {
 }
 
 #[test]
-fn made_puzzles_follow_the_rules() {
+fn generated_puzzles_follow_the_rules() {
     let mut operators: BTreeMap<&str, usize> = BTreeMap::new();
     for n in 0..1500 {
         for split in [Split::Train, Split::Eval] {
@@ -59,7 +59,7 @@ fn made_puzzles_follow_the_rules() {
 
 /// The shares of draws with exactly one solution of the public generator's rules, for 2 to 8 people.
 #[test]
-fn as_many_draws_have_one_solution_as_elsewhere() {
+fn the_share_of_unique_draws_matches_the_reference() {
     for (people, share) in (2..=8).zip([0.41, 0.38, 0.36, 0.35, 0.34, 0.33, 0.33]) {
         let (mut unique, mut eval, all) = (0, 0, 6000);
         for n in 0..all {
@@ -81,7 +81,7 @@ fn as_many_draws_have_one_solution_as_elsewhere() {
 }
 
 #[test]
-fn every_step_is_true_and_the_last_ones_are_the_solution() {
+fn every_solution_step_holds_and_the_last_ones_are_the_solution() {
     let mut kinds = [0; 3];
     for n in 0..700 {
         let people = 2 + (n % 6) as usize;
@@ -130,7 +130,7 @@ fn every_step_is_true_and_the_last_ones_are_the_solution() {
 }
 
 #[test]
-fn the_search_ends_where_nothing_or_much_fits() {
+fn the_search_ends_with_no_or_many_solutions() {
     let mut seen = [0; 2];
     for n in 0..300 {
         let mut draws = Draws::new(2, "free", n);
@@ -170,7 +170,7 @@ fn canonical(claims: &[Tree]) -> Vec<Tree> {
 }
 
 #[test]
-fn training_and_evaluation_share_no_puzzle_in_any_clothes() {
+fn training_and_evaluation_puzzles_are_disjoint_up_to_renaming() {
     for (people, count) in [(2, 400), (3, 1200), (4, 250)] {
         let of = |split: Split| {
             let mut all = BTreeSet::new();
@@ -188,7 +188,7 @@ fn training_and_evaluation_share_no_puzzle_in_any_clothes() {
 }
 
 #[test]
-fn a_puzzle_in_other_clothes_has_the_same_fingerprint_and_others_have_not() {
+fn fingerprints_are_invariant_to_renaming_only() {
     let mut known: BTreeMap<u64, Vec<Tree>> = BTreeMap::new();
     for n in 0..400 {
         let puzzle = made(3 + (n % 2) as usize, 11, Split::Train, n).unwrap();
@@ -211,7 +211,7 @@ fn a_puzzle_in_other_clothes_has_the_same_fingerprint_and_others_have_not() {
 }
 
 #[test]
-fn distinct_puzzles_are_distinct_and_run_out() {
+fn distinct_puzzles_do_not_repeat_and_are_finite() {
     let mut all = distinct(vec![2, 3], 4, Split::Eval);
     let mut seen: BTreeMap<usize, HashSet<Vec<Tree>>> = BTreeMap::new();
     while all.exhausted().is_empty() {
@@ -240,13 +240,13 @@ fn distinct_puzzles_are_distinct_and_run_out() {
         let claims = kk::notation::parse(&format!("({}, {})", trees[0], trees[1])).unwrap();
         of[usize::from(split_of(&claims) == Split::Eval)] += 1;
     }
-    println!("two people: {} puzzles to train on, {} to be judged by", of[0], of[1]);
+    println!("two people: {} puzzles to train on, {} for evaluation", of[0], of[1]);
     assert_eq!(all.exhausted(), BTreeSet::from([2]));
     assert_eq!(seen[&2].len(), of[1], "all of them were found");
 }
 
 #[test]
-fn compact_rows_are_few_words_between_single_spaces() {
+fn compact_rows_use_few_words_and_single_spaces() {
     let mut words = BTreeSet::new();
     let mut lengths = Vec::new();
     for n in 0..800 {
@@ -271,7 +271,7 @@ fn compact_rows_are_few_words_between_single_spaces() {
 }
 
 #[test]
-fn claims_in_both_wordings() {
+fn claims_have_both_wordings() {
     let claims = "(('<=>', ('telling-truth', 2), ('lying', 0)), ('->', ('lying', 0), ('telling-truth', 2)), \
                   ('and', ('not', ('lying', 1)), ('or', ('telling-truth', 0), ('telling-truth', 1))), ('not', ('lying', 0)), \
                   ('not', ('and', ('lying', 0), ('lying', 1))))";

@@ -10,7 +10,7 @@ use lehr::data::tasks::{Draws, Split};
 use proptest::prelude::*;
 
 #[test]
-fn what_is_written_is_read_again() {
+fn generated_claims_are_read_back() {
     for n in 0..1200 {
         let puzzle = made(2 + (n % 7) as usize, 2, Split::Train, n).unwrap();
         for form in [Form::Natural, Form::Compact] {
@@ -43,7 +43,7 @@ fn nested_claims_keep_their_meaning() {
 }
 
 #[test]
-fn every_way_to_report_a_claim_is_read() {
+fn every_form_of_reported_speech_is_read() {
     for form in SPEECH {
         let said = [
             english::report(form, "Mia", "If Noah is a knave then Mia is a knight"),
@@ -61,14 +61,14 @@ fn every_way_to_report_a_claim_is_read() {
 }
 
 #[test]
-fn speakers_are_found_by_their_names() {
+fn speakers_are_found_by_name() {
     let quiz = "You meet 2 inhabitants: Mia and Noah. Quite loudly, Noah shouted: \"Mia is a knight\". \"Noah is a knave!\" Mia cried. So who is who?";
     let back = read(quiz).unwrap();
     assert_eq!(notation::print(&back.claims), "(('lying', 1), ('telling-truth', 0))");
 }
 
 #[test]
-fn what_is_not_understood_is_told() {
+fn unparsed_sentences_are_reported() {
     for (quiz, says) in [
         ("", "holds no \"You meet ... inhabitants: ...\""),
         ("You meet 2 inhabitants: A and B", "the list of inhabitants does not end"),
@@ -84,7 +84,7 @@ fn what_is_not_understood_is_told() {
             "You meet 2 inhabitants: Mia and Noah. Noah said that Mia is a knight. Noah said that Mia is a knave. So who is",
             "Noah says two things",
         ),
-        ("A says B knight .", "the claim of A is about somebody who says nothing"),
+        ("A says B knight .", "the claim of A is about a person without a claim"),
         ("A says A knight . B says A tall .", "not understood: \"B says A tall\"; expected B says ..."),
         ("A says A knight . C says A knight .", "not understood: \"C says A knight\"; expected B says ..."),
     ] {
@@ -96,7 +96,7 @@ fn what_is_not_understood_is_told() {
 
 proptest! {
     #[test]
-    fn nothing_makes_the_readers_fall_over(parts in prop::collection::vec(
+    fn readers_never_panic(parts in prop::collection::vec(
         prop_oneof![
             Just("You meet 2 inhabitants: "), Just("Mia"), Just(" and "), Just("Noah"), Just(". "), Just(" is a knight"), Just("If "), Just(" then "),
             Just("("), Just(")"), Just("A says "), Just("( "), Just("not "), Just("B knave"), Just(" . "), Just("\""), Just("é\u{0}"),
@@ -109,13 +109,13 @@ proptest! {
     }
 
     #[test]
-    fn nor_the_notation(text in "[()\\[\\],' a-z0-9<=>-]{0,60}") {
+    fn the_notation_parser_never_panics(text in "[()\\[\\],' a-z0-9<=>-]{0,60}") {
         let _ = notation::parse(&text);
     }
 }
 
 #[test]
-fn long_texts_cost_little() {
+fn long_texts_are_read_quickly() {
     for piece in ["(", "If ", "( ", "not ", "Mia is a knight and ", "Mia ", "\"", "if A knight then "] {
         let long = piece.repeat((1 << 20) / piece.len());
         let _ = read(&format!("You meet 2 inhabitants: Mia and Noah. {long}"));

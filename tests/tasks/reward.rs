@@ -15,7 +15,7 @@ const WRONG: f64 = -0.5;
 const UNREADABLE: f64 = -1.0;
 const BROKEN: f64 = -3.0;
 
-fn judge(prompt: &str, response: &str) -> Grade {
+fn graded(prompt: &str, response: &str) -> Grade {
     grade(Form::Natural, &roles(SOLUTION).unwrap(), prompt, response)
 }
 
@@ -71,9 +71,9 @@ const TABLE: &[(&str, f64)] = &[
 ];
 
 #[test]
-fn totals_of_nasty_answers() {
+fn rewards_of_malformed_answers() {
     for (response, total) in TABLE {
-        let verdict = judge(PROMPT, response);
+        let verdict = graded(PROMPT, response);
         assert_eq!(verdict.reward, *total, "{response:?}: {}", verdict.reason);
         assert_eq!(verdict.correct, *total == RIGHT, "{response:?}");
         let format = if *total == BROKEN { -1.0 } else { 1.0 };
@@ -81,30 +81,30 @@ fn totals_of_nasty_answers() {
         assert_eq!(verdict.parts["format"] + verdict.parts["answer"], *total);
         assert!(!verdict.reason.is_empty() && !verdict.reason.contains('\n'));
         // A prompt in nobody's template, and none with the tag in the response.
-        assert_eq!(judge("Who is who? <think>\n", response).reward, *total, "{response:?}");
+        assert_eq!(graded("Who is who? <think>\n", response).reward, *total, "{response:?}");
         if !response.contains("<think>") {
-            assert_eq!(judge("Who is who?", &format!("<think>{response}")).reward, *total, "{response:?}");
-            assert_eq!(judge("Use <think> please.", &format!("<think>{response}")).reward, *total, "{response:?}");
-            assert_eq!(judge("Who is who?", response).reward, BROKEN, "nobody wrote <think>");
+            assert_eq!(graded("Who is who?", &format!("<think>{response}")).reward, *total, "{response:?}");
+            assert_eq!(graded("Use <think> please.", &format!("<think>{response}")).reward, *total, "{response:?}");
+            assert_eq!(graded("Who is who?", response).reward, BROKEN, "nobody wrote <think>");
         }
     }
     assert!(TABLE.len() > 30);
 }
 
 #[test]
-fn what_is_judged_begins_at_the_mark() {
+fn grading_starts_at_the_response_mark() {
     let good = "x</think><answer>Zoey is a knight Oliver is a knave</answer>";
-    assert_eq!(judge("User: who? Assistant: <think>", good).reward, RIGHT);
-    assert_eq!(judge("Assistant: <think></think> User: again <think>", good).reward, BROKEN);
+    assert_eq!(graded("User: who? Assistant: <think>", good).reward, RIGHT);
+    assert_eq!(graded("Assistant: <think></think> User: again <think>", good).reward, BROKEN);
     // The mark of the other template goes first wherever it stands, and takes the prompt's <think> away.
-    assert_eq!(judge("<|im_start|>assistant\n<think>", good).reward, RIGHT);
-    assert_eq!(judge("<|im_start|>assistant\n<think>", &format!("Assistant: {good}")).reward, BROKEN);
-    assert_eq!(judge("", &format!("<answer></answer> Assistant: <think>{good}")).reward, RIGHT);
+    assert_eq!(graded("<|im_start|>assistant\n<think>", good).reward, RIGHT);
+    assert_eq!(graded("<|im_start|>assistant\n<think>", &format!("Assistant: {good}")).reward, BROKEN);
+    assert_eq!(graded("", &format!("<answer></answer> Assistant: <think>{good}")).reward, RIGHT);
 }
 
 #[test]
-fn reasons_are_plain() {
-    let reason = |response: &str| judge(PROMPT, response).reason;
+fn reward_reasons_are_readable() {
+    let reason = |response: &str| graded(PROMPT, response).reason;
     assert_eq!(reason("x"), "no </think>");
     assert_eq!(reason("x</think></think>"), "2 times </think>");
     assert_eq!(reason("<answer></think></answer>"), "</think> behind <answer>");
@@ -115,7 +115,7 @@ fn reasons_are_plain() {
 }
 
 #[test]
-fn solutions_as_text() {
+fn solutions_are_printed() {
     let of = |text: &str| roles(text).map_err(|e| e.to_string());
     let pair = |a: &str, b: bool| (a.to_owned(), b);
     assert_eq!(of(SOLUTION).unwrap(), [pair("Zoey", true), pair("Oliver", false)]);
@@ -137,8 +137,8 @@ fn solutions_as_text() {
     assert!(lehr::data::tasks::kk::reward::check(Form::Natural, &right).is_ok());
     let knight = lehr::data::tasks::kk::reward::check(Form::Natural, "(1) Sir Knight is a knave").unwrap_err();
     assert!(knight.to_string().contains("is not right by itself"), "{knight}");
-    assert!(of("").unwrap_err().contains("names nobody"));
-    assert!(of("knight").unwrap_err().contains("names nobody"));
+    assert!(of("").unwrap_err().contains("names no person"));
+    assert!(of("knight").unwrap_err().contains("names no person"));
     let many: String = (0..100).fold(String::new(), |mut all, i| {
         let _ = writeln!(all, "{} is a knight", "a".repeat(i + 1));
         all
@@ -147,7 +147,7 @@ fn solutions_as_text() {
 }
 
 #[test]
-fn compact_answers_by_the_same_rules() {
+fn compact_answers_follow_the_same_rules() {
     let roles = roles("(1) A is a knight\n(2) B is a knave\n(3) C is a knight").unwrap();
     for (response, total) in [
         (" try A knight ok . </think> <answer> A knight B knave C knight </answer>", RIGHT),
@@ -166,7 +166,7 @@ fn compact_answers_by_the_same_rules() {
 }
 
 #[test]
-fn hostile_answers_cost_little() {
+fn hostile_answers_are_graded_quickly() {
     // Were any of it quadratic, this would take hours.
     let megabyte = 1 << 20;
     for piece in
@@ -178,7 +178,7 @@ fn hostile_answers_cost_little() {
             format!("</think><answer>{inside}</answer>"),
             format!("</think><answer>Zoey is a {inside} knight Oliver is a knave</answer>"),
         ] {
-            let verdict = judge(PROMPT, &response);
+            let verdict = graded(PROMPT, &response);
             assert!([RIGHT, WRONG, UNREADABLE, BROKEN].contains(&verdict.reward));
         }
     }
@@ -193,7 +193,7 @@ proptest! {
         ], 0..14), tail in ".{0,20}") {
         let response = parts.concat() + &tail;
         for prompt in ["", PROMPT, "q <think>"] {
-            let verdict = judge(prompt, &response);
+            let verdict = graded(prompt, &response);
             prop_assert!([RIGHT, WRONG, UNREADABLE, BROKEN].contains(&verdict.reward));
             prop_assert_eq!(verdict.correct, verdict.reward == RIGHT);
         }

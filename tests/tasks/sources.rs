@@ -39,7 +39,7 @@ fn public_rows(count: u64) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn made_questions_are_functions_of_seed_and_number() {
+fn generated_questions_depend_only_on_seed_and_number() {
     for (task, form, math) in [
         (TaskKind::Kk, Form::Natural, MathKind::Arithmetic),
         (TaskKind::Kk, Form::Compact, MathKind::Arithmetic),
@@ -73,20 +73,20 @@ fn made_questions_are_functions_of_seed_and_number() {
 }
 
 #[test]
-fn too_few_questions_for_evaluation_are_told() {
+fn too_few_evaluation_questions_are_reported() {
     let mut notices = Notices::new();
     let settings = TaskSettings { people: "2".into(), eval_questions: 500, ..settings(TaskKind::Kk) };
     let task = opened(&settings, &DataSettings::default(), &mut notices).unwrap();
     assert!((50..120).contains(&task.eval_questions()));
     let says = format!(
-        "--eval-questions 500: there are no more different questions of --people 2 that are kept from training; {} questions in all",
+        "--eval-questions 500: there are no more distinct questions of --people 2 that are kept from training; {} questions in all",
         task.eval_questions()
     );
     assert_eq!(notices.lines(), [says]);
 }
 
 #[test]
-fn rows_of_puzzles_as_they_are() {
+fn puzzle_rows_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let rows = public_rows(100);
     let path = write(dir.path(), "rows.jsonl", &rows);
@@ -118,12 +118,15 @@ fn rows_of_puzzles_as_they_are() {
     let both = DataSettings { val_data: Some(val), ..data(&train) };
     let task = opened(&settings(TaskKind::Kk), &both, &mut notices).unwrap();
     assert_eq!(notices.lines().len(), 1);
-    assert!(notices.lines()[0].ends_with("1 of 71 rows ask what evaluation asks; they are left out of training"), "{notices:?}");
+    assert!(
+        notices.lines()[0].ends_with("1 of 71 rows are also evaluation questions; they are left out of training"),
+        "{notices:?}"
+    );
     assert!((0..70).all(|n| task.question(Split::Train, n).unwrap().prompt != twin.prompt));
 }
 
 #[test]
-fn rows_that_cannot_be_used_are_told_with_their_place() {
+fn unusable_rows_are_reported_with_their_place() {
     let dir = tempfile::tempdir().unwrap();
     let mut cases = Vec::new();
     let kk = TaskKind::Kk;
@@ -131,7 +134,7 @@ fn rows_that_cannot_be_used_are_told_with_their_place() {
         (kk, r#"{"quiz": "x"}"#, "rows.jsonl:2: quiz: holds no \"You meet ... inhabitants: ...\""),
         (kk, r#"{"quiz": 5}"#, "rows.jsonl:2: quiz: must be a string"),
         (kk, r#"{"statements": "(", "quiz": "x"}"#, "rows.jsonl:2: statements: byte 2: expected ( before a claim, found the end"),
-        (kk, r#"{"solution_text_format": "?", "quiz": "x"}"#, "rows.jsonl:2: solution_text_format: \"?\" names nobody"),
+        (kk, r#"{"solution_text_format": "?", "quiz": "x"}"#, "rows.jsonl:2: solution_text_format: \"?\" names no person"),
         (
             kk,
             r#"{"statements": "(('lying', 1), ('lying', 0))", "quiz": "x"}"#,
@@ -177,7 +180,7 @@ fn rows_that_cannot_be_used_are_told_with_their_place() {
 }
 
 #[test]
-fn a_bad_row_among_others_is_left_out_and_told() {
+fn a_bad_row_is_skipped_and_reported() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = Tokenizer::chars(('a'..='z').chain('0'..='9').chain(" ?".chars()), true).unwrap();
     let row = |prompt: &str, answer: &str| serde_json::json!({"prompt": prompt, "answer": answer});
@@ -206,7 +209,7 @@ fn a_bad_row_among_others_is_left_out_and_told() {
 }
 
 #[test]
-fn rows_of_sums_and_of_one_s_own() {
+fn arithmetic_and_custom_rows_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let rows: Vec<serde_json::Value> =
         (0..60).map(|n| serde_json::json!({"question": format!("How many are {n} and 1?"), "answer": format!("So <<{n}+1={}>> it is.\n#### {}", n + 1, n + 1)})).collect();
@@ -228,7 +231,7 @@ fn rows_of_sums_and_of_one_s_own() {
 }
 
 #[test]
-fn questions_in_the_models_chat_template() {
+fn questions_use_the_models_chat_template() {
     let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
     let without_system = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]<think>\n{% endif %}";
     let bytes = Tokenizer::bytes(true).unwrap();
@@ -265,7 +268,7 @@ fn questions_in_the_models_chat_template() {
 
 /// `tools` and `chat_template_kwargs` of a row reach the template for every task, and are checked as those of fine-tuning are.
 #[test]
-fn rows_bring_tools_and_template_arguments() {
+fn rows_may_have_tools_and_template_arguments() {
     use serde_json::{Value, json};
     let template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}\
                     |{% if tools %}{{ tools[0].name }}{% else %}none{% endif %}|{{ style }}|";
@@ -308,7 +311,7 @@ fn rows_bring_tools_and_template_arguments() {
             (json!({"chat_template_kwargs": [1]}), "rows.jsonl:2: chat_template_kwargs: must be an object"),
         ] {
             let mut notices = Notices::new();
-            // The row before it is sound, so that this one is left out and reported.
+            // The row before it is valid, so that this one is left out and reported.
             let prompt = ask(with(&more), &mut notices).unwrap();
             assert!(prompt.trim_end_matches("<think>").ends_with("|none|long|"), "{kind:?} {more}: {prompt}");
             assert!(notices.lines().len() == 1 && notices.lines()[0].contains(says), "{kind:?} {more}: {notices:?}");
@@ -317,7 +320,7 @@ fn rows_bring_tools_and_template_arguments() {
 }
 
 #[test]
-fn rows_to_be_judged_by_alone() {
+fn evaluation_rows_may_be_given_separately() {
     let dir = tempfile::tempdir().unwrap();
     // All puzzles of two people but a few: what is made must be one of those few.
     let mut all = kk::distinct(vec![2], 1, Split::Train);

@@ -46,7 +46,7 @@ fn text_with_single_spaces_comes_back() {
 }
 
 #[test]
-fn a_row_to_learn_from_scores_the_completion_and_its_end() {
+fn fine_tuning_rows_score_the_completion_and_its_end() {
     let rows = rows(20);
     let tokenizer = tokenizer(&rows);
     let template = ChatTemplate::new(PLAIN, tokenizer.special_tokens(), 0).unwrap();
@@ -81,7 +81,7 @@ fn documents_of_a_corpus_end_in_the_end_of_text() {
 }
 
 #[test]
-fn a_task_with_words_that_the_tokenizer_lacks_is_told() {
+fn words_missing_from_the_tokenizer_are_reported() {
     let tokenizer = tokenizer(&rows(200));
     for (people, form, says) in [
         ("3", Form::Compact, None),

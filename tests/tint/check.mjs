@@ -65,7 +65,7 @@ async function selfTest(device) {
       throw new Error(`self-test: ${name} ${mustFail ? 'was accepted' : `was refused: ${failures.join('; ')}`}`);
     }
   }
-  console.log(`tint: self-test: ${cases.length} texts judged rightly`);
+  console.log(`tint: self-test: ${cases.length} texts classified correctly`);
 }
 
 async function main() {

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permutation_visits_everything_once() {
+    fn a_permutation_visits_every_index_once() {
         for n in [1u64, 2, 3, 7, 64, 1000, 1025] {
             for epoch in 0..3 {
                 let p = Permutation::new(n, Rng::new(7, "data"), epoch);

@@ -7,7 +7,7 @@ use crate::data::tasks::{self, Split, Task};
 use crate::model::{Rollouts, rollout};
 use crate::ops::sample::Sampling;
 use crate::session;
-use crate::train::reinforce::task_eval::{Exam, GradedQuestion, Report, TaskModel, reports};
+use crate::train::reinforce::task_eval::{GradedQuestion, TaskEvalSpec, TaskModel, TaskScores, reports};
 use anyhow::ensure;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -46,8 +46,8 @@ struct TaskMode {
     /// Number of ungraded answers, excluded from all other numbers.
     ungraded: u64,
     #[serde(flatten)]
-    all: Report,
-    levels: BTreeMap<u32, Report>,
+    all: TaskScores,
+    levels: BTreeMap<u32, TaskScores>,
     /// Share of correct answers to each question, in order, for paired comparisons. `None` if no answer was graded.
     per_question: Vec<Option<f64>>,
     /// 1 if at least one answer to the question is correct, else 0.
@@ -59,7 +59,7 @@ struct TaskMode {
 // Length: sequential.
 /// Evaluate and report; `rows` is the explicit number of answers generated at once.
 pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
-    let own = &args.exam;
+    let own = &args.task_eval;
     check(own)?;
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
@@ -73,12 +73,12 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let context = config.model.max_position_embeddings;
     ensure!(
         longest < context,
-        "--task {}: a question has {longest} tokens, but the model's context (max_position_embeddings) holds {context}; ask shorter ones",
+        "--task {}: a question has {longest} tokens, but the model's context (max_position_embeddings) holds {context}; use shorter questions",
         task.name()
     );
     let most = own.max_completion_length.unwrap_or(MOST_TOKENS).min(context - longest);
     if own.max_completion_length.is_some_and(|asked| asked > most) {
-        output::note(&format!("note: answers of up to {most} tokens: the model's context of {context} holds no more"));
+        output::note(&format!("note: answers of up to {most} tokens: the model's context is {context}"));
     }
     let device = open::device(&args.device)?;
     let max_len = longest + most;
@@ -87,7 +87,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let suits = || rollout::default_slots(&config.model, max_len, device.sizes());
     let mut engine = Rollouts::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), max_len)?;
     let stops = tokenizer.end_tokens().ids();
-    let mut examinee = TaskModel { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops, chat };
+    let mut evaluator = TaskModel { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops, chat };
     let mut ways = vec![(0.0, 1)];
     if own.samples > 0 && own.temperature > 0.0 {
         ways.push((own.temperature, own.samples));
@@ -97,9 +97,9 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     for (temperature, samples) in ways {
         let begin = Instant::now();
         let sampling = Sampling { temperature, seed: own.seed, ..Sampling::default() };
-        let exam = Exam { questions: count, samples, max_completion_length: most, sampling };
+        let spec = TaskEvalSpec { questions: count, samples, max_completion_length: most, sampling };
         let Some((graded_questions, ungraded)) =
-            examinee.sit(task.as_mut(), &exam, &mut |_, done, _| Ok(progress.tell(done as usize)))?
+            evaluator.evaluate(task.as_mut(), &spec, &mut |_, done, _| Ok(progress.show(done as usize)))?
         else {
             return Ok(session::control::INTERRUPTED);
         };
@@ -136,12 +136,12 @@ fn check(args: &Args) -> anyhow::Result<()> {
 
 /// The held-out questions: generated, or the rows of --data.
 fn questions(args: &super::Args, tokenizer: &crate::data::Tokenizer) -> anyhow::Result<Box<dyn Task>> {
-    ensure!(args.data.len() <= 1, "--data: with --task one file of questions is asked; name one");
+    ensure!(args.data.len() <= 1, "--data: --task reads one file of questions; name one");
     let data = DataSettings { val_data: args.data.first().cloned(), ..DataSettings::default() };
-    let settings = TaskSettings { eval_questions: args.exam.count, ..args.task.clone() };
+    let settings = TaskSettings { eval_questions: args.task_eval.count, ..args.task.clone() };
     let mut notices = Notices::new();
     let now = crate::vfs::unix_time() as i64;
-    let task = tasks::open(&settings, &data, args.exam.seed, Some(tokenizer), now, &mut notices)?;
+    let task = tasks::open(&settings, &data, args.task_eval.seed, Some(tokenizer), now, &mut notices)?;
     notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
     Ok(task)
 }
@@ -151,9 +151,9 @@ impl TaskMode {
         let (all, levels) = reports(graded_questions);
         let tokens: usize = graded_questions.iter().flat_map(|e| &e.answers).map(|a| a.tokens).sum();
         let right = |e: &GradedQuestion| e.answers.iter().filter(|a| a.grade.correct).count() as f64;
-        let judged = |e: &GradedQuestion, value: f64| (!e.answers.is_empty()).then_some(value);
-        let per_question = graded_questions.iter().map(|e| judged(e, right(e) / e.answers.len() as f64)).collect();
-        let any_right = graded_questions.iter().map(|e| judged(e, f64::from(u8::from(right(e) > 0.0)))).collect();
+        let if_graded = |e: &GradedQuestion, value: f64| (!e.answers.is_empty()).then_some(value);
+        let per_question = graded_questions.iter().map(|e| if_graded(e, right(e) / e.answers.len() as f64)).collect();
+        let any_right = graded_questions.iter().map(|e| if_graded(e, f64::from(u8::from(right(e) > 0.0)))).collect();
         let tokens_per_second = tokens as f64 / eval_seconds;
         Self { temperature, samples, ungraded, all, levels, per_question, any_right, eval_seconds, tokens_per_second }
     }
@@ -203,7 +203,7 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[TaskMode]) -> anyhow::Re
     Ok(())
 }
 
-fn row(level: String, report: &Report) -> Vec<String> {
+fn row(level: String, report: &TaskScores) -> Vec<String> {
     let score = &report.score;
     let [low, high] = score.interval.map(|x| 100.0 * x);
     vec![
@@ -233,16 +233,16 @@ struct Progress {
     /// Answers of earlier modes.
     passed: usize,
     begin: Instant,
-    line: output::Line,
+    line: output::ProgressLine,
 }
 
 impl Progress {
     fn new(all: usize) -> Self {
-        Self { all, passed: 0, begin: Instant::now(), line: output::Line::after(output::LONG_LINE_SECONDS) }
+        Self { all, passed: 0, begin: Instant::now(), line: output::ProgressLine::after(output::LONG_LINE_SECONDS) }
     }
 
     /// Report the finished answers of this mode. Returns false when interrupted.
-    fn tell(&mut self, done: usize) -> bool {
+    fn show(&mut self, done: usize) -> bool {
         let (done, all, seconds) = (self.passed + done, self.all, self.begin.elapsed().as_secs_f64());
         self.line.show(|| {
             // Short answers end first: no estimate before a tenth is finished.

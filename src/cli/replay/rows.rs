@@ -89,12 +89,14 @@ fn row(line: &str, limits: Limits) -> Result<(Option<u64>, Rollout)> {
         group: match fields.get("group") {
             None if !needed => 0,
             None => bail!("\"group\": is missing; completions of one prompt share a number"),
-            Some(value) => whole(value).with_context(|| format!("\"group\": {} is no whole number below 2^32", short(value)))?,
+            Some(value) => {
+                whole(value).with_context(|| format!("\"group\": {} is not a whole number below 2^32", short(value)))?
+            }
         },
         reward: match fields.get("reward") {
             None if !needed => 0.0,
             None => bail!("\"reward\": is missing; give a number, or \"advantages\""),
-            Some(value) => number(value).with_context(|| format!("\"reward\": {} is no finite number", short(value)))?,
+            Some(value) => number(value).with_context(|| format!("\"reward\": {} is not a finite number", short(value)))?,
         },
         truncated: match fields.get("truncated") {
             None | Some(Value::Null) => false,
@@ -113,10 +115,10 @@ fn row(line: &str, limits: Limits) -> Result<(Option<u64>, Rollout)> {
 
 fn tokens(fields: &Map<String, Value>, name: &str, vocab_size: usize) -> Result<Vec<u32>> {
     let Some(value) = fields.get(name) else { bail!("\"{name}\": is missing; give a list of token ids") };
-    let Some(list) = value.as_array() else { bail!("\"{name}\": {} is no list of token ids", short(value)) };
+    let Some(list) = value.as_array() else { bail!("\"{name}\": {} is not a list of token ids", short(value)) };
     ensure!(!list.is_empty(), "\"{name}\": is empty; it needs at least one token");
     let token = |value: &Value| {
-        let token = whole(value).with_context(|| format!("\"{name}\": {} is no token id", short(value)))?;
+        let token = whole(value).with_context(|| format!("\"{name}\": {} is not a token id", short(value)))?;
         ensure!((token as usize) < vocab_size, "\"{name}\": token {token}: the model's vocabulary ends at {}", vocab_size - 1);
         Ok(token)
     };
@@ -128,11 +130,11 @@ fn numbers(fields: &Map<String, Value>, name: &str, n: usize, most: f64) -> Resu
     let list = match fields.get(name) {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(list)) => list,
-        Some(other) => bail!("\"{name}\": {} is no list of numbers", short(other)),
+        Some(other) => bail!("\"{name}\": {} is not a list of numbers", short(other)),
     };
     ensure!(list.is_empty() || list.len() == n, "\"{name}\": {} numbers for {n} tokens of the completion", list.len());
     let one = |value: &Value| {
-        let x = number(value).with_context(|| format!("\"{name}\": {} is no finite number", short(value)))?;
+        let x = number(value).with_context(|| format!("\"{name}\": {} is not a finite number", short(value)))?;
         ensure!(x <= most, "\"{name}\": {x} is above 0; log-probabilities are not");
         Ok(x as f32)
     };
@@ -161,7 +163,7 @@ mod tests {
     const LIMITS: Limits = Limits { vocab_size: 10, context: 6 };
 
     #[test]
-    fn a_whole_row() {
+    fn a_complete_row_is_read() {
         let got = row(
             r#"{"group":3,"prompt":[1,2],"completion":[4,9],"reward":-0.5,"truncated":true,"old_logprobs":[-0.5,-1],"text":"x"}"#,
             LIMITS,
@@ -183,7 +185,7 @@ mod tests {
 
     /// A row as a run writes it.
     #[test]
-    fn a_row_of_a_run() {
+    fn a_row_of_samples_jsonl_is_read() {
         let completion = crate::event::Completion {
             step: 20,
             group: 2,
@@ -208,25 +210,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         for (line, says) in [
             ("{", "is no JSON"),
             ("[1]", "needs an object"),
             (r#"{"completion":[1]}"#, "\"prompt\": is missing"),
-            (r#"{"prompt":"a","completion":[1]}"#, "\"prompt\": \"a\" is no list of token ids"),
+            (r#"{"prompt":"a","completion":[1]}"#, "\"prompt\": \"a\" is not a list of token ids"),
             (r#"{"prompt":[],"completion":[1]}"#, "\"prompt\": is empty"),
-            (r#"{"prompt":[1.5],"completion":[1]}"#, "\"prompt\": 1.5 is no token id"),
-            (r#"{"prompt":[-1],"completion":[1]}"#, "\"prompt\": -1 is no token id"),
+            (r#"{"prompt":[1.5],"completion":[1]}"#, "\"prompt\": 1.5 is not a token id"),
+            (r#"{"prompt":[-1],"completion":[1]}"#, "\"prompt\": -1 is not a token id"),
             (r#"{"prompt":[1],"completion":[10]}"#, "\"completion\": token 10: the model's vocabulary ends at 9"),
             (
                 r#"{"prompt":[1,2,3],"completion":[1,2,3,4]}"#,
                 "\"completion\": 7 tokens with the prompt; the model's context is 6",
             ),
             (r#"{"prompt":[1],"completion":[1],"reward":1}"#, "\"group\": is missing"),
-            (r#"{"prompt":[1],"completion":[1],"group":-1,"reward":1}"#, "\"group\": -1 is no whole number"),
+            (r#"{"prompt":[1],"completion":[1],"group":-1,"reward":1}"#, "\"group\": -1 is not a whole number"),
             (r#"{"prompt":[1],"completion":[1],"group":0}"#, "\"reward\": is missing"),
-            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":"1"}"#, "\"reward\": \"1\" is no finite number"),
-            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":1e39}"#, "\"reward\": 1e+39 is no finite number"),
+            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":"1"}"#, "\"reward\": \"1\" is not a finite number"),
+            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":1e39}"#, "\"reward\": 1e+39 is not a finite number"),
             (
                 r#"{"prompt":[1],"completion":[1],"group":0,"reward":1,"old_logprobs":[-1,-2]}"#,
                 "\"old_logprobs\": 2 numbers for 1 tokens",

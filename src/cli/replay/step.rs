@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::event::BinGradient;
 use crate::model::Model;
 use crate::ops::adamw::UpdateParams;
-use crate::train::reinforce::{Loss, Pass, Policy, PolicyModel, Rollout, UpdateStats, advantage, passes, probe};
+use crate::train::reinforce::{Loss, Policy, PolicyModel, Rollout, UpdatePass, UpdateStats, advantage, passes, probe};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
@@ -79,7 +79,7 @@ fn run(
     on: PolicyModel<'_>,
     policy: &mut Policy,
     rollouts: &[Rollout],
-    pass: &Pass,
+    pass: &UpdatePass,
     loss: &Loss,
     settings: &Settings,
     keep_gradients: bool,
@@ -101,7 +101,7 @@ fn run(
     Ok((updates, sum))
 }
 
-fn label(pass: &Pass, iterations: usize) -> String {
+fn label(pass: &UpdatePass, iterations: usize) -> String {
     if iterations > 1 { format!("{}.{}", pass.name, pass.iteration + 1) } else { pass.name.to_owned() }
 }
 

@@ -1,6 +1,6 @@
 //! Validation of the GRPO settings.
 
-use crate::config::{Grader, GrpoSettings, Rescue, RolloutSettings, Settings, TaskKind, TaskSettings};
+use crate::config::{Grader, GrpoSettings, RescueMethod, RolloutSettings, Settings, TaskKind, TaskSettings};
 use anyhow::ensure;
 
 impl Settings {
@@ -17,7 +17,10 @@ impl Settings {
             "--merge-every {}: lehr grpo has no live merge; leave it out",
             self.merge.merge_every
         );
-        ensure!(self.rescue.rescue == Rescue::Off, "--rescue: lehr grpo has no rescue, its loss shows no spikes; leave it out");
+        ensure!(
+            self.rescue.rescue == RescueMethod::Off,
+            "--rescue: lehr grpo has no rescue, its loss shows no spikes; leave it out"
+        );
         task.validate(!self.data.data.is_empty())?;
         rollout.validate()?;
         grpo.validate()?;
@@ -51,7 +54,7 @@ impl TaskSettings {
             ensure!(
                 process == self.grader_command.is_some(),
                 "--grader-command: belongs to --grader process, {}",
-                if process { "which needs it" } else { "which is not what is asked for" }
+                if process { "which needs it" } else { "which is not the requested grader" }
             );
         }
         ensure!(

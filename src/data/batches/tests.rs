@@ -41,7 +41,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn validation_scores_every_target_once(
+    fn validation_scores_each_target_once(
         (n, ends, from) in (2u64..200).prop_flat_map(|n| (Just(n), ends_in(n), 0..n - 1)), t in 1usize..20, b in 1usize..5,
     ) {
         let file = counting(n, &ends);
@@ -92,7 +92,7 @@ proptest! {
 }
 
 #[test]
-fn a_step_depends_on_seed_and_number_alone() {
+fn a_batch_depends_only_on_seed_and_step() {
     let order = |seed| TrainOrder::new(TokenRange::whole(counting(5000, &[5000])), 16, seed).unwrap();
     let (one, again, other) = (order(1), order(1), order(2));
     let forward: Vec<Batch> = (0..100).map(|step| one.batch(step, 8)).collect();
@@ -123,7 +123,7 @@ fn too_few_tokens_are_refused_with_numbers() {
 }
 
 #[test]
-fn the_split_is_nanogpts() {
+fn the_split_matches_nanogpt() {
     let file = counting(1003, &[1003]);
     let split = Dataset::split(file.clone(), 0.1).unwrap();
     assert_eq!((split.train.range(), split.val.unwrap().range()), (0..902, 902..1003));
@@ -138,7 +138,7 @@ fn the_split_is_nanogpts() {
 }
 
 #[test]
-fn validation_stops_at_the_wanted_number() {
+fn validation_stops_at_the_requested_number() {
     let range = TokenRange::whole(counting(1000, &[1000]));
     let count = |most| range.val_batches(4, 16, most).map(|b| b.target_count()).sum::<usize>();
     assert_eq!((count(0), count(1), count(100), count(999), count(u64::MAX)), (0, 16, 112, 999, 999));
@@ -147,7 +147,7 @@ fn validation_stops_at_the_wanted_number() {
 
 /// Token 90 is the separator: it ends a document and is the first input of the next.
 #[test]
-fn the_token_that_ends_a_document_begins_the_next() {
+fn end_of_text_starts_the_next_document() {
     let tokens = [90, 1, 2, 90, 3, 90, 90, 4, 5];
     let file = Arc::new(TokenFile::from_tokens(&tokens, &[4, 6, 7, 9], 100).unwrap().with_separator(Some(90)));
     let range = TokenRange::whole(file.clone());

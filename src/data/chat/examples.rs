@@ -118,7 +118,7 @@ impl Encoder<'_> {
         let turns: Vec<usize> = chat.assistant_turns().collect();
         ensure!(
             turns.len() == parts,
-            "weight: cannot be told apart, since the chat template has {parts} {{% generation %}} blocks for {} turns of the assistant",
+            "weight: cannot be assigned, since the chat template has {parts} {{% generation %}} blocks for {} turns of the assistant",
             turns.len()
         );
         Ok(chat.masked.contains(&turns[i]))
@@ -147,7 +147,7 @@ impl Encoder<'_> {
             if let Ok(rendered) = self.template.render(&chat, true) {
                 let spelled = self.tokenizer.encode(&rendered.text);
                 spelled.context(
-                    "--chat-template: the chat template writes what this tokenizer cannot spell; give one in its own characters",
+                    "--chat-template: the chat template contains characters that this tokenizer cannot encode; give one that it can",
                 )?;
             }
         }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_of_a_span() {
+    fn spans_map_to_tokens() {
         let places = [0..2, 2..3, 3..3, 3..6, 6..8];
         assert_eq!(tokens_of(&places, &(2..6)), 1..4);
         assert_eq!(tokens_of(&places, &(4..5)), 3..4, "one that reaches beyond on both sides");

@@ -190,7 +190,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn kwargs_are_json_or_text() {
+    fn template_kwargs_are_json_or_text() {
         let words = |list: &[&str]| template_kwargs(&list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         let found = words(&["enable_thinking=False", "a=false", "n=3", "s=x=y", "d={\"k\": [1]}", "e="]).unwrap();
         assert_eq!(
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_as_they_come() {
+    fn public_message_formats_are_read() {
         let read = |value: Value| Turns::read("messages", value);
         let parts = json!([{"type": "text", "text": "a "}, "b", {"text": "c", "image": null}]);
         let turns = read(json!([{"role": "user", "content": parts}, {"from": "gpt", "value": "x", "weight": 0.0}])).unwrap();

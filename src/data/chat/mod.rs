@@ -124,7 +124,7 @@ pub fn load(
         for example in reader.read(path)? {
             rows.val.push(rows.store.push(&example)?);
         }
-        ensure!(!rows.val.is_empty(), "{}: no row is left to judge by", shown_path(path));
+        ensure!(!rows.val.is_empty(), "{}: no row is left for validation", shown_path(path));
     }
     ChatSource::new(rows, from.seq_len, from.seed, sft.packing)
 }

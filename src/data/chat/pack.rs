@@ -83,13 +83,13 @@ mod tests {
 
     /// The example in TRL's documentation of `pack_dataset`: lengths 5 (cut to 4), 2, 3, 1, row length 4.
     #[test]
-    fn packs_as_trl_does() {
+    fn packing_matches_trl() {
         let lengths = [4, 2, 3, 1];
         assert_eq!(best_fit(&[0, 1, 2, 3], |i| lengths[i as usize], 4), [vec![0], vec![2, 3], vec![1]]);
     }
 
     #[test]
-    fn rows_hold_what_fits_and_everything_once() {
+    fn packing_respects_the_limit_and_places_each_example_once() {
         let rng = Rng::new(5, "test");
         for case in 0..200 {
             let room = 1 + rng.below(case, 0, 40) as usize;
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn every_example_once_an_epoch_and_weights_hold() {
+    fn each_example_once_per_epoch_and_mixture_weights_hold() {
         let shares = [
             Share { examples: 0..30, weight: 1.0 },
             Share { examples: 30..100, weight: 2.0 },

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_and_lines_as_in_python() {
+    fn floats_and_lines_match_python() {
         // python3 -c 'print(0.0001, 0.00001, 1e15, 1e16, 1.2345678901234568e17, 1e22, 5e-324, -0.0, float("inf"), float("nan"))'
         let numbers = [0.0001, 0.00001, 1e15, 1e16, 1.234_567_890_123_456_8e17, 1e22, 5e-324, -0.0, f64::INFINITY, f64::NAN];
         let texts: Vec<String> = numbers.into_iter().map(to_float_text).collect();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn json_as_python_writes_it() {
+    fn json_output_matches_python() {
         let json = |value: &Value, indent, separators: Option<&[String]>, ascii, sort| {
             to_json(value, indent, separators, (ascii, sort), 1000).expect("it is short")
         };

@@ -76,7 +76,7 @@ impl Part {
                 let number: Option<f64> = weight.parse().ok().filter(|w: &f64| *w > 0.0 && *w <= 1000.0);
                 let Some(weight) = number else {
                     bail!(
-                        "--data {}: there is no such file, and {:?} is no weight (above 0, at most 1000). Write PATH or PATH:WEIGHT",
+                        "--data {}: there is no such file, and {:?} is not a weight (above 0, at most 1000). Write PATH or PATH:WEIGHT",
                         shown_path(spec),
                         shown(weight)
                     );
@@ -206,7 +206,7 @@ fn instruction(mut row: Object) -> Result<Row> {
     let (instruction, input, output, system) = (text("instruction")?, text("input")?, text("output")?, text("system")?);
     ensure!(!output.is_empty(), "output: empty. There is nothing to learn");
     let asked: Vec<&str> = [instruction.as_str(), input.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
-    ensure!(!asked.is_empty(), "instruction: empty. Give what is asked");
+    ensure!(!asked.is_empty(), "instruction: empty. Give the question");
     let mut said: Vec<(&str, String)> = Vec::new();
     if !system.is_empty() {
         said.push(("system", system));
@@ -244,7 +244,7 @@ pub fn prompt_chat(row: &Object) -> Result<Chat> {
     let messages = match row.get("prompt") {
         Some(Value::String(text)) => return question_chat(text, row),
         Some(list @ Value::Array(_)) => Turns::read("prompt", list.clone())?.messages,
-        Some(Value::Null) | None => bail!("prompt: missing. Give the text that is asked"),
+        Some(Value::Null) | None => bail!("prompt: missing. Give the question"),
         Some(_) => bail!("prompt: must be a string or a list of messages"),
     };
     ensure!(!messages.is_empty(), "prompt: empty. A prompt has at least one message");

@@ -117,13 +117,13 @@ impl ChatSource {
     fn start(&self, epoch: u64) -> u64 {
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         while epochs.starts.len() as u64 <= epoch {
-            self.look_at_next(&mut epochs);
+            self.pack_next(&mut epochs);
         }
         epochs.starts[epoch as usize]
     }
 
     /// Packs the next epoch.
-    fn look_at_next(&self, epochs: &mut Epochs) {
+    fn pack_next(&self, epochs: &mut Epochs) {
         let epoch = epochs.starts.len() as u64 - 1;
         let packed = self.epoch(epoch);
         epochs.starts.push(epochs.starts[epoch as usize] + packed.len() as u64);
@@ -138,7 +138,7 @@ impl ChatSource {
     /// (epoch, row in it) of a row of the run.
     fn locate(&self, epochs: &mut Epochs, row: u64) -> (u64, usize) {
         while epochs.starts.last().is_none_or(|start| *start <= row) {
-            self.look_at_next(epochs);
+            self.pack_next(epochs);
         }
         let epoch = epochs.starts.partition_point(|start| *start <= row) - 1;
         (epoch as u64, (row - epochs.starts[epoch]) as usize)

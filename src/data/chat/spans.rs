@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_say_which_message() {
+    fn marks_identify_their_message() {
         let raw = format!("<{}ab{}>{}c{}", mark(7), mark(7), mark(300), mark(300));
         let shown = Shown::of(&raw);
         assert_eq!(

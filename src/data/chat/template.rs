@@ -11,7 +11,7 @@ mod pythonic;
 mod worker;
 
 use anyhow::{Result, bail, ensure};
-use engine::{GENERATION, Request};
+use engine::{GENERATION, RenderRequest};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -123,7 +123,7 @@ impl ChatTemplate {
         context.insert("messages".into(), chat.messages.iter().map(with_reasoning).collect());
         context.insert("add_generation_prompt".into(), Value::Bool(add_generation_prompt));
         let bytes = chat.messages.iter().chain(chat.extra.values()).map(text_bytes).sum();
-        self.run(Request { context, steps: limits::steps(chat.messages.len(), bytes) })
+        self.run(RenderRequest { context, steps: limits::steps(chat.messages.len(), bytes) })
     }
 
     /// An idle worker with the template compiled.
@@ -132,11 +132,11 @@ impl ChatTemplate {
         waiting.map_or_else(|| Worker::start(&self.compiled, self.date), Ok)
     }
 
-    fn run(&self, request: Request) -> Result<String> {
+    fn run(&self, request: RenderRequest) -> Result<String> {
         ensure!(!self.given_up.load(Ordering::Relaxed), "the chat template was given up on before");
         let worker = self.idle()?;
         let answer = worker.render(request);
-        if answer.as_ref().err().is_some_and(Worker::gave_up) {
+        if answer.as_ref().err().is_some_and(Worker::timed_out) {
             self.given_up.store(true, Ordering::Relaxed);
         } else {
             self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);

@@ -28,7 +28,7 @@ fn read_file(name: &str, content: &[u8]) -> Result<(Vec<String>, Vec<String>), S
 }
 
 #[test]
-fn every_character_of_a_text_counts() {
+fn content_hash_depends_on_every_character() {
     for text in ["a", " a\n\n", "\u{0}x\r\ny\r\n", "é\u{301}🙂\n", "no newline"] {
         assert_eq!(read_file("t.txt", text.as_bytes()).unwrap().0, [text]);
     }
@@ -38,7 +38,7 @@ fn every_character_of_a_text_counts() {
 }
 
 #[test]
-fn long_text_comes_in_pieces_and_whole() {
+fn long_text_is_read_in_pieces_without_loss() {
     for unit in ["word and\nmore é東🙂 ", "\u{301}", "🙂", "x", "\n", " a"] {
         let text = unit.repeat((3 << 20) / unit.len() + 7) + "end";
         let corpus = Corpus::from_text("memory", text.clone());
@@ -57,7 +57,7 @@ fn long_text_comes_in_pieces_and_whole() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_left_out_and_counted() {
+fn invalid_utf8_is_dropped_and_counted() {
     let mut text = "line\n".repeat(1000).into_bytes();
     text[2502] = 0xFF;
     text[2510] = 0xC3;
@@ -74,7 +74,7 @@ fn bytes_that_are_not_utf8_are_left_out_and_counted() {
 }
 
 #[test]
-fn what_is_not_text_is_recognised() {
+fn other_file_formats_are_recognised() {
     let utf16: Vec<u8> = "some ordinary text".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let cases: [(&[u8], &str); 8] = [
         (b"", "0 bytes"),
@@ -135,7 +135,7 @@ fn hostile_jsonl_lines_are_skipped_and_counted() {
 }
 
 #[test]
-fn jsonl_lines_that_are_not_utf8() {
+fn invalid_utf8_in_jsonl_is_skipped_and_counted() {
     let mut content = "{\"text\":\"some words\"}\n".repeat(200).into_bytes();
     content[22 + 10] = 0xFF;
     let (documents, notices) = read_file("t.jsonl", &content).unwrap();
@@ -147,7 +147,7 @@ fn jsonl_lines_that_are_not_utf8() {
 }
 
 #[test]
-fn a_line_beyond_the_limit_is_skipped() {
+fn overlong_lines_are_skipped() {
     let mut content = b"{\"text\":\"a\"}\n{\"text\":\"".to_vec();
     content.resize((16 << 20) + 100, b'x');
     content.extend(b"\"}\n{\"text\":\"b\"}\n");
@@ -184,7 +184,7 @@ fn devices_and_missing_files_are_refused() {
 }
 
 #[test]
-fn a_file_that_changes_meanwhile_is_noticed() {
+fn a_file_changed_while_reading_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.txt");
     fs::write(&path, "some text").unwrap();

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cuts_fall_between_words() {
+    fn texts_are_cut_between_words() {
         assert_eq!(cut_point("one two\nthree"), 8);
         assert_eq!(cut_point("one two\n\nthree"), 3, "two newlines are one word to GPT-2");
         assert_eq!(cut_point("one  two"), 8);

@@ -62,7 +62,7 @@ pub fn data_folder(path: &Path, with_text: bool, notices: &mut Notices) -> Resul
     let read = |files: &[PathBuf]| files.iter().map(|file| shown_path(file)).collect::<Vec<_>>();
     let mut line = format!("{shown}: reads {}", few(&read(&out.train)));
     if !out.validation.is_empty() {
-        line.push_str(&format!("; to be judged by: {}", few(&read(&out.validation))));
+        line.push_str(&format!("; used for validation: {}", few(&read(&out.validation))));
     }
     line.push_str(&listing.skipped_words());
     notices.push(line);

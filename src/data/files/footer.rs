@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_counted() {
+    fn nesting_depth_is_counted() {
         let nested = |depth: usize| {
             let mut elements = vec![element(Some(1)); depth];
             elements.push(element(None));
@@ -226,7 +226,7 @@ mod tests {
 
     /// The crate's reader would overflow the stack, which aborts the process.
     #[test]
-    fn a_file_that_is_nested_too_deep_is_refused() {
+    fn deep_nesting_is_refused() {
         let mut element = element(Some(1));
         element.splice(0..0, field(3, I32, &[0]));
         // The name is field 4, directly after the repetition.
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_cut_off_is_an_error() {
+    fn every_truncation_is_an_error() {
         let whole = footer(&[element(Some(2)), element(None), element(None)]);
         walk(&whole).unwrap();
         for length in 0..whole.len() {

@@ -56,7 +56,7 @@ impl Format {
         if head.starts_with(b"ARROW1") || (extension == "arrow" && !head.is_empty()) {
             return Ok(Self::Arrow);
         }
-        ensure!(extension != "parquet" || head.is_empty(), "{name}: is no Parquet file, whatever its name says");
+        ensure!(extension != "parquet" || head.is_empty(), "{name}: is not a Parquet file, in spite of its name");
         let lines = ["jsonl", "ndjson"].contains(&extension.as_str());
         if !lines && extension != "json" {
             return Ok(Self::Text);

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_elements() {
+    fn records_are_lines_or_array_elements() {
         assert_eq!(cut("a\n\nb", false), own(&[(1, "a", true), (2, "", true), (3, "b", false)]));
         assert_eq!(cut("[]\n", true), own(&[]));
         assert_eq!(
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_passed_over() {
+    fn overlong_records_are_skipped() {
         let long = format!("[\"{}\", 1]", "x".repeat(MAX_RECORD_BYTES));
         let mut records = Records::new(BufReader::new(long.as_bytes()), true);
         assert_eq!(

@@ -40,7 +40,7 @@ fn compressed_files_are_unpacked() {
 }
 
 #[test]
-fn a_folder_from_the_hub() {
+fn a_hub_dataset_folder_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let list = |with_text: bool| {
@@ -102,7 +102,7 @@ fn several_data_sets_in_a_folder_are_refused_by_name() {
 }
 
 #[test]
-fn the_top_folder_of_a_hub_cache_opens() {
+fn a_hub_cache_folder_opens() {
     let dir = tempfile::tempdir().unwrap();
     let top = dir.path().join("datasets--x--y");
     assert_eq!(snapshot(dir.path()).unwrap(), dir.path());

@@ -37,7 +37,7 @@ fn only_file(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn documents_end_with_the_token_for_it() {
+fn documents_end_with_end_of_text() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = Tokenizer::bytes(true).unwrap();
     let tokens = |texts: &[&str]| {
@@ -55,7 +55,7 @@ fn documents_end_with_the_token_for_it() {
 }
 
 #[test]
-fn cached_equals_uncached() {
+fn cached_and_uncached_tokens_are_equal() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::Folder(folder.path().join("made/on/demand"));
     let text: String = (0..40_000).map(|i| format!("line {i} of 東京 text\n")).collect();
@@ -76,7 +76,7 @@ fn cached_equals_uncached() {
 }
 
 #[test]
-fn wide_vocabularies_take_four_bytes() {
+fn large_vocabularies_use_four_bytes_per_token() {
     let folder = tempfile::tempdir().unwrap();
     let many: Vec<char> = ('\u{1000}'..='\u{15000}').collect();
     let tokenizer = Tokenizer::chars(many.iter().copied(), true).unwrap();
@@ -91,7 +91,7 @@ fn wide_vocabularies_take_four_bytes() {
 }
 
 #[test]
-fn a_torn_cache_file_is_made_again() {
+fn a_truncated_cache_file_is_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
     let cached = folder.path().join("cache");
     let cache = Cache::Folder(cached.clone());
@@ -120,7 +120,7 @@ fn a_torn_cache_file_is_made_again() {
 }
 
 #[test]
-fn the_key_is_the_content() {
+fn the_cache_key_depends_on_content() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::Folder(folder.path().join("cache"));
     let from_cache = |text: &str, tokenizer: &Tokenizer| run(&Corpus::from_text(text, text), tokenizer, &cache).0.is_from_cache();
@@ -149,7 +149,7 @@ fn without_a_cache_the_tokens_stay_in_memory() {
 }
 
 #[test]
-fn errors_of_the_text_are_no_errors_of_the_cache() {
+fn read_errors_are_not_cache_errors() {
     let folder = tempfile::tempdir().unwrap();
     let chars = Tokenizer::chars("abc".chars(), false).unwrap();
     for cache in [Cache::Off, Cache::Folder(folder.path().into())] {
@@ -217,7 +217,7 @@ fn framed(folder: &Path, end: bool) -> Tokenizer {
 }
 
 #[test]
-fn documents_begin_as_transformers_begins_texts() {
+fn documents_start_with_bos_as_in_transformers() {
     let folder = tempfile::tempdir().unwrap();
     for (end, want) in [(false, vec![1, 7, 2, 1, 8, 5, 2]), (true, vec![1, 7, 2, 1, 8, 5, 2])] {
         let tokenizer = framed(folder.path(), end);
@@ -236,7 +236,7 @@ fn documents_begin_as_transformers_begins_texts() {
 
 /// A tokenizer that puts a mark before every text adds none where a long text was cut.
 #[test]
-fn a_text_in_pieces_is_one_text() {
+fn a_text_read_in_pieces_is_encoded_as_one() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = framed(folder.path(), false);
     for text in ["a b\n".repeat(700_000), "ab ".repeat(800_000), "ab".repeat(1_000_000)] {

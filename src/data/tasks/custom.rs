@@ -3,7 +3,7 @@
 use super::math::verdict;
 #[cfg(not(target_arch = "wasm32"))]
 use super::process::Process;
-use super::question_set::{Reader, Source};
+use super::question_set::{QuestionSource, RowReader};
 use super::question_stream::QuestionStream;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, Grader, TaskSettings};
@@ -42,7 +42,7 @@ impl RowGrader {
     /// Incompatible settings.
     pub fn new(settings: &TaskSettings) -> Result<Self> {
         let kind = match (settings.grader, &settings.grader_command) {
-            (Grader::Process, None) => bail!("--grader process: needs --grader-command, the program that judges"),
+            (Grader::Process, None) => bail!("--grader process: needs --grader-command, the program that grades"),
             #[cfg(not(target_arch = "wasm32"))]
             (_, Some(command)) => Kind::Process(Process::new(command, settings.grader_timeout)?),
             #[cfg(target_arch = "wasm32")]
@@ -79,7 +79,7 @@ impl RowGrader {
             #[cfg(not(target_arch = "wasm32"))]
             Kind::Process(process) => process.grade(answers),
             Kind::Exact => Ok(answers.iter().map(|(q, said)| verdict(q.answer.trim() == said.trim())).collect()),
-            Kind::Number => Ok(answers.iter().map(|(question, said)| verdict::judge(question, said, false)).collect()),
+            Kind::Number => Ok(answers.iter().map(|(question, said)| verdict::grade_question(question, said, false)).collect()),
             Kind::Regex => {
                 if self.regexes.len() > MAX_REGEXES {
                     self.regexes.clear();
@@ -102,7 +102,7 @@ fn compile(answer: &str) -> Result<Regex> {
         // The message of the regex crate spans several lines; its last line is the error.
         let text = e.to_string();
         anyhow::anyhow!(
-            "answer: {:?} is no regular expression: {}",
+            "answer: {:?} is not a regular expression: {}",
             shown(answer),
             shown(text.lines().last().unwrap_or_default())
         )
@@ -112,8 +112,8 @@ fn compile(answer: &str) -> Result<Regex> {
 
 /// The task `custom`.
 pub struct Custom {
-    judge: RowGrader,
-    source: Source,
+    grader: RowGrader,
+    source: QuestionSource,
 }
 
 impl Custom {
@@ -130,15 +130,15 @@ impl Custom {
         notices: &mut Notices,
     ) -> Result<Self> {
         let question_stream = QuestionStream::new(settings, tokenizer, date, None, false)?;
-        let judge = RowGrader::new(settings)?;
+        let grader = RowGrader::new(settings)?;
         let make = |row: Object| {
             let question = row_question(&row, &question_stream)?;
-            judge.check(&question.answer)?;
+            grader.check(&question.answer)?;
             Ok((question.prompt.clone(), question))
         };
-        let reader = Reader { example: EXAMPLE, tokenizer, make };
-        let source = Source::open(settings, data, seed, &reader, notices, |_| nothing_made())?;
-        Ok(Self { judge, source })
+        let reader = RowReader { example: EXAMPLE, tokenizer, make };
+        let source = QuestionSource::open(settings, data, seed, &reader, notices, |_| nothing_made())?;
+        Ok(Self { grader, source })
     }
 }
 
@@ -166,7 +166,7 @@ pub fn row_answer(row: &Object) -> Result<String> {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
         Some(_) => bail!("answer: must be a string or a number"),
-        None => bail!("answer: missing. Give what is right"),
+        None => bail!("answer: missing. Give the correct answer"),
     }
 }
 
@@ -197,6 +197,6 @@ impl Task for Custom {
     }
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
-        self.judge.grade(answers)
+        self.grader.grade(answers)
     }
 }

@@ -71,7 +71,7 @@ impl<T> Distinct<T> {
         let exhausted: Vec<String> = self.exhausted().iter().map(usize::to_string).collect();
         (!exhausted.is_empty()).then(|| {
             format!(
-                "--eval-questions {wanted}: there are no more different questions of {what} {} that are kept from training; {found} \
+                "--eval-questions {wanted}: there are no more distinct questions of {what} {} that are kept from training; {found} \
                  questions in all",
                 exhausted.join(", ")
             )

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn some_of_is_a_fair_choice() {
+    fn some_of_is_uniform() {
         let mut first = [0; 5];
         for n in 0..5000 {
             let some = Draws::new(1, "test", n).some_of(5, 3);

@@ -131,9 +131,9 @@ impl Process {
                 note(self.round(&[i], answers, &mut grades))?;
             }
         }
-        let judged = grades.iter().any(Option::is_some);
-        self.proven |= judged;
-        self.barren = if judged || answers.is_empty() { 0 } else { self.barren + 1 };
+        let graded = grades.iter().any(Option::is_some);
+        self.proven |= graded;
+        self.barren = if graded || answers.is_empty() { 0 } else { self.barren + 1 };
         if self.barren > 0 && (!self.proven || self.barren >= MOST_BARREN) {
             let why = first.unwrap_or_else(|| format!("--grader-command {}: gave no reward for any answer", self.command));
             return Err(GraderGone(why).into());
@@ -194,7 +194,7 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => {
                     let seconds = self.timeout.as_secs_f64();
                     let what =
-                        format!("{done} of {all} answers judged after {seconds} s. Raise --grader-timeout, or is it waiting?");
+                        format!("{done} of {all} answers graded after {seconds} s. Raise --grader-timeout, or is it waiting?");
                     return Err(self.fault(running, &what));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(self.ended(running, done, all)),
@@ -229,7 +229,7 @@ impl Process {
             let said = shown(line.trim());
             self.fault(
                 running,
-                &format!("said \"{said}\", which is no {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())),
+                &format!("said \"{said}\", which is not {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())),
             )
         })
     }
@@ -280,7 +280,7 @@ impl Process {
         };
         // The last of its standard error may not have been read yet.
         std::thread::sleep(Duration::from_millis(50));
-        self.fault(running, &format!("ended ({status}) with {done} of {all} answers judged"))
+        self.fault(running, &format!("ended ({status}) with {done} of {all} answers graded"))
     }
 
     fn fault(&self, running: &Running, what: &str) -> anyhow::Error {

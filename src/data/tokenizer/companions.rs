@@ -90,7 +90,7 @@ fn listed(
     let with_role: HashSet<&str> = roles.iter().map(|(_, token)| token.content.as_str()).collect();
     let more: HashSet<&str> = extra.iter().map(|token| token.content.as_str()).collect();
     let has_role = |content: &str| with_role.contains(content);
-    let not_an_id = |key: &str| format!("{CONFIG}: added_tokens_decoder: {:?} is no token id. Correct it", shown(key));
+    let not_an_id = |key: &str| format!("{CONFIG}: added_tokens_decoder: {:?} is not a token id. Correct it", shown(key));
     match files.config.get("added_tokens_decoder") {
         Some(Value::Object(tokens)) => {
             for (key, value) in tokens {

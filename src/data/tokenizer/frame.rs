@@ -48,7 +48,7 @@ impl Tokenizer {
         for corpus in corpora {
             if corpus.contains(END_OF_TEXT, notices)? {
                 notices.push(format!(
-                    "the text holds {END_OF_TEXT}, which is no token of this model: it is read as characters and ends no document"
+                    "the text holds {END_OF_TEXT}, which is not a token of this model: it is read as characters and ends no document"
                 ));
             }
         }

@@ -116,7 +116,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_models_use_is_far_below_the_limit() {
+    fn growth_in_published_tokenizers_is_far_below_the_limit() {
         let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
         let llama = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace(" ", "▁")]});
         assert_eq!(growth(&llama), 12.0);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn doublings_multiply() {
+    fn growth_factors_multiply() {
         let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
         let inner = json!({"type": "Sequence", "normalizers": vec![double; 10]});
         assert_eq!(growth(&inner), 1024.0);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_a_table_are_measured() {
+    fn growth_of_table_entries_is_measured() {
         // An index of four bytes, then the texts "ab", "" and "cdefg".
         assert_eq!(decoded("BAAAAAECAwRhYgAAY2RlZmcA"), b"\x04\0\0\0\x01\x02\x03\x04ab\0\0cdefg\0");
         assert_eq!(longest_text("BAAAAAECAwRhYgAAY2RlZmcA"), 5.0);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_around_a_text_is_counted() {
+    fn prefixes_and_suffixes_are_counted() {
         let piece = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
         let text = json!({"Sequence": {"id": "A", "type_id": 0}});
         let template = |single: Vec<Value>| {

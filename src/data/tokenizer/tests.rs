@@ -37,7 +37,7 @@ fn error_of<T>(result: Result<T>) -> String {
 }
 
 #[test]
-fn kinds_are_parsed() {
+fn tokenizer_kinds_are_parsed() {
     assert_eq!("bytes".parse::<TokenizerKind>().unwrap(), TokenizerKind::Bytes);
     assert_eq!("bpe:257".parse::<TokenizerKind>().unwrap(), TokenizerKind::Bpe(257));
     assert_eq!("models/x".parse::<TokenizerKind>().unwrap(), TokenizerKind::Path("models/x".into()));
@@ -47,7 +47,7 @@ fn kinds_are_parsed() {
 }
 
 #[test]
-fn the_byte_alphabet_is_gpt2s() {
+fn the_byte_alphabet_matches_gpt2() {
     let alphabet: HashSet<char> = (0..=255).map(char_of).collect();
     assert_eq!(alphabet, tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect());
     for byte in 0..=255 {
@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn words_are_gpt2s(text in "([ \\n\\t\u{a0}\u{3000}'.<|srtvemld1\u{b2}\u{4e5}a\u{301}\u{e9}\u{6771}\u{1f642}]|'re|'ll|'ve){0,40}|\\PC{0,40}") {
+    fn word_splitting_matches_gpt2(text in "([ \\n\\t\u{a0}\u{3000}'.<|srtvemld1\u{b2}\u{4e5}a\u{301}\u{e9}\u{6771}\u{1f642}]|'re|'ll|'ve){0,40}|\\PC{0,40}") {
         use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, pre_tokenizers::byte_level::ByteLevel};
         let mut split = PreTokenizedString::from(text.as_str());
         ByteLevel::new(false, false, true).pre_tokenize(&mut split).unwrap();
@@ -114,7 +114,7 @@ proptest! {
 
     /// A model may sample any ids: the stream equals decoding all at once, and never returns half a character.
     #[test]
-    fn streams_of_random_ids_equal_decoding(ids in prop::collection::vec(0u32..310, 0..60)) {
+    fn streaming_equals_decoding_for_random_ids(ids in prop::collection::vec(0u32..310, 0..60)) {
         for tokenizer in [&*BYTES, &*BYTES_EOS, &*BPE] {
             prop_assert_eq!(streamed(tokenizer, &ids).0, tokenizer.decode(&ids).unwrap());
         }
@@ -122,7 +122,7 @@ proptest! {
 }
 
 #[test]
-fn characters_come_whole() {
+fn streaming_emits_complete_characters() {
     let ids = BYTES.encode("a🙂b").unwrap();
     let (_, parts) = streamed(&BYTES, &ids);
     assert_eq!(parts, ["a", "", "", "", "🙂", "b"]);
@@ -130,7 +130,7 @@ fn characters_come_whole() {
 }
 
 #[test]
-fn a_foreign_decoder_streams_too() {
+fn other_decoders_stream_too() {
     let vocab = json!({"<unk>": 0, "▁the": 1, "▁cat": 2, "s": 3, "<0xF0>": 4, "<0x9F>": 5, "<0x99>": 6, "<0x82>": 7});
     let json = json!({"version": "1.0", "added_tokens": [], "normalizer": null,
         "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": true}, "post_processor": null,
@@ -189,7 +189,7 @@ fn bpe_training_is_repeatable_and_complete() {
 }
 
 #[test]
-fn the_end_of_text_marker_means_the_same_for_all() {
+fn the_end_of_text_marker_is_one_token_for_all_kinds() {
     let text = format!("ab cd{END_OF_TEXT}ef gh\n");
     for (kind, characters) in [("bytes", 256), ("chars", 10), ("words", 5), ("bpe:300", 0)] {
         let corpus = Corpus::from_text("text", text.clone());
@@ -207,7 +207,7 @@ fn the_end_of_text_marker_means_the_same_for_all() {
 }
 
 #[test]
-fn words_need_spaces() {
+fn word_tokenizers_need_spaces() {
     let corpus = Corpus::from_text("text", "東京の空は高い".repeat(20));
     assert!(
         error_of(Tokenizer::build(&TokenizerKind::Words, &corpus, None, &mut Notices::new())).contains("not written in words")
@@ -215,7 +215,7 @@ fn words_need_spaces() {
 }
 
 #[test]
-fn files_load_again() {
+fn saved_tokenizers_load() {
     let chars = Tokenizer::chars(SAMPLE.chars(), false).unwrap();
     let chars_eos = Tokenizer::chars(SAMPLE.chars(), true).unwrap();
     for (tokenizer, direct) in [(&*BYTES, true), (&*BYTES_EOS, true), (&*BPE, false), (&chars, true), (&chars_eos, true)] {
@@ -233,7 +233,7 @@ fn files_load_again() {
 }
 
 #[test]
-fn special_tokens_come_from_the_files_beside() {
+fn special_tokens_are_read_from_companion_files() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     save(&BPE, folder.path());
@@ -308,7 +308,7 @@ fn hostile_tokenizer_files_are_refused() {
 }
 
 #[test]
-fn a_slow_regex_ends() {
+fn slow_regexes_are_stopped() {
     let json = r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a+)+(?!a)b"},"behavior":"Isolated","invert":false},"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}"#;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tokenizer.json"), json).unwrap();
@@ -318,7 +318,7 @@ fn a_slow_regex_ends() {
 }
 
 #[test]
-fn settings_of_a_batch_job_are_ignored() {
+fn padding_and_truncation_settings_are_ignored() {
     let mut json: Value = serde_json::from_slice(BYTES.json()).unwrap();
     json["truncation"] = json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
     json["padding"] = json!({"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0,
@@ -330,7 +330,7 @@ fn settings_of_a_batch_job_are_ignored() {
 }
 
 #[test]
-fn extreme_words_take_no_extreme_time() {
+fn very_long_words_encode_in_linear_time() {
     let start = std::time::Instant::now();
     let word = "ab".repeat(500_000);
     let marks = "\u{301}".repeat(1_000_000);

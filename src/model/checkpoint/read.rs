@@ -113,7 +113,7 @@ fn check(vfs: &dyn Vfs, dir: &Path, hashed: &dyn Fn(&str) -> bool) -> Result<Man
     for file in &manifest.files {
         let at = || format!("{}: {}", shown(dir), clean(&file.name));
         let (mut reader, bytes) = vfs.open(&dir.join(&file.name)).with_context(at)?;
-        ensure!(bytes == file.bytes, "{}: has {bytes} bytes, the manifest says {}: truncated or exchanged", at(), file.bytes);
+        ensure!(bytes == file.bytes, "{}: has {bytes} bytes, the manifest says {}: truncated or replaced", at(), file.bytes);
         if hashed(&file.name) {
             let found = hash(&mut *reader).with_context(at)?;
             ensure!(found == file.sha256, "{}: its SHA-256 is not the manifest's: damaged or of another checkpoint", at());

@@ -245,8 +245,8 @@ pub fn clean_stale(vfs: &dyn Vfs, checkpoints: &Path) -> Result<Vec<String>> {
         let (path, target) = (checkpoints.join(name), checkpoints.join(step));
         if prefix == ".old-" && vfs.kind(&target)?.is_none() {
             let back = vfs.rename(&path, &target).and_then(|()| vfs.fsync_dir(checkpoints));
-            let sound = back.is_ok() && verify(vfs, &target).is_ok();
-            done.push(format!("{}: put back ({})", shown(&target), if sound { "sound" } else { "not sound" }));
+            let valid = back.is_ok() && verify(vfs, &target).is_ok();
+            done.push(format!("{}: put back ({})", shown(&target), if valid { "valid" } else { "not valid" }));
             continue;
         }
         match vfs.remove_dir_all(&path) {

@@ -46,7 +46,7 @@ impl BlockType {
         let found = Self::ALL.iter().find(|row| row.0 == code);
         let name =
             NAMES.get(code as usize).filter(|name| !name.is_empty()).map_or_else(|| format!("type {code}"), |n| (*n).into());
-        ensure!(found.is_some(), "{name}: lehr reads F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K: take another quantisation");
+        ensure!(found.is_some(), "{name}: lehr reads F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K: use another quantisation");
         Ok(found.map_or(Self::F32, |row| row.1))
     }
 
@@ -193,7 +193,7 @@ mod tests {
 
     /// Every type that can be written is read back, within its precision.
     #[test]
-    fn what_is_written_is_read() {
+    fn blocks_round_trip() {
         let numbers: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 31.5) / 7.0).collect();
         for (kind, most) in [(BlockType::F32, 0.0), (BlockType::F16, 0.002), (BlockType::BF16, 0.02), (BlockType::Q8_0, 0.02)] {
             let (mut bytes, mut back) = (Vec::new(), Vec::new());

@@ -1,7 +1,7 @@
 //! An open GGUF file: tensors by their Hugging Face names, as f32.
 
 use super::blocks::BlockType;
-use super::header::{self, Place};
+use super::header::{self, TensorLocation};
 use super::names;
 use super::value::Metadata;
 use crate::model::safetensors_file::whole;
@@ -23,7 +23,7 @@ pub struct GgufFile {
     pub(super) arch: String,
     pub(super) heads: (usize, usize),
     /// By Hugging Face name.
-    tensors: BTreeMap<String, Place>,
+    tensors: BTreeMap<String, TensorLocation>,
     /// The factors of rotary frequencies, if the file has them.
     pub(super) rope_freqs: Option<Vec<f32>>,
 }
@@ -67,9 +67,9 @@ impl GgufFile {
             let hf = hf.with_context(|| format!("tensor '{}': lehr has no such part: not a plain {arch} model", clean(&name)))?;
             if let Some(heads) = names::heads_of(&hf, &arch, heads.0, heads.1) {
                 let rows = place.shape[0];
-                ensure!(rows.is_multiple_of(2 * heads), "tensor '{}': {rows} rows are no pairs in {heads} heads", clean(&name));
+                ensure!(rows.is_multiple_of(2 * heads), "tensor '{}': {rows} rows are not pairs in {heads} heads", clean(&name));
             }
-            ensure!(known.insert(hf, place).is_none(), "tensor '{}' stands in the file twice", clean(&name));
+            ensure!(known.insert(hf, place).is_none(), "tensor '{}' occurs twice in the file", clean(&name));
         }
         let mut open = Self { path: path.to_owned(), file, metadata, arch, heads, tensors: known, rope_freqs: None };
         if let Some(place) = rope {
@@ -116,7 +116,7 @@ impl GgufFile {
         sink(&names::reorder(&whole(|sink| self.stream_place(place, sink))?, heads, place.shape[0], false))
     }
 
-    fn stream_place(&self, place: &Place, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+    fn stream_place(&self, place: &TensorLocation, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
         let piece = PIECE.next_multiple_of(place.kind.block_bytes()) as u64;
         let mut buffer = vec![0; place.bytes.min(piece) as usize];
         let (mut done, mut numbers) = (0, Vec::new());

@@ -15,7 +15,7 @@ const MAX_SETTINGS: u64 = 10_000;
 
 /// Location of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct TensorLocation {
     pub kind: BlockType,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
@@ -28,7 +28,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Head {
     pub metadata: Metadata,
-    pub tensors: BTreeMap<String, Place>,
+    pub tensors: BTreeMap<String, TensorLocation>,
 }
 
 /// Read the header of a file of `bytes` bytes.
@@ -56,7 +56,11 @@ pub(super) fn read(file: impl Read, bytes: u64) -> Result<Head> {
     let mut out = BTreeMap::new();
     for (name, mut place) in listed {
         let shown = clean(&name);
-        ensure!(place.start.is_multiple_of(alignment), "tensor '{shown}': offset {} is no multiple of {alignment}", place.start);
+        ensure!(
+            place.start.is_multiple_of(alignment),
+            "tensor '{shown}': offset {} is not a multiple of {alignment}",
+            place.start
+        );
         let start = place.start.checked_add(data);
         let end = start.and_then(|start| start.checked_add(place.bytes)).filter(|end| *end <= bytes);
         ensure!(
@@ -66,7 +70,7 @@ pub(super) fn read(file: impl Read, bytes: u64) -> Result<Head> {
             place.start
         );
         place.start = start.unwrap_or_default();
-        ensure!(out.insert(name, place).is_none(), "tensor '{shown}' stands in the file twice");
+        ensure!(out.insert(name, place).is_none(), "tensor '{shown}' occurs twice in the file");
     }
     no_overlap(&out)?;
     Ok(Head { metadata, tensors: out })
@@ -76,7 +80,7 @@ fn metadata(source: &mut Source<impl Read>, count: u64) -> Result<Metadata> {
     let (mut out, mut names) = (Metadata::default(), BTreeSet::new());
     for _ in 0..count {
         let name = source.text(MAX_NAME as u64).context("the name of a setting")?;
-        ensure!(names.insert(name.clone()), "the setting '{}' stands in the file twice", clean(&name));
+        ensure!(names.insert(name.clone()), "the setting '{}' occurs twice in the file", clean(&name));
         let kind = source.u32()?;
         let value = value(source, kind).with_context(|| clean(&name))?;
         out.push(name, value);
@@ -133,7 +137,7 @@ fn list(source: &mut Source<impl Read>) -> Result<Value> {
 }
 
 /// The name of a tensor, and its location relative to the first tensor.
-fn tensor(source: &mut Source<impl Read>) -> Result<(String, Place)> {
+fn tensor(source: &mut Source<impl Read>) -> Result<(String, TensorLocation)> {
     let name = source.text(MAX_NAME as u64).context("the name of a tensor")?;
     let at = || format!("tensor '{}'", clean(&name));
     let dimensions = source.u32()?;
@@ -146,7 +150,7 @@ fn tensor(source: &mut Source<impl Read>) -> Result<(String, Place)> {
     let (Some(_), Some(bytes)) = (numbers, bytes) else { bail!("{}: shape {sizes:?} is empty or overflows", at()) };
     ensure!(
         sizes[0].is_multiple_of(kind.block() as u64),
-        "{}: rows of {} numbers are no whole blocks of {} ({})",
+        "{}: rows of {} numbers are not whole blocks of {} ({})",
         at(),
         sizes[0],
         kind.block(),
@@ -155,12 +159,12 @@ fn tensor(source: &mut Source<impl Read>) -> Result<(String, Place)> {
     sizes.reverse();
     let shape =
         sizes.iter().map(|n| usize::try_from(*n)).collect::<Result<_, _>>().map_err(|_| anyhow!("{}: too large", at()))?;
-    Ok((name, Place { kind, shape, start, bytes }))
+    Ok((name, TensorLocation { kind, shape, start, bytes }))
 }
 
 /// llama.cpp never writes tensors that share bytes; they would let a small file expand to a large model.
-fn no_overlap(tensors: &BTreeMap<String, Place>) -> Result<()> {
-    let mut places: Vec<(&String, &Place)> = tensors.iter().collect();
+fn no_overlap(tensors: &BTreeMap<String, TensorLocation>) -> Result<()> {
+    let mut places: Vec<(&String, &TensorLocation)> = tensors.iter().collect();
     places.sort_by_key(|(_, place)| place.start);
     for pair in places.windows(2) {
         let [(first, a), (second, b)] = pair else { continue };

@@ -5,7 +5,7 @@
 //! is allocated or read.
 //!
 //! Reading: [`GgufFile`] has the tensors by their Hugging Face names as f32, [`GgufFile::config_json`] the `config.json`, and
-//! [`GgufFile::tokenizer_files`] the tokenizer's files. Writing: [`Plan`] and [`write()`].
+//! [`GgufFile::tokenizer_files`] the tokenizer's files. Writing: [`GgufPlan`] and [`write()`].
 
 mod blocks;
 mod config;
@@ -23,7 +23,7 @@ pub use file::GgufFile;
 pub use spelling::{Spelled, spell};
 pub use value::{Metadata, Value};
 pub use vocabulary::TokenizerFiles;
-pub use write::{Plan, write};
+pub use write::{GgufPlan, write};
 
 use std::path::Path;
 

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_go_there_and_back() {
+    fn names_round_trip() {
         for name in
             ["token_embd.weight", "output.weight", "blk.12.attn_q.bias", "blk.0.ffn_norm.weight", "blk.3.attn_k_norm.weight"]
         {
@@ -104,7 +104,7 @@ mod tests {
 
     /// `w.reshape(heads, 2, d / 2, C).swapaxes(1, 2)` of convert_hf_to_gguf.py.
     #[test]
-    fn rows_of_q_and_k_are_reordered_as_llama_cpp_wants_them() {
+    fn rows_of_q_and_k_are_permuted_as_in_llama_cpp() {
         let numbers: Vec<f32> = (0..16).map(|i| i as f32).collect();
         let written = reorder(&numbers, 2, 8, true);
         assert_eq!(written.chunks(2).map(|row| row[0] as usize / 2).collect::<Vec<_>>(), [0, 2, 1, 3, 4, 6, 5, 7]);

@@ -211,7 +211,7 @@ fn steps_of(pre_tokenizer: &Value) -> Result<Vec<Step>> {
                 );
                 let pattern = part["pattern"]["Regex"].as_str().filter(|_| kept);
                 let pattern = pattern.with_context(|| format!("pre_tokenizer: llama.cpp has no such rule: {}", short(part)))?;
-                steps.push(if pattern == r"\p{N}" { Step::Digits } else { Step::Regex(spelled_alike(pattern)) });
+                steps.push(if pattern == r"\p{N}" { Step::Digits } else { Step::Regex(normalised_pattern(pattern)) });
             }
             _ => bail!("pre_tokenizer: llama.cpp has no such rule: {}", short(part)),
         }
@@ -220,7 +220,7 @@ fn steps_of(pre_tokenizer: &Value) -> Result<Vec<Step>> {
 }
 
 /// The expression as in the table: some write case-insensitive endings letter by letter.
-fn spelled_alike(pattern: &str) -> String {
+fn normalised_pattern(pattern: &str) -> String {
     pattern.replace("(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", "(?i:'s|'t|'re|'ve|'m|'ll|'d)")
 }
 
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_has_one_meaning_and_its_rules_are_found_again() {
+    fn pre_tokenizer_names_are_unambiguous_and_round_trip() {
         let mut seen = std::collections::BTreeSet::new();
         for row in &ROWS {
             for name in row.names {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_without_a_name_are_refused_by_name() {
+    fn unnamed_rules_are_refused() {
         for (rules, why) in [
             (json!({"type": "Whitespace"}), "Whitespace"),
             (json!({"type": "ByteLevel", "add_prefix_space": true}), "add_prefix_space"),

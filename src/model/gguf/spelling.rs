@@ -52,7 +52,7 @@ pub fn spell(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Spelled> {
             Compared::Vocabulary
         }
         "WordLevel" => {
-            bail!("a tokenizer of whole words: llama.cpp has none; train the model with --tokenizer bpe:N, chars or bytes")
+            bail!("a word tokenizer: llama.cpp has none; train the model with --tokenizer bpe:N, chars or bytes")
         }
         "BPE" if model["merges"].as_array().is_some_and(Vec::is_empty) && table.normal().count() == 256 => {
             table.single(&mut out, |token| super::vocabulary::bytes_of(token).filter(|bytes| bytes.len() == 1))?;
@@ -139,7 +139,7 @@ impl Table {
         // Two bytes that are never adjacent in a text: llama.cpp requires at least one merge.
         let mut merges = BTreeSet::from([format!("{} {}", char_of(0xff), char_of(0xfe))]);
         for (token, kind) in self.tokens.iter_mut().flatten().filter(|(_, kind)| *kind == Kind::Normal) {
-            let text = text_of(token).with_context(|| format!("token {:?} is no single character or byte", clean(token)))?;
+            let text = text_of(token).with_context(|| format!("token {:?} is not a single character or byte", clean(token)))?;
             debug_assert_eq!(*kind, Kind::Normal);
             let spelled: Vec<char> = text.iter().map(|byte| char_of(*byte)).collect();
             for at in 1..spelled.len() {
@@ -230,7 +230,7 @@ impl Table {
         for (left, right) in merges {
             let whole = format!("{left}{right}");
             let id = ids.get(whole.as_str()).copied();
-            let id = id.with_context(|| format!("model.merges: {:?} is no token", clean(&whole)))?;
+            let id = id.with_context(|| format!("model.merges: {:?} is not a token", clean(&whole)))?;
             if last != Some(id) {
                 ensure!(
                     scores[id] == 0.0,

@@ -170,7 +170,7 @@ impl<'a> Vocabulary<'a> {
             // The first part has at least one character, which may be a space.
             let at = merge.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| at);
             let (left, right) = at.map(|at| (&merge[..at], &merge[at + 1..])).unwrap_or_default();
-            ensure!(!left.is_empty() && !right.is_empty(), "tokenizer.ggml.merges: {:?} is no pair", clean(merge));
+            ensure!(!left.is_empty() && !right.is_empty(), "tokenizer.ggml.merges: {:?} is not a pair", clean(merge));
             if known(left) && known(right) && known(&format!("{left}{right}")) {
                 kept.push(json!([left, right]));
             } else {
@@ -201,7 +201,7 @@ impl<'a> Vocabulary<'a> {
         let mut map = Map::new();
         for (id, text) in texts {
             let text = std::str::from_utf8(text).ok().filter(|text| text.chars().count() == 1);
-            map.insert(text.with_context(|| format!("token {id} is no single character"))?.to_owned(), json!(id));
+            map.insert(text.with_context(|| format!("token {id} is not a single character"))?.to_owned(), json!(id));
         }
         map.extend(self.specials());
         let split = json!({"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": false});
@@ -283,7 +283,7 @@ fn kind_of(code: i32) -> Result<Kind> {
     let all = [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
     // Undefined, as in a file of an old converter.
     let found = if code == 0 { Some(Kind::Normal) } else { all.into_iter().find(|kind| *kind as i32 == code) };
-    found.with_context(|| format!("tokenizer.ggml.token_type: {code} is no type of token"))
+    found.with_context(|| format!("tokenizer.ggml.token_type: {code} is not a type of token"))
 }
 
 fn bpe(vocab: Map<String, Value>, merges: Vec<Value>, ignore_merges: bool) -> Value {

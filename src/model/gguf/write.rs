@@ -8,7 +8,7 @@ use super::value::{Metadata, Value};
 use super::{ALIGNMENT, MAGIC};
 use crate::config::{ModelConfig, RopeScaling};
 use crate::model::weight_files::WeightFiles;
-use crate::model::{Parameters, Spec, check, stored};
+use crate::model::{Parameters, TensorSpec, check, stored};
 use crate::progress::{Progress, report};
 use crate::vfs::clean;
 use anyhow::{Context, Result};
@@ -29,7 +29,7 @@ struct Part {
 
 /// A GGUF file to write; everything but the numbers has been checked.
 #[derive(Debug)]
-pub struct Plan<'a> {
+pub struct GgufPlan<'a> {
     model: &'a ModelConfig,
     weights: &'a WeightFiles,
     head: Vec<u8>,
@@ -38,14 +38,15 @@ pub struct Plan<'a> {
     pub notes: Vec<String>,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> GgufPlan<'a> {
     /// Plan a file: `name` is the model's name, `kind` the data type of matrices; norms and biases stay F32.
     ///
     /// # Errors
     /// Weights that do not match this model, or a shape that llama.cpp does not support.
     pub fn new(name: &str, model: &'a ModelConfig, weights: &'a WeightFiles, spelled: Spelled, kind: BlockType) -> Result<Self> {
         let specs = Parameters::new(model, u64::MAX)?;
-        let declared: Vec<(String, Vec<usize>)> = specs.specs().iter().flat_map(|s: &Spec| s.parts.iter().cloned()).collect();
+        let declared: Vec<(String, Vec<usize>)> =
+            specs.specs().iter().flat_map(|s: &TensorSpec| s.parts.iter().cloned()).collect();
         check(model, &declared, weights)?;
         let mut notes = spelled.notes;
         let mut parts = Vec::new();
@@ -77,7 +78,7 @@ impl<'a> Plan<'a> {
             parts.push(Part { name, hf, shape, kind: own, bytes, given: None });
         }
         if coarser > 0 {
-            notes.push(format!("{coarser} matrices have rows that are no multiple of {}: F16", kind.block()));
+            notes.push(format!("{coarser} matrices have rows that are not a multiple of {}: F16", kind.block()));
         }
         let mut metadata = Metadata::default();
         metadata.set("general.architecture", Value::Text(names::architecture(model.architecture).to_owned()));
@@ -179,7 +180,7 @@ fn setting(out: &mut Vec<u8>, value: &Value) -> Result<()> {
 ///
 /// # Errors
 /// Numbers that the type cannot hold, weights that cannot be read, or a write that fails.
-pub fn write(plan: &Plan<'_>, out: &mut dyn Write, progress: &mut Progress<'_>) -> Result<()> {
+pub fn write(plan: &GgufPlan<'_>, out: &mut dyn Write, progress: &mut Progress<'_>) -> Result<()> {
     let (mut done, all) = (plan.head.len() as u64, plan.bytes());
     out.write_all(&plan.head)?;
     let model = plan.model;
@@ -210,7 +211,7 @@ pub fn write(plan: &Plan<'_>, out: &mut dyn Write, progress: &mut Progress<'_>) 
 }
 
 /// A tensor in pieces of whole blocks.
-fn in_blocks(plan: &Plan<'_>, part: &Part, put: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+fn in_blocks(plan: &GgufPlan<'_>, part: &Part, put: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
     let mut rest: Vec<f32> = Vec::new();
     plan.weights.stream_f32(stored(plan.model, plan.weights, &part.hf), &part.shape, &mut |piece| {
         rest.extend_from_slice(piece);

@@ -49,7 +49,7 @@ pub type Levels = BTreeMap<u32, (u64, u64)>;
 
 /// An evaluation on held-out questions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Exam {
+pub struct ArmEval {
     /// Number of steps.
     pub step: u64,
     /// Answers sampled at the temperature of the rollouts.
@@ -77,12 +77,12 @@ pub struct Record {
     /// Share of tokens by quartile of probability, at the first and at the last step.
     pub shares: [Vec<f64>; 2],
     /// Before the first step, and at the requested steps.
-    pub exams: Vec<Exam>,
+    pub exams: Vec<ArmEval>,
     /// Total seconds.
     pub seconds: f64,
 }
 
-impl Exam {
+impl ArmEval {
     /// Share of correct answers, over all levels or of one; NaN if there are none.
     pub fn accuracy(levels: &Levels, level: Option<u32>) -> f64 {
         let asked = levels.iter().filter(|(l, _)| level.is_none_or(|want| want == **l)).map(|(_, counts)| counts);
@@ -172,13 +172,13 @@ impl Job for Arm {
 mod tests {
     use super::*;
 
-    fn exam(step: u64, sampled: u64, greedy: u64) -> Exam {
+    fn exam(step: u64, sampled: u64, greedy: u64) -> ArmEval {
         let levels = |right: u64| Levels::from([(2, (10, right)), (3, (30, 0))]);
-        Exam { step, sampled: levels(sampled), greedy: levels(greedy) }
+        ArmEval { step, sampled: levels(sampled), greedy: levels(greedy) }
     }
 
     #[test]
-    fn accuracy_is_of_the_last_exams() {
+    fn accuracy_is_the_mean_of_the_last_evaluations() {
         let record = Record { exams: vec![exam(0, 9, 9), exam(1, 1, 3), exam(2, 2, 4), exam(3, 6, 8)], ..Record::default() };
         // Of level 2: 0.2, 0.3 and 0.7; of all 40 questions a quarter of that.
         assert!((record.accuracy(Some(2)) - 0.4).abs() < 1e-12 && (record.accuracy(None) - 0.1).abs() < 1e-12);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_curves() {
+    fn curve_sections_are_averaged() {
         let record = Record { reward: (0..8).map(f64::from).collect(), ..Record::default() };
         assert_eq!(record.late_reward(), 6.5);
         assert_eq!(Record::mean_of(&record.reward, 0.0, 0.5), 1.5);

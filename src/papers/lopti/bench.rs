@@ -177,7 +177,7 @@ impl Bench {
         check()?;
         self.restore()?;
         let temperature = self.temperature();
-        let Some((_, rollout, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
+        let Some((_, rollout, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no GRPO settings") };
         let grpo = way.into_settings(grpo.clone(), false);
         let loss = Loss::of(rollout, &grpo);
         let mut weighted = rollouts.to_vec();
@@ -208,7 +208,7 @@ impl Bench {
     pub fn gradient_by_quartile(&mut self, rollouts: &[Rollout]) -> anyhow::Result<BinGradient> {
         check()?;
         self.restore()?;
-        let Some((_, rollout, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
+        let Some((_, rollout, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no GRPO settings") };
         let loss = Loss::of(rollout, grpo);
         let hand = &mut self.hands[0];
         let on = PolicyModel { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
@@ -221,7 +221,7 @@ impl Bench {
     /// A device error, or [`Interrupted`].
     pub fn gradient_of_token(&mut self, rollout: &Rollout, token: usize) -> anyhow::Result<Vec<(String, f64)>> {
         check()?;
-        let Some((_, settings, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
+        let Some((_, settings, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no GRPO settings") };
         let loss = Loss { loss_type: LossType::SeqMeanTokenSum, ..Loss::of(settings, grpo) };
         let one = Rollout { advantages: vec![1.0; rollout.completion.len()], ..rollout.clone() };
         let mut pass = pass_of(std::slice::from_ref(&one), |_| false);

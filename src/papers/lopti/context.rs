@@ -2,12 +2,12 @@
 
 use super::arm::{Arm, Record};
 use super::bench::Bench;
-use super::plan::{Plan, Setting, UpdateMethod};
+use super::plan::{LoptiPlan, Setting, UpdateMethod};
 use super::scale::Scale;
 use super::task_setup::TaskSetup;
 use super::training::TrainingContext;
 use crate::config::{DeviceSettings, TaskKind};
-use crate::papers::attempts::{Ended, Worker, work_off};
+use crate::papers::attempts::{Ended, Worker, run_jobs};
 use crate::papers::stats::mean;
 use crate::papers::store::Store;
 use crate::progress::Progress;
@@ -16,7 +16,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
 /// Shared state of all claims.
-pub struct Context<'a> {
+pub struct LoptiContext<'a> {
     /// Model, questions, steps.
     pub scale: &'a Scale,
     /// Seeds of the paired arms.
@@ -28,13 +28,13 @@ pub struct Context<'a> {
     /// The ranks that share the arms.
     pub world: World,
     /// Receives progress lines.
-    pub tell: Box<dyn Fn(&str) + 'a>,
+    pub notify: Box<dyn Fn(&str) + 'a>,
     puzzles: TaskSetup,
     sums: OnceCell<TaskSetup>,
     benches: RefCell<BTreeMap<u64, Bench>>,
 }
 
-impl<'a> Context<'a> {
+impl<'a> LoptiContext<'a> {
     /// Opens only the vocabulary.
     ///
     /// # Errors
@@ -45,15 +45,15 @@ impl<'a> Context<'a> {
         store: Store,
         device: DeviceSettings,
         world: World,
-        tell: Box<dyn Fn(&str) + 'a>,
+        notify: Box<dyn Fn(&str) + 'a>,
     ) -> anyhow::Result<Self> {
         let (sums, benches) = (OnceCell::new(), RefCell::default());
-        Ok(Self { scale, seeds, store, device, world, tell, puzzles: TaskSetup::new(TaskKind::Kk)?, sums, benches })
+        Ok(Self { scale, seeds, store, device, world, notify, puzzles: TaskSetup::new(TaskKind::Kk)?, sums, benches })
     }
 
     /// Plans arms.
-    pub fn plan(&self) -> Plan<'_> {
-        Plan { scale: self.scale }
+    pub fn plan(&self) -> LoptiPlan<'_> {
+        LoptiPlan { scale: self.scale }
     }
 
     /// Vocabulary and questions of a kind of task.
@@ -75,13 +75,13 @@ impl<'a> Context<'a> {
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
-        work_off(arms, self, &self.world, &*self.tell)
+        run_jobs(arms, self, &self.world, &*self.notify)
     }
 
     /// The record of an arm, which is trained if necessary.
     ///
     /// # Errors
-    /// As [`Context::ensure`].
+    /// As [`LoptiContext::ensure`].
     pub fn record(&self, setting: Setting, way: UpdateMethod, seed: u64) -> anyhow::Result<Record> {
         let arm = self.plan().arm(setting, way, seed);
         self.ensure(std::slice::from_ref(&arm))?;
@@ -91,7 +91,7 @@ impl<'a> Context<'a> {
     /// The records of every seed.
     ///
     /// # Errors
-    /// As [`Context::ensure`].
+    /// As [`LoptiContext::ensure`].
     pub fn records(&self, setting: Setting, way: UpdateMethod) -> anyhow::Result<Vec<Record>> {
         self.seeds.iter().map(|seed| self.record(setting, way, *seed)).collect()
     }
@@ -124,7 +124,7 @@ impl<'a> Context<'a> {
     }
 }
 
-impl Worker<Arm> for Context<'_> {
+impl Worker<Arm> for LoptiContext<'_> {
     fn is_done(&self, arm: &Arm) -> bool {
         self.store.is_done(&arm.name, &arm.key())
     }

@@ -19,8 +19,8 @@ use super::{Options, Paper, chosen, device, seeds};
 use crate::config::TaskKind;
 use crate::world::World;
 use arm::Arm;
-use context::Context;
-use plan::Plan;
+use context::LoptiContext;
+use plan::LoptiPlan;
 use scale::Scale;
 
 /// The paper. L0 is the regime check, which precedes all others.
@@ -46,11 +46,11 @@ fn asked(options: &Options) -> anyhow::Result<Vec<&'static str>> {
 /// An unknown claim or scale.
 pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
     let scale = Scale::named(&options.scale)?;
-    Ok(Plan { scale: &scale }.all(&asked(options)?, &seeds(options)))
+    Ok(LoptiPlan { scale: &scale }.all(&asked(options)?, &seeds(options)))
 }
 
 /// Origin of the numbers.
-fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
+fn header(options: &Options, c: &LoptiContext<'_>) -> anyhow::Result<Header> {
     let s = c.scale;
     let vocab = c.task_setup(TaskKind::Kk)?.vocab();
     let config = s.model().config(vocab, s.seq_len());
@@ -102,7 +102,7 @@ fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
 ///
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
-pub fn run(options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let (claims, arms) = (asked(options)?, arms(options)?);
     let store = world.check_all(if options.data.is_none() {
@@ -112,7 +112,7 @@ pub fn run(options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Res
     })?;
     check_shared(&options.work, world)?;
     let device = options.device.clone();
-    let context = Context::new(&scale, seeds(options), store, device, world.clone(), Box::new(tell))?;
+    let context = LoptiContext::new(&scale, seeds(options), store, device, world.clone(), Box::new(notify))?;
     let mut report = Report { header: world.check_all(header(options, &context))?, findings: Vec::new() };
     // A single process trains an arm when a claim needs it, so that the first results are available early.
     if options.arms_only || !world.is_solo() {
@@ -125,7 +125,7 @@ pub fn run(options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Res
     for claim in claims {
         let begin = web_time::Instant::now();
         let found = claims::find(&context, claim)?;
-        tell(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
+        notify(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
         report.findings.push(found);
         report.write(&options.out)?;
     }
@@ -136,7 +136,7 @@ pub fn run(options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Res
 ///
 /// # Errors
 /// An unknown claim or scale.
-pub fn dry_run(options: &Options) -> anyhow::Result<super::Plan> {
+pub fn dry_run(options: &Options) -> anyhow::Result<super::PlannedArms> {
     let scale = Scale::named(&options.scale)?;
     let (mut lines, mut rows, mut left) = (Vec::new(), Vec::new(), 0.0);
     let vocab = task_setup::TaskSetup::new(TaskKind::Kk)?.vocab();

@@ -136,12 +136,12 @@ impl Setting {
 }
 
 /// Plans arms.
-pub struct Plan<'a> {
+pub struct LoptiPlan<'a> {
     /// The scale.
     pub scale: &'a Scale,
 }
 
-impl Plan<'_> {
+impl LoptiPlan<'_> {
     /// Fine-tuning on worked solutions, stopped early.
     pub fn sft(&self, task: TaskKind, seed: u64) -> Arm {
         let name = match task {
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn claims_share_their_arms() {
         let scale = Scale::named("tiny").unwrap();
-        let plan = Plan { scale: &scale };
+        let plan = LoptiPlan { scale: &scale };
         let count = |claims: &[&str]| plan.all(claims, &[1]).len();
         assert_eq!(count(&["L1", "L2", "L3", "L4", "L11"]), 1, "probes need the fine-tuned model only");
         assert_eq!(count(&["L5"]), 1 + 6);
@@ -259,11 +259,11 @@ mod tests {
 
     /// Compared arms differ only in what their name states.
     #[test]
-    fn arms_differ_by_their_way_alone() {
+    fn arms_differ_only_in_the_update_method() {
         let scale = Scale::named("tiny").unwrap();
-        let plan = Plan { scale: &scale };
+        let plan = LoptiPlan { scale: &scale };
         let base = plan.arm(Setting::Main, UpdateMethod::Grpo, 1);
-        for (setting, way) in [Plan::ways("L5"), Plan::ways("L5b")].concat() {
+        for (setting, way) in [LoptiPlan::ways("L5"), LoptiPlan::ways("L5b")].concat() {
             let arm = plan.arm(setting, way, 1);
             assert_eq!((&arm.model, &arm.task, arm.train.seed), (&base.model, &base.task, 1));
             let updates = arm.passes() * scale.mini_batches;

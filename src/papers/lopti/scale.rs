@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scales_are_whole() {
+    fn scales_are_consistent() {
         for name in SCALES.iter().chain(&["test"]) {
             let s = Scale::named(name).unwrap();
             assert!(s.batch_size.is_multiple_of(s.num_generations) && s.batch_size.is_multiple_of(8), "{name}");

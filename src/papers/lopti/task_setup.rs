@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lessons_are_worked_solutions_and_only_they_count() {
+    fn fine_tuning_rows_are_worked_solutions_and_only_they_are_scored() {
         let task_setup = TaskSetup::new(TaskKind::Kk).unwrap();
         let settings = TaskSettings { people: "2-3".into(), form: crate::config::Form::Compact, ..TaskSettings::default() };
         let worked_solutions = task_setup.worked_solutions(&settings, 128, 3).unwrap();

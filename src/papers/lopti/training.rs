@@ -1,6 +1,6 @@
 //! Training of an arm with the common trainer, with evaluations and a record.
 
-use super::arm::{Arm, Exam, Levels, Record, Work};
+use super::arm::{Arm, ArmEval, Levels, Record, Work};
 use super::task_setup::TaskSetup;
 use crate::config::{DeviceSettings, GrpoSettings, RolloutSettings, Settings};
 use crate::device::Device;
@@ -171,12 +171,12 @@ fn note(record: &mut Record, row: &StepResult) {
 const CORRECT: &str = "accuracy";
 
 /// Evaluate greedy and sampled answers.
-fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<Exam> {
+fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<ArmEval> {
     let mut ask = |temperature: f64| -> anyhow::Result<TaskEval> {
         Ok(trainer.evaluate_task(temperature, &mut |_, _, _| Ok(!Control::interrupted()))?.ok_or(Interrupted)?)
     };
     let (sampled, greedy) = (ask(temperature)?, ask(0.0)?);
-    Ok(Exam { step: sampled.step, sampled: levels(&sampled), greedy: levels(&greedy) })
+    Ok(ArmEval { step: sampled.step, sampled: levels(&sampled), greedy: levels(&greedy) })
 }
 
 fn levels(of: &TaskEval) -> Levels {

@@ -21,7 +21,7 @@ pub enum Text {
 
 /// Starting point of an arm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub enum Begin {
+pub enum ArmStart {
     /// Random weights from the seed.
     Random,
     /// A weighted sum of checkpoints of another arm.
@@ -48,7 +48,7 @@ pub struct Arm {
     /// Data.
     pub text: Text,
     /// Starting point.
-    pub begin: Begin,
+    pub begin: ArmStart,
     /// Step number of the starting point.
     pub from_step: u64,
     /// Step number of the end.
@@ -119,8 +119,8 @@ impl Arm {
     /// The arm that it starts from.
     pub fn parent(&self) -> Option<&Arm> {
         match &self.begin {
-            Begin::Random => None,
-            Begin::From { arm, .. } => Some(arm),
+            ArmStart::Random => None,
+            ArmStart::From { arm, .. } => Some(arm),
         }
     }
 }

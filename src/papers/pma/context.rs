@@ -3,16 +3,16 @@
 use super::arm::Arm;
 use super::checkpoints::CheckpointStore;
 use super::corpora::Texts;
-use super::plan::Plan;
+use super::plan::PmaPlan;
 use super::scale::Scale;
 use super::trajectory::train;
 use crate::config::DeviceSettings;
-use crate::papers::attempts::{Ended, Job, Worker, work_off};
+use crate::papers::attempts::{Ended, Job, Worker, run_jobs};
 use crate::progress::Progress;
 use crate::world::World;
 
 /// Shared state of all claims.
-pub struct Context<'a> {
+pub struct PmaContext<'a> {
     /// Models, tokens, grid.
     pub scale: &'a Scale,
     /// Seeds of the paired arms.
@@ -26,13 +26,13 @@ pub struct Context<'a> {
     /// The ranks that share the arms.
     pub world: World,
     /// Receives progress lines.
-    pub tell: Box<dyn Fn(&str) + 'a>,
+    pub notify: Box<dyn Fn(&str) + 'a>,
 }
 
-impl Context<'_> {
+impl PmaContext<'_> {
     /// Plans arms.
-    pub fn plan(&self) -> Plan<'_> {
-        Plan { scale: self.scale }
+    pub fn plan(&self) -> PmaPlan<'_> {
+        PmaPlan { scale: self.scale }
     }
 
     /// Train all these arms if necessary, and first those that they start from.
@@ -40,7 +40,7 @@ impl Context<'_> {
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
-        work_off(arms, self, &self.world, &*self.tell)
+        run_jobs(arms, self, &self.world, &*self.notify)
     }
 }
 
@@ -59,7 +59,7 @@ impl Job for Arm {
     }
 }
 
-impl Worker<Arm> for Context<'_> {
+impl Worker<Arm> for PmaContext<'_> {
     fn is_done(&self, arm: &Arm) -> bool {
         self.checkpoints.is_done(arm)
     }

@@ -1,8 +1,8 @@
 //! Measurements that several claims share: losses of windows of the base and annealed runs, by size and seed.
 
 use super::arm::{Arm, Text};
-use super::context::Context;
-use super::plan::Window;
+use super::context::PmaContext;
+use super::plan::SnapshotWindow;
 use super::scale::Size;
 use super::sized_model::{Scored, SizedModel};
 use crate::papers::finding::number;
@@ -14,14 +14,14 @@ pub type Points = Vec<(f64, f64)>;
 /// Models of all sizes.
 pub struct Measure<'a> {
     /// Shared state.
-    pub context: &'a Context<'a>,
-    labs: Vec<SizedModel<'a>>,
+    pub context: &'a PmaContext<'a>,
+    models: Vec<SizedModel<'a>>,
 }
 
 impl<'a> Measure<'a> {
     /// Devices are opened on demand.
-    pub fn new(context: &'a Context<'a>) -> Self {
-        Self { context, labs: context.scale.sizes.iter().map(|size| SizedModel::new(context, size)).collect() }
+    pub fn new(context: &'a PmaContext<'a>) -> Self {
+        Self { context, models: context.scale.sizes.iter().map(|size| SizedModel::new(context, size)).collect() }
     }
 
     /// The model of a size.
@@ -30,14 +30,14 @@ impl<'a> Measure<'a> {
     /// Never for a size of the scale.
     pub fn sized_model(&self, size: &Size) -> anyhow::Result<&SizedModel<'a>> {
         let at = self.context.scale.sizes.iter().position(|s| s == size);
-        at.and_then(|i| self.labs.get(i)).ok_or_else(|| anyhow::anyhow!("{}: not a size of this scale", size.name))
+        at.and_then(|i| self.models.get(i)).ok_or_else(|| anyhow::anyhow!("{}: not a size of this scale", size.name))
     }
 
     /// Held-out loss of a merge window of an arm whose snapshots are on the base's grid.
     ///
     /// # Errors
     /// As [`SizedModel::score`].
-    pub fn window(&self, arm: &Arm, size: &Size, window: &Window) -> anyhow::Result<Scored> {
+    pub fn window(&self, arm: &Arm, size: &Size, window: &SnapshotWindow) -> anyhow::Result<Scored> {
         self.sized_model(size)?.score(arm, &window.mix(size)?, Text::Base)
     }
 
@@ -45,7 +45,7 @@ impl<'a> Measure<'a> {
     ///
     /// # Errors
     /// As [`SizedModel::score`].
-    pub fn base(&self, size: &Size, seed: u64, window: &Window) -> anyhow::Result<Scored> {
+    pub fn base(&self, size: &Size, seed: u64, window: &SnapshotWindow) -> anyhow::Result<Scored> {
         self.window(&self.context.plan().base(size, seed), size, window)
     }
 

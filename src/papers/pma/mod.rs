@@ -22,10 +22,10 @@ use super::{Options, Paper, chosen, device, seeds};
 use crate::world::World;
 use arm::Arm;
 use checkpoints::CheckpointStore;
-use context::Context;
+use context::PmaContext;
 use corpora::Texts;
 use measure::Measure;
-use plan::Plan;
+use plan::PmaPlan;
 use scale::Scale;
 use serde::Serialize;
 
@@ -58,7 +58,7 @@ struct Model {
 /// An unknown claim or scale.
 pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
     let scale = Scale::named(&options.scale)?;
-    Plan { scale: &scale }.all(&chosen(&PAPER, &options.claims)?, &seeds(options))
+    PmaPlan { scale: &scale }.all(&chosen(&PAPER, &options.claims)?, &seeds(options))
 }
 
 /// Origin of the numbers.
@@ -109,7 +109,7 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
 ///
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
-pub fn run(options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let arms = arms(options)?;
     let texts = world.check_all(Texts::open(options.data.as_deref()))?;
@@ -117,14 +117,14 @@ pub fn run(options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Res
     check_shared(&options.work, world)?;
     world.ensure_equal(&[("content of --data (hash)", texts.digest.clone())])?;
     let mut report = Report { header: world.check_all(header(options, &scale, &texts))?, findings: Vec::new() };
-    let context = Context {
+    let context = PmaContext {
         scale: &scale,
         seeds: seeds(options),
         texts,
         checkpoints,
         device: options.device.clone(),
         world: world.clone(),
-        tell: Box::new(tell),
+        notify: Box::new(notify),
     };
     context.ensure(&arms)?;
     world.wait_for_all()?;
@@ -135,7 +135,7 @@ pub fn run(options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Res
     for claim in chosen(&PAPER, &options.claims)? {
         let begin = web_time::Instant::now();
         let found = claims::find(&measure, claim)?;
-        tell(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
+        notify(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
         report.findings.push(found);
         report.write(&options.out)?;
     }

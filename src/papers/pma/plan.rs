@@ -1,13 +1,13 @@
 //! The arms by name: comparisons of each claim.
 
-use super::arm::{Arm, Begin, Text};
+use super::arm::{Arm, ArmStart, Text};
 use super::scale::{FORK, GRID, N, READOUTS, Scale, Size, V0};
 use crate::config::{DecayShape, Scheduler, TrainSettings};
 use crate::merge::MergeRule;
 
 /// A merge window: `n` checkpoints `every` snapshots apart, the newest at snapshot `at`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Window {
+pub struct SnapshotWindow {
     /// Newest checkpoint, in snapshots.
     pub at: u64,
     /// Interval V, in snapshots.
@@ -18,7 +18,7 @@ pub struct Window {
     pub rule: MergeRule,
 }
 
-impl Window {
+impl SnapshotWindow {
     /// The paper's default: N = 10 at V0, uniform weights.
     pub fn standard(at: u64) -> Self {
         Self { at, every: V0, n: N, rule: MergeRule::Sma }
@@ -91,7 +91,7 @@ pub const RESCUE_COUNT: u64 = 3;
 
 /// How a diverged run is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rescue {
+pub struct RescuePolicy {
     /// From the merge of three checkpoints, or from the newest alone.
     pub merged: bool,
     /// Skip the batches up to the spike.
@@ -104,12 +104,12 @@ pub struct Rescue {
 pub const RATES: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
 
 /// Plans arms.
-pub struct Plan<'a> {
+pub struct PmaPlan<'a> {
     /// The scale.
     pub scale: &'a Scale,
 }
 
-impl Plan<'_> {
+impl PmaPlan<'_> {
     fn arm(&self, name: String, size: &Size, train: TrainSettings) -> Arm {
         Arm {
             name,
@@ -117,7 +117,7 @@ impl Plan<'_> {
             to_step: train.max_steps,
             train,
             text: Text::Base,
-            begin: Begin::Random,
+            begin: ArmStart::Random,
             from_step: 0,
             skip: 0,
             snapshot_every: 0,
@@ -136,7 +136,7 @@ impl Plan<'_> {
     pub fn annealed(&self, size: &Size, seed: u64) -> Arm {
         let train = TrainSettings { lr_scheduler: Scheduler::Wsd, ..self.scale.recipe(size, seed) };
         let from = size.at(FORK);
-        let begin = Begin::From { arm: Box::new(self.base(size, seed)), mix: vec![(from, 1.0)], moments: Some(from) };
+        let begin = ArmStart::From { arm: Box::new(self.base(size, seed)), mix: vec![(from, 1.0)], moments: Some(from) };
         let arm = self.arm(format!("annealed/{}/{seed}", size.name), size, train);
         Arm { begin, from_step: from, snapshot_every: size.every(), ..arm }
     }
@@ -153,14 +153,14 @@ impl Plan<'_> {
         Arm { snapshot_every: size.every(), ..arm }
     }
 
-    fn begin(&self, init: Init, seed: u64) -> anyhow::Result<Begin> {
+    fn begin(&self, init: Init, seed: u64) -> anyhow::Result<ArmStart> {
         let size = self.scale.middle();
         let arm = match init {
             Init::Annealed => self.annealed(size, seed),
             _ => self.base(size, seed),
         };
-        let window = if init == Init::Pma { Window::standard(GRID) } else { Window::single(GRID) };
-        Ok(Begin::From { arm: Box::new(arm), mix: window.mix(size)?, moments: None })
+        let window = if init == Init::Pma { SnapshotWindow::standard(GRID) } else { SnapshotWindow::single(GRID) };
+        Ok(ArmStart::From { arm: Box::new(arm), mix: window.mix(size)?, moments: None })
     }
 
     /// Continued training on the shifted text: cosine from `factor` times the base's rate to a fortieth of it, with new moments (P7).
@@ -185,7 +185,7 @@ impl Plan<'_> {
     /// Fine-tuning on the task: cosine from half of the base's rate to a tenth of that, with new moments (P8).
     ///
     /// # Errors
-    /// As [`Plan::continued`].
+    /// As [`PmaPlan::continued`].
     pub fn tuned(&self, init: Init, seed: u64) -> anyhow::Result<Arm> {
         let (size, steps) = (self.scale.middle(), self.scale.sft_steps);
         let recipe = self.scale.recipe(size, seed);
@@ -220,7 +220,7 @@ impl Plan<'_> {
     }
 
     /// A diverged run restarted from before its spike (P9).
-    pub fn rescued(&self, hot: &Arm, spike: u64, rescue: Rescue) -> Arm {
+    pub fn rescued(&self, hot: &Arm, spike: u64, rescue: RescuePolicy) -> Arm {
         let newest = (spike - MARGIN) / HOT_EVERY * HOT_EVERY;
         let count = if rescue.merged { RESCUE_COUNT } else { 1 };
         let mix = (0..count).rev().map(|i| (newest - i * HOT_EVERY, 1.0 / count as f64)).collect();
@@ -234,7 +234,7 @@ impl Plan<'_> {
         Arm {
             name: format!("rescue-{kind}-{data}-{adam}/{}", hot.name.replace('/', "-")),
             train: TrainSettings { warmup_steps: 0, max_steps: from + horizon, ..hot.train.clone() },
-            begin: Begin::From { arm: Box::new(hot.clone()), mix, moments: (!rescue.reset).then_some(newest) },
+            begin: ArmStart::From { arm: Box::new(hot.clone()), mix, moments: (!rescue.reset).then_some(newest) },
             from_step: from,
             to_step: from + horizon,
             skip: next_batch - from,
@@ -247,7 +247,7 @@ impl Plan<'_> {
     /// All arms that are known in advance for these claims and seeds, parents before children, the longest first.
     ///
     /// # Errors
-    /// As [`Plan::continued`].
+    /// As [`PmaPlan::continued`].
     pub fn all(&self, claims: &[&str], seeds: &[u64]) -> anyhow::Result<Vec<Arm>> {
         let asks = |names: &[&str]| claims.iter().any(|c| names.contains(c));
         let mut arms = Vec::new();

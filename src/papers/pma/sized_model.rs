@@ -1,7 +1,7 @@
 //! Measurements: held-out loss of any weighted sum of checkpoints, by text window; gradients for curvature.
 
 use super::arm::{Arm, Text};
-use super::context::Context;
+use super::context::PmaContext;
 use super::scale::Size;
 use super::trajectory::{read_arena, write_values};
 use crate::data::{Batch, IGNORE};
@@ -32,7 +32,7 @@ impl Scored {
 
 /// A model size on the device, opened on demand.
 pub struct SizedModel<'a> {
-    context: &'a Context<'a>,
+    context: &'a PmaContext<'a>,
     size: &'a Size,
     device: OnceCell<OpenDevice>,
 }
@@ -51,7 +51,7 @@ struct Slope {
 
 impl<'a> SizedModel<'a> {
     /// For models of this size.
-    pub fn new(context: &'a Context<'a>, size: &'a Size) -> Self {
+    pub fn new(context: &'a PmaContext<'a>, size: &'a Size) -> Self {
         Self { context, size, device: OnceCell::new() }
     }
 
@@ -109,7 +109,7 @@ impl<'a> SizedModel<'a> {
             if text == Text::Task {
                 let logits: Vec<f32> = d.device.read(&d.scorer.acts.logits)?;
                 let stride = d.scorer.acts.logits.matrix()[1];
-                self.judge(&batch, &logits, stride, &mut counts);
+                self.count(&batch, &logits, stride, &mut counts);
             }
         }
         if text == Text::Task {
@@ -121,7 +121,7 @@ impl<'a> SizedModel<'a> {
 
     /// Count correct tokens, tokens, correct answers, answers. An answer is correct if greedy decoding would produce it: every token of it
     /// has the highest probability after the correct ones before it.
-    fn judge(&self, batch: &Batch, logits: &[f32], stride: usize, counts: &mut [u64; 4]) {
+    fn count(&self, batch: &Batch, logits: &[f32], stride: usize, counts: &mut [u64; 4]) {
         let task = self.context.texts.task(batch.seq_len, 0);
         let right = |row: usize| {
             let logits = &logits[row * stride..row * stride + self.context.texts.vocab];

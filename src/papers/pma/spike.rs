@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_does_not_come_back_is_lost() {
+    fn only_lasting_spikes_count_as_lost() {
         let calm: Vec<f64> = (0..400).map(|i| 2.0 + 0.01 * f64::from(i % 5)).collect();
         assert_eq!(first_lost(&calm), None);
         let mut passing = calm.clone();

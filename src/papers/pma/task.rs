@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_words_backwards_and_only_answers_count() {
+    fn rows_are_reversed_words_and_only_answers_are_scored() {
         let batch = task().batch(0, 2);
         assert_eq!(batch.target_count(), 2 * 6 * (WORD + 1));
         for window in 0..2 {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn no_word_is_both_trained_on_and_held_out() {
+    fn training_and_held_out_words_are_disjoint() {
         let (train, held) = (Task::words(false), Task::words(true));
         assert_eq!(train.len() + held.len(), 10_000);
         assert!((800..1200).contains(&held.len()) && held.iter().all(|w| !train.contains(w)));

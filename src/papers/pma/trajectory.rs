@@ -1,6 +1,6 @@
 //! Training of an arm with the common trainer, with snapshots on disk.
 
-use super::arm::{Arm, Begin, Record};
+use super::arm::{Arm, ArmStart, Record};
 use super::checkpoints::{CheckpointStore, State, state_name};
 use super::corpora::Texts;
 use super::spike::first_lost;
@@ -107,7 +107,7 @@ fn trainer(checkpoints: &CheckpointStore, arm: &Arm, texts: &Texts, device: &Dev
     // An arm that starts after step 0 starts with moments of that age.
     (trainer.state.step, trainer.state.optimizer_steps) = (arm.from_step, arm.from_step);
     trainer.state.skipped_batches = arm.skip;
-    if let Begin::From { arm: parent, mix, moments } = &arm.begin {
+    if let ArmStart::From { arm: parent, mix, moments } = &arm.begin {
         write_values(&trainer.device, &trainer.model.values, &checkpoints.merged(parent, mix)?)?;
         if let Some(step) = moments {
             let State { parts: [_, m, v] } = checkpoints.state(parent, *step)?;

@@ -128,14 +128,14 @@ mod tests {
 
     /// Fig. 1(b) of arXiv 2505.12929: with groups of eight the largest advantage is 7 / sqrt 8.
     #[test]
-    fn one_right_answer_of_eight() {
+    fn one_correct_completion_of_eight() {
         let advantages = filled(&one_hot(), &GrpoSettings::default());
         assert!((advantages[3] - 2.475).abs() < 5e-4, "{}", advantages[3]);
         assert!((f64::from(advantages[0]) + 1.0 / 8f64.sqrt()).abs() < 1e-5);
     }
 
     #[test]
-    fn equal_rewards_teach_nothing() {
+    fn equal_rewards_have_zero_gradient() {
         for algorithm in [Algorithm::Grpo, Algorithm::ReinforcePlusPlus] {
             for scale_rewards in [ScaleRewards::Group, ScaleRewards::Batch, ScaleRewards::None] {
                 let grpo = GrpoSettings { algorithm, scale_rewards, ..GrpoSettings::default() };
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_graded_is_as_if_it_were_not_there() {
+    fn ungraded_completions_have_no_effect() {
         let of = [(0, 1.0, 2), (0, 0.0, 1), (0, 9.0, 3), (1, 4.0, 2), (1, 2.0, 1)];
         for algorithm in [Algorithm::Grpo, Algorithm::ReinforcePlusPlus] {
             for scale_rewards in [ScaleRewards::Group, ScaleRewards::Batch, ScaleRewards::None] {

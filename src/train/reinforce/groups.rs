@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// One pass over the completions of a step, with the tokens in its loss.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pass {
+pub struct UpdatePass {
     /// `all`, or Lopti's `low` or `high`.
     pub name: &'static str,
     /// Index of its iteration (of `num_iterations`), from 0.
@@ -21,7 +21,7 @@ pub struct Pass {
     pub tokens: Arc<Vec<Vec<bool>>>,
 }
 
-impl Pass {
+impl UpdatePass {
     /// Number of tokens in the pass.
     pub fn count(&self) -> usize {
         self.tokens.iter().flatten().filter(|t| **t).count()
@@ -38,7 +38,7 @@ pub fn counts(rollout: &Rollout, mask_truncated: bool) -> bool {
 ///
 /// # Errors
 /// A missing old log-probability where it is needed.
-pub fn passes(rollouts: &[Rollout], grpo: &GrpoSettings, seed: u64, step: u64) -> Result<Vec<Pass>> {
+pub fn passes(rollouts: &[Rollout], grpo: &GrpoSettings, seed: u64, step: u64) -> Result<Vec<UpdatePass>> {
     let split = split(grpo);
     if split.is_some() || !grpo.mask_bins.is_empty() {
         for rollout in rollouts {
@@ -62,10 +62,10 @@ pub fn passes(rollouts: &[Rollout], grpo: &GrpoSettings, seed: u64, step: u64) -
     let of = |(name, second, places): (&'static str, bool, Vec<Place>)| {
         let mut tokens: Vec<Vec<bool>> = rollouts.iter().map(|r| vec![false; r.completion.len()]).collect();
         places.iter().for_each(|place| tokens[place.rollout][place.token] = true);
-        (!places.is_empty()).then(|| Pass { name, iteration: 0, second, tokens: Arc::new(tokens) })
+        (!places.is_empty()).then(|| UpdatePass { name, iteration: 0, second, tokens: Arc::new(tokens) })
     };
-    let once: Vec<Pass> = groups.into_iter().filter_map(of).collect();
-    Ok((0..grpo.num_iterations).flat_map(|iteration| once.iter().map(move |p| Pass { iteration, ..p.clone() })).collect())
+    let once: Vec<UpdatePass> = groups.into_iter().filter_map(of).collect();
+    Ok((0..grpo.num_iterations).flat_map(|iteration| once.iter().map(move |p| UpdatePass { iteration, ..p.clone() })).collect())
 }
 
 #[derive(Clone, Copy)]
@@ -138,16 +138,16 @@ mod tests {
 
     const TWO: &[&[f64]] = &[&[0.1, 0.6, 0.4], &[0.9, 0.3]];
 
-    fn names(passes: &[Pass]) -> Vec<&'static str> {
+    fn names(passes: &[UpdatePass]) -> Vec<&'static str> {
         passes.iter().map(|p| p.name).collect()
     }
 
-    fn tokens(pass: &Pass) -> Vec<bool> {
+    fn tokens(pass: &UpdatePass) -> Vec<bool> {
         pass.tokens.concat()
     }
 
     #[test]
-    fn without_lopti_all_tokens_each_iteration() {
+    fn without_lopti_each_iteration_has_all_tokens() {
         let grpo = GrpoSettings { num_iterations: 3, ..GrpoSettings::default() };
         let got = passes(&rollouts(TWO), &grpo, 1, 1).unwrap();
         assert_eq!(names(&got), ["all"; 3]);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn by_share_the_least_probable() {
+    fn a_share_selects_the_least_probable_tokens() {
         let grpo = GrpoSettings { lopti_quantile: Some(0.4), ..GrpoSettings::default() };
         let got = passes(&rollouts(TWO), &grpo, 1, 1).unwrap();
         assert_eq!(tokens(&got[0]), [true, false, false, false, true]);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn bins_and_truncated_completions() {
+    fn bins_exclude_truncated_completions() {
         let mut rollouts = rollouts(TWO);
         let grpo = GrpoSettings { mask_bins: vec![1, 4], ..GrpoSettings::default() };
         assert_eq!(tokens(&passes(&rollouts, &grpo, 1, 1).unwrap()[0]), [true, false, false, true, false]);

@@ -84,7 +84,7 @@ mod tests {
     use crate::train::reinforce::{Answer, Rollout};
 
     #[test]
-    fn rewards_lengths_and_levels() {
+    fn rewards_lengths_and_levels_are_averaged() {
         let question = |level| Question { level, ..Question::default() };
         let answer = |question, correct| Answer {
             question,

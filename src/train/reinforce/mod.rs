@@ -19,7 +19,7 @@ pub mod tokens;
 mod update;
 pub mod warnings;
 
-pub use groups::{Pass, counts, passes};
+pub use groups::{UpdatePass, counts, passes};
 pub use policy::{Policy, PolicyModel, memory_parts};
 pub use report::Seconds;
 pub use rollout::Rollout;

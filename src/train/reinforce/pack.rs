@@ -92,7 +92,7 @@ mod tests {
 
     /// Every completion occurs once, preceded by its own prompt, and no two share a position.
     #[test]
-    fn completions_stand_where_it_says() {
+    fn packed_completions_are_at_their_offsets() {
         let rng = Rng::new(3, "test");
         for case in 0..60u64 {
             let draw = |i: u64, n: u64| 1 + rng.below(case, i, n) as usize;
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_rows_are_few() {
+    fn the_last_batch_has_fewer_rows() {
         assert_eq!(sizes(12), [12, 8, 4, 2, 1]);
         assert_eq!(sizes(8), [8, 4, 2, 1]);
         assert_eq!((size(3, 12), size(9, 12), size(12, 12)), (4, 12, 12));

@@ -1,7 +1,7 @@
 //! How an update changed each token (arXiv 2505.12929, figures 1 c, e, f and 3): the change of its probability, by quartile of the
 //! probability before, and the share of tokens that moved in the direction of their advantage.
 
-use super::{Loss, Pass, Policy, PolicyModel, Rollout, passes};
+use super::{Loss, Policy, PolicyModel, Rollout, UpdatePass, passes};
 use crate::config::GrpoSettings;
 use crate::event::{BinGradient, Moved, Number, Probe};
 use crate::stats::quantile_of_sorted;
@@ -124,9 +124,9 @@ pub fn gradient_by_quartile(
 }
 
 /// The pass over the tokens selected by `wanted` from their probability at the time of the rollout.
-pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> Pass {
+pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> UpdatePass {
     let tokens = rollouts.iter().map(|r| r.old_probabilities().map(&wanted).collect()).collect();
-    Pass { name: "all", iteration: 0, second: false, tokens: Arc::new(tokens) }
+    UpdatePass { name: "all", iteration: 0, second: false, tokens: Arc::new(tokens) }
 }
 
 #[cfg(test)]
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_by_bin_and_sign() {
+    fn changes_are_reported_by_bin_and_sign() {
         let mut all = Vec::new();
         // 101 tokens a bin: changes 0, 0.0001, ..., 0.01 up for positive advantages, a third of the negative ones the wrong way.
         for (b, p) in [0.1, 0.3, 0.6, 0.8].iter().enumerate() {
@@ -174,7 +174,7 @@ mod tests {
 
     /// Near 1, probabilities in single precision are equal; their logarithms differ.
     #[test]
-    fn a_change_near_one_is_seen() {
+    fn changes_near_one_are_resolved() {
         let c = Change { before: -1e-9, after: -2e-9, advantage: 1.0 };
         assert_eq!(c.right(), Some(false));
         assert!((c.moved() + 1e-9).abs() < 1e-15, "{}", c.moved());

@@ -39,22 +39,22 @@ pub(super) fn step(
     after: Option<&[Vec<f32>]>,
     state: &TrainerState,
     settings: &RolloutSettings,
-    watch: &mut warnings::Watch,
+    watch: &mut warnings::WarningState,
 ) -> (Step, Vec<Event>) {
     let rollouts = &now.sampled.rollouts;
     let mut all = metrics::of_completions(&now.sampled, settings.num_generations);
     let together = UpdateStats::together(&now.updates.iter().map(|m| m.stats).collect::<Vec<_>>());
     of_updates(&now.updates, &together, now.grpo.beta, &mut all);
     of_time(&now.seconds, rollouts.iter().map(|r| r.completion.len()).sum(), &mut all);
-    let mut told = tokens::statistics(state.step, rollouts, now.grpo.reweight_alpha);
-    told.grad_norm = grad_norms(&now.updates);
-    told.gradient = now.gradient.clone();
-    told.probe = after.map(|after| probe::probe(&probe::changes(rollouts, after)));
+    let mut stats = tokens::statistics(state.step, rollouts, now.grpo.reweight_alpha);
+    stats.grad_norm = grad_norms(&now.updates);
+    stats.gradient = now.gradient.clone();
+    stats.probe = after.map(|after| probe::probe(&probe::changes(rollouts, after)));
     let entropies = || rollouts.iter().flat_map(|r| &r.entropy).map(|h| f64::from(*h));
     let entropy = crate::stats::mean(&entropies().collect::<Vec<_>>());
     let get = |name: &str| all.get(name).map_or(f64::NAN, |n| n.0);
     let first = now.updates.first().map(|m| m.stats).unwrap_or_default();
-    let warnings = watch.look(&warnings::Seen {
+    let warnings = watch.observe(&warnings::WarningInputs {
         step: state.step,
         loss: first.loss,
         clip_ratio: first.clip_low + first.clip_high,
@@ -67,9 +67,9 @@ pub(super) fn step(
         mismatch: get("mismatch/logprob_max_abs"),
         ungraded: ungraded(&now.sampled),
         unspelt: now.sampled.unspelt.clone(),
-        ..warnings::Seen::default()
+        ..warnings::WarningInputs::default()
     });
-    let mut events = vec![Event::Tokens(Box::new(told))];
+    let mut events = vec![Event::Tokens(Box::new(stats))];
     events.extend(warnings.into_iter().map(|text| Event::Warning { text }));
     let numbers = Step {
         step: state.step,

@@ -5,7 +5,7 @@ use crate::config::RolloutSettings;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
 use crate::device::Device;
-use crate::model::{Completion, Model, Request, Rollouts};
+use crate::model::{Model, RolloutRequest, Rollouts, SampledCompletion};
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
 use anyhow::{Result, ensure};
@@ -100,8 +100,8 @@ impl Sampler<'_> {
         let mut out = Sampled::default();
         let prompts = self.ask(groups, asked, &mut out)?;
         let generations = self.settings.num_generations;
-        let requests: Vec<Request> = (0..groups * generations)
-            .map(|i| Request {
+        let requests: Vec<RolloutRequest> = (0..groups * generations)
+            .map(|i| RolloutRequest {
                 prompt: prompts[i / generations].clone(),
                 key: [self.step as u32, first_key + i as u32],
                 max_new: self.settings.max_completion_length,
@@ -191,7 +191,7 @@ pub(super) fn graded(task: &mut dyn Task, answers: &[(&Question, &str)]) -> Resu
 }
 
 /// A completion as text, without the stop token.
-pub(super) fn text_of(completion: &Completion, tokenizer: &Tokenizer, stops: &[u32]) -> Result<String> {
+pub(super) fn text_of(completion: &SampledCompletion, tokenizer: &Tokenizer, stops: &[u32]) -> Result<String> {
     let ended = completion.tokens.last().is_some_and(|last| stops.contains(last));
     tokenizer.decode(&completion.tokens[..completion.tokens.len() - usize::from(ended)])
 }

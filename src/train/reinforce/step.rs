@@ -3,7 +3,7 @@
 
 use super::report::{self, Seconds};
 use super::sampling::{Sampled, Sampler};
-use super::{Loss, Pass, Policy, PolicyModel, UpdateStats, advantage, passes, probe, warnings};
+use super::{Loss, Policy, PolicyModel, UpdatePass, UpdateStats, advantage, passes, probe, warnings};
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings, is_due};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
@@ -15,7 +15,7 @@ use crate::model::{Model, Rollouts};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
-use crate::train::stage::{Parts, Stage};
+use crate::train::stage::{Parts, TrainingStage};
 use crate::train::{Optimizer, StepResult, TrainerState};
 use crate::world::{Announced, World};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -47,7 +47,7 @@ pub struct Reinforce {
     pub(super) seed: u64,
     completions: usize,
     pending_step: Option<PendingStep>,
-    watch: warnings::Watch,
+    watch: warnings::WarningState,
 }
 
 /// A pending step, between its rollouts and its last update, as saved in a checkpoint.
@@ -70,7 +70,7 @@ pub struct PendingStep {
     norms: Option<Norms>,
     /// All updates of the step, derived from the other fields.
     #[serde(skip)]
-    plan: Option<Vec<(Pass, Range<usize>)>>,
+    plan: Option<Vec<(UpdatePass, Range<usize>)>>,
 }
 
 /// A finished update.
@@ -88,7 +88,7 @@ impl Reinforce {
     /// # Errors
     /// Invalid lengths, or a kernel that does not compile.
     pub fn new(device: &Device, model: &Model, settings: &Settings, task_context: TaskContext, world: &World) -> Result<Self> {
-        let (_, rollout, grpo) = settings.reinforcement().context("settings without the sections of reinforcement")?;
+        let (_, rollout, grpo) = settings.reinforcement().context("the settings have no GRPO sections")?;
         let completions = settings.train.batch_size;
         let max_len = rollout.max_prompt_length + rollout.max_completion_length;
         ensure!(
@@ -108,7 +108,7 @@ impl Reinforce {
             seed: settings.train.seed,
             completions,
             pending_step: None,
-            watch: warnings::Watch::default(),
+            watch: warnings::WarningState::default(),
         })
     }
 
@@ -181,7 +181,7 @@ impl Reinforce {
     }
 
     /// All updates of a step: all mini-batches of a pass, then those of the next.
-    fn plan(&self, now: &PendingStep, step: u64) -> Result<Vec<(Pass, Range<usize>)>> {
+    fn plan(&self, now: &PendingStep, step: u64) -> Result<Vec<(UpdatePass, Range<usize>)>> {
         let all = passes(&now.sampled.rollouts, &now.grpo, self.seed, step)?;
         let batches: Vec<Range<usize>> = self.policy.mini_batches(now.sampled.rollouts.len()).collect();
         Ok(all.iter().flat_map(|pass| batches.iter().map(|range| (pass.clone(), range.clone()))).collect())
@@ -225,7 +225,7 @@ impl Reinforce {
     }
 }
 
-impl Stage for Reinforce {
+impl TrainingStage for Reinforce {
     fn keep_reference(&mut self, device: &Device, model: &Model, files: Option<&WeightFiles>) -> Result<()> {
         // With adapters, the reference is the model without them.
         if self.grpo.beta == 0.0 || !model.adapters.is_empty() {

@@ -6,7 +6,7 @@ use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
 use crate::device::Device;
 use crate::event::{Score, TaskEval};
-use crate::model::{Completion, Model, Request, Rollouts};
+use crate::model::{Model, RolloutRequest, Rollouts, SampledCompletion};
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
 use crate::stats::Z;
@@ -32,7 +32,7 @@ pub struct TaskModel<'a> {
 
 /// Settings of an evaluation.
 #[derive(Clone, Copy, Debug)]
-pub struct Exam {
+pub struct TaskEvalSpec {
     /// Number of held-out questions, from the first.
     pub questions: u64,
     /// Answers per question.
@@ -74,39 +74,44 @@ impl TaskModel<'_> {
     ///
     /// # Errors
     /// A prompt that does not fit, a grader that fails, or a device fault.
-    pub fn sit(&mut self, task: &mut dyn Task, exam: &Exam, progress: &mut Progress<'_>) -> Result<Option<TaskResults>> {
+    pub fn evaluate(
+        &mut self,
+        task: &mut dyn Task,
+        spec: &TaskEvalSpec,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<TaskResults>> {
         let mut out = Vec::new();
         let mut requests = Vec::new();
-        let max_len = self.engine.max_len().saturating_sub(exam.max_completion_length);
-        for n in 0..exam.questions {
+        let max_len = self.engine.max_len().saturating_sub(spec.max_completion_length);
+        for n in 0..spec.questions {
             let question = task.question(Split::Eval, n)?;
             let Some(prompt) = question.encode(self.tokenizer, self.chat).ok().filter(|prompt| prompt.len() <= max_len) else {
                 continue;
             };
-            for sample in 0..exam.samples {
+            for sample in 0..spec.samples {
                 // An evaluation has its own random keys, which no training step uses.
                 let key = [u32::MAX - sample as u32, n as u32];
-                requests.push(Request { prompt: prompt.clone(), key, max_new: exam.max_completion_length });
+                requests.push(RolloutRequest { prompt: prompt.clone(), key, max_new: spec.max_completion_length });
             }
             out.push(GradedQuestion { question, answers: Vec::new() });
         }
         ensure!(!out.is_empty(), "task {}: no question of evaluation fits into {max_len} tokens", task.name());
-        let mut watch = |_: &str, done, all| progress("examining", done, all);
-        let run = self.engine.run(self.device, self.model, &requests, &exam.sampling, self.stops, &mut watch)?;
+        let mut watch = |_: &str, done, all| progress("evaluating", done, all);
+        let run = self.engine.run(self.device, self.model, &requests, &spec.sampling, self.stops, &mut watch)?;
         let Some(completions) = run else { return Ok(None) };
         let texts = completions.iter().map(|c| text_of(c, self.tokenizer, self.stops)).collect::<Result<Vec<_>>>()?;
         let asked: Vec<(&Question, &str)> =
-            texts.iter().enumerate().map(|(i, text)| (&out[i / exam.samples].question, text.as_str())).collect();
+            texts.iter().enumerate().map(|(i, text)| (&out[i / spec.samples].question, text.as_str())).collect();
         let grades = graded(task, &asked)?;
         let mut ungraded = (0, String::new());
-        for (i, ((text, grade), Completion { tokens, truncated, .. })) in
+        for (i, ((text, grade), SampledCompletion { tokens, truncated, .. })) in
             texts.into_iter().zip(grades).zip(completions).enumerate()
         {
             if grade.ungraded {
                 ungraded = (ungraded.0 + 1, grade.reason);
                 continue;
             }
-            out[i / exam.samples].answers.push(GradedAnswer { text, grade, tokens: tokens.len(), truncated });
+            out[i / spec.samples].answers.push(GradedAnswer { text, grade, tokens: tokens.len(), truncated });
         }
         // Questions without a graded answer are left out.
         out.retain(|graded_questions| !graded_questions.answers.is_empty());
@@ -159,7 +164,7 @@ fn independent(of: &[&GradedQuestion]) -> f64 {
 
 /// The full results of an evaluation.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct TaskScores {
     /// Number of questions.
     pub questions: u64,
     /// Score of their answers.
@@ -175,14 +180,14 @@ pub struct Report {
 }
 
 /// Results over all questions, and by level.
-pub fn reports(graded_questions: &[GradedQuestion]) -> (Report, BTreeMap<u32, Report>) {
+pub fn reports(graded_questions: &[GradedQuestion]) -> (TaskScores, BTreeMap<u32, TaskScores>) {
     let mut levels: BTreeMap<u32, Vec<&GradedQuestion>> = BTreeMap::new();
     graded_questions.iter().for_each(|e| levels.entry(e.question.level).or_default().push(e));
     let all: Vec<&GradedQuestion> = graded_questions.iter().collect();
     (report(&all), levels.into_iter().map(|(level, of)| (level, report(&of))).collect())
 }
 
-fn report(of: &[&GradedQuestion]) -> Report {
+fn report(of: &[&GradedQuestion]) -> TaskScores {
     let samples = of.iter().map(|e| e.answers.len()).min().unwrap_or(0);
     let names: BTreeSet<&String> = of.iter().flat_map(|e| &e.answers).flat_map(|a| a.grade.parts.keys()).collect();
     let part = |a: &GradedAnswer, name: &str| a.grade.parts.get(name).copied().unwrap_or(0.0);
@@ -191,7 +196,7 @@ fn report(of: &[&GradedQuestion]) -> Report {
         of.iter().map(|e| pass_at_k(e.answers.len(), right(e), k)).sum::<f64>() / of.len() as f64
     };
     let powers = (0..usize::BITS).map(|i| 1usize << i).take_while(|k| *k <= samples);
-    Report {
+    TaskScores {
         questions: of.len() as u64,
         score: score(of),
         rewards: names.iter().map(|name| ((*name).clone(), mean(of, &|a| part(a, name)))).collect(),
@@ -232,15 +237,17 @@ impl Reinforce {
     ) -> Result<Option<TaskEval>> {
         let begin = web_time::Instant::now();
         let task = self.task_context.task.as_mut();
-        let exam = Exam {
+        let spec = TaskEvalSpec {
             questions: task.eval_questions(),
             samples: 1,
             max_completion_length: self.rollout.max_completion_length,
             sampling: Sampling { temperature, seed: self.seed, ..Sampling::default() },
         };
         let (tokenizer, stops, chat) = (&self.task_context.tokenizer, self.task_context.stops.as_slice(), self.task_context.chat);
-        let mut examinee = TaskModel { device, model, engine: &mut self.engine, tokenizer, stops, chat };
-        let Some((graded_questions, (ungraded, ungraded_reason))) = examinee.sit(task, &exam, progress)? else { return Ok(None) };
+        let mut evaluator = TaskModel { device, model, engine: &mut self.engine, tokenizer, stops, chat };
+        let Some((graded_questions, (ungraded, ungraded_reason))) = evaluator.evaluate(task, &spec, progress)? else {
+            return Ok(None);
+        };
         let (all, levels) = scores(&graded_questions);
         let eval_seconds = begin.elapsed().as_secs_f64();
         let task = task.name().to_owned();
@@ -253,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pass_at_k_is_the_chance_that_a_draw_of_k_holds_a_right_one() {
+    fn pass_at_k_is_the_probability_that_k_draws_contain_a_correct_one() {
         // Brute force over all subsets.
         for (n, right, k) in [(5usize, 2usize, 2usize), (6, 1, 3), (4, 4, 1), (4, 0, 2), (7, 3, 5)] {
             let subsets = (0u32..1 << n).filter(|s| s.count_ones() as usize == k);
@@ -274,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_one_question_count_as_far_as_they_are_independent() {
+    fn intervals_account_for_correlated_answers() {
         let count = |of: &[(usize, usize)]| independent(&graded_questions(of).iter().collect::<Vec<_>>());
         // One answer each: all of them.
         assert_eq!(count(&[(1, 1), (0, 1), (0, 1)]), 3.0);
@@ -291,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn wilson_of_known_cases() {
+    fn wilson_matches_known_cases() {
         // 10 of 20: statsmodels.stats.proportion.proportion_confint(10, 20, method="wilson").
         let [low, high] = wilson(10.0, 20.0);
         assert!((low - 0.299_298).abs() < 1e-5 && (high - 0.700_702).abs() < 1e-5, "{low} {high}");

@@ -137,7 +137,7 @@ mod tests {
 
     /// Against loops over whole distributions, gradients written out entry by entry.
     #[test]
-    fn brute_force_agrees() {
+    fn token_statistics_match_brute_force() {
         for (seed, alpha) in [(1, 0.0), (2, 0.3), (3, 1.0)] {
             let (rollouts, plain) = made(seed, alpha);
             let found = statistics(5, &rollouts, alpha);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_parts_of_one_whole() {
+    fn shares_sum_to_one() {
         let (rollouts, plain) = made(9, 0.2);
         let found = statistics(1, &rollouts, 0.2);
         let sum = |values: &[Number]| values.iter().map(|v| v.0).sum::<f64>();
@@ -196,7 +196,7 @@ mod tests {
 
     /// Proposition 4.2: sqrt(N / (N - 1)) (1 - p) <= norm <= sqrt(2) (1 - p).
     #[test]
-    fn the_norm_keeps_the_papers_bounds() {
+    fn gradient_norms_obey_the_papers_bounds() {
         let (_, plain) = made(4, 0.0);
         for (p, chosen, _) in &plain {
             let norm = logit_norm(p[*chosen].ln(), p.iter().map(|p| p * p).sum());
@@ -208,11 +208,11 @@ mod tests {
             let (norm, gap) = (logit_norm(logprob, sum_p2), -f64::exp_m1(logprob));
             assert!(norm >= gap && norm <= 1.4143 * gap, "{logprob} {sum_p2}: {norm}");
         }
-        assert!(logit_norm(-1.0, f64::NAN).is_nan(), "what is not known is no number");
+        assert!(logit_norm(-1.0, f64::NAN).is_nan(), "what is not known is not a number");
     }
 
     #[test]
-    fn what_is_missing_is_no_number_and_survives_the_log() {
+    fn missing_values_are_nan_and_round_trip() {
         let bare = Rollout { completion: vec![1], old_logprobs: vec![-0.1], advantages: vec![0.5], ..Rollout::default() };
         let found = statistics(1, &[bare, Rollout::default()], 0.0);
         assert_eq!(found.quartiles.all.count, [0, 0, 0, 1]);

@@ -3,7 +3,7 @@
 use super::groups::counts;
 use super::pack::Micro;
 use super::policy::{Policy, PolicyModel};
-use super::{Pass, Rollout};
+use super::{Rollout, UpdatePass};
 use crate::config::{GrpoSettings, LossType, RolloutSettings};
 use crate::device::Device;
 use crate::event::number;
@@ -182,7 +182,7 @@ impl Policy {
         on: PolicyModel<'_>,
         rollouts: &[Rollout],
         range: Range<usize>,
-        pass: &Pass,
+        pass: &UpdatePass,
         loss: &Loss,
         hyper: &UpdateParams,
     ) -> Result<UpdateStats> {
@@ -204,7 +204,7 @@ impl Policy {
         on: PolicyModel<'_>,
         rollouts: &[Rollout],
         range: Range<usize>,
-        pass: &Pass,
+        pass: &UpdatePass,
         loss: &Loss,
     ) -> Result<UpdateStats> {
         let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss, None)?;

@@ -22,7 +22,7 @@ const MISMATCH: f64 = 0.02;
 
 /// The numbers of one step. Values that were not measured are NaN and trigger nothing.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct WarningInputs {
     /// Steps made, including this one.
     pub step: u64,
     /// Loss of the first pass.
@@ -51,7 +51,7 @@ pub struct Seen {
     pub unspelt: (usize, String),
 }
 
-impl Default for Seen {
+impl Default for WarningInputs {
     fn default() -> Self {
         let nan = f64::NAN;
         Self {
@@ -103,7 +103,7 @@ impl RecurringWarning {
 /// State of the warnings. Part of a checkpoint; without it a resumed run repeats warnings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Watch {
+pub struct WarningState {
     explained: bool,
     idle: RecurringWarning,
     cut: RecurringWarning,
@@ -116,9 +116,9 @@ pub struct Watch {
     first_entropy: (f64, u64),
 }
 
-impl Watch {
+impl WarningState {
     /// The warnings after a step.
-    pub fn look(&mut self, seen: &Seen) -> Vec<String> {
+    pub fn observe(&mut self, seen: &WarningInputs) -> Vec<String> {
         let mut out = Vec::new();
         if !std::mem::replace(&mut self.explained, true) {
             out.extend(explanation(seen));
@@ -129,7 +129,7 @@ impl Watch {
         }
         if self.cut.noticed(seen.step, seen.truncated > CUT) {
             out.push(format!(
-                "{} of the completions ran into --max-completion-length for {HABIT} steps: they are graded as they stand, cut off. Raise \
+                "{} of the completions ran into --max-completion-length for {HABIT} steps: they are graded although truncated. Raise \
                  it, or fine-tune the model to end its answers; --mask-truncated-completions leaves them out of the update",
                 percent(seen.truncated, 0)
             ));
@@ -153,7 +153,7 @@ impl Watch {
         if self.mismatch.noticed(seen.step, seen.mismatch > MISMATCH) {
             out.push(format!(
                 "sampler and trainer disagree about a log-probability by {:.3}: with --top-k, --top-p or --min-p that is usual (the \
-                 update knows the whole distribution), else `lehr doctor` should be asked",
+                 update knows the whole distribution), otherwise run `lehr doctor`",
                 seen.mismatch
             ));
         }
@@ -161,7 +161,7 @@ impl Watch {
     }
 
     /// Completions and questions left out of the step.
-    fn left_out(&mut self, seen: &Seen) -> Vec<String> {
+    fn left_out(&mut self, seen: &WarningInputs) -> Vec<String> {
         let (step, mut out) = (seen.step, Vec::new());
         let (ungraded, why) = &seen.ungraded;
         if self.ungraded.happened(step, *ungraded > 0) {
@@ -177,7 +177,7 @@ impl Watch {
         out
     }
 
-    fn is_collapsed(&mut self, seen: &Seen) -> bool {
+    fn is_collapsed(&mut self, seen: &WarningInputs) -> bool {
         let (mean, n) = &mut self.first_entropy;
         if !seen.entropy.is_finite() {
             return false;
@@ -192,7 +192,7 @@ impl Watch {
 }
 
 /// What looks wrong in the first step and is not.
-fn explanation(seen: &Seen) -> Vec<String> {
+fn explanation(seen: &WarningInputs) -> Vec<String> {
     let mut out = Vec::new();
     if seen.loss.abs() < 1e-3 {
         out.push(
@@ -211,7 +211,7 @@ fn explanation(seen: &Seen) -> Vec<String> {
     out
 }
 
-fn idle(seen: &Seen) -> String {
+fn idle(seen: &WarningInputs) -> String {
     let which = match seen.reward_range {
         Some((least, greatest)) if seen.reward > least + 0.8 * (greatest - least) => {
             "the questions are too easy: choose harder ones"
@@ -244,20 +244,20 @@ mod tests {
     use super::*;
 
     /// The warnings over `steps` steps: (step, text).
-    fn told(steps: u64, seen: impl Fn(u64) -> Seen) -> Vec<(u64, String)> {
-        let mut watch = Watch::default();
+    fn issued(steps: u64, seen: impl Fn(u64) -> WarningInputs) -> Vec<(u64, String)> {
+        let mut watch = WarningState::default();
         let mut out = Vec::new();
         for step in 1..=steps {
             // A resumed run continues with the saved state.
             watch = serde_json::from_str(&serde_json::to_string(&watch).unwrap()).unwrap();
-            out.extend(watch.look(&Seen { step, ..seen(step) }).into_iter().map(|t| (step, t)));
+            out.extend(watch.observe(&WarningInputs { step, ..seen(step) }).into_iter().map(|t| (step, t)));
         }
         out
     }
 
     #[test]
-    fn a_healthy_run_hears_its_explanations_once() {
-        let healthy = Seen {
+    fn a_healthy_run_gets_each_explanation_once() {
+        let healthy = WarningInputs {
             loss: 1e-6,
             clip_ratio: 0.0,
             idle_groups: 0.3,
@@ -265,59 +265,67 @@ mod tests {
             entropy: 0.4,
             seconds: [3.0, 1.0, 4.0],
             mismatch: 1e-4,
-            ..Seen::default()
+            ..WarningInputs::default()
         };
-        let found = told(1000, |_| healthy.clone());
+        let found = issued(1000, |_| healthy.clone());
         assert!(found.len() == 2 && found.iter().all(|(step, _)| *step == 1), "{found:?}");
         assert!(found[0].1.starts_with("the loss is about 0") && found[1].1.starts_with("clip_ratio is 0"));
         // With several updates a ratio of 0 needs no explanation; unmeasured values trigger nothing.
-        assert_eq!(told(3, |_| Seen { updates: 4, loss: 0.5, ..healthy.clone() }), []);
-        assert_eq!(told(300, |_| Seen::default()), []);
+        assert_eq!(issued(3, |_| WarningInputs { updates: 4, loss: 0.5, ..healthy.clone() }), []);
+        assert_eq!(issued(300, |_| WarningInputs::default()), []);
     }
 
     #[test]
-    fn habits_are_told_with_their_cure_and_rarely() {
-        let cases: [(Seen, &str, &str); 5] = [
-            (Seen { idle_groups: 0.9, ..Seen::default() }, "90 % of the groups", "--dynamic-sampling"),
-            (Seen { truncated: 1.0, ..Seen::default() }, "100 % of the completions", "--max-completion-length"),
-            (Seen { seconds: [8.0, 1.0, 1.0], ..Seen::default() }, "80 % of the time", "--rollout-batch-size"),
-            (Seen { mismatch: 0.5, ..Seen::default() }, "0.500", "lehr doctor"),
-            (Seen { idle_groups: 0.81, reward: 2.9, reward_range: Some((-3.0, 3.0)), ..Seen::default() }, "too easy", "harder"),
+    fn recurring_warnings_are_rare_and_name_a_remedy() {
+        let cases: [(WarningInputs, &str, &str); 5] = [
+            (WarningInputs { idle_groups: 0.9, ..WarningInputs::default() }, "90 % of the groups", "--dynamic-sampling"),
+            (WarningInputs { truncated: 1.0, ..WarningInputs::default() }, "100 % of the completions", "--max-completion-length"),
+            (WarningInputs { seconds: [8.0, 1.0, 1.0], ..WarningInputs::default() }, "80 % of the time", "--rollout-batch-size"),
+            (WarningInputs { mismatch: 0.5, ..WarningInputs::default() }, "0.500", "lehr doctor"),
+            (
+                WarningInputs { idle_groups: 0.81, reward: 2.9, reward_range: Some((-3.0, 3.0)), ..WarningInputs::default() },
+                "too easy",
+                "harder",
+            ),
         ];
         for (seen, what, cure) in cases {
-            let found = told(410, |_| seen.clone());
+            let found = issued(410, |_| seen.clone());
             assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [5, 205, 405], "{found:?}");
             assert!(found[0].1.contains(what) && found[0].1.contains(cure) && !found[0].1.contains("  "), "{}", found[0].1);
             // Isolated steps trigger nothing.
-            assert_eq!(told(400, |step| if step % 5 == 0 { Seen::default() } else { seen.clone() }), []);
+            assert_eq!(issued(400, |step| if step % 5 == 0 { WarningInputs::default() } else { seen.clone() }), []);
         }
-        let hard = Seen { idle_groups: 1.0, reward: -2.9, reward_range: Some((-3.0, 3.0)), ..Seen::default() };
-        assert!(told(5, |_| hard.clone())[0].1.contains("too hard: choose easier"));
+        let hard = WarningInputs { idle_groups: 1.0, reward: -2.9, reward_range: Some((-3.0, 3.0)), ..WarningInputs::default() };
+        assert!(issued(5, |_| hard.clone())[0].1.contains("too hard: choose easier"));
     }
 
     #[test]
-    fn what_has_no_reward_is_told_at_once_and_rarely() {
-        let failed = Seen { ungraded: (2, "it ended".into()), unspelt: (1, "no such character".into()), ..Seen::default() };
-        let found = told(210, |_| failed.clone());
+    fn ungraded_completions_are_reported_at_once_then_rarely() {
+        let failed = WarningInputs {
+            ungraded: (2, "it ended".into()),
+            unspelt: (1, "no such character".into()),
+            ..WarningInputs::default()
+        };
+        let found = issued(210, |_| failed.clone());
         assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [1, 1, 201, 201], "{found:?}");
         assert!(found[0].1.contains("2 completions have no reward") && found[0].1.ends_with("it ended"), "{}", found[0].1);
         assert!(found[1].1.contains("1 questions are passed over: no such character"), "{}", found[1].1);
     }
 
     #[test]
-    fn entropy_collapses_only_by_falling() {
-        let entropy = |e: f64| Seen { entropy: e, ..Seen::default() };
-        let found = told(100, |step| entropy(if step < 40 { 0.5 } else { 0.01 }));
+    fn entropy_collapse_needs_a_fall() {
+        let entropy = |e: f64| WarningInputs { entropy: e, ..WarningInputs::default() };
+        let found = issued(100, |step| entropy(if step < 40 { 0.5 } else { 0.01 }));
         assert!(
             found.len() == 1 && found[0].0 == 44 && found[0].1.contains("0.010") && found[0].1.contains("0.500"),
             "{found:?}"
         );
-        assert_eq!(told(100, |_| entropy(0.01)), []);
-        assert_eq!(told(100, |step| entropy(if step < 40 { 5.0 } else { 0.3 })), []);
+        assert_eq!(issued(100, |_| entropy(0.01)), []);
+        assert_eq!(issued(100, |step| entropy(if step < 40 { 5.0 } else { 0.3 })), []);
     }
 
     #[test]
-    fn uneven_batches_are_told_with_one_that_divides() {
+    fn uneven_batches_are_reported_with_a_size_that_divides() {
         assert_eq!(uneven(64, 32), None);
         assert_eq!(uneven(64, 64), None);
         assert_eq!(uneven(64, 0), None);

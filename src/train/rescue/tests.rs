@@ -2,12 +2,12 @@ use super::*;
 use crate::train::spike::{Detector, Sign};
 use proptest::prelude::*;
 
-fn settings(rescue: Rescue, optimizer: RescueOptimizer, data: RescueData, limit: u64) -> RescueSettings {
+fn settings(rescue: RescueMethod, optimizer: RescueOptimizer, data: RescueData, limit: u64) -> RescueSettings {
     let rescue_patience = 30;
     RescueSettings { rescue, rescue_optimizer: optimizer, rescue_data: data, rescue_limit: limit, rescue_patience }
 }
 
-fn plain(rescue: Rescue) -> RescueSettings {
+fn plain(rescue: RescueMethod) -> RescueSettings {
     settings(rescue, RescueOptimizer::Keep, RescueData::Auto, 4)
 }
 
@@ -19,11 +19,11 @@ fn trouble(onset: u64, at: u64) -> PersistentSpike {
 fn calm_until(step: u64) -> Ladder {
     let mut ladder = Ladder::default();
     ladder.began(0);
-    go_on(&mut ladder, 0, step);
+    run_updates(&mut ladder, 0, step);
     ladder
 }
 
-fn go_on(ladder: &mut Ladder, from: u64, to: u64) {
+fn run_updates(ladder: &mut Ladder, from: u64, to: u64) {
     for step in from + 1..=to {
         ladder.updated(step, true);
         if step % 100 == 0 {
@@ -51,17 +51,17 @@ fn a_checkpoint_is_good_after_a_calm_margin() {
 
 /// Back, then further back with half the learning rate and other data, until the limit; the run continues in between.
 #[test]
-fn the_rungs_in_order() {
+fn rescue_measures_escalate_in_order() {
     for (rescue, first, second, third) in
-        [(Rescue::Rollback, &[400][..], &[300][..], &[200][..]), (Rescue::Pma, &[200, 300, 400], &[200, 300], &[200])]
+        [(RescueMethod::Rollback, &[400][..], &[300][..], &[200][..]), (RescueMethod::Pma, &[200, 300, 400], &[200, 300], &[200])]
     {
         let (s, mut ladder) = (plain(rescue), calm_until(460));
         let plan = ladder.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
         assert_eq!(plan.from_steps, first);
         assert_eq!((plan.learning_rate_scale, plan.reset), (1.0, false));
-        assert_eq!(plan.skip, if rescue == Rescue::Rollback { 99 } else { 0 }, "{rescue:?}");
+        assert_eq!(plan.skip, if rescue == RescueMethod::Rollback { 99 } else { 0 }, "{rescue:?}");
         assert_eq!(plan.remark, "");
-        go_on(&mut ladder, 400, 460);
+        run_updates(&mut ladder, 400, 460);
         let plan = ladder.decide(&trouble(471, 500), &s, &mut |_| true).unwrap();
         assert_eq!((&plan.from_steps[..], plan.learning_rate_scale, plan.skip), (second, 0.5, 200));
         assert!(plan.remark.contains("halved"), "{}", plan.remark);
@@ -80,11 +80,11 @@ fn the_rungs_in_order() {
 
 /// A run that got well past the old divergence starts at the first rung again; but never twice from the same checkpoint.
 #[test]
-fn past_the_trouble_is_a_new_one() {
-    let (s, mut ladder) = (plain(Rescue::Rollback), calm_until(460));
+fn a_spike_after_the_margin_is_a_new_incident() {
+    let (s, mut ladder) = (plain(RescueMethod::Rollback), calm_until(460));
     ladder.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
     let mut stuck = ladder.clone();
-    go_on(&mut ladder, 400, 1100);
+    run_updates(&mut ladder, 400, 1100);
     let plan = ladder.decide(&trouble(1101, 1130), &s, &mut |_| true).unwrap();
     assert_eq!((plan.to(), plan.learning_rate_scale, plan.skip), (1000, 1.0, 130));
     let plan = stuck.decide(&trouble(1101, 1130), &s, &mut |_| true).unwrap();
@@ -92,14 +92,14 @@ fn past_the_trouble_is_a_new_one() {
     // Another divergence soon, but with new good ones: the second newest of them, not all the way back.
     let mut soon = calm_until(460);
     soon.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
-    go_on(&mut soon, 400, 760);
+    run_updates(&mut soon, 400, 760);
     let plan = soon.decide(&trouble(780, 800), &s, &mut |_| true).unwrap();
     assert_eq!((plan.to(), plan.learning_rate_scale, plan.skip), (600, 0.5, 200));
 }
 
 #[test]
-fn few_or_damaged_checkpoints_are_said() {
-    let s = plain(Rescue::Pma);
+fn missing_or_damaged_checkpoints_are_reported() {
+    let s = plain(RescueMethod::Pma);
     let plan = calm_until(460).decide(&trouble(470, 499), &s, &mut |g| g != 300).unwrap();
     assert_eq!((&plan.from_steps[..], plan.skip), (&[200, 400][..], 0));
     assert!(plan.remark.contains("only 2"), "{}", plan.remark);
@@ -114,7 +114,7 @@ fn few_or_damaged_checkpoints_are_said() {
 /// Before any checkpoint is good, the start is the fallback; it is never merged.
 #[test]
 fn the_start_is_the_last_resort() {
-    let s = plain(Rescue::Pma);
+    let s = plain(RescueMethod::Pma);
     let mut ladder = Ladder::default();
     ladder.began(0);
     (1..20).for_each(|step| ladder.updated(step, step < 10));
@@ -137,7 +137,7 @@ fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut
     while step < max_steps {
         (step, made) = (step + 1, made + 1);
         assert!(made <= (bound + 1) * max_steps, "it does not end: {made} updates");
-        let sign = detector.look(step, next(step, made), 1.0, s.rescue_patience);
+        let sign = detector.observe(step, next(step, made), 1.0, s.rescue_patience);
         ladder.updated(step, detector.calm());
         if let Some(Sign::PersistentSpike(trouble)) = sign {
             assert!(trouble.onset <= trouble.at && trouble.at == step, "{trouble:?}");
@@ -178,7 +178,7 @@ enum LossRegime {
     Wild,
 }
 
-fn weather() -> impl Strategy<Value = LossRegime> {
+fn loss_regimes() -> impl Strategy<Value = LossRegime> {
     prop_oneof![
         4 => Just(LossRegime::Clean),
         2 => (1.5f64..10.0).prop_map(LossRegime::Spike),
@@ -189,9 +189,9 @@ fn weather() -> impl Strategy<Value = LossRegime> {
     ]
 }
 
-fn loss(weather: LossRegime, made: u64, rng: crate::rng::Rng) -> f64 {
+fn loss(regime: LossRegime, made: u64, rng: crate::rng::Rng) -> f64 {
     let usual = 2.0 + 0.05 * rng.normal_pair(made, 0)[0];
-    match weather {
+    match regime {
         LossRegime::Clean => usual,
         LossRegime::Spike(factor) => usual * if made.is_multiple_of(50) { factor } else { 1.0 },
         LossRegime::Plateau(factor) => usual * factor,
@@ -211,11 +211,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     /// For any losses and any policy it ends, within the bound, and never returns to a checkpoint of the spike or after it.
     #[test]
-    fn the_ladder_always_ends(
+    fn rescues_terminate(
         seed in any::<u64>(),
-        stretches in prop::collection::vec((weather(), 1u64..700), 1..12),
+        stretches in prop::collection::vec((loss_regimes(), 1u64..700), 1..12),
         by_step in any::<bool>(),
-        rescue in prop::sample::select(vec![Rescue::Rollback, Rescue::Pma]),
+        rescue in prop::sample::select(vec![RescueMethod::Rollback, RescueMethod::Pma]),
         optimizer in prop::sample::select(vec![RescueOptimizer::Keep, RescueOptimizer::Reset]),
         data in prop::sample::select(vec![RescueData::Auto, RescueData::Replay, RescueData::Skip]),
         limit in 1u64..6,
@@ -235,9 +235,9 @@ proptest! {
 }
 
 #[test]
-fn a_run_that_nothing_helps_is_given_up_and_a_clean_one_never_touched() {
+fn hopeless_runs_stop_and_clean_runs_are_unchanged() {
     let rng = crate::rng::Rng::new(1, "weather");
-    let s = plain(Rescue::Rollback);
+    let s = plain(RescueMethod::Rollback);
     let stuck = simulate(&s, 3000, 100, |step, made| {
         loss(if step > 800 { LossRegime::Plateau(3.0) } else { LossRegime::Clean }, made, rng)
     });

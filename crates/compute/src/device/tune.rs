@@ -223,7 +223,7 @@ mod tests {
 
     /// Much slower candidates are measured once, similar ones every round.
     #[test]
-    fn only_near_candidates_are_measured_again() {
+    fn only_close_candidates_are_measured_again() {
         let folder = tempfile::tempdir().unwrap();
         let names = ["a", "b", "far"].map(String::from);
         let mut counts = BTreeMap::new();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn measured_once_and_remembered() {
+    fn choices_are_measured_once_and_cached() {
         let folder = tempfile::tempdir().unwrap();
         let first = device(Some(folder.path()));
         assert_eq!(first.tuned("key", &names(), seconds), "fast");
@@ -258,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn off_takes_the_first() {
+    fn tuning_off_takes_the_first_candidate() {
         assert_eq!(device(None).tuned("key", &names(), never), "slow");
     }
 
     #[test]
-    fn damaged_and_unwritable_files_do_no_harm() {
+    fn damaged_and_unwritable_tuning_files_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tune.json");
         let group = device(None).tuning_group();

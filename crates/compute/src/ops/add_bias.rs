@@ -13,8 +13,8 @@ uniform! { struct Dims { rows: u32 } }
 
 /// `y` (R, C) += `bias` (C).
 ///
+/// # Panics
 /// When shapes do not match (a defect of the caller).
-/// When shapes do not fit (a defect of the caller).
 pub fn forward(r: &mut Recorder<'_>, bias: &Tensor, y: &Tensor) {
     let [rows, cols] = y.matrix();
     assert!(bias.len() == cols && cols.is_multiple_of(4), "{} is added to {}", bias.name(), y.name());
@@ -24,7 +24,7 @@ pub fn forward(r: &mut Recorder<'_>, bias: &Tensor, y: &Tensor) {
         |wgsl| {
             let constants = [("WG", f64::from(WG)), ("COLS4", (cols / 4) as f64)];
             let groups = grid((rows * cols / 4).div_ceil(WG as usize) as u64);
-            wgsl.run(&SHADER, "forward", &constants, Dims { rows: rows as u32 }, Extent::straight(groups))
+            wgsl.run(&SHADER, "forward", &constants, Dims { rows: rows as u32 }, Extent::without_loops(groups))
         },
         |cpu, [bias], [y]| host::forward(cpu, bias, y),
     );

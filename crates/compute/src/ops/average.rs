@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twin_weighs_each() {
+    fn twin_applies_each_weight() {
         assert_eq!(twin::average(&[vec![1.0, 2.0], vec![5.0, -2.0]], &[0.25, 0.75]), [4.0, -1.0]);
     }
 }

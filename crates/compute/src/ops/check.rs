@@ -104,7 +104,7 @@ impl Case {
             let error = (f64::from(g) - w).abs() / ((w.abs() + rms).max(1e-30) * TOLERANCE);
             if !g.is_finite() || error > self.worst {
                 self.worst = if g.is_finite() { error } else { f64::INFINITY };
-                self.detail = format!("{}[{i}] = {g:e}, twin says {w:e}", got.name());
+                self.detail = format!("{}[{i}] = {g:e}, expected {w:e}", got.name());
                 if !g.is_finite() {
                     return Ok(());
                 }

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_hold_every_row_once() {
+    fn spans_contain_every_row_once() {
         let s = Spans::of(&[5, 1, 5, 5, 0]);
         assert_eq!(s.order, [4, 1, 0, 2, 3]);
         assert_eq!(s.spans, [0, 0, 1, 1, 1, 2, 5, 2, 5, 0, 0, 0, 0, 0, 0]);

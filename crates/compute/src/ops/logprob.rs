@@ -214,7 +214,7 @@ fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case
         for (g, w) in values.iter().zip(want) {
             let error = (f64::from(*g) - w).abs() / (2e-5 * (1.0 + w.abs()));
             if error > case.worst {
-                (case.worst, case.detail) = (error, format!("{} = {g}, twin says {w}", tensor.name()));
+                (case.worst, case.detail) = (error, format!("{} = {g}, expected {w}", tensor.name()));
             }
         }
     }
@@ -290,7 +290,7 @@ mod tests {
 
     /// |dlogits| = |dlogp| sqrt(sum p^2 - 2 p + 1): used by the token statistics.
     #[test]
-    fn gradient_size_from_sum_of_squares() {
+    fn gradient_norm_follows_from_sum_of_squares() {
         let logits = probe(13);
         let (logp, _, sum_p2, _, _) = twin::forward(&logits, 2);
         let size = twin::backward(&logits, 2, -0.3).iter().map(|d| d * d).sum::<f64>().sqrt();

@@ -37,7 +37,7 @@ fn rotate(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &Tensor
         |wgsl| {
             let dims = Dims { rows: rows as u32, stride2: (stride / 2) as u32, table_rows: table_rows as u32, direction };
             let constants = [("WG", f64::from(WG)), ("HEADS", heads as f64), ("QUARTER", (head_dim / 4) as f64)];
-            wgsl.run(&SHADER, "rotate", &constants, dims, Extent::straight(grid(items.div_ceil(u64::from(WG)))))
+            wgsl.run(&SHADER, "rotate", &constants, dims, Extent::without_loops(grid(items.div_ceil(u64::from(WG)))))
         },
         move |cpu, [positions, table], [qkv]| {
             host::rotate(cpu, heads, head_dim, stride, direction, cast_slice(positions), table, qkv);

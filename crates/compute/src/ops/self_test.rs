@@ -19,7 +19,7 @@ pub fn long_loops(device: &Device) -> anyhow::Result<Option<String>> {
     r.op(
         Op { name: "self_test.long_loop", cost: Cost::default(), reads: [], writes: bind!(count) },
         // Its iterations are left unstated: whether the device executes them all is the question.
-        |wgsl| wgsl.run(&SHADER, "long_loop", &[], Dims { turns: TURNS }, Extent::straight([1, 1, 1])),
+        |wgsl| wgsl.run(&SHADER, "long_loop", &[], Dims { turns: TURNS }, Extent::without_loops([1, 1, 1])),
         |_, [], [count]| count[0] = f32::from_bits((0..TURNS).map(|_| 1).sum()),
     );
     let r = r.finish()?;

@@ -97,7 +97,7 @@ mod tests {
 
     /// What a GPU gets is a part of what the gates see.
     #[test]
-    fn the_gates_see_what_a_gpu_gets() -> anyhow::Result<()> {
+    fn checks_see_the_sources_that_a_gpu_compiles() -> anyhow::Result<()> {
         let gated = generated();
         for vendor in Vendor::ALL {
             for kernel in for_gpu(vendor)? {

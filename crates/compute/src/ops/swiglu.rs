@@ -38,7 +38,7 @@ fn shape(h: &Tensor) -> ([usize; 2], Cost) {
 fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, rows: usize, cols: usize) -> anyhow::Result<()> {
     let constants = [("WG", f64::from(WG)), ("COLS4", (cols / 4) as f64)];
     let groups = grid((rows * cols / 4).div_ceil(WG as usize) as u64);
-    wgsl.run(&SHADER, entry, &constants, Dims { rows: rows as u32 }, Extent::straight(groups))
+    wgsl.run(&SHADER, entry, &constants, Dims { rows: rows as u32 }, Extent::without_loops(groups))
 }
 
 /// The same arithmetic in f64.

@@ -46,7 +46,7 @@ fn documents(batch: &Batch) -> Vec<(Vec<u32>, Vec<u32>)> {
 }
 
 #[test]
-fn an_epoch_holds_every_example_once_whole_and_apart() {
+fn an_epoch_has_each_example_once_uncut_and_separate() {
     for packing in [true, false] {
         for seed in 0..20 {
             let sizes = lengths(seed, 1 + seed as usize * 3, 16);
@@ -86,7 +86,7 @@ fn an_epoch_holds_every_example_once_whole_and_apart() {
 }
 
 #[test]
-fn a_batch_depends_on_seed_and_number_alone() {
+fn a_batch_depends_only_on_seed_and_step() {
     let sizes = lengths(3, 50, 12);
     let make = |seed| ChatSource::new(rows(&sizes, 5), 12, seed, true).unwrap();
     let (forward, backward) = (make(1), make(1));
@@ -102,7 +102,7 @@ fn a_batch_depends_on_seed_and_number_alone() {
 }
 
 #[test]
-fn a_number_of_epochs_ends_exactly() {
+fn training_ends_after_the_exact_number_of_epochs() {
     let sizes = lengths(8, 23, 10);
     let mut source = ChatSource::new(rows(&sizes, 0), 10, 4, true).unwrap();
     let rows_per_epoch = source.rows_per_epoch();
@@ -116,7 +116,7 @@ fn a_number_of_epochs_ends_exactly() {
 }
 
 #[test]
-fn validation_is_a_fixed_walk() {
+fn validation_order_is_fixed() {
     let sizes = lengths(5, 40, 10);
     let source = ChatSource::new(rows(&sizes, 15), 10, 4, true).unwrap();
     let walk = |most| source.val_batches(2, 10, most).unwrap();

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 pub(super) const GENERATION: &str = "lehr_generation";
 
 /// A request to render.
-pub(super) struct Request {
+pub(super) struct RenderRequest {
     /// All template variables.
     pub context: Map<String, Value>,
     /// Fuel limit in steps.
@@ -26,7 +26,7 @@ pub(super) struct Request {
 }
 
 /// Compiles the template, then renders the requests that `next` returns; `next` receives the previous result, first that of the compiler.
-pub(super) fn serve(source: &str, date: i64, most: Recursion, mut next: impl FnMut(Result<String>) -> Option<Request>) {
+pub(super) fn serve(source: &str, date: i64, most: Recursion, mut next: impl FnMut(Result<String>) -> Option<RenderRequest>) {
     let mut environment = environment(date);
     environment.set_recursion_limit(most.calls);
     let compiled = syntax().and_then(|syntax| {
@@ -44,7 +44,7 @@ pub(super) fn serve(source: &str, date: i64, most: Recursion, mut next: impl FnM
         }
     };
     let mut answer = Ok(String::new());
-    while let Some(Request { context, steps }) = next(answer) {
+    while let Some(RenderRequest { context, steps }) = next(answer) {
         environment.set_fuel(Some(steps));
         let (mut text, root) = (String::new(), Jinja::from(Serde(&context)));
         let mut output = make_string_output(&mut text);

@@ -3,7 +3,7 @@
 
 #[cfg(any(test, target_arch = "wasm32"))]
 mod in_line {
-    use super::super::engine::{Request, serve};
+    use super::super::engine::{RenderRequest, serve};
     use super::super::limits::Recursion;
     use anyhow::Result;
 
@@ -22,11 +22,11 @@ mod in_line {
         }
 
         /// Renders a chat.
-        pub fn render(&self, request: Request) -> Result<String> {
+        pub fn render(&self, request: RenderRequest) -> Result<String> {
             self.last_answer(Some(request))
         }
 
-        fn last_answer(&self, mut request: Option<Request>) -> Result<String> {
+        fn last_answer(&self, mut request: Option<RenderRequest>) -> Result<String> {
             let mut answer = Ok(String::new());
             serve(&self.source, self.date, Recursion::IN_LINE, |said| {
                 answer = said;
@@ -37,7 +37,7 @@ mod in_line {
 
         /// Whether this error means that the worker is lost; here it never is.
         #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "tests run it where there are threads"))]
-        pub fn gave_up(_: &anyhow::Error) -> bool {
+        pub fn timed_out(_: &anyhow::Error) -> bool {
             false
         }
     }
@@ -45,7 +45,7 @@ mod in_line {
 
 #[cfg(not(target_arch = "wasm32"))]
 mod threaded {
-    use super::super::engine::{Request, serve};
+    use super::super::engine::{RenderRequest, serve};
     use super::super::limits::Recursion;
     use anyhow::{Context, Result, bail};
     use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -55,19 +55,19 @@ mod threaded {
     const SECONDS: u64 = 60;
     /// The stack of the thread; see [`Recursion::ON_A_THREAD`].
     const STACK: usize = 64 << 20;
-    const GAVE_UP: &str = "the chat template was given up on";
+    const TIMED_OUT: &str = "the chat template was given up on";
 
     /// A thread that holds the compiled template. It ends when this is dropped; a thread that does not answer runs until its fuel is used
     /// up.
     pub struct Worker {
-        requests: SyncSender<Request>,
+        requests: SyncSender<RenderRequest>,
         answers: Receiver<Result<String>>,
     }
 
     impl Worker {
         /// Compiles the template.
         pub fn start(source: &str, date: i64) -> Result<Self> {
-            let (requests, asked) = sync_channel::<Request>(1);
+            let (requests, asked) = sync_channel::<RenderRequest>(1);
             let (tell, answers) = sync_channel(1);
             let source = source.to_owned();
             let work = move || {
@@ -83,8 +83,8 @@ mod threaded {
             Ok(worker)
         }
 
-        /// Renders a chat; after an error the worker can still be used, unless [`Self::gave_up`].
-        pub fn render(&self, request: Request) -> Result<String> {
+        /// Renders a chat; after an error the worker can still be used, unless [`Self::timed_out`].
+        pub fn render(&self, request: RenderRequest) -> Result<String> {
             let _ = self.requests.send(request);
             self.answer()
         }
@@ -92,14 +92,14 @@ mod threaded {
         fn answer(&self) -> Result<String> {
             match self.answers.recv_timeout(Duration::from_secs(SECONDS)) {
                 Ok(answer) => answer,
-                Err(RecvTimeoutError::Timeout) => bail!("{GAVE_UP}: more than {SECONDS} s"),
-                Err(RecvTimeoutError::Disconnected) => bail!("{GAVE_UP}: the engine failed"),
+                Err(RecvTimeoutError::Timeout) => bail!("{TIMED_OUT}: more than {SECONDS} s"),
+                Err(RecvTimeoutError::Disconnected) => bail!("{TIMED_OUT}: the engine failed"),
             }
         }
 
         /// Whether this error means that the worker is lost.
-        pub fn gave_up(error: &anyhow::Error) -> bool {
-            error.to_string().starts_with(GAVE_UP)
+        pub fn timed_out(error: &anyhow::Error) -> bool {
+            error.to_string().starts_with(TIMED_OUT)
         }
     }
 }
@@ -111,17 +111,17 @@ pub(super) use threaded::Worker;
 
 #[cfg(test)]
 mod tests {
-    use super::super::engine::Request;
+    use super::super::engine::RenderRequest;
     use super::super::limits::steps;
     use super::super::{PLAIN, without_generation_tags};
     use super::*;
     use serde_json::{Map, Value, json};
 
-    fn request() -> Request {
+    fn request() -> RenderRequest {
         let messages = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
         let context =
             Map::from_iter([("messages".to_owned(), messages), ("add_generation_prompt".to_owned(), Value::Bool(true))]);
-        Request { context, steps: steps(2, 100) }
+        RenderRequest { context, steps: steps(2, 100) }
     }
 
     /// Renders a template on the caller's stack of 1 MiB, as in a browser.
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn in_line_and_on_a_thread_write_the_same() {
+    fn inline_and_threaded_rendering_agree() {
         let (plain, _) = without_generation_tags(PLAIN);
         for source in [&*plain, "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}{{ messages | tojson }}"]
         {
@@ -149,7 +149,7 @@ mod tests {
 
     /// Templates that would overflow a small stack are refused by name, and those within the limits do not overflow it.
     #[test]
-    fn in_line_recursion_is_refused_by_name() {
+    fn inline_recursion_is_refused_by_name() {
         let branches = |n: usize| format!("{{% if x %}}a{}{{% endif %}}", "{% elif x %}b".repeat(n));
         for (source, wanted) in [
             (format!("{{{{ {}x }}}}", "not ".repeat(300)), "more than 120 operators"),

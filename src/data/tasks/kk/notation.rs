@@ -24,7 +24,7 @@ pub fn parse(text: &str) -> Result<Vec<Claim>> {
         reader.comma_or_close()?;
     }
     reader.next()?;
-    reader.expect(&Token::End, "nothing behind the last bracket")?;
+    reader.expect(&Token::End, "nothing after the last bracket")?;
     ensure!(!claims.is_empty(), "no claims");
     for (i, claim) in claims.iter().enumerate() {
         if let Some(person) = claim.last_person().filter(|p| *p >= claims.len()) {

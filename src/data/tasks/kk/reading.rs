@@ -31,7 +31,7 @@ pub fn read(quiz: &str) -> Result<Read> {
     let read = if is_compact(quiz) { read_compact(quiz)? } else { read_english(quiz)? };
     for (name, claim) in read.names.iter().zip(&read.claims) {
         let all = claim.last_person().is_none_or(|person| person < read.names.len());
-        ensure!(all, "the claim of {} is about somebody who says nothing", shown(name));
+        ensure!(all, "the claim of {} is about a person without a claim", shown(name));
     }
     Ok(read)
 }

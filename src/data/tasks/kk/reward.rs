@@ -33,7 +33,7 @@ pub fn roles(solution: &str) -> Result<Roles> {
         }
         ensure!(roles.len() <= MOST_NAMES, "names more than {MOST_NAMES} people");
     }
-    ensure!(!roles.is_empty(), "names nobody; write a line such as (1) Zoey is a knight for each person");
+    ensure!(!roles.is_empty(), "names no person; write a line such as (1) Zoey is a knight for each person");
     Ok(roles)
 }
 
@@ -102,7 +102,7 @@ fn role_of(word: &str) -> Option<bool> {
 /// The public rule grades the text after `Assistant:`, or else `<|im_start|>assistant`, of prompt and response together, so that a
 /// `<think>` at the end of the prompt counts. Of a prompt with neither marker only that ending is graded, since its instructions may
 /// mention tags too.
-pub fn judged<'a>(prompt: &'a str, response: &'a str) -> (&'a str, &'a str) {
+pub fn graded_text<'a>(prompt: &'a str, response: &'a str) -> (&'a str, &'a str) {
     for mark in ["Assistant:", "<|im_start|>assistant"] {
         if let Some(at) = prompt.find(mark) {
             return (&prompt[at + mark.len()..], response);
@@ -116,7 +116,7 @@ pub fn judged<'a>(prompt: &'a str, response: &'a str) -> (&'a str, &'a str) {
 
 /// Grades a response to a prompt.
 pub fn grade(form: Form, roles: &Roles, prompt: &str, response: &str) -> Grade {
-    let (before, after) = judged(prompt, response);
+    let (before, after) = graded_text(prompt, response);
     let broken = broken_format(before, after);
     let format = if broken.is_some() { -1.0 } else { 1.0 };
     let (answer, reason) = match broken {

@@ -123,7 +123,7 @@ pub fn solve(given: &Given) -> Result<Solved> {
 
 /// The question and answer of a row, for training and grading.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct PromptFields {
     /// The prompt, if the row has one.
     pub prompt: Option<String>,
     /// The puzzle.
@@ -140,7 +140,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// The field that is missing or invalid.
-pub fn asked(row: &Object) -> Result<Asked> {
+pub fn asked(row: &Object) -> Result<PromptFields> {
     let (prompt, quiz) = (text(row, "prompt")?.map(str::to_owned), text(row, "quiz")?.map(str::to_owned));
     let answer = match text(row, "solution_text_format")? {
         Some(answer) => answer.to_owned(),
@@ -154,7 +154,7 @@ pub fn asked(row: &Object) -> Result<Asked> {
     let people =
         super::reward::roles(&answer).map_err(|e| anyhow::anyhow!("solution_text_format: {:?} {e}", shown(&answer)))?.len();
     let compact = quiz.as_ref().or(prompt.as_ref()).is_some_and(|text| reading::is_compact(text));
-    Ok(Asked { prompt, quiz, answer, people, form: if compact { Form::Compact } else { Form::Natural } })
+    Ok(PromptFields { prompt, quiz, answer, people, form: if compact { Form::Compact } else { Form::Natural } })
 }
 
 /// The name of a form, as in `--form`.

@@ -1,7 +1,7 @@
 //! The task `kk`: generated puzzles, or rows of a file.
 
 use super::super::distinct::{Distinct, allowed, level_of};
-use super::super::question_set::{HeldOutQuestions, Reader, Source};
+use super::super::question_set::{HeldOutQuestions, QuestionSource, RowReader};
 use super::super::question_stream::QuestionStream;
 use super::super::{Grade, Question, Split, Task};
 use super::claim::Claim;
@@ -36,7 +36,7 @@ pub struct Kk {
     /// Numbers of people in generated puzzles.
     people: Vec<usize>,
     seed: u64,
-    source: Source,
+    source: QuestionSource,
 }
 
 impl Kk {
@@ -56,9 +56,9 @@ impl Kk {
         let question_stream = QuestionStream::new(settings, tokenizer, date, Some(system), true)?;
         let form = settings.form;
         let make = |row: Object| row_question(&question_stream, form, &row);
-        let reader = Reader { example: rows::EXAMPLE, tokenizer, make };
+        let reader = RowReader { example: rows::EXAMPLE, tokenizer, make };
         let people = if data.data.is_empty() { TaskSettings::list("people", &settings.people, PEOPLE)? } else { Vec::new() };
-        let source = Source::open(settings, data, seed, &reader, notices, |notices| {
+        let source = QuestionSource::open(settings, data, seed, &reader, notices, |notices| {
             let distinct = distinct(people.clone(), seed, Split::Eval);
             HeldOutQuestions::make(settings, distinct, "--people", notices, |n, puzzle| {
                 question(&question_stream, form, &puzzle, seed, n)

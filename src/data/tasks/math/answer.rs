@@ -24,7 +24,7 @@ const THINK: [&str; 2] = ["<think>", "</think>"];
 const ANSWER: [&str; 2] = ["<answer>", "</answer>"];
 
 /// The text after the reasoning; empty for unfinished reasoning, including reasoning begun by the prompt.
-pub fn behind_reasoning<'a>(prompt: &str, completion: &'a str) -> &'a str {
+pub fn after_reasoning<'a>(prompt: &str, completion: &'a str) -> &'a str {
     let [open, close] = THINK;
     let text = match completion.rsplit_once(close) {
         Some((_, after)) => after,

@@ -83,7 +83,7 @@ impl Countdown {
     ///
     /// # Errors
     /// The reason why it does not, in a few words.
-    pub fn judge(&self, expression: &str) -> Result<(), String> {
+    pub fn grade(&self, expression: &str) -> Result<(), String> {
         let (expression, said) = match expression.split_once('=') {
             Some((left, right)) => (left, Some(right)),
             None => (expression, None),

@@ -16,7 +16,7 @@ pub use verdict::grade;
 
 use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
-use super::question_set::{HeldOutQuestions, Reader, Source};
+use super::question_set::{HeldOutQuestions, QuestionSource, RowReader};
 use super::question_stream::QuestionStream;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, MathKind, TaskSettings};
@@ -117,7 +117,7 @@ pub struct Math {
     /// Grades of generated questions.
     grades: Vec<usize>,
     seed: u64,
-    source: Source,
+    source: QuestionSource,
 }
 
 impl Math {
@@ -147,10 +147,10 @@ impl Math {
             question.prompt = question_stream.conversation(chat)?.unwrap_or(question.prompt);
             Ok((key, question))
         };
-        let reader = Reader { example: EXAMPLE, tokenizer, make };
+        let reader = RowReader { example: EXAMPLE, tokenizer, make };
         let grades =
             if data.data.is_empty() { TaskSettings::list("difficulty", &settings.difficulty, GRADES)? } else { Vec::new() };
-        let source = Source::open(settings, data, seed, &reader, notices, |notices| {
+        let source = QuestionSource::open(settings, data, seed, &reader, notices, |notices| {
             let distinct = distinct(kind, grades.clone(), seed, Split::Eval);
             HeldOutQuestions::make(settings, distinct, "--difficulty", notices, |_, row| question(&question_stream, row))
         })?;
@@ -171,7 +171,7 @@ fn question(question_stream: &QuestionStream, row: Row) -> Result<Question> {
 pub fn row_question(row: &Object) -> Result<Question> {
     let there = |field: &str| row.get(field).filter(|value| !value.is_null());
     let asked = QUESTIONS.iter().find_map(|(field, end)| Some((field, there(field)?, end)));
-    let (field, asked, end) = asked.context("question: missing. Give the text that is asked")?;
+    let (field, asked, end) = asked.context("question: missing. Give the question")?;
     let asked = asked.as_str().with_context(|| format!("{field}: must be a string"))?;
     let found = ANSWERS.iter().find_map(|field| Some((*field, there(field)?)));
     let (field, answer) = found.context("answer: missing. Give the number, or a text that ends in #### and the number")?;
@@ -211,6 +211,6 @@ impl Task for Math {
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
         // Generated problems have to be computed: `4 7 * 3` is not an answer to `4 7 * 3 =`.
         let made = !self.grades.is_empty();
-        Ok(answers.iter().map(|(question, completion)| verdict::judge(question, completion, made)).collect())
+        Ok(answers.iter().map(|(question, completion)| verdict::grade_question(question, completion, made)).collect())
     }
 }

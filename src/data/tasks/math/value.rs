@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_are_equal_maps() {
+    fn equal_values_have_equal_maps() {
         let sqrt = |of: i64| v(of, 1).power(&n(1, 2)).unwrap();
         assert_eq!(sqrt(16), v(4, 1));
         assert_eq!(sqrt(8), v(2, 1).times(&sqrt(2)).unwrap());
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_cost_time_is_not_computed() {
+    fn expensive_values_are_not_computed() {
         assert_eq!(v(10, 1).power(&n(4000, 1)), None);
         assert_eq!(v(2, 1).power(&n(4000, 1)).and_then(|p| p.power(&n(4000, 1))), None);
         // A product of two primes above the limit of trial division.

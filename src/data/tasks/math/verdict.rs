@@ -24,7 +24,7 @@
 //! - *Relations and matrices* are compared as words here.
 
 use super::super::{Grade, Question};
-use super::answer::{Found, behind_reasoning, find};
+use super::answer::{Found, after_reasoning, find};
 use super::countdown::Countdown;
 use super::expression::Quantity;
 use super::reading::{Reading, first_number, last_number, number, numbers_in, same_quantity};
@@ -36,14 +36,14 @@ const SENTENCE: usize = 3;
 /// Grades a completion: 1 if it is right, else 0.
 pub fn grade(answer: &str, completion: &str) -> Grade {
     let question = Question { answer: answer.to_owned(), ..Question::default() };
-    judge(&question, completion, false)
+    grade_question(&question, completion, false)
 }
 
 /// Grades a completion of a question. If the question was generated (`made`), only a plain number is an answer.
-pub fn judge(question: &Question, completion: &str, made: bool) -> Grade {
-    let text = behind_reasoning(&question.prompt, completion);
+pub fn grade_question(question: &Question, completion: &str, made: bool) -> Grade {
+    let text = after_reasoning(&question.prompt, completion);
     Grade::right_or_not(match Countdown::parse(&question.answer) {
-        Some(countdown) => countdown.judge(find(text).text()),
+        Some(countdown) => countdown.grade(find(text).text()),
         None => compared(question, find(text), made),
     })
 }
@@ -80,7 +80,7 @@ fn is_repeated(prompt: &str, said: &Quantity) -> bool {
 
 /// Parses a row's answer.
 fn read(answer: &str) -> Option<Reading> {
-    match find(behind_reasoning("", answer)) {
+    match find(after_reasoning("", answer)) {
         Found::Hashes(line) => match first_number(line, false) {
             Some(number) => Some(Reading::Quantity(number)),
             None => Reading::of(line),
@@ -100,7 +100,7 @@ fn read(answer: &str) -> Option<Reading> {
 /// The reason why it cannot be compared.
 pub fn reference(own: &str) -> Result<String, String> {
     const CURE: &str = "write it alone, behind #### or in \\boxed{}";
-    let found = find(behind_reasoning("", own));
+    let found = find(after_reasoning("", own));
     let answer = match found {
         // A line with more than the number keeps its marker.
         Found::Hashes(line) if number(line).is_none() && first_number(line, false).is_some() => format!("#### {line}"),

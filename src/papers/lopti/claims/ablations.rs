@@ -1,11 +1,11 @@
 //! L8 and L9: the reversed order, and updates of a part of the tokens.
 
-use super::super::context::Context;
-use super::super::plan::Plan;
+use super::super::context::LoptiContext;
+use super::super::plan::LoptiPlan;
 use super::{Record, Row, accuracy, before, difference, level_bars, level_table, reward_chart, rows};
 use crate::papers::finding::Finding;
 use crate::papers::stats::Estimate;
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::Panels;
 
 fn picture(title: &str, of: &[Row]) -> String {
@@ -23,15 +23,15 @@ fn late_drop(r: &Record) -> f64 {
 }
 
 /// High-probability tokens first.
-pub fn reversed(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L8"))?;
+pub fn reversed(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+    let of = rows(c, &LoptiPlan::ways("L8"))?;
     let [grpo, lopti, high, lot] = [&of[0], &of[1], &of[2], &of[3]];
     let drop: Vec<f64> = high.records.iter().map(late_drop).collect();
     let checks = vec![
-        Check::new("accuracy: high first minus GRPO", difference(high, grpo, accuracy), Wants::Below(0.0)),
-        Check::new("accuracy: high first minus Lopti", difference(high, lopti, accuracy), Wants::Below(0.0)),
-        Check::new("accuracy: high first minus a random split", difference(high, lot, accuracy), Wants::Below(0.0)),
-        Check::new("high first: reward of the last tenth minus its best fifth", Estimate::of_values(&drop), Wants::Nothing),
+        ClaimCheck::new("accuracy: high first minus GRPO", difference(high, grpo, accuracy), Wants::Below(0.0)),
+        ClaimCheck::new("accuracy: high first minus Lopti", difference(high, lopti, accuracy), Wants::Below(0.0)),
+        ClaimCheck::new("accuracy: high first minus a random split", difference(high, lot, accuracy), Wants::Below(0.0)),
+        ClaimCheck::new("high first: reward of the last tenth minus its best fifth", Estimate::of_values(&drop), Wants::Nothing),
     ];
     let mut found = Finding::new(
         "L8",
@@ -47,14 +47,14 @@ pub fn reversed(c: &Context<'_>) -> anyhow::Result<Finding> {
 }
 
 /// Updates with only a part of the tokens.
-pub fn masked(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L9"))?;
+pub fn masked(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+    let of = rows(c, &LoptiPlan::ways("L9"))?;
     let [grpo, quarter, half, low] = [&of[0], &of[1], &of[2], &of[3]];
     let checks = vec![
-        Check::new("accuracy: only p > 0.25 minus GRPO", difference(quarter, grpo, accuracy), Wants::Below(0.0)),
-        Check::new("accuracy: only p > 0.5 minus GRPO", difference(half, grpo, accuracy), Wants::Below(0.0)),
-        Check::new("accuracy: only p < 0.25 minus GRPO", difference(low, grpo, accuracy), Wants::Within(0.1)),
-        Check::new("accuracy: only p < 0.25 minus only p > 0.5", difference(low, half, accuracy), Wants::Above(0.0)),
+        ClaimCheck::new("accuracy: only p > 0.25 minus GRPO", difference(quarter, grpo, accuracy), Wants::Below(0.0)),
+        ClaimCheck::new("accuracy: only p > 0.5 minus GRPO", difference(half, grpo, accuracy), Wants::Below(0.0)),
+        ClaimCheck::new("accuracy: only p < 0.25 minus GRPO", difference(low, grpo, accuracy), Wants::Within(0.1)),
+        ClaimCheck::new("accuracy: only p < 0.25 minus only p > 0.5", difference(low, half, accuracy), Wants::Above(0.0)),
     ];
     let mut found = Finding::new(
         "L9",

@@ -1,12 +1,12 @@
 //! L11: cost of the methods.
 
 use super::super::bench::{Bench, By};
-use super::super::context::Context;
+use super::super::context::LoptiContext;
 use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
 use crate::papers::finding::{Finding, number};
 use crate::papers::stats::{Estimate, Unit, mean, median};
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::Bars;
 
 /// Rounds with every method once, after an untimed one.
@@ -28,16 +28,16 @@ fn times(bench: &mut Bench) -> anyhow::Result<Unit> {
 }
 
 /// Time of an update.
-pub fn update_time(c: &Context<'_>) -> anyhow::Result<Finding> {
+pub fn update_time(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
     let units = c.seeds.iter().map(|s| c.measured(*s, "update times", times)).collect::<anyhow::Result<Vec<Unit>>>()?;
     // Medians, to exclude interference by other processes.
     let medians: Vec<Vec<f64>> = units.iter().map(|u| u.iter().map(|arm| median(arm)).collect()).collect();
     let of = |value: &dyn Fn(&[f64]) -> f64| Estimate::of_values(&medians.iter().map(|m| value(m)).collect::<Vec<_>>());
     let checks = vec![
-        Check::new("AR: advantages beyond GRPO's, over an update", of(&|m| m[3] / m[0]), Wants::Below(0.01)),
-        Check::new("Lopti's update over GRPO's", of(&|m| m[2] / m[0]), Wants::Above(1.9)),
-        Check::new("Lopti's update over GRPO's, from above", of(&|m| m[2] / m[0]), Wants::Below(2.1)),
-        Check::new("AR's update over GRPO's", of(&|m| m[1] / m[0]), Wants::Nothing),
+        ClaimCheck::new("AR: advantages beyond GRPO's, over an update", of(&|m| m[3] / m[0]), Wants::Below(0.01)),
+        ClaimCheck::new("Lopti's update over GRPO's", of(&|m| m[2] / m[0]), Wants::Above(1.9)),
+        ClaimCheck::new("Lopti's update over GRPO's, from above", of(&|m| m[2] / m[0]), Wants::Below(2.1)),
+        ClaimCheck::new("AR's update over GRPO's", of(&|m| m[1] / m[0]), Wants::Nothing),
     ];
     let seconds = |way: usize| medians.iter().map(|m| m[way]).collect::<Vec<_>>();
     let rows = WAYS

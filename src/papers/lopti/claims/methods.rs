@@ -1,12 +1,12 @@
 //! L5, L10 and L12: comparison of the four methods.
 
-use super::super::context::Context;
-use super::super::plan::{METHODS, Plan};
+use super::super::context::LoptiContext;
+use super::super::plan::{LoptiPlan, METHODS};
 use super::super::scale::{ALPHA, ETA, SMALL_ALPHA};
 use super::{Row, accuracy, before, difference, level_bars, level_table, reward_chart, rows};
 use crate::papers::finding::Finding;
 use crate::papers::stats::Estimate;
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::Panels;
 
 /// Index of GRPO; the four methods come first.
@@ -36,12 +36,12 @@ fn stacked(of: &[Row]) -> Estimate {
 }
 
 /// Each of the three compared with plain GRPO.
-fn ranking(of: &[Row]) -> Vec<Check> {
+fn ranking(of: &[Row]) -> Vec<ClaimCheck> {
     let plain = &of[GRPO];
     [(AR, "AR"), (LOPTI, "Lopti"), (BOTH, "AR + Lopti")]
         .map(|(row, name)| {
             let what = format!("accuracy: {name} minus {}", plain.name);
-            Check::new(what, difference(&of[row], plain, accuracy), Wants::Above(0.0))
+            ClaimCheck::new(what, difference(&of[row], plain, accuracy), Wants::Above(0.0))
         })
         .into()
 }
@@ -53,14 +53,14 @@ fn gained(row: &Row) -> Estimate {
 
 // Length: one experiment in order.
 /// K&K: the ranking, comparison with the controls, and interaction with the number of people.
-pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L5"))?;
+pub fn puzzles(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+    let of = rows(c, &LoptiPlan::ways("L5"))?;
     let [twice, lot] = [4, 5];
     let mut checks = ranking(&of);
-    checks.push(Check::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Wants::Above(0.0)));
+    checks.push(ClaimCheck::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Wants::Above(0.0)));
     for (row, what) in [(twice, "GRPO with as many updates"), (lot, "Lopti, random split")] {
         let found = difference(&of[LOPTI], &of[row], accuracy);
-        checks.push(Check::new(format!("accuracy: Lopti minus {what}"), found, Wants::Above(0.0)));
+        checks.push(ClaimCheck::new(format!("accuracy: Lopti minus {what}"), found, Wants::Above(0.0)));
     }
     let levels = super::levels(&of[GRPO].records);
     if let [least, .., most] = levels[..] {
@@ -69,12 +69,12 @@ pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
             let (hard, easy) = (gain(most), gain(least));
             let more: Vec<f64> = hard.units.iter().zip(&easy.units).map(|(h, e)| h - e).collect();
             let what = format!("gain of {name} with {most} people minus with {least}");
-            checks.push(Check::new(what, Estimate::of_values(&more), Wants::Above(0.0)));
+            checks.push(ClaimCheck::new(what, Estimate::of_values(&more), Wants::Above(0.0)));
         }
     }
     for (row, name) in [(AR, "AR"), (LOPTI, "Lopti"), (BOTH, "AR + Lopti"), (twice, "GRPO in two passes")] {
         let found = difference(&of[row], &of[GRPO], super::Record::late_reward);
-        checks.push(Check::new(format!("reward of the last quarter: {name} minus GRPO"), found, Wants::Nothing));
+        checks.push(ClaimCheck::new(format!("reward of the last quarter: {name} minus GRPO"), found, Wants::Nothing));
     }
     let s = c.scale;
     let table = level_table("Mean over seeds; accuracy of the last three exams, greedy and sampled together", &of, "people");
@@ -96,14 +96,18 @@ pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
 }
 
 /// Is Lopti's gain explained by larger steps or by shared moments?
-pub fn controls(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L5b"))?;
+pub fn controls(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+    let of = rows(c, &LoptiPlan::ways("L5b"))?;
     let [grpo, lopti, apart, root, double] = [&of[0], &of[1], &of[2], &of[3], &of[4]];
     let checks = vec![
-        Check::new("accuracy: Lopti minus GRPO at 1.41 times the rate", difference(lopti, root, accuracy), Wants::Above(0.0)),
-        Check::new("accuracy: Lopti minus GRPO at twice the rate", difference(lopti, double, accuracy), Wants::Above(0.0)),
-        Check::new("accuracy: Lopti with moments apart minus GRPO", difference(apart, grpo, accuracy), Wants::Above(0.0)),
-        Check::new("accuracy: Lopti minus Lopti with moments apart", difference(lopti, apart, accuracy), Wants::Nothing),
+        ClaimCheck::new(
+            "accuracy: Lopti minus GRPO at 1.41 times the rate",
+            difference(lopti, root, accuracy),
+            Wants::Above(0.0),
+        ),
+        ClaimCheck::new("accuracy: Lopti minus GRPO at twice the rate", difference(lopti, double, accuracy), Wants::Above(0.0)),
+        ClaimCheck::new("accuracy: Lopti with moments apart minus GRPO", difference(apart, grpo, accuracy), Wants::Above(0.0)),
+        ClaimCheck::new("accuracy: Lopti minus Lopti with moments apart", difference(lopti, apart, accuracy), Wants::Nothing),
     ];
     let mut found = Finding::new(
         "L5b",
@@ -118,8 +122,8 @@ pub fn controls(c: &Context<'_>) -> anyhow::Result<Finding> {
 }
 
 /// The same ranking with REINFORCE++.
-pub fn plus_plus(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L10"))?;
+pub fn plus_plus(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+    let of = rows(c, &LoptiPlan::ways("L10"))?;
     let mut found = Finding::new(
         "L10",
         "AR and Lopti carry over to REINFORCE++",
@@ -135,14 +139,14 @@ pub fn plus_plus(c: &Context<'_>) -> anyhow::Result<Finding> {
 }
 
 /// No stacking on a saturated task.
-pub fn sums(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L12"))?;
+pub fn sums(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+    let of = rows(c, &LoptiPlan::ways("L12"))?;
     let checks = vec![
         // If training does not improve accuracy, no method can gain, and the comparison is not informative.
-        Check::new("accuracy: GRPO minus before", gained(&of[GRPO]), Wants::Above(0.05)),
-        Check::new("accuracy: AR minus GRPO", difference(&of[AR], &of[GRPO], accuracy), Wants::Below(0.02)),
-        Check::new("accuracy: Lopti minus GRPO", difference(&of[LOPTI], &of[GRPO], accuracy), Wants::Below(0.02)),
-        Check::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Wants::Below(0.01)),
+        ClaimCheck::new("accuracy: GRPO minus before", gained(&of[GRPO]), Wants::Above(0.05)),
+        ClaimCheck::new("accuracy: AR minus GRPO", difference(&of[AR], &of[GRPO], accuracy), Wants::Below(0.02)),
+        ClaimCheck::new("accuracy: Lopti minus GRPO", difference(&of[LOPTI], &of[GRPO], accuracy), Wants::Below(0.02)),
+        ClaimCheck::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Wants::Below(0.01)),
     ];
     let mut found = Finding::new(
         "L12",

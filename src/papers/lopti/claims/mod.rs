@@ -7,8 +7,8 @@ mod step;
 mod sweeps;
 mod tokens;
 
-use super::arm::{Exam, Record};
-use super::context::{Context, levels, mean_of, range_of};
+use super::arm::{ArmEval, Record};
+use super::context::{LoptiContext, levels, mean_of, range_of};
 use super::plan::{Setting, UpdateMethod};
 use crate::papers::finding::{Finding, Table, number};
 use crate::papers::stats::Estimate;
@@ -21,7 +21,7 @@ pub const BINS: [&str; 4] = ["< 0.25", "0.25-0.5", "0.5-0.75", "> 0.75"];
 ///
 /// # Errors
 /// A device error, a full disk, or an interruption.
-pub fn find(c: &Context<'_>, claim: &str) -> anyhow::Result<Finding> {
+pub fn find(c: &LoptiContext<'_>, claim: &str) -> anyhow::Result<Finding> {
     match claim {
         "L0" => tokens::regime(c),
         "L1" => tokens::single(c),
@@ -55,7 +55,7 @@ impl Row {
 }
 
 /// The arms of these methods, trained if necessary.
-fn rows(c: &Context<'_>, ways: &[(Setting, UpdateMethod)]) -> anyhow::Result<Vec<Row>> {
+fn rows(c: &LoptiContext<'_>, ways: &[(Setting, UpdateMethod)]) -> anyhow::Result<Vec<Row>> {
     let arms: Vec<_> = c.seeds.iter().flat_map(|seed| ways.iter().map(|(s, w)| c.plan().arm(*s, *w, *seed))).collect();
     c.ensure(&arms)?;
     ways.iter().map(|(setting, way)| Ok(Row { name: setting.name_of(*way), records: c.records(*setting, *way)? })).collect()
@@ -79,7 +79,7 @@ fn level_table(title: &str, of: &[Row], unit: &str) -> Table {
     columns.extend(all.iter().map(|l| format!("{l} {unit}")));
     columns.extend(["all", "all, by seed", "greedy", "sampled", "reward, last quarter", "updates", "minutes"].map(String::from));
     let last = |r: &Record, greedy: bool| {
-        r.exams.last().map_or(f64::NAN, |e| Exam::accuracy(if greedy { &e.greedy } else { &e.sampled }, None))
+        r.exams.last().map_or(f64::NAN, |e| ArmEval::accuracy(if greedy { &e.greedy } else { &e.sampled }, None))
     };
     let rows = of.iter().map(|row| {
         let mut cells = vec![row.name.clone()];

@@ -1,13 +1,13 @@
 //! L3 and L4: effect of one update on its own tokens and on other tokens.
 
 use super::super::bench::{Bench, By};
-use super::super::context::Context;
+use super::super::context::LoptiContext;
 use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
 use super::BINS;
 use crate::papers::finding::{Finding, number, with_interval};
 use crate::papers::stats::{Estimate, Unit, mean};
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::{Chart, Panels, Series, Violins};
 use crate::train::bins::{QUARTILES, bin};
 use crate::train::reinforce::probe::{Change, probe};
@@ -46,7 +46,7 @@ fn rate(bench: &mut Bench) -> anyhow::Result<f64> {
     Ok(rate)
 }
 
-fn rate_of(c: &Context<'_>, seed: u64) -> anyhow::Result<f64> {
+fn rate_of(c: &LoptiContext<'_>, seed: u64) -> anyhow::Result<f64> {
     c.measured(seed, "rate of gradient descent", rate)
 }
 
@@ -112,7 +112,7 @@ fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Se
 
 // Length: one experiment in order.
 /// Updating only low-probability tokens has the effect of the full update.
-pub fn selective(c: &Context<'_>) -> anyhow::Result<Finding> {
+pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
     let batches = c.scale.probe.0;
     let mut all = Vec::new();
     let mut rates = Vec::new();
@@ -124,10 +124,14 @@ pub fn selective(c: &Context<'_>) -> anyhow::Result<Finding> {
     let correlations: Vec<Unit> = all.iter().map(|s| s.correlation.clone()).collect();
     let tops: Vec<Unit> = all.iter().map(|s| s.size.iter().map(|bins| bins[3].clone()).collect()).collect();
     let checks = vec![
-        Check::new("correlation of low-only with the full update", Estimate::of(&correlations, |m| m[1]), Wants::Above(0.9)),
-        Check::new("that minus the correlation of high-only", Estimate::of(&correlations, |m| m[1] - m[2]), Wants::Above(0.2)),
-        Check::new("correlation of high-only with the full update", Estimate::of(&correlations, |m| m[2]), Wants::Nothing),
-        Check::new(
+        ClaimCheck::new("correlation of low-only with the full update", Estimate::of(&correlations, |m| m[1]), Wants::Above(0.9)),
+        ClaimCheck::new(
+            "that minus the correlation of high-only",
+            Estimate::of(&correlations, |m| m[1] - m[2]),
+            Wants::Above(0.2),
+        ),
+        ClaimCheck::new("correlation of high-only with the full update", Estimate::of(&correlations, |m| m[2]), Wants::Nothing),
+        ClaimCheck::new(
             "mean |change| of tokens with p > 0.75: low-only over high-only",
             Estimate::of(&tops, |m| m[1] / m[2]),
             Wants::Above(1.0),
@@ -188,7 +192,7 @@ fn right_of(bench: &mut Bench, by: By, batches: u64) -> anyhow::Result<Vec<Vec<V
 
 // Length: one experiment in order.
 /// Tokens move in the direction of their advantage about half of the time; AR and Lopti raise the share of the top bin.
-pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
+pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
     let batches = c.scale.probe.0;
     let mut found: [Vec<Vec<Vec<Vec<f64>>>>; 2] = Default::default();
     for seed in &c.seeds {
@@ -205,7 +209,7 @@ pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
     for (units, name) in units.iter().zip(OPTIMIZERS) {
         let check = |what: &str, from: (usize, usize), to: (usize, usize), wants: Wants| {
             let (a, b) = (at(to.0, to.1), at(from.0, from.1));
-            Check::new(format!("{name}: {what}"), Estimate::of(units, move |m| m[a] - m[b]), wants)
+            ClaimCheck::new(format!("{name}: {what}"), Estimate::of(units, move |m| m[a] - m[b]), wants)
         };
         checks.push(check("GRPO, lowest minus top quartile", (0, 3), (0, 0), Wants::Above(0.0)));
         checks.push(check("top quartile, AR minus GRPO", (0, 3), (1, 3), Wants::Above(0.0)));

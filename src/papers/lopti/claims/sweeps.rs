@@ -1,12 +1,12 @@
 //! L6, L7 and L13: alpha, eta, and updates per rollout.
 
-use super::super::context::{Context, mean_of, range_of};
-use super::super::plan::{ALPHAS, ETAS, Plan, UPDATES};
+use super::super::context::{LoptiContext, mean_of, range_of};
+use super::super::plan::{ALPHAS, ETAS, LoptiPlan, UPDATES};
 use super::super::scale::{ALPHA, ETA};
 use super::{Record, Row, accuracy, difference, level_table, rows};
 use crate::papers::finding::{Finding, number};
 use crate::papers::stats::Estimate;
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::{Chart, Panels, Series};
 
 /// A curve over a setting: accuracy and reward.
@@ -25,8 +25,8 @@ fn curves(title: &str, x: &str, at: &[f64], of: &[&Row]) -> String {
 }
 
 /// alpha: an inverted U.
-pub fn alpha(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L6"))?;
+pub fn alpha(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+    let of = rows(c, &LoptiPlan::ways("L6"))?;
     let at: Vec<f64> = [0.0].into_iter().chain(ALPHAS).collect();
     let row = |alpha: f64| &of[at.iter().position(|a| *a == alpha).unwrap_or(0)];
     let best: Vec<f64> = (0..c.seeds.len())
@@ -36,10 +36,10 @@ pub fn alpha(c: &Context<'_>) -> anyhow::Result<Finding> {
         })
         .collect();
     let checks = vec![
-        Check::new("accuracy: alpha 0.3 minus 0", difference(row(ALPHA), row(0.0), accuracy), Wants::Above(0.0)),
-        Check::new("accuracy: alpha 0.3 minus 1", difference(row(ALPHA), row(1.0), accuracy), Wants::Above(0.0)),
-        Check::new("accuracy: alpha 0.3 minus 0.7", difference(row(ALPHA), row(0.7), accuracy), Wants::Above(0.0)),
-        Check::new("the best alpha", Estimate::of_values(&best), Wants::Nothing),
+        ClaimCheck::new("accuracy: alpha 0.3 minus 0", difference(row(ALPHA), row(0.0), accuracy), Wants::Above(0.0)),
+        ClaimCheck::new("accuracy: alpha 0.3 minus 1", difference(row(ALPHA), row(1.0), accuracy), Wants::Above(0.0)),
+        ClaimCheck::new("accuracy: alpha 0.3 minus 0.7", difference(row(ALPHA), row(0.7), accuracy), Wants::Above(0.0)),
+        ClaimCheck::new("the best alpha", Estimate::of_values(&best), Wants::Nothing),
     ];
     let mut found = Finding::new(
         "L6",
@@ -54,16 +54,16 @@ pub fn alpha(c: &Context<'_>) -> anyhow::Result<Finding> {
 }
 
 /// eta: a plateau.
-pub fn eta(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L7"))?;
+pub fn eta(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+    let of = rows(c, &LoptiPlan::ways("L7"))?;
     let at: Vec<f64> = [0.0].into_iter().chain(ETAS).collect();
     let row = |eta: f64| &of[at.iter().position(|a| *a == eta).unwrap_or(0)];
     let checks = vec![
-        Check::new("accuracy: eta 0.3 minus 0.5", difference(row(0.3), row(ETA), accuracy), Wants::Within(0.05)),
-        Check::new("accuracy: eta 0.3 minus GRPO", difference(row(0.3), row(0.0), accuracy), Wants::Above(0.0)),
-        Check::new("accuracy: eta 0.5 minus GRPO", difference(row(ETA), row(0.0), accuracy), Wants::Above(0.0)),
-        Check::new("accuracy: eta 0.5 minus 0.1", difference(row(ETA), row(0.1), accuracy), Wants::Nothing),
-        Check::new("accuracy: eta 0.5 minus 0.9", difference(row(ETA), row(0.9), accuracy), Wants::Nothing),
+        ClaimCheck::new("accuracy: eta 0.3 minus 0.5", difference(row(0.3), row(ETA), accuracy), Wants::Within(0.05)),
+        ClaimCheck::new("accuracy: eta 0.3 minus GRPO", difference(row(0.3), row(0.0), accuracy), Wants::Above(0.0)),
+        ClaimCheck::new("accuracy: eta 0.5 minus GRPO", difference(row(ETA), row(0.0), accuracy), Wants::Above(0.0)),
+        ClaimCheck::new("accuracy: eta 0.5 minus 0.1", difference(row(ETA), row(0.1), accuracy), Wants::Nothing),
+        ClaimCheck::new("accuracy: eta 0.5 minus 0.9", difference(row(ETA), row(0.9), accuracy), Wants::Nothing),
     ];
     let mut found = Finding::new(
         "L7",
@@ -80,8 +80,8 @@ pub fn eta(c: &Context<'_>) -> anyhow::Result<Finding> {
 
 // Length: one experiment in order.
 /// Updates per rollout: does the gain shrink or reverse?
-pub fn updates(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L13"))?;
+pub fn updates(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+    let of = rows(c, &LoptiPlan::ways("L13"))?;
     let cells: Vec<&[Row]> = of.chunks(3).collect();
     let names = ["AR", "Lopti"];
     let gain = |cell: &[Row], way: usize| difference(&cell[1 + way], &cell[0], accuracy);
@@ -92,8 +92,8 @@ pub fn updates(c: &Context<'_>) -> anyhow::Result<Finding> {
         let [a, b] = [gain(few, way), gain(many, way)];
         let shrinks: Vec<f64> = a.units.iter().zip(&b.units).map(|(a, b)| a - b).collect();
         let what = format!("gain of {name} with {least} update a pass minus with {most}");
-        checks.push(Check::new(what, Estimate::of_values(&shrinks), Wants::Above(0.0)));
-        checks.push(Check::new(format!("gain of {name} with {most} updates"), b, Wants::Nothing));
+        checks.push(ClaimCheck::new(what, Estimate::of_values(&shrinks), Wants::Above(0.0)));
+        checks.push(ClaimCheck::new(format!("gain of {name} with {most} updates"), b, Wants::Nothing));
     }
     let mut table = Vec::new();
     for (cell, n) in cells.iter().zip(UPDATES) {

@@ -1,13 +1,13 @@
 //! L0, L1 and L2: token statistics and gradient norms.
 
 use super::super::bench::Bench;
-use super::super::context::Context;
+use super::super::context::LoptiContext;
 use super::super::scale::PAPER_SHARES;
 use super::BINS;
 use crate::event::Tokens;
 use crate::papers::finding::{Finding, number, with_interval};
 use crate::papers::stats::{Estimate, Unit, mean, quantile, spearman};
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::{Bars, Chart, Panels};
 use crate::rng::Rng;
 use crate::train::reinforce::tokens::statistics;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 type Value = fn(&Tokens, usize) -> f64;
 
 /// Statistics of every batch of a seed.
-fn statistics_of(c: &Context<'_>, seed: u64) -> anyhow::Result<Vec<Tokens>> {
+fn statistics_of(c: &LoptiContext<'_>, seed: u64) -> anyhow::Result<Vec<Tokens>> {
     let batches = c.scale.probe.0;
     c.measured(seed, "statistics", |bench| (0..batches).map(|n| Ok(statistics(n, &bench.batch(n)?, 0.0))).collect())
 }
@@ -44,13 +44,13 @@ fn add(bars: Bars, name: &str, units: &[Unit], bins: usize) -> Bars {
 
 // Length: one experiment in order.
 /// Regime check: does the histogram of probabilities resemble the paper's?
-pub fn regime(c: &Context<'_>) -> anyhow::Result<Finding> {
+pub fn regime(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
     let all = c.seeds.iter().map(|s| statistics_of(c, *s)).collect::<anyhow::Result<Vec<_>>>()?;
     let shares = units(&all, 4, |t, b| t.quartiles.all.share[b].0);
     let checks = (0..4)
         .map(|b| {
             let found = Estimate::of(&shares, |m| m[b] - PAPER_SHARES[b]);
-            Check::new(
+            ClaimCheck::new(
                 format!("share of tokens with p {} minus the paper's {:.3}", BINS[b], PAPER_SHARES[b]),
                 found,
                 Wants::Within(0.1),
@@ -150,7 +150,7 @@ const SEEN: f64 = 0.01;
 
 // Length: one experiment in order.
 /// The gradient of a single token falls with its probability.
-pub fn single(c: &Context<'_>) -> anyhow::Result<Finding> {
+pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
     let n = c.scale.single_tokens;
     let all = c
         .seeds
@@ -170,16 +170,20 @@ pub fn single(c: &Context<'_>) -> anyhow::Result<Finding> {
     };
     let blocks = all.iter().flatten().map(|s| s.blocks.len()).max().unwrap_or(0);
     let mut checks = vec![
-        Check::new(
+        ClaimCheck::new(
             "share of tokens inside of the bounds at the logits",
             Estimate::of_values(&all.iter().map(|s| mean(&kept(s))).collect::<Vec<_>>()),
             Wants::Above(0.999),
         ),
-        Check::new("rank correlation of 1 - p and the norm over all parameters", correlation(&|s| s.all), Wants::Above(0.9)),
+        ClaimCheck::new("rank correlation of 1 - p and the norm over all parameters", correlation(&|s| s.all), Wants::Above(0.9)),
     ];
     for b in 0..blocks {
         let found = correlation(&|s| s.blocks.get(b).copied().unwrap_or(f64::NAN));
-        checks.push(Check::new(format!("rank correlation of 1 - p and the norm in block {}", b + 1), found, Wants::Above(0.9)));
+        checks.push(ClaimCheck::new(
+            format!("rank correlation of 1 - p and the norm in block {}", b + 1),
+            found,
+            Wants::Above(0.9),
+        ));
     }
     let spread = |value: &dyn Fn(&Single) -> f64| -> Vec<String> {
         let ratios: Vec<f64> = all.iter().flatten().filter(|s| s.gap > SEEN).map(|s| value(s) / s.gap).collect();
@@ -224,7 +228,7 @@ pub fn single(c: &Context<'_>) -> anyhow::Result<Finding> {
 const PAPER_NORMS: [f64; 4] = [0.715 / 0.818, 0.357 / 0.818, 0.236 / 0.818, 0.148 / 0.818];
 
 /// The gradient of a whole bin falls with its probability.
-pub fn by_bin(c: &Context<'_>) -> anyhow::Result<Finding> {
+pub fn by_bin(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
     let batches = c.scale.probe.0;
     let measure = |seed: &u64| {
         c.measured(*seed, "gradient by quartile", |bench| {
@@ -239,13 +243,17 @@ pub fn by_bin(c: &Context<'_>) -> anyhow::Result<Finding> {
         })
     };
     let units = c.seeds.iter().map(measure).collect::<anyhow::Result<Vec<Unit>>>()?;
-    let mut checks: Vec<Check> = (0..3)
+    let mut checks: Vec<ClaimCheck> = (0..3)
         .map(|b| {
             let what = format!("norm of p {} over norm of p {}", BINS[b], BINS[b + 1]);
-            Check::new(what, Estimate::of(&units, move |m| m[b] / m[b + 1]), Wants::Above(1.0))
+            ClaimCheck::new(what, Estimate::of(&units, move |m| m[b] / m[b + 1]), Wants::Above(1.0))
         })
         .collect();
-    checks.push(Check::new("norm of p < 0.25 over norm of all tokens", Estimate::of(&units, |m| m[0] / m[4]), Wants::Above(0.7)));
+    checks.push(ClaimCheck::new(
+        "norm of p < 0.25 over norm of all tokens",
+        Estimate::of(&units, |m| m[0] / m[4]),
+        Wants::Above(0.7),
+    ));
     let rows = (0..4).map(|b| {
         vec![
             BINS[b].into(),

@@ -4,11 +4,11 @@ use crate::merge::MergeRule;
 use crate::papers::finding::{Finding, number, with_interval};
 use crate::papers::pma::arm::Arm;
 use crate::papers::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
-use crate::papers::pma::plan::Window;
+use crate::papers::pma::plan::SnapshotWindow;
 use crate::papers::pma::scale::{FORK, GRID, N, Size, V0};
 use crate::papers::pma::sized_model::Scored;
 use crate::papers::stats::{Estimate, Unit};
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::{Chart, Panels, Series};
 
 /// Evaluation points in the decay: 20, 40, 60, 80 and 100 % of it.
@@ -47,9 +47,9 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
             let at = part(i);
             let units = m.units(|seed| {
                 Ok(vec![
-                    m.base(size, seed, &Window::single(at))?,
-                    m.window(&plan.annealed(size, seed), size, &Window::single(at))?,
-                    m.base(size, seed, &Window::standard(at))?,
+                    m.base(size, seed, &SnapshotWindow::single(at))?,
+                    m.window(&plan.annealed(size, seed), size, &SnapshotWindow::single(at))?,
+                    m.base(size, seed, &SnapshotWindow::standard(at))?,
                 ])
             })?;
             let recovered = Estimate::of(&units, |a| (a[0] - a[2]) / (a[0] - a[1]));
@@ -76,14 +76,14 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
     }
     let [early, end] = [&all[0], &all[PARTS as usize - 1]];
     let checks = vec![
-        Check::new("20 % into the fork: constant minus PMA (nats)", Estimate::of(early, |a| a[0] - a[2]), Wants::Above(0.0)),
-        Check::new("20 % into the fork: annealed minus PMA (nats)", Estimate::of(early, |a| a[1] - a[2]), Wants::Above(0.0)),
-        Check::new(
+        ClaimCheck::new("20 % into the fork: constant minus PMA (nats)", Estimate::of(early, |a| a[0] - a[2]), Wants::Above(0.0)),
+        ClaimCheck::new("20 % into the fork: annealed minus PMA (nats)", Estimate::of(early, |a| a[1] - a[2]), Wants::Above(0.0)),
+        ClaimCheck::new(
             "end: recovered share R = (constant - PMA) / (constant - annealed)",
             Estimate::of(end, |a| (a[0] - a[2]) / (a[0] - a[1])),
             Wants::Above(0.9),
         ),
-        Check::new("end: PMA minus annealed (nats)", Estimate::of(end, |a| a[2] - a[1]), Wants::Nothing),
+        ClaimCheck::new("end: PMA minus annealed (nats)", Estimate::of(end, |a| a[2] - a[1]), Wants::Nothing),
     ];
     Ok(Finding::new(
         "P2",
@@ -103,8 +103,8 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
 }
 
 /// Merging N = 10 during the decay, at half of V0, so that the window fits from the first fifth of the decay on.
-fn inside(at: u64) -> Window {
-    Window { at, every: V0 / 2, n: N, rule: MergeRule::Sma }
+fn inside(at: u64) -> SnapshotWindow {
+    SnapshotWindow { at, every: V0 / 2, n: N, rule: MergeRule::Sma }
 }
 
 // Length: one experiment in order.
@@ -117,10 +117,10 @@ pub fn p3(m: &Measure<'_>) -> anyhow::Result<Finding> {
         let arm = plan.annealed(size, seed);
         let mut out = Vec::new();
         for i in 1..=PARTS {
-            out.push(m.window(&arm, size, &Window::single(part(i)))?);
+            out.push(m.window(&arm, size, &SnapshotWindow::single(part(i)))?);
             out.push(m.window(&arm, size, &inside(part(i)))?);
         }
-        out.push(m.base(size, seed, &Window::single(GRID))?);
+        out.push(m.base(size, seed, &SnapshotWindow::single(GRID))?);
         Ok(out)
     };
     let (end, constant) = (2 * PARTS as usize - 2, 2 * PARTS as usize);
@@ -155,20 +155,28 @@ pub fn p3(m: &Measure<'_>) -> anyhow::Result<Finding> {
     }
     let gap = |i: usize| move |a: &[f64]| (a[2 * i - 1] - a[end]) / (a[constant] - a[end]);
     let checks = vec![
-        Check::new(
+        ClaimCheck::new(
             "gap of PMA at 20 % of the decay to its end, over what annealing gains",
             Estimate::of(&all, gap(1)),
             Wants::Nothing,
         ),
-        Check::new(
+        ClaimCheck::new(
             "gap of PMA at 40 % of the decay to its end, over what annealing gains",
             Estimate::of(&all, gap(2)),
             Wants::Below(0.1),
         ),
-        Check::new("gain of merging at 20 % of the decay (nats)", Estimate::of(&all, gain(1)), Wants::Above(0.0)),
-        Check::new("gain at 20 % minus gain at 60 % (nats)", Estimate::of(&all, |a| gain(1)(a) - gain(3)(a)), Wants::Above(0.0)),
-        Check::new("gain at 60 % minus gain at 100 % (nats)", Estimate::of(&all, |a| gain(3)(a) - gain(5)(a)), Wants::Above(0.0)),
-        Check::new("gain at 100 % over gain at 20 %", Estimate::of(&all, |a| gain(5)(a) / gain(1)(a)), Wants::Within(0.1)),
+        ClaimCheck::new("gain of merging at 20 % of the decay (nats)", Estimate::of(&all, gain(1)), Wants::Above(0.0)),
+        ClaimCheck::new(
+            "gain at 20 % minus gain at 60 % (nats)",
+            Estimate::of(&all, |a| gain(1)(a) - gain(3)(a)),
+            Wants::Above(0.0),
+        ),
+        ClaimCheck::new(
+            "gain at 60 % minus gain at 100 % (nats)",
+            Estimate::of(&all, |a| gain(3)(a) - gain(5)(a)),
+            Wants::Above(0.0),
+        ),
+        ClaimCheck::new("gain at 100 % over gain at 20 %", Estimate::of(&all, |a| gain(5)(a) / gain(1)(a)), Wants::Within(0.1)),
     ];
     Ok(Finding::new(
         "P3",

@@ -4,11 +4,11 @@ use crate::merge::MergeRule;
 use crate::papers::finding::{Finding, with_interval};
 use crate::papers::pma::arm::{Arm, Text};
 use crate::papers::pma::measure::{Measure, arm_text};
-use crate::papers::pma::plan::Window;
+use crate::papers::pma::plan::SnapshotWindow;
 use crate::papers::pma::scale::{FORK, GRID, N, V0};
 use crate::papers::pma::sized_model::{Scored, SizedModel, hessian_times};
 use crate::papers::stats::{Estimate, mean};
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,7 @@ impl Forms {
 }
 
 /// Curvature between the deviations of some checkpoints of an arm from the annealed end.
-fn forms(m: &Measure<'_>, sized_model: &SizedModel<'_>, end: &Arm, arm: &Arm, window: &Window) -> anyhow::Result<Forms> {
+fn forms(m: &Measure<'_>, sized_model: &SizedModel<'_>, end: &Arm, arm: &Arm, window: &SnapshotWindow) -> anyhow::Result<Forms> {
     let size = m.context.scale.smallest();
     let checkpoints = &m.context.checkpoints;
     let steps: Vec<u64> = window.snapshots().into_iter().map(|s| size.at(s)).collect();
@@ -79,11 +79,11 @@ fn forms(m: &Measure<'_>, sized_model: &SizedModel<'_>, end: &Arm, arm: &Arm, wi
 }
 
 /// Evaluation points of P10: the end of the constant rate, then two in the decay.
-fn places() -> [(&'static str, bool, Window); 3] {
+fn places() -> [(&'static str, bool, SnapshotWindow); 3] {
     let decay = |part: f64| FORK + (part * (GRID - FORK) as f64) as u64;
-    let inside = |at| Window { at, every: V0 / 2, n: N, rule: MergeRule::Sma };
+    let inside = |at| SnapshotWindow { at, every: V0 / 2, n: N, rule: MergeRule::Sma };
     [
-        ("constant rate, 100 %", false, Window::standard(GRID)),
+        ("constant rate, 100 %", false, SnapshotWindow::standard(GRID)),
         ("decay, 50 %", true, inside(decay(0.5))),
         ("decay, 90 %", true, inside(decay(0.9))),
     ]
@@ -121,27 +121,27 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
         inside.extend(m.units(|seed| {
             let arm = plan.base(z, seed);
             let mut out: Vec<Scored> =
-                three(GRID).iter().map(|at| m.window(&arm, z, &Window::single(*at))).collect::<anyhow::Result<_>>()?;
-            out.push(m.window(&arm, z, &Window { at: GRID, every: THREE, n: 3, rule: MergeRule::Sma })?);
+                three(GRID).iter().map(|at| m.window(&arm, z, &SnapshotWindow::single(*at))).collect::<anyhow::Result<_>>()?;
+            out.push(m.window(&arm, z, &SnapshotWindow { at: GRID, every: THREE, n: 3, rule: MergeRule::Sma })?);
             Ok(out)
         })?);
     }
     let checks = vec![
-        Check::new("normalised cross terms at the constant rate", cross(0), Wants::Below(0.25)),
-        Check::new("normalised cross terms at 90 % of the decay", cross(2), Wants::Above(0.75)),
-        Check::new(
+        ClaimCheck::new("normalised cross terms at the constant rate", cross(0), Wants::Below(0.25)),
+        ClaimCheck::new("normalised cross terms at 90 % of the decay", cross(2), Wants::Above(0.75)),
+        ClaimCheck::new(
             "d'Hd of the mean over that of the newest, constant rate (A.10: noise reduction beats lag below 1)",
             condition(0),
             Wants::Below(1.0),
         ),
-        Check::new(
+        ClaimCheck::new(
             "loss: the best of three checkpoints minus their mean (nats), all sizes",
             Estimate::of(&inside, |a| a[0].min(a[1]).min(a[2]) - a[3]),
             Wants::Above(0.0),
         ),
-        Check::new("normalised cross terms at 50 % of the decay", cross(1), Wants::Nothing),
-        Check::new("mean cosine in H at the constant rate", cosine(0), Wants::Nothing),
-        Check::new("mean cosine in H at 90 % of the decay", cosine(2), Wants::Nothing),
+        ClaimCheck::new("normalised cross terms at 50 % of the decay", cross(1), Wants::Nothing),
+        ClaimCheck::new("mean cosine in H at the constant rate", cosine(0), Wants::Nothing),
+        ClaimCheck::new("mean cosine in H at 90 % of the decay", cosine(2), Wants::Nothing),
     ];
     let names = places();
     let rows = names.iter().enumerate().map(|(i, (name, _, _))| {

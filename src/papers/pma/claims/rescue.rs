@@ -3,10 +3,10 @@
 use crate::papers::finding::{Finding, number};
 use crate::papers::pma::arm::Arm;
 use crate::papers::pma::measure::Measure;
-use crate::papers::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, Rescue};
+use crate::papers::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, RescuePolicy};
 use crate::papers::pma::spike::{LOST, Lost, first_lost};
 use crate::papers::stats::{Estimate, mean, median};
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// Arms per spike.
@@ -17,15 +17,15 @@ const LEAST: usize = 5;
 const TAIL: usize = 50;
 
 /// All policies, with the newest checkpoint alone before the merge.
-fn policies() -> Vec<Rescue> {
+fn policies() -> Vec<RescuePolicy> {
     let mut out = Vec::new();
     for (skip, reset) in [(false, false), (false, true), (true, false), (true, true)] {
-        out.extend([false, true].map(|merged| Rescue { merged, skip, reset }));
+        out.extend([false, true].map(|merged| RescuePolicy { merged, skip, reset }));
     }
     out
 }
 
-fn name(rescue: &Rescue) -> String {
+fn name(rescue: &RescuePolicy) -> String {
     let data = if rescue.skip { "skipped data" } else { "same data" };
     let adam = if rescue.reset { "reset Adam" } else { "kept Adam" };
     format!("{data}, {adam}")
@@ -86,12 +86,12 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let enough = ends.len() >= LEAST;
     let wants = |w: Wants| if enough { w } else { Wants::Nothing };
     let mut checks = vec![
-        Check::new(
+        ClaimCheck::new(
             "share of PMA rescues that come back, over spikes and policies",
             Estimate::of_values(&pma),
             wants(Wants::Above(0.5)),
         ),
-        Check::new(
+        ClaimCheck::new(
             "that share minus that of the single checkpoint (the control)",
             Estimate::of_values(&difference),
             wants(Wants::Above(0.0)),
@@ -99,7 +99,7 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     ];
     for (i, policy) in policies().iter().enumerate().filter(|(_, p)| p.merged) {
         let values: Vec<f64> = ends.iter().map(|row| survived(row[i]) - survived(row[i - 1])).collect();
-        checks.push(Check::new(format!("{}: PMA minus single", name(policy)), Estimate::of_values(&values), Wants::Nothing));
+        checks.push(ClaimCheck::new(format!("{}: PMA minus single", name(policy)), Estimate::of_values(&values), Wants::Nothing));
     }
     let rows = events.iter().zip(&ends).map(|(e, ends)| {
         let mut row = vec![e.hot.train.seed.to_string(), spike(e).to_string(), number(e.lost.before), number(e.lost.after)];

@@ -3,11 +3,11 @@
 use crate::merge::MergeRule;
 use crate::papers::finding::{Finding, number, with_interval};
 use crate::papers::pma::measure::{Measure, arm_mean, arm_range};
-use crate::papers::pma::plan::{Window, readout};
+use crate::papers::pma::plan::{SnapshotWindow, readout};
 use crate::papers::pma::scale::{GRID, N, READOUTS, V0};
 use crate::papers::pma::sized_model::Scored;
 use crate::papers::stats::{Estimate, Unit, mean, spearman};
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// A merge scheme, independent of the evaluation point.
@@ -23,8 +23,8 @@ impl Scheme {
         Self { name, every, n, rule }
     }
 
-    fn window(&self, at: u64) -> Window {
-        Window { at, every: self.every, n: self.n, rule: self.rule.clone() }
+    fn window(&self, at: u64) -> SnapshotWindow {
+        SnapshotWindow { at, every: self.every, n: self.n, rule: self.rule.clone() }
     }
 }
 
@@ -56,7 +56,7 @@ fn units(m: &Measure<'_>, schemes: &[Scheme], at: u64) -> anyhow::Result<Vec<Uni
     let mut out = Vec::new();
     for size in &m.context.scale.sizes {
         out.extend(m.units(|seed| {
-            let windows = std::iter::once(Window::single(at)).chain(schemes.iter().map(|s| s.window(at)));
+            let windows = std::iter::once(SnapshotWindow::single(at)).chain(schemes.iter().map(|s| s.window(at)));
             windows.map(|w| m.base(size, seed, &w)).collect::<anyhow::Result<Vec<Scored>>>()
         })?);
     }
@@ -138,7 +138,7 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let grid = Grid::new(m, weightings())?;
     let early = |one, other| {
         let what = format!("12.75 %: {one} lower than {other} (nats)");
-        Check::new(what, grid.better(0, one, other), Wants::Above(0.0))
+        ClaimCheck::new(what, grid.better(0, one, other), Wants::Above(0.0))
     };
     let spread = |m: &[f64]| {
         let four = &m[1..5];
@@ -149,17 +149,17 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<Finding> {
         early("WMA", "EMA 0.2"),
         early("EMA 0.2", "SMA"),
         early("SMA", "EMA 0.1"),
-        Check::new(
+        ClaimCheck::new(
             "100 %: spread of the four schemes over the gain of SMA",
             Estimate::of(&grid.readouts[3], spread),
             Wants::Below(0.1),
         ),
-        Check::new(
+        ClaimCheck::new(
             "12.75 %, other reading of EMA: EMA 0.1 renormalised (norm.) lower than SMA (nats)",
             grid.better(0, "EMA 0.1 norm.", "SMA"),
             Wants::Nothing,
         ),
-        Check::new(
+        ClaimCheck::new(
             "12.75 %, other reading of EMA: EMA 0.1 renormalised (norm.) lower than EMA 0.1 as a recursion (nats)",
             grid.better(0, "EMA 0.1 norm.", "EMA 0.1"),
             Wants::Nothing,
@@ -191,11 +191,11 @@ pub fn p5(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let [first, last] = [spread(&grid.readouts[0]), spread(&grid.readouts[3])];
     let shrinks: Vec<f64> = first.units.iter().zip(&last.units).map(|(f, l)| l / f).collect();
     let checks = vec![
-        Check::new("12.75 %: gain at V0/2 (nats)", grid.gain(0, "V0/2"), Wants::Above(0.0)),
-        Check::new("12.75 %: gain at 2 V0 (nats)", grid.gain(0, "2 V0"), Wants::Below(0.0)),
-        Check::new("12.75 %: gain at 4 V0 (nats)", grid.gain(0, "4 V0"), Wants::Below(0.0)),
-        Check::new("spread over V at 100 % over that at 12.75 %", Estimate::of_values(&shrinks), Wants::Below(0.5)),
-        Check::new("100 %: gain at 4 V0 (nats)", grid.gain(3, "4 V0"), Wants::Nothing),
+        ClaimCheck::new("12.75 %: gain at V0/2 (nats)", grid.gain(0, "V0/2"), Wants::Above(0.0)),
+        ClaimCheck::new("12.75 %: gain at 2 V0 (nats)", grid.gain(0, "2 V0"), Wants::Below(0.0)),
+        ClaimCheck::new("12.75 %: gain at 4 V0 (nats)", grid.gain(0, "4 V0"), Wants::Below(0.0)),
+        ClaimCheck::new("spread over V at 100 % over that at 12.75 %", Estimate::of_values(&shrinks), Wants::Below(0.5)),
+        ClaimCheck::new("100 %: gain at 4 V0 (nats)", grid.gain(3, "4 V0"), Wants::Nothing),
     ];
     Ok(Finding::new(
         "P5",
@@ -216,15 +216,15 @@ pub fn p6(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let mut checks = Vec::new();
     for pair in ["N = 3", "N = 6", "N = 10", "N = 15"].windows(2) {
         let what = format!("12.75 %: {} lower than {} (nats)", pair[0], pair[1]);
-        checks.push(Check::new(what, grid.better(0, pair[0], pair[1]), Wants::Above(0.0)));
+        checks.push(ClaimCheck::new(what, grid.better(0, pair[0], pair[1]), Wants::Above(0.0)));
     }
     for pair in ["N = 3", "N = 6", "N = 10"].windows(2) {
         let what = format!("100 %: {} lower than {} (nats)", pair[1], pair[0]);
-        checks.push(Check::new(what, grid.better(3, pair[1], pair[0]), Wants::Above(0.0)));
+        checks.push(ClaimCheck::new(what, grid.better(3, pair[1], pair[0]), Wants::Above(0.0)));
     }
     let [ten, fifteen] = [grid.arm("N = 10"), grid.arm("N = 15")];
     let alike = Estimate::of(&grid.readouts[3], move |m| (m[fifteen] - m[ten]) / (m[0] - m[ten]));
-    checks.push(Check::new("100 %: N = 15 minus N = 10, over the gain of N = 10", alike, Wants::Within(0.1)));
+    checks.push(ClaimCheck::new("100 %: N = 15 minus N = 10, over the gain of N = 10", alike, Wants::Within(0.1)));
     Ok(Finding::new(
         "P6",
         "Many checkpoints hurt early and help late: N = 3 > 6 > 10 > 15, then 3 < 6 < 10 ~ 15",
@@ -262,17 +262,17 @@ pub fn p56(m: &Measure<'_>) -> anyhow::Result<Finding> {
         rows.push(vec![readout(i).into(), with_interval(&age), with_interval(&count)]);
     }
     let checks = vec![
-        Check::new(
+        ClaimCheck::new(
             "12.75 %: rank correlation of gain and mean age",
             Estimate::of_values(&correlations[0][0]),
             Wants::Below(-0.9),
         ),
-        Check::new(
+        ClaimCheck::new(
             "100 %: rank correlation of gain and effective count",
             Estimate::of_values(&correlations[3][1]),
             Wants::Above(0.7),
         ),
-        Check::new("100 %: rank correlation of gain and mean age", Estimate::of_values(&correlations[3][0]), Wants::Nothing),
+        ClaimCheck::new("100 %: rank correlation of gain and mean age", Estimate::of_values(&correlations[3][0]), Wants::Nothing),
     ];
     let svg = collapse(m, &grid, &place)?;
     Ok(Finding::new(

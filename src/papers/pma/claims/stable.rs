@@ -2,10 +2,10 @@
 
 use crate::papers::finding::{Finding, number, with_interval};
 use crate::papers::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
-use crate::papers::pma::plan::{RATES, Window, readout};
+use crate::papers::pma::plan::{RATES, SnapshotWindow, readout};
 use crate::papers::pma::scale::{GRID, READOUTS};
 use crate::papers::stats::{Estimate, Unit, mean};
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// Evaluation points of P1: 69 and 100 %.
@@ -25,8 +25,9 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
         let at = READOUTS[index];
         let mut bars: [Vec<(f64, (f64, f64))>; 2] = Default::default();
         for size in &m.context.scale.sizes {
-            let units =
-                m.units(|seed| Ok(vec![m.base(size, seed, &Window::single(at))?, m.base(size, seed, &Window::standard(at))?]))?;
+            let units = m.units(|seed| {
+                Ok(vec![m.base(size, seed, &SnapshotWindow::single(at))?, m.base(size, seed, &SnapshotWindow::standard(at))?])
+            })?;
             let found = Estimate::of(&units, gain);
             wins.extend(found.units.iter().map(|g| f64::from(*g > 0.0)));
             rows.push(vec![
@@ -40,7 +41,11 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
             for (arm, bars) in bars.iter_mut().enumerate() {
                 bars.push((arm_mean(&units, arm), arm_range(&units, arm)));
             }
-            checks.push(Check::new(format!("gain of size {} at {} (nats)", size.name, readout(index)), found, Wants::Above(0.0)));
+            checks.push(ClaimCheck::new(
+                format!("gain of size {} at {} (nats)", size.name, readout(index)),
+                found,
+                Wants::Above(0.0),
+            ));
         }
         let names: Vec<&str> = m.context.scale.sizes.iter().map(|s| s.name).collect();
         let mut chart =
@@ -51,7 +56,7 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
         }
         panels = panels.panel(chart);
     }
-    checks.push(Check::new(
+    checks.push(ClaimCheck::new(
         "share of all runs and read-outs in which the merge is lower",
         Estimate::of_values(&wins),
         Wants::Above(0.99),
@@ -82,7 +87,7 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
         let mut out = Vec::new();
         for rate in RATES {
             let arm = plan.rate(rate, seed);
-            for window in [Window::single(GRID), Window::standard(GRID)] {
+            for window in [SnapshotWindow::single(GRID), SnapshotWindow::standard(GRID)] {
                 out.push(m.window(&arm, size, &window)?);
             }
         }
@@ -92,7 +97,7 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
     for i in 1..RATES.len() {
         let found = Estimate::of(&units, move |a| (a[2 * i] - a[2 * i + 1]) - (a[2 * i - 2] - a[2 * i - 1]));
         let what = format!("gain at {}x minus gain at {}x the rate (nats)", RATES[i], RATES[i - 1]);
-        checks.push(Check::new(what, found, Wants::Above(0.0)));
+        checks.push(ClaimCheck::new(what, found, Wants::Above(0.0)));
     }
     let best = |unit: &Unit, arm: usize| {
         let loss = |i: &usize| mean(&unit[2 * i + arm]);
@@ -101,10 +106,10 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
     for (arm, name) in ["latest", "merged"].iter().enumerate() {
         let values: Vec<f64> = units.iter().map(|u| best(u, arm)).collect();
         let what = format!("log2 of the best rate for the {name} weights (0: the base's)");
-        checks.push(Check::new(what, Estimate::of_values(&values), Wants::Nothing));
+        checks.push(ClaimCheck::new(what, Estimate::of_values(&values), Wants::Nothing));
     }
     let shift: Vec<f64> = units.iter().map(|u| best(u, 1) - best(u, 0)).collect();
-    checks.push(Check::new(
+    checks.push(ClaimCheck::new(
         "log2 of how much the best merged rate exceeds the best unmerged one",
         Estimate::of_values(&shift),
         Wants::Nothing,

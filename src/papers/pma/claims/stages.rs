@@ -1,12 +1,12 @@
 //! P7 and P8: training from a merge: continued training and fine-tuning.
 
 use crate::papers::finding::{Finding, number, with_interval};
-use crate::papers::pma::arm::{Arm, Begin, Text};
+use crate::papers::pma::arm::{Arm, ArmStart, Text};
 use crate::papers::pma::measure::{Measure, arm_mean, arm_range, arm_text};
 use crate::papers::pma::plan::{CT_READOUTS, Init, LATER_GRID};
 use crate::papers::pma::sized_model::Scored;
 use crate::papers::stats::{Estimate, Unit, deviation, mean, median, quantile};
-use crate::papers::verdict::{Check, Wants};
+use crate::papers::verdict::{ClaimCheck, Wants};
 use crate::plot::{Chart, Panels, Series};
 
 /// Arms of P7: starting point, fraction of the base's learning rate.
@@ -26,7 +26,7 @@ fn continued(m: &Measure<'_>, seed: u64, part: u64) -> anyhow::Result<Vec<Scored
         .map(|(init, factor, _)| {
             let arm = plan.continued(*init, *factor, seed)?;
             match (&arm.begin, part) {
-                (Begin::From { arm, mix, .. }, 0) => sized_model.score(arm, mix, Text::Shifted),
+                (ArmStart::From { arm, mix, .. }, 0) => sized_model.score(arm, mix, Text::Shifted),
                 _ => sized_model.score(&arm, &[(part * m.context.scale.ct_steps / LATER_GRID, 1.0)], Text::Shifted),
             }
         })
@@ -64,32 +64,32 @@ pub fn p7(m: &Measure<'_>) -> anyhow::Result<Finding> {
     };
     let joined = both(first, last);
     let checks = vec![
-        Check::new(
+        ClaimCheck::new(
             "validation loss at the start: latest minus PMA (nats)",
             Estimate::of(first, |a| a[0] - a[1]),
             Wants::Above(0.0),
         ),
-        Check::new(
+        ClaimCheck::new(
             "training loss of the first 5 %: latest minus PMA, 1x (nats)",
             Estimate::of(&begin, |a| a[0] - a[1]),
             Wants::Above(0.0),
         ),
-        Check::new(
+        ClaimCheck::new(
             "validation loss at the end: latest minus PMA, 1x, over the gap at the start",
             Estimate::of(&joined, |a| (a[4] - a[5]) / (a[0] - a[1])),
             Wants::Within(0.1),
         ),
-        Check::new(
+        ClaimCheck::new(
             "training loss of the last 5 %: latest minus PMA, 1x (nats)",
             Estimate::of(&end, |a| a[0] - a[1]),
             Wants::Nothing,
         ),
-        Check::new(
+        ClaimCheck::new(
             "learning rate of PMA: loss at the end at 0.5x minus at 1x, over what continued training gains",
             Estimate::of(&joined, |a| (a[7] - a[5]) / (a[1] - a[5])),
             Wants::Within(0.05),
         ),
-        Check::new(
+        ClaimCheck::new(
             "the same from the latest checkpoint",
             Estimate::of(&joined, |a| (a[6] - a[4]) / (a[0] - a[4])),
             Wants::Nothing,
@@ -176,7 +176,7 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
         let (latest, pma) = (values(0), values(1));
         let difference: Vec<f64> = latest.iter().zip(&pma).map(|(l, p)| l - p).collect();
         let wants = if name == "spikes" { Wants::Nothing } else { Wants::Above(0.0) };
-        checks.push(Check::new(
+        checks.push(ClaimCheck::new(
             format!("{name} of the gradient norm: latest minus PMA"),
             Estimate::of_values(&difference),
             wants,
@@ -188,7 +188,7 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
     for (k, name) in ["accuracy by token", "exact answers"].iter().enumerate() {
         let difference: Vec<f64> = scored.iter().map(|s| answers(&s[1], k) - answers(&s[0], k)).collect();
         let wants = if k == 1 { Wants::Above(-0.02) } else { Wants::Nothing };
-        checks.push(Check::new(format!("{name}: PMA minus latest"), Estimate::of_values(&difference), wants));
+        checks.push(ClaimCheck::new(format!("{name}: PMA minus latest"), Estimate::of_values(&difference), wants));
         let mut row = vec![name.to_string()];
         row.extend((0..3).map(|i| number(mean(&scored.iter().map(|s| answers(&s[i], k)).collect::<Vec<_>>()))));
         rows.push(row);

@@ -4,7 +4,7 @@ use super::{Cpu, levels};
 
 /// Run a check with every instruction set and one to three threads; `run` returns all outputs, as bits, which must not depend on
 /// the number of threads.
-pub fn everywhere(run: impl Fn(&Cpu) -> Vec<u32>) {
+pub fn on_every_level(run: impl Fn(&Cpu) -> Vec<u32>) {
     for level in levels() {
         let of = |threads: usize| run(&Cpu::with_level(level, threads).expect("threads start"));
         let one = of(1);

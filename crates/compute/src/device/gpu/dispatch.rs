@@ -28,7 +28,7 @@ pub struct Extent {
 
 impl Extent {
     /// For a kernel without loops.
-    pub fn straight(groups: [u32; 3]) -> Self {
+    pub fn without_loops(groups: [u32; 3]) -> Self {
         Self { groups, iterations: 0 }
     }
 }

@@ -1,6 +1,5 @@
-//! wgpu reports errors by callbacks, sometimes by a panic inside `poll`, and on Metal sometimes not at all: callbacks are handled here,
-//! panics in `submit`, and the counter of `status` detects the rest.
-//! second in `submit`, and the counter of `status` catches the third.
+//! wgpu reports errors by callbacks, sometimes by a panic inside `poll`, and on Metal sometimes not at all. Callbacks are handled here,
+//! panics in `submit`; the counter of `status` detects the rest.
 
 use super::super::fault::{DeviceFault, Faults};
 use std::sync::Arc;

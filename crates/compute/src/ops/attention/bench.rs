@@ -1,6 +1,6 @@
 //! Speed of the stagings side by side: `cargo test attention_speed -- --ignored --nocapture`. Figures in LOG.md.
 
-use super::{DecodePlan, Decoding, Pass, Plan, Shape, Staging, backward_by, decode_by, forward_by};
+use super::{AttentionPass, AttentionPlan, DecodePlan, Decoding, Shape, Staging, backward_by, decode_by, forward_by};
 use crate::device::{Device, Recorder, Recording, Tensor};
 use crate::ops::check::Case;
 
@@ -33,11 +33,11 @@ impl Setup {
     }
 
     /// (forward, backward), recorded.
-    fn record(&self, device: &Device, plan: impl Fn(Pass) -> Plan) -> anyhow::Result<[Recording; 2]> {
+    fn record(&self, device: &Device, plan: impl Fn(AttentionPass) -> AttentionPlan) -> anyhow::Result<[Recording; 2]> {
         let [qkv, positions, dout, out, lse, delta, dqkv] = &self.tensors[..] else { unreachable!() };
         let (mut f, mut b) = (Recorder::new(device, "forward"), Recorder::new(device, "backward"));
-        forward_by(&mut f, |_| plan(Pass::Forward), self.shape, qkv, positions, out, lse);
-        let plans = [plan(Pass::BackwardQuery), plan(Pass::BackwardKey)];
+        forward_by(&mut f, |_| plan(AttentionPass::Forward), self.shape, qkv, positions, out, lse);
+        let plans = [plan(AttentionPass::BackwardQuery), plan(AttentionPass::BackwardKey)];
         backward_by(&mut b, |_| plans, self.shape, qkv, positions, out, lse, dout, delta, dqkv);
         Ok([f.finish()?, b.finish()?])
     }
@@ -66,7 +66,7 @@ fn attention_speed() -> anyhow::Result<()> {
             (Staging::Shared, 64, 1, 1, 4),
             (Staging::Shared, 64, 2, 2, 4),
         ] {
-            let plan = |pass| Plan { pass, staging, head_dim, threads, rows, split, chunk };
+            let plan = |pass| AttentionPlan { pass, staging, head_dim, threads, rows, split, chunk };
             let name = format!("{staging:?} rows {rows} split {split}");
             if only.as_ref().is_none_or(|o| name.starts_with(o.as_str())) {
                 let recordings = setup.record(&device, plan)?;

@@ -1,7 +1,9 @@
 //! Attention against its twin: every staging that the adapter can run, random shapes and documents.
 
 use super::super::check::{Case, Check, wide};
-use super::{Decoding, Pass, Shape, Staging, TiledDecodePlan, append, backward_by, decode, decode_by, forward_by, plan, twin};
+use super::{
+    AttentionPass, Decoding, Shape, Staging, TiledDecodePlan, append, backward_by, decode, decode_by, forward_by, plan, twin,
+};
 use crate::device::{Device, Gpu};
 
 /// Checks for tests and `doctor`.
@@ -56,8 +58,8 @@ fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<(
     let [tlse, tdelta] = ["lse", "delta"].map(|n| case.poisoned(device, n, &[shape.tokens(), shape.heads]));
     let tdqkv = case.poisoned(device, "dqkv", &[shape.batch, shape.time, width]);
     case.replay(device, |r| {
-        forward_by(r, |_| plan(staging, Pass::Forward, shape), shape, &tqkv, &tpositions, &tout, &tlse);
-        let plans = |_: &Gpu| [Pass::BackwardQuery, Pass::BackwardKey].map(|pass| plan(staging, pass, shape));
+        forward_by(r, |_| plan(staging, AttentionPass::Forward, shape), shape, &tqkv, &tpositions, &tout, &tlse);
+        let plans = |_: &Gpu| [AttentionPass::BackwardQuery, AttentionPass::BackwardKey].map(|pass| plan(staging, pass, shape));
         backward_by(r, plans, shape, &tqkv, &tpositions, &tout, &tlse, &tdout, &tdelta, &tdqkv);
     })?;
     let (out, lse) = twin::forward(shape, &wide(&qkv), &positions);

@@ -4,7 +4,7 @@
 //! end their (maximum, sum, accumulator) are combined through workgroup memory. The first keys of a row may lie elsewhere in the cache:
 //! sequences that begin alike share them.
 
-use super::source::{Pass, Plan, Staging, Stream};
+use super::source::{AttentionPass, AttentionPlan, Staging, Stream};
 use super::wgsl_lines::Text;
 
 /// Parameters of a text.
@@ -67,7 +67,15 @@ impl DecodePlan {
     /// The text.
     pub fn text(&self) -> String {
         let Self { head_dim, threads, heads, chunk } = *self;
-        let body = Plan { pass: Pass::Forward, staging: Staging::Direct, head_dim, threads, rows: heads, split: 1, chunk };
+        let body = AttentionPlan {
+            pass: AttentionPass::Forward,
+            staging: Staging::Direct,
+            head_dim,
+            threads,
+            rows: heads,
+            split: 1,
+            chunk,
+        };
         let mut t = Text::default();
         t.line("// Attention of one new token a sequence over its cache.             made by crates/compute/src/ops/attention/decode.rs");
         t.line(&format!("// Head width {head_dim}, {heads} query heads a workgroup, {chunk} keys of a lane at a time."));

@@ -16,7 +16,7 @@ mod wgsl_lines;
 pub use checks::CHECKS;
 pub use decode::DecodePlan;
 pub use decode_tiled::TiledDecodePlan;
-pub use source::{Pass, Plan, Staging};
+pub use source::{AttentionPass, AttentionPlan, Staging};
 
 use crate::device::{Cost, Dispatcher, Extent, Gpu, GpuClass, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
@@ -87,24 +87,24 @@ pub fn staging(gpu: &Gpu) -> Staging {
 
 /// The text for a pass, from what was measured (LOG.md). More rows a thread use a loaded row more often, but on lavapipe the time to
 /// compile grows with the square of what a thread holds, so that is bounded: `numbers` of each of its matrices.
-fn plan(staging: Staging, pass: Pass, shape: Shape) -> Plan {
+fn plan(staging: Staging, pass: AttentionPass, shape: Shape) -> AttentionPlan {
     let head_dim = shape.head_dim;
     let rows_for = |most: usize, numbers: usize| (numbers / head_dim).clamp(1, most);
     match staging {
-        Staging::Direct => Plan { pass, staging, head_dim, threads: 8, rows: rows_for(4, 128), split: 1, chunk: 1 },
-        Staging::Shared => Plan::shared(pass, head_dim),
+        Staging::Direct => AttentionPlan { pass, staging, head_dim, threads: 8, rows: rows_for(4, 128), split: 1, chunk: 1 },
+        Staging::Shared => AttentionPlan::shared(pass, head_dim),
     }
 }
 
 /// `out` (B, T, H D) and `lse` (B T, H), the log of the sum of exponentials of a query's scores.
 pub fn forward(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, out: &Tensor, lse: &Tensor) {
-    forward_by(r, |gpu| plan(staging(gpu), Pass::Forward, shape), shape, qkv, positions, out, lse);
+    forward_by(r, |gpu| plan(staging(gpu), AttentionPass::Forward, shape), shape, qkv, positions, out, lse);
 }
 
 /// As [`forward`]; on a GPU by the plan that `plan` makes.
 fn forward_by(
     r: &mut Recorder<'_>,
-    plan: impl Fn(&Gpu) -> Plan,
+    plan: impl Fn(&Gpu) -> AttentionPlan,
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -131,14 +131,15 @@ pub fn backward(
     delta: &Tensor,
     dqkv: &Tensor,
 ) {
-    let plans = |gpu: &Gpu| [Pass::BackwardQuery, Pass::BackwardKey].map(|pass| plan(staging(gpu), pass, shape));
+    let plans =
+        |gpu: &Gpu| [AttentionPass::BackwardQuery, AttentionPass::BackwardKey].map(|pass| plan(staging(gpu), pass, shape));
     backward_by(r, plans, shape, qkv, positions, out, lse, dout, delta, dqkv);
 }
 
 /// As [`backward`]; on a GPU by the plans that `plans` makes, one for the gradient of the queries, one for that of keys and values.
 fn backward_by(
     r: &mut Recorder<'_>,
-    plans: impl Fn(&Gpu) -> [Plan; 2],
+    plans: impl Fn(&Gpu) -> [AttentionPlan; 2],
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -167,9 +168,9 @@ fn backward_by(
     );
 }
 
-fn dispatch(wgsl: &mut Dispatcher<'_>, plan: Plan, shape: Shape, share: f64) -> anyhow::Result<()> {
+fn dispatch(wgsl: &mut Dispatcher<'_>, plan: AttentionPlan, shape: Shape, share: f64) -> anyhow::Result<()> {
     let tiles = shape.time.div_ceil(plan.tile_rows());
-    let heads = if plan.pass == Pass::BackwardKey { shape.kv_heads } else { shape.heads };
+    let heads = if plan.pass == AttentionPass::BackwardKey { shape.kv_heads } else { shape.heads };
     let dims = Dims {
         batch: shape.batch as u32,
         time: shape.time as u32,
@@ -204,7 +205,7 @@ pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tens
                 width4: (width / 4) as u32,
                 skip4: (shape.heads * shape.head_dim / 4) as u32,
             };
-            wgsl.run(&APPEND, "append", &[], dims, Extent::straight(grid((work as u64).div_ceil(64))))
+            wgsl.run(&APPEND, "append", &[], dims, Extent::without_loops(grid((work as u64).div_ceil(64))))
         },
         move |_, [qkv, positions], [cache_k, cache_v]| {
             host::append(shape, max_time, qkv, cast_slice(positions), cache_k, cache_v);
@@ -326,13 +327,13 @@ fn decode_by(
     );
 }
 
-const PASSES: [Pass; 3] = [Pass::Forward, Pass::BackwardQuery, Pass::BackwardKey];
+const PASSES: [AttentionPass; 3] = [AttentionPass::Forward, AttentionPass::BackwardQuery, AttentionPass::BackwardKey];
 
 /// The texts for GPUs, at common head widths: (stem, WGSL).
 pub fn hardware_sources() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for head_dim in [8, 24, 32, 64, 80, 96, 128, 256] {
-        all.extend(PASSES.map(|pass| Plan::shared(pass, head_dim)).map(|p| (p.stem(), p.text())));
+        all.extend(PASSES.map(|pass| AttentionPlan::shared(pass, head_dim)).map(|p| (p.stem(), p.text())));
         let plans = [1, 2, 3, 4].map(|heads| TiledDecodePlan { head_dim, heads });
         all.extend(plans.into_iter().filter(TiledDecodePlan::fits).map(|p| (p.stem(), p.text())));
     }
@@ -359,7 +360,7 @@ mod tests {
     use crate::device::{reflect::reflect, resolve};
 
     #[test]
-    fn texts_are_distinct_and_fit_every_adapter() -> anyhow::Result<()> {
+    fn generated_kernels_are_distinct_and_fit_every_adapter() -> anyhow::Result<()> {
         let mut stems = std::collections::HashSet::new();
         for (stem, text) in [super::hardware_sources(), super::software_sources()].concat() {
             assert!(stems.insert(stem.clone()), "{stem} twice");

@@ -1,9 +1,9 @@
-//! The bodies of the three passes, in terms of what [`Plan`] emits.
+//! The bodies of the three passes, in terms of what [`AttentionPlan`] emits.
 
-use super::source::{DOUT, KEY, Plan, QUERY, VALUE};
+use super::source::{AttentionPlan, DOUT, KEY, QUERY, VALUE};
 use super::wgsl_lines::Text;
 
-impl Plan {
+impl AttentionPlan {
     pub(super) fn forward(&self, t: &mut Text) {
         self.place(t);
         self.reach(t);

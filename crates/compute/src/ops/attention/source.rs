@@ -18,7 +18,7 @@ pub enum Staging {
 
 /// One of the three kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Pass {
+pub enum AttentionPass {
     /// `out`, `lse`: a thread owns query rows, keys and values stream by.
     Forward,
     /// `delta` and the query columns of `dqkv`: as forward.
@@ -29,9 +29,9 @@ pub enum Pass {
 
 /// Parameters of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Plan {
+pub struct AttentionPlan {
     /// Which kernel.
-    pub pass: Pass,
+    pub pass: AttentionPass,
     /// How streamed rows arrive.
     pub staging: Staging,
     /// D, a multiple of 4.
@@ -83,7 +83,7 @@ fn total(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
 fn exp_below(x: f32) -> f32 { return exp(clamp(x, -87.0, 0.0)); }
 ";
 
-impl Plan {
+impl AttentionPlan {
     /// Name of the text, unique.
     pub fn stem(&self) -> String {
         let staging = format!("{:?}", self.staging).to_lowercase();
@@ -94,9 +94,9 @@ impl Plan {
     /// Name of its entry point.
     pub fn entry(&self) -> &'static str {
         match self.pass {
-            Pass::Forward => "forward",
-            Pass::BackwardQuery => "backward_query",
-            Pass::BackwardKey => "backward_key",
+            AttentionPass::Forward => "forward",
+            AttentionPass::BackwardQuery => "backward_query",
+            AttentionPass::BackwardKey => "backward_key",
         }
     }
 
@@ -107,19 +107,19 @@ impl Plan {
 
     /// The plan of a GPU. A thread holds so few numbers of a row that no compiler of `scripts/check-gpus` spills: 16 of each of the two or
     /// three matrices of a pass over queries, 8 of the four of the pass over keys.
-    pub fn shared(pass: Pass, head_dim: usize) -> Self {
+    pub fn shared(pass: AttentionPass, head_dim: usize) -> Self {
         let width4 = head_dim / 4;
         let most = match pass {
-            Pass::Forward => 4,
-            Pass::BackwardQuery if head_dim < 64 => 4,
-            Pass::BackwardQuery => 3,
-            Pass::BackwardKey => 2,
+            AttentionPass::Forward => 4,
+            AttentionPass::BackwardQuery if head_dim < 64 => 4,
+            AttentionPass::BackwardQuery => 3,
+            AttentionPass::BackwardKey => 2,
         };
         let split = (1..=width4).find(|&s| width4.is_multiple_of(s) && width4 / s <= most).unwrap_or(width4);
         // Whole waves where that goes. Many threads a row need many threads, or every streamed row serves few rows.
-        let sizes = if split >= 8 && pass != Pass::BackwardQuery { [256, 192, 160, 128] } else { [128, 160, 192, 256] };
+        let sizes = if split >= 8 && pass != AttentionPass::BackwardQuery { [256, 192, 160, 128] } else { [128, 160, 192, 256] };
         let threads = sizes.into_iter().find(|t: &usize| t.is_multiple_of(split)).unwrap_or(128 / split * split);
-        let chunk = if pass == Pass::BackwardKey { 2 } else { 4 };
+        let chunk = if pass == AttentionPass::BackwardKey { 2 } else { 4 };
         Self { pass, staging: Staging::Shared, head_dim, threads, rows: 1, split, chunk }
     }
 
@@ -140,7 +140,7 @@ impl Plan {
                 (time.div_ceil(staged) + 1) * (1 + copies + staged.div_ceil(self.chunk))
             }
         };
-        if self.pass == Pass::BackwardKey { group * (1 + once) } else { once }
+        if self.pass == AttentionPass::BackwardKey { group * (1 + once) } else { once }
     }
 
     /// vec4 of a row that one thread holds.
@@ -149,7 +149,7 @@ impl Plan {
     }
 
     pub(super) fn streams(&self) -> [Stream; 2] {
-        if self.pass == Pass::BackwardKey { [QUERY, DOUT] } else { [KEY, VALUE] }
+        if self.pass == AttentionPass::BackwardKey { [QUERY, DOUT] } else { [KEY, VALUE] }
     }
 
     /// The text.
@@ -163,9 +163,9 @@ impl Plan {
         ));
         t.open("    @builtin(local_invocation_index) local: u32)");
         match self.pass {
-            Pass::Forward => self.forward(&mut t),
-            Pass::BackwardQuery => self.backward_query(&mut t),
-            Pass::BackwardKey => self.backward_key(&mut t),
+            AttentionPass::Forward => self.forward(&mut t),
+            AttentionPass::BackwardQuery => self.backward_query(&mut t),
+            AttentionPass::BackwardKey => self.backward_key(&mut t),
         }
         t.close();
         t.text
@@ -185,9 +185,9 @@ impl Plan {
         t.line("@group(0) @binding(0) var<uniform> dims: Dims;");
         for (i, (name, access, kind)) in BINDINGS.iter().enumerate() {
             let (used, written) = match self.pass {
-                Pass::Forward => (["qkv", "positions", "out", "lse"].contains(name), ["out", "lse"].contains(name)),
-                Pass::BackwardQuery => (true, *name == "delta"),
-                Pass::BackwardKey => (*name != "out", false),
+                AttentionPass::Forward => (["qkv", "positions", "out", "lse"].contains(name), ["out", "lse"].contains(name)),
+                AttentionPass::BackwardQuery => (true, *name == "delta"),
+                AttentionPass::BackwardKey => (*name != "out", false),
             };
             let access = if written { "read_write" } else { access };
             if used {
@@ -205,7 +205,7 @@ impl Plan {
                     self.part()
                 ));
             }
-            if self.pass == Pass::BackwardKey {
+            if self.pass == AttentionPass::BackwardKey {
                 t.line(&format!("var<workgroup> lse_tile: array<f32, {staged}>;"));
                 t.line(&format!("var<workgroup> delta_tile: array<f32, {staged}>;"));
                 t.line(&format!("var<workgroup> reach_tile: array<u32, {staged}>;"));
@@ -225,12 +225,12 @@ impl Plan {
 
     /// Sums that threads of a row exchange at a time.
     pub(super) fn exchanged(&self) -> usize {
-        self.rows * self.chunk * if self.pass == Pass::Forward { 1 } else { 2 }
+        self.rows * self.chunk * if self.pass == AttentionPass::Forward { 1 } else { 2 }
     }
 
     /// Which tile of which head this workgroup owns, and which rows this thread. Heavy tiles come first.
     pub(super) fn place(&self, t: &mut Text) {
-        let keys = self.pass == Pass::BackwardKey;
+        let keys = self.pass == AttentionPass::BackwardKey;
         let (heads, head) = if keys { ("dims.kv_heads", "kv") } else { ("dims.heads", "head") };
         t.line("let item = linear_group(group, groups);");
         t.line(&format!("let {head} = item / dims.tiles % {heads};"));

@@ -1,14 +1,14 @@
 //! How streamed rows reach the lanes.
 
-use super::source::{Pass, Plan, Staging, Stream};
+use super::source::{AttentionPass, AttentionPlan, Staging, Stream};
 use super::wgsl_lines::Text;
 
-impl Plan {
+impl AttentionPlan {
     /// The loop over streamed rows; `body` sees `j`, the time of the chunk's first row.
     pub(super) fn stream(&self, t: &mut Text, body: impl FnOnce(&mut Text)) {
         let step = if self.staging == Staging::Shared { self.staged_rows() } else { self.chunk };
         let var = if self.staging == Staging::Shared { "tile" } else { "j" };
-        if self.pass == Pass::BackwardKey {
+        if self.pass == AttentionPass::BackwardKey {
             t.line("// Queries from the first key on, until a document begins that the tile's last key is not in.");
             t.line(&format!("let last = first + {}u;", self.tile_rows() - 1));
             t.open(&format!(
@@ -49,7 +49,7 @@ impl Plan {
             t.line(&format!("{}_tile{place} = {}[{}(row, {}) + i % D4];", s.name, s.buffer, s.at, s.head));
         }
         t.close();
-        if self.pass == Pass::BackwardKey {
+        if self.pass == AttentionPass::BackwardKey {
             t.open(&format!("for (var i = local; i < {staged}u; i += {threads}u)"));
             t.line("let row = base + min(tile + i, dims.time - 1u);");
             t.line("lse_tile[i] = lse[row * dims.heads + head];");

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_do_not_see_each_other() {
+    fn attention_does_not_cross_documents() {
         let shape = Shape { batch: 1, time: 6, heads: 1, kv_heads: 1, head_dim: 4 };
         let mut qkv = probe(shape.tokens() * shape.row_width());
         let positions = [0, 1, 2, 0, 1, 2];

@@ -1,15 +1,15 @@
-//! A text that indents itself.
+//! WGSL text with indentation.
 
 /// Lines of WGSL.
 #[derive(Default)]
 pub(super) struct Text {
-    /// So far.
+    /// The lines so far.
     pub text: String,
     depth: usize,
 }
 
 impl Text {
-    /// One line; an empty one ends a paragraph.
+    /// Append a line, indented.
     pub fn line(&mut self, line: &str) {
         if !line.is_empty() {
             self.text.extend(std::iter::repeat_n("    ", self.depth));
@@ -18,13 +18,13 @@ impl Text {
         self.text.push('\n');
     }
 
-    /// `head {`, and what follows is inside.
+    /// Append `head {`; later lines are indented by one level more.
     pub fn open(&mut self, head: &str) {
         self.line(&format!("{head} {{"));
         self.depth += 1;
     }
 
-    /// `}`
+    /// Append `}`.
     pub fn close(&mut self) {
         self.depth -= 1;
         self.line("}");

@@ -394,7 +394,7 @@ mod tests {
 
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.
     #[test]
-    fn tiles_agree_to_the_bit() {
+    fn tiles_are_bit_identical() {
         let device = Device::named(None).expect("a device");
         let (rows, n, k) = (70, 36, 133);
         let make = |name: &str, shape: [usize; 2]| {
@@ -421,7 +421,7 @@ mod tests {
 
     /// Sums that lavapipe would silently cut short are refused.
     #[test]
-    fn endless_sums_are_refused() {
+    fn loops_above_the_limit_are_refused() {
         let device = Device::named(None).expect("a device");
         if device.gpu().is_none() {
             return;

@@ -265,7 +265,7 @@ fn block_of_head<S: Simd>(
     if reach.is_empty() {
         return;
     }
-    bring_queries(simd, known, head, block, work);
+    load_queries(simd, known, head, block, work);
     for first in reach.clone().step_by(TILE) {
         let tile = first..(first + TILE).min(reach.end);
         for (p, panel) in panels.iter().enumerate() {
@@ -286,7 +286,7 @@ fn block_of_head<S: Simd>(
 
 /// Queries and `dout` of a block, as panels and as strips.
 #[inline(always)]
-fn bring_queries<S: Simd>(simd: S, known: &Known<'_>, head: usize, block: &Range<usize>, work: &mut Work<'_>) {
+fn load_queries<S: Simd>(simd: S, known: &Known<'_>, head: usize, block: &Range<usize>, work: &mut Work<'_>) {
     let shape = known.seq.shape;
     let (d, width, out_width) = (shape.head_dim, shape.row_width(), shape.out_width());
     let panels = work.q_panels.chunks_exact_mut(d).zip(work.dout_panels.chunks_exact_mut(d));

@@ -1,7 +1,7 @@
 use super::super::{Sampling, twin};
 use super::*;
 use crate::device::cpu::levels;
-use crate::device::cpu::testing::{Draw, everywhere};
+use crate::device::cpu::testing::{Draw, on_every_level};
 
 /// Whether a token lies so near to the edge of top-p or min-p that rounding decides.
 fn is_near_edge(logits: &[f64], s: &Sampling) -> bool {
@@ -131,7 +131,7 @@ fn large_vocabularies_agree_with_f64() {
             let p = problem(&mut d, 3, vocab, scale);
             for _ in 0..2 {
                 let s = random(&mut d);
-                everywhere(|cpu| check(&p, &s, cpu).0);
+                on_every_level(|cpu| check(&p, &s, cpu).0);
             }
         }
     }
@@ -163,7 +163,7 @@ fn draws_have_the_frequencies_of_the_distribution() {
 }
 
 #[test]
-fn nothing_to_draw_is_column_zero() {
+fn an_empty_distribution_draws_column_zero() {
     let cpu = Cpu::new(1).unwrap();
     for (temperature, top_k, top_p) in [(0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 3, 1.0), (1.0, 0, 0.5), (1.0, 3, 0.5)] {
         for bad in [f32::NAN, f32::NEG_INFINITY] {
@@ -227,7 +227,7 @@ fn refill_agrees() {
 
 /// Ties and all, few of many and many of few, the `k`th is that of a sort.
 #[test]
-fn the_kth_is_that_of_a_sort() {
+fn kth_largest_matches_a_sort() {
     let mut d = Draw::new(24);
     let mut scratch = Scratch::default();
     for case in 0..200 {

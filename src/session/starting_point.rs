@@ -3,7 +3,7 @@
 use super::save;
 use crate::config::{OptimizerState, StartSettings};
 use crate::data::snapshot;
-use crate::merge::{self, Check, Inputs, MergeSpec, Window};
+use crate::merge::{self, Inputs, MergeSpec, MergeWindow, Verification};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::model::gguf::is_gguf;
 use crate::model::weight_files::WeightFiles;
@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
 /// A starting point, found and verified.
-pub enum Begin {
+pub enum StartingPoint {
     /// Random weights.
     Nothing,
     /// Weights of a folder (lehr or Hugging Face) or of a GGUF file.
@@ -26,7 +26,7 @@ pub enum Begin {
         checkpoint: Option<Box<Checkpoint>>,
     },
     /// The merge of a window of a run's checkpoints (PMA-init).
-    Merge(Box<MergeBegin>),
+    Merge(Box<MergeStart>),
     /// The full state of a checkpoint: weights, moments, step, data order.
     Fork(Box<Checkpoint>),
     /// The newest checkpoint of the run itself, which is resumed.
@@ -34,21 +34,21 @@ pub enum Begin {
 }
 
 /// A merge used as starting point.
-pub struct MergeBegin {
+pub struct MergeStart {
     spec: MergeSpec,
-    window: Window,
+    window: MergeWindow,
     inputs: Inputs,
     /// The newest checkpoint, whose moments may be used.
     newest: Checkpoint,
 }
 
-impl MergeBegin {
+impl MergeStart {
     fn resolve(vfs: &dyn Vfs, text: &str) -> Result<Self> {
         let spec = MergeSpec::parse(text)?;
         let window = merge::choose(vfs, &spec.run, &spec.window)?;
         // The weights must match before anything else is done.
         spec.rule.weights(window.checkpoints.len())?;
-        let inputs = Inputs::open(vfs, &window.folders(), Check::Sizes)?;
+        let inputs = Inputs::open(vfs, &window.folders(), Verification::Sizes)?;
         let newest = Checkpoint::open(vfs, &inputs.newest().dir)?;
         Ok(Self { spec, window, inputs, newest })
     }
@@ -59,7 +59,7 @@ impl MergeBegin {
     }
 }
 
-impl Begin {
+impl StartingPoint {
     /// Find the starting point that the settings name.
     ///
     /// # Errors
@@ -74,12 +74,12 @@ impl Begin {
         let Some(init) = &start.init else {
             ensure!(
                 start.init_optimizer.is_none(),
-                "--init-optimizer: says what becomes of moments after --init or --fork; name one"
+                "--init-optimizer: says what happens to the moments after --init or --fork; name one"
             );
             return Ok(Self::Nothing);
         };
         if MergeSpec::is_merge(init) {
-            let begin = MergeBegin::resolve(vfs, init).context("--init")?;
+            let begin = MergeStart::resolve(vfs, init).context("--init")?;
             if keep {
                 begin.newest.optimizer().context("--init-optimizer keep")?;
             }
@@ -97,7 +97,10 @@ impl Begin {
         };
         if let (true, Self::Model { dir, checkpoint }) = (keep, &begin) {
             let moments = checkpoint.as_ref().with_context(|| {
-                format!("--init-optimizer keep: {} is no checkpoint of a run, so that it holds no moments; use fresh", shown(dir))
+                format!(
+                    "--init-optimizer keep: {} is not a checkpoint of a run, so that it holds no moments; use fresh",
+                    shown(dir)
+                )
             })?;
             moments.optimizer().context("--init-optimizer keep")?;
         }
@@ -210,7 +213,7 @@ fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     ensure!(is_run(path), "{flag} {at}: is not a run folder (it holds no config.toml)");
     let Some(step) = step else {
         let found = checkpoints::newest_valid(vfs, path)?.found;
-        return found.with_context(|| format!("{flag} {at}: this run holds no sound checkpoint yet"));
+        return found.with_context(|| format!("{flag} {at}: this run holds no valid checkpoint yet"));
     };
     let dir = checkpoints::folder(path).join(checkpoint::step_name(step));
     if vfs.kind(&dir)?.is_none() {
@@ -251,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_path_becomes_absolute() {
+    fn only_paths_become_absolute() {
         let here = std::env::current_dir().unwrap();
         let here = here.display();
         assert_eq!(absolute("merge:runs/a?last=3").unwrap(), format!("merge:{here}/runs/a?last=3"));
