@@ -99,8 +99,9 @@ impl Retention {
             let kept = self.pinned.contains(step) || is_due(*step, self.policy.keep_every) || (!last && self.good.contains(step));
             Some(step) != verified.last() && !kept
         };
+        let candidates: Vec<u64> = verified.iter().copied().filter(may_go).collect();
         let (mut gone, mut freed) = (Vec::new(), 0);
-        for step in verified.iter().copied().filter(may_go) {
+        for step in candidates {
             let path = checkpoints::folder(run).join(checkpoint::step_name(step));
             freed += checkpoint::verify_sizes(vfs, &path).map_or(0, |manifest| manifest.bytes());
             gone.push(step);

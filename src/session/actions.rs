@@ -113,21 +113,10 @@ impl Run<'_> {
         self.folder.check(self.vfs)?;
         let step = self.trainer.state.step;
         self.watch_save(step, false);
-        let file = TrainerFile {
-            state: self.trainer.state.clone(),
-            seconds: self.seconds_before + self.clock.counted,
-            tokens_before: self.tokens_before,
-            events_bytes: self.out.offset(),
-            samples_bytes: self.out.samples_offset(),
-            data_tokens: self.data_tokens,
-            data_hash: self.data_hash.clone(),
-            eval_loss: self.eval_loss,
-            watch: self.watch.clone(),
-        };
         let origin = Origin { step, ..self.origin.clone() };
         self.retention.forget(step);
         let checkpoints = self.folder.checkpoints();
-        let attempt = |run: &Self| save::save(run.vfs, &checkpoints, &run.trainer, &run.tokenizer, &file, &origin);
+        let attempt = |run: &Self| save::save(run.vfs, &checkpoints, &run.trainer, &run.tokenizer, &run.trainer_file(), &origin);
         let mut saved = attempt(self);
         if let Err(full) = &saved
             && full.disk_full
@@ -164,6 +153,20 @@ impl Run<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn trainer_file(&self) -> TrainerFile {
+        TrainerFile {
+            state: self.trainer.state.clone(),
+            seconds: self.seconds_before + self.clock.counted,
+            tokens_before: self.tokens_before,
+            events_bytes: self.out.offset(),
+            samples_bytes: self.out.samples_offset(),
+            data_tokens: self.data_tokens,
+            data_hash: self.data_hash.clone(),
+            eval_loss: self.eval_loss,
+            watch: self.watch.clone(),
         }
     }
 

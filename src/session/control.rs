@@ -134,7 +134,7 @@ impl Control {
         }
         self.notes.0 -= 1.0;
         let more = refused.count - 1;
-        let more = if more > 0 { format!(" (and {} refused)", counted(more as u64, "more line")) } else { String::new() };
+        let more = if more > 0 { format!(" (and {} refused)", counted(more, "more line")) } else { String::new() };
         Some(Request::Invalid(format!("{}{more}", refused.first)))
     }
 

@@ -34,7 +34,7 @@ impl Run<'_> {
                 format!(
                     "evaluation after step {}: {} without a reward, not counted, since the grader failed twice: {}",
                     exam.step,
-                    counted(exam.ungraded as u64, "answer"),
+                    counted(exam.ungraded, "answer"),
                     exam.ungraded_reason
                 )
             });

@@ -36,8 +36,8 @@ const PLAIN_FILTERS: &[&str] = &[
     "trim",
     "upper",
 ];
-/// Filters that take their input and arguments as text; `string` writes them as Python does.
-const TEXT_FILTERS: &[&str] = &["capitalize", "center", "lower", "replace", "title", "trim", "upper"];
+/// Filters that take their input as text; `string` writes it as Python does.
+const TEXT_FILTERS: &[&str] = &["capitalize", "lower", "replace", "title", "trim", "upper"];
 /// Filters that do not read the items of their input.
 const LOOKING_FILTERS: &[&str] = &["count", "length"];
 /// Tests that only look at the kind of a value.

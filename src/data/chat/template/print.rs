@@ -67,8 +67,8 @@ fn write_repr(value: &Value, out: &mut String) -> Result<(), Error> {
             }
             push(out, if namespace { "}>" } else { "}" }, WHAT)
         }
-        ObjectRepr::Seq | ObjectRepr::Iterable if object.enumerator_len().is_some() => {
-            let (open, close) = match (value.is_tuple(), object.enumerator_len()) {
+        ObjectRepr::Seq | ObjectRepr::Iterable if value.len().is_some() => {
+            let (open, close) = match (value.is_tuple(), value.len()) {
                 (true, Some(1)) => ("(", ",)"),
                 (true, _) => ("(", ")"),
                 (false, _) => ("[", "]"),
@@ -113,7 +113,7 @@ impl Json {
             _ if self.indent.is_some() => (",", ": "),
             _ => (", ", ": "),
         };
-        let mut writer = JsonWriter { options: self, indent: (&unit, count), item, key, out: String::new() };
+        let mut writer = JsonWriter { options: self, indent: (&*unit, count), item, key, out: String::new() };
         writer.write(value, 0)?;
         Ok(writer.out)
     }

@@ -34,9 +34,12 @@ fn join(
     options: Kwargs,
 ) -> Result<Value, Error> {
     let named: Option<Value> = if attribute.is_some() { None } else { options.get("attribute")? };
+    let separator: Option<Value> = options.get("d")?;
+    options.assert_all_used()?;
+    let options: Kwargs = separator.into_iter().map(|d| ("d", d)).collect();
     let items = match attribute.or(named.as_ref()).filter(|attribute| !attribute.is_none()) {
         Some(attribute) => {
-            let attribute = Kwargs::from_iter([("attribute", attribute.clone())]);
+            let attribute: Kwargs = [("attribute", attribute.clone())].into_iter().collect();
             state.apply_filter("map", &[value.clone(), attribute.into()])?
         }
         None => value.clone(),
