@@ -256,6 +256,7 @@ fn retention_deletes_only_verified_folders_and_keeps_pins() {
 #[test]
 fn a_full_disk_gives_up_the_oldest_checkpoint() {
     const LARGE: u64 = 1 << 40;
+    const NONE: [u64; 0] = [];
     let dir = run_with(&[100, 200]);
     let run = dir.path();
     let used = LARGE - FaultFs::small(run, LARGE).free_space(run).unwrap();
@@ -266,14 +267,14 @@ fn a_full_disk_gives_up_the_oldest_checkpoint() {
 
     let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
     let space = |keeper: &mut Retention, bytes, last| keeper.make_space(&disk, run, bytes, last).unwrap().deleted;
-    assert_eq!(space(&mut keeper, LARGE, true), [], "not one is deleted in vain");
+    assert_eq!(space(&mut keeper, LARGE, true), NONE, "not one is deleted in vain");
     keeper.keep_good([100].into_iter());
-    assert_eq!(space(&mut keeper, 1, false), [], "a rescue may need it");
+    assert_eq!(space(&mut keeper, 1, false), NONE, "a rescue may need it");
     keeper.pin(100);
-    assert_eq!(space(&mut keeper, 1, true), [], "it is pinned");
+    assert_eq!(space(&mut keeper, 1, true), NONE, "it is pinned");
     keeper.unpin(100);
     let mut every = Retention::new(Policy { keep_last: 2, keep_every: 100 });
-    assert_eq!(space(&mut every, 1, true), [], "a multiple of --keep-every");
+    assert_eq!(space(&mut every, 1, true), NONE, "a multiple of --keep-every");
     assert_eq!((space(&mut keeper, full.missing(), true), load(run)), (vec![100], Some(200)));
     save(&disk, run, 300).unwrap();
     assert_eq!((space(&mut keeper, 0, true), load(run)), (vec![200], Some(300)), "at least one, where the disk is full by quota");
