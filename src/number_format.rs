@@ -13,6 +13,14 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// A count with its noun: 1 row, 2 rows, 1,000 tries.
+pub fn counted(n: u64, noun: &str) -> String {
+    match noun.strip_suffix('y').filter(|stem| n != 1 && !stem.ends_with(['a', 'e', 'i', 'o', 'u'])) {
+        Some(stem) => format!("{} {stem}ies", count(n)),
+        None => format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" }),
+    }
+}
+
 /// Abbreviated: 812,288 as 812 k, 19,500,000 as 19.5 M.
 pub fn about(n: u64) -> String {
     let v = n as f64;
@@ -127,6 +135,8 @@ mod tests {
     #[test]
     fn numbers_and_times_are_formatted_for_reading() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        let counts = [counted(0, "row"), counted(1, "try"), counted(1000, "try"), counted(2, "day")];
+        assert_eq!(counts, ["0 rows", "1 try", "1,000 tries", "2 days"]);
         let times = [4.4, 59.6, 188.1, 7500.0, 273_600.0, -1.0, f64::NAN, f64::INFINITY].map(duration);
         assert_eq!(times, ["4 s", "1 min 0 s", "3 min 8 s", "2 h 5 min", "3 d 4 h", "unknown", "unknown", "unknown"]);
     }

@@ -4,6 +4,7 @@ use super::{chat_json, open, output};
 use crate::config::DeviceSettings;
 use crate::data::{Tokenizer, chat};
 use crate::model::conversation::{ChatEvent, Conversation, Limits, ReplyEnd};
+use crate::number_format::counted;
 use crate::ops::sample::Sampling;
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, ensure};
@@ -222,8 +223,8 @@ impl ChatSession<'_> {
         };
         if prompt.left_out > 0 {
             output::note(&format!(
-                "note: the conversation fills --context; its oldest {} messages are left out",
-                prompt.left_out
+                "note: the conversation fills --context; left out from its beginning: {}",
+                counted(prompt.left_out as u64, "message")
             ));
         }
         STATE.store(SPEAKING, Ordering::SeqCst);

@@ -4,6 +4,7 @@ use super::{data_rows, output};
 use crate::config::{Form, MathKind, TaskSettings};
 use crate::data::tasks::kk::{self, generate::PEOPLE};
 use crate::data::tasks::{Distinct, Split, math};
+use crate::number_format::counted;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use std::io::Write;
@@ -204,7 +205,7 @@ fn write_distinct<T, R: serde::Serialize>(
         ));
     }
     if written < rows.count {
-        output::note(&format!("note: --count {}: {written} rows written", rows.count));
+        output::note(&format!("note: --count {}: {} written", rows.count, counted(written, "row")));
     }
     Ok(0)
 }

@@ -7,6 +7,7 @@ use crate::data::tasks::custom::{self, RowGrader};
 use crate::data::tasks::kk::{reward, rows};
 use crate::data::tasks::{Grade, Question, math};
 use crate::data::{Object, read_objects};
+use crate::number_format::counted;
 use crate::progress::silent;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -99,7 +100,7 @@ impl Counts {
             both => format!("; in {} of {both} the quiz agrees with the statements", self.quiz_agrees),
         };
         format!(
-            "{} rows, {} with exactly one solution; {} of {compared} solutions agree{quiz}",
+            "{}, {} with exactly one solution; {} of {compared} solutions agree{quiz}",
             self.rows, self.one_solution, self.agree
         )
     }
@@ -151,11 +152,11 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
     let graded = (grader.count - grader.ungraded) as f64;
     let ungraded = match grader.ungraded {
         0 => String::new(),
-        n => format!("; {n} have no reward, since the grader failed on them twice, and are not counted"),
+        n => format!("; {n} without a reward, not counted, since the grader failed twice"),
     };
     output::note(&format!(
-        "{} rows, {} correct ({:.1} %), mean reward {:.3}{ungraded}",
-        grader.count,
+        "{}, {} correct ({:.1} %), mean reward {:.3}{ungraded}",
+        counted(grader.count, "row"),
         grader.correct,
         100.0 * grader.correct as f64 / graded,
         grader.reward / graded

@@ -2,6 +2,7 @@
 
 use crate::config::Stage;
 use crate::event::{Event, Finished, Merged, Rescue, Step, TaskEval};
+use crate::number_format::counted;
 pub use crate::number_format::{duration, visible};
 use crate::session::emitter::{Listener, Notification};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -157,7 +158,11 @@ impl ConsoleOutput {
                 self.fine_tuning = s.stage == Stage::Sft.name();
                 self.reinforcing = s.stage == Stage::Grpo.name();
                 let material = match self.reinforcing {
-                    true => format!("{} completions a step, {} questions held out", s.tokens_per_step, count(s.val_tokens)),
+                    true => format!(
+                        "{} a step, {} held out",
+                        counted(s.tokens_per_step, "completion"),
+                        counted(s.val_tokens, "question")
+                    ),
                     false => format!(
                         "{} training and {} validation tokens, {} tokens an update",
                         count(s.train_tokens),
@@ -357,15 +362,14 @@ fn rescued(r: &Rescue) -> String {
 /// Summary of the gradient norm and the number of spikes.
 fn steadiness(f: &Finished) -> Option<String> {
     let [mean, std, p99, over] = ["mean", "std", "p99", "spikes"].map(|key| f.grad_norm.get(key).copied());
-    let plural = |n: u64, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     Some(format!(
         "grad_norm: mean {:.3}, std {:.3}, p99 {:.3}, {} > 2 x median; {}, {}",
         mean?,
         std?,
         p99?,
         over?,
-        plural(f.spikes, "loss spike"),
-        plural(f.rescues, "rescue")
+        counted(f.spikes, "loss spike"),
+        counted(f.rescues, "rescue")
     ))
 }
 

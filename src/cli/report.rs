@@ -1,6 +1,7 @@
 //! `lehr report`
 
 use super::output;
+use crate::number_format::counted;
 use crate::report::{self, Options};
 use crate::vfs::{human_bytes, shown};
 use std::path::PathBuf;
@@ -47,16 +48,15 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         output::json_line(&summary)?;
         return Ok(0);
     }
-    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     output::line(&format!(
         "{}: {}, {}, {}",
         shown(&summary.report),
-        plural(summary.runs.len(), "run"),
-        plural(summary.charts.len(), "chart"),
+        counted(summary.runs.len() as u64, "run"),
+        counted(summary.charts.len() as u64, "chart"),
         human_bytes(summary.bytes)
     ))?;
     if let Some(dir) = &args.png {
-        output::line(&format!("{}: {}", shown(dir), plural(summary.pictures.len(), "picture")))?;
+        output::line(&format!("{}: {}", shown(dir), counted(summary.pictures.len() as u64, "picture")))?;
     }
     Ok(0)
 }

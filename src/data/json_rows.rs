@@ -86,6 +86,7 @@ fn not_json(text: &str, error: &serde_json::Error, example: &str) -> anyhow::Err
     let near = text.get(at.saturating_sub(9)..(at + 9).min(text.len())).unwrap_or_default();
     match ["NaN", "Infinity"].into_iter().find(|word| near.contains(word)) {
         Some(word) => anyhow!("not JSON: {word} at byte {}, which JSON has no number for. Write null", at + 1),
+        None if at == 0 => anyhow!("not JSON: {what} at byte 1. A row is {example}; convert CSV and other formats first"),
         None => anyhow!("not JSON: {what} at byte {}", at + 1),
     }
 }
@@ -133,6 +134,7 @@ mod tests {
             ("{\"a\": 1, \"b\": NaN}", ":1: not JSON: NaN at byte 15, which JSON has no number for. Write null"),
             ("{\"a\": -Infinity}", ":1: not JSON: Infinity at byte"),
             ("{\"a\": }", ":1: not JSON: expected value at byte 7"),
+            ("a,b\n1,2", ":1: not JSON: expected value at byte 1. A row is {}; convert CSV"),
             ("{\n\"a\": 1}", ":1: not JSON: EOF while parsing an object: it is cut off. A row is {}, on one line or in a list"),
         ] {
             let error = read("x.json", text.as_bytes()).expect_err(text).to_string();

@@ -1,6 +1,6 @@
 //! Text for a page: untrusted text is escaped; numbers and times are formatted.
 
-pub(super) use crate::number_format::{about, count};
+pub(super) use crate::number_format::{about, count, counted as plural};
 
 /// Text as HTML: markup is escaped, hidden characters are shown as escapes. Line breaks stay.
 pub(super) fn escape(text: &str) -> String {
@@ -102,11 +102,6 @@ pub(super) fn list(items: &[String]) -> String {
         [one] => one.clone(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
-}
-
-/// 1 run, 2 runs.
-pub(super) fn plural(n: u64, what: &str) -> String {
-    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

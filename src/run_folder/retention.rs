@@ -80,6 +80,41 @@ impl Retention {
     /// The folder cannot be listed.
     pub fn purge(&mut self, vfs: &dyn Vfs, run: &Path) -> Result<Purged> {
         let mut out = Purged::default();
+        let verified = self.verified(vfs, run, &mut out)?;
+        let pinned = &self.pinned | &self.good;
+        let gone = self.policy.to_delete(&verified, &pinned);
+        self.delete_steps(vfs, run, gone, &mut out);
+        Ok(out)
+    }
+
+    /// Delete the oldest checkpoints until `bytes` are free, at least one of them; nothing if that cannot be reached. The newest valid
+    /// checkpoint stays, and so do pinned ones, multiples of the interval, and, unless the run ends, those that a rescue may return to.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn make_space(&mut self, vfs: &dyn Vfs, run: &Path, bytes: u64, last: bool) -> Result<Purged> {
+        let mut out = Purged::default();
+        let verified = self.verified(vfs, run, &mut out)?;
+        let may_go = |step: &u64| {
+            let kept = self.pinned.contains(step) || is_due(*step, self.policy.keep_every) || (!last && self.good.contains(step));
+            Some(step) != verified.last() && !kept
+        };
+        let candidates: Vec<u64> = verified.iter().copied().filter(may_go).collect();
+        let (mut gone, mut freed) = (Vec::new(), 0);
+        for step in candidates {
+            let path = checkpoints::folder(run).join(checkpoint::step_name(step));
+            freed += checkpoint::verify_sizes(vfs, &path).map_or(0, |manifest| manifest.bytes());
+            gone.push(step);
+            if freed >= bytes {
+                self.delete_steps(vfs, run, gone, &mut out);
+                break;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The steps of the valid checkpoints; others are warnings.
+    fn verified(&mut self, vfs: &dyn Vfs, run: &Path, out: &mut Purged) -> Result<BTreeSet<u64>> {
         let mut verified = BTreeSet::new();
         for (step, path) in checkpoints::list(vfs, run)? {
             let known = self.hashed.contains(&step);
@@ -91,10 +126,7 @@ impl Retention {
                 Err(e) => out.warnings.push(format!("{e:#} (kept, not counted)")),
             }
         }
-        let pinned = &self.pinned | &self.good;
-        let gone = self.policy.to_delete(&verified, &pinned);
-        self.delete_steps(vfs, run, gone, &mut out);
-        Ok(out)
+        Ok(verified)
     }
 
     /// Delete every checkpoint after `step`, to which the run has returned.

@@ -113,20 +113,18 @@ impl Run<'_> {
         self.folder.check(self.vfs)?;
         let step = self.trainer.state.step;
         self.watch_save(step, false);
-        let file = TrainerFile {
-            state: self.trainer.state.clone(),
-            seconds: self.seconds_before + self.clock.counted,
-            tokens_before: self.tokens_before,
-            events_bytes: self.out.offset(),
-            samples_bytes: self.out.samples_offset(),
-            data_tokens: self.data_tokens,
-            data_hash: self.data_hash.clone(),
-            eval_loss: self.eval_loss,
-            watch: self.watch.clone(),
-        };
         let origin = Origin { step, ..self.origin.clone() };
         self.retention.forget(step);
-        match save::save(self.vfs, &self.folder.checkpoints(), &self.trainer, &self.tokenizer, &file, &origin) {
+        let checkpoints = self.folder.checkpoints();
+        let attempt = |run: &Self| save::save(run.vfs, &checkpoints, &run.trainer, &run.tokenizer, &run.trainer_file(), &origin);
+        let mut saved = attempt(self);
+        if let Err(full) = &saved
+            && full.disk_full
+            && self.make_space(step, full.missing(), last)
+        {
+            saved = attempt(self);
+        }
+        match saved {
             Ok((path, manifest)) => {
                 self.last_saved = Some(step);
                 self.checkpoint = Some(path.clone());
@@ -157,6 +155,32 @@ impl Run<'_> {
             }
         }
     }
+
+    fn trainer_file(&self) -> TrainerFile {
+        TrainerFile {
+            state: self.trainer.state.clone(),
+            seconds: self.seconds_before + self.clock.counted,
+            tokens_before: self.tokens_before,
+            events_bytes: self.out.offset(),
+            samples_bytes: self.out.samples_offset(),
+            data_tokens: self.data_tokens,
+            data_hash: self.data_hash.clone(),
+            eval_loss: self.eval_loss,
+            watch: self.watch.clone(),
+        }
+    }
+
+    /// Delete the oldest checkpoints that need not stay, so that `missing` bytes more are free for that of `step`; whether any was deleted.
+    fn make_space(&mut self, step: u64, missing: u64, last: bool) -> bool {
+        let purged = self.retention.make_space(self.vfs, self.folder.path(), missing, last).unwrap_or_default();
+        let made = !purged.deleted.is_empty();
+        let named =
+            |old| format!("the disk is full: the checkpoint of step {old} was deleted to make space for that of step {step}");
+        let texts = purged.deleted.into_iter().map(named).chain(purged.warnings);
+        texts.for_each(|text| self.out.emit(&Event::Warning { text }));
+        made
+    }
+
     /// The newest checkpoint, from which a failed run can be resumed.
     fn newest_checkpoint(&self) -> String {
         let resume = shown(self.folder.path());

@@ -7,6 +7,7 @@
 //! a limited rate; commands beyond `WAITING` are dropped and reported too, except `Stop`.
 
 use crate::event::Command;
+use crate::number_format::counted;
 use std::io::{BufRead, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -141,7 +142,7 @@ impl Control {
         }
         self.notes.0 -= 1.0;
         let more = refused.count - 1;
-        let more = if more > 0 { format!(" (and {more} more refused lines)") } else { String::new() };
+        let more = if more > 0 { format!(" (and {} refused)", counted(more, "more line")) } else { String::new() };
         Some(RunRequest::Invalid(format!("{}{more}", refused.first)))
     }
 

@@ -14,6 +14,7 @@ use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
 use crate::event::{Checkpoint as Saved, Event, Finished};
 use crate::model::checkpoint::{Checkpoint, Origin};
+use crate::number_format::counted;
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
 use crate::run_folder::{self, EventLog, Retention, RetentionPolicy, RunFolder, TensorBoard, checkpoints};
@@ -330,7 +331,11 @@ fn notice_other_device(device: &Device, begin: &StartingPoint, listener: &mut Li
 fn fork_fits(begin: &StartingPoint, settings: &Settings) -> anyhow::Result<()> {
     let StartingPoint::Fork(checkpoint) = begin else { return Ok(()) };
     let (step, most) = (checkpoint.step(), settings.train.max_steps);
-    anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
+    anyhow::ensure!(
+        step < most,
+        "--max-steps {most}: the fork begins after {}; name a number above that",
+        counted(step, "update")
+    );
     Ok(())
 }
 
@@ -356,11 +361,11 @@ fn resumed_settings(
     let mut say = |text: String| listener(Notification::Event(&Event::Warning { text }));
     let Some(most) = max_steps else {
         if step >= settings.train.max_steps {
-            say(format!("the run has made all of its {step} updates; --max-steps N lets it make more"));
+            say(format!("the run has made all of its {}; --max-steps N lets it make more", counted(step, "update")));
         }
         return Ok(settings);
     };
-    anyhow::ensure!(step < most, "--max-steps {most}: the run has made {step} updates; name a number above that");
+    anyhow::ensure!(step < most, "--max-steps {most}: the run has made {}; name a number above that", counted(step, "update"));
     let next = |settings: &Settings| learning_rate(&settings.train, (step + 1).min(settings.train.max_steps));
     let (before, planned) = (settings.train.max_steps, next(&settings));
     extend(&mut settings, most);

@@ -9,6 +9,7 @@ use crate::data::tasks::GraderGone;
 use crate::event::Event;
 use crate::model::checkpoint::{self, Existing, Origin, Place};
 use crate::model::weight_files::WeightFiles;
+use crate::number_format::counted;
 use crate::run_folder::RunFolder;
 use crate::train::Trainer;
 use crate::vfs::{Vfs, shown};
@@ -31,8 +32,10 @@ impl Run<'_> {
             self.accuracy = Some(eval.all.accuracy).filter(|accuracy| accuracy.is_finite()).or(self.accuracy);
             let text = (eval.ungraded > 0).then(|| {
                 format!(
-                    "evaluation after step {}: {} answers have no reward, since the grader failed on them twice, and are not counted: {}",
-                    eval.step, eval.ungraded, eval.ungraded_reason
+                    "evaluation after step {}: {} without a reward, not counted, since the grader failed twice: {}",
+                    eval.step,
+                    counted(eval.ungraded, "answer"),
+                    eval.ungraded_reason
                 )
             });
             self.out.emit(&Event::TaskEval(eval));

@@ -1,5 +1,6 @@
 //! A run that cannot save: reported immediately, then rarely; retried often; and ended before hours of training could be lost.
 
+use crate::number_format::{counted, duration};
 use std::time::{Duration, Instant};
 
 /// Interval between automatic retries.
@@ -37,15 +38,15 @@ impl Unsaved {
     pub fn failed(&mut self, why: &str, minutes: u64, now: Instant) -> Outcome {
         let ends = match minutes {
             0 => String::new(),
-            _ => format!("; after {minutes} minutes without a save the run ends (--max-unsaved-minutes)"),
+            _ => format!("; after {} without a save the run ends (--max-unsaved-minutes)", counted(minutes, "minute")),
         };
         let Some(failed) = &mut self.failed else {
             self.failed = Some(Failed { first: now, last: now, reported: now, tries: 1 });
-            return Outcome::Report(format!("NOT SAVED: {why}; training continues and tries again every minute{ends}"));
+            return Outcome::Report(format!("NOT SAVED: {why}; training continues, and the save is retried every minute{ends}"));
         };
         (failed.last, failed.tries) = (now, failed.tries + 1);
         let lasted = now - failed.first;
-        let count = format!("no save succeeded for {} minutes, in {} tries", lasted.as_secs() / 60, failed.tries);
+        let count = format!("no save succeeded for {}, in {}", duration(lasted.as_secs_f64()), counted(failed.tries, "try"));
         if minutes > 0 && lasted >= Duration::from_secs(60 * minutes) {
             return Outcome::End(format!("{count}: {why}; the run ends (--max-unsaved-minutes {minutes})"));
         }
@@ -59,7 +60,7 @@ impl Unsaved {
     /// Record a successful save; returns a message if earlier ones had failed.
     pub fn saved(&mut self) -> Option<String> {
         let failed = self.failed.take()?;
-        Some(format!("saved again, after {} tries that failed", failed.tries))
+        Some(format!("saved again, after {}", counted(failed.tries, "failed try")))
     }
 
     /// The next save was requested by the user, so its result is reported.
@@ -101,7 +102,7 @@ mod tests {
         }
         let (second, text) = ended.unwrap();
         assert!(
-            (3600..3670).contains(&second) && text.contains("60 minutes, in 59 tries") && text.contains("full"),
+            (3600..3670).contains(&second) && text.contains("for 1 h 0 min, in 59 tries") && text.contains("full"),
             "{second} {text}"
         );
         assert_eq!(reported.iter().map(|(minute, _)| *minute).collect::<Vec<_>>(), [0, 21, 42], "{reported:?}");
@@ -110,6 +111,6 @@ mod tests {
         let later = start + Duration::from_secs(4000);
         unsaved.ask(later);
         assert!(matches!(unsaved.failed("full", 0, later), Outcome::Report(_)), "each request is answered, and 0 means no limit");
-        assert!(unsaved.saved().is_some_and(|text| text.contains("60 tries")) && !unsaved.is_due(later));
+        assert!(unsaved.saved().is_some_and(|text| text.contains("60 failed tries")) && !unsaved.is_due(later));
     }
 }

@@ -65,13 +65,19 @@ pub struct FaultFs {
     at: usize,
     trouble: Trouble,
     lasting: bool,
+    disk: Option<(PathBuf, u64)>,
     state: Mutex<State>,
 }
 
 impl FaultFs {
     /// The fault `trouble` at operation `at`.
     pub fn new(at: usize, trouble: Trouble) -> Self {
-        FaultFs { at, trouble, lasting: false, state: Mutex::new(State::default()) }
+        FaultFs { at, trouble, lasting: false, disk: None, state: Mutex::new(State::default()) }
+    }
+
+    /// No fault, but a disk of this many bytes, which holds only the files under `root`.
+    pub fn small(root: &Path, bytes: u64) -> Self {
+        FaultFs { disk: Some((root.to_owned(), bytes)), ..Self::counting() }
     }
 
     /// From operation `at` on, nothing can be created or written; removing and reading still work: a disk that stays full.
@@ -145,6 +151,16 @@ impl FaultFs {
         }
         Ok(())
     }
+}
+
+/// Bytes of all files under this folder.
+fn bytes_under(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let (path, meta) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+        bytes += if meta.is_dir() { bytes_under(&path)? } else { meta.len() };
+    }
+    Ok(bytes)
 }
 
 struct FaultFile<'a> {
@@ -260,6 +276,9 @@ impl Vfs for FaultFs {
 
     fn free_space(&self, path: &Path) -> io::Result<u64> {
         self.operation("free_space", path)?;
-        RealFs.free_space(path)
+        match &self.disk {
+            Some((root, bytes)) => Ok(bytes.saturating_sub(bytes_under(root)?)),
+            None => RealFs.free_space(path),
+        }
     }
 }

@@ -251,6 +251,36 @@ fn retention_deletes_only_verified_folders_and_keeps_pins() {
     assert_eq!(keeper.purge(&RealFs, dir.path()).unwrap().deleted, [100]);
 }
 
+/// A disk that holds two checkpoints and not quite a third: the oldest that need not stay makes space for it, and a valid checkpoint is there
+/// at any moment.
+#[test]
+fn a_full_disk_gives_up_the_oldest_checkpoint() {
+    const LARGE: u64 = 1 << 40;
+    const NONE: [u64; 0] = [];
+    let dir = run_with(&[100, 200]);
+    let run = dir.path();
+    let used = LARGE - FaultFs::small(run, LARGE).free_space(run).unwrap();
+    let needed = save(&FaultFs::small(run, 0), run, 300).unwrap_err().needed;
+    let disk = FaultFs::small(run, used + needed - 1);
+    let full = save(&disk, run, 300).unwrap_err();
+    assert!(full.disk_full && full.missing() == 1, "{full}");
+
+    let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
+    let space = |keeper: &mut Retention, bytes, last| keeper.make_space(&disk, run, bytes, last).unwrap().deleted;
+    assert_eq!(space(&mut keeper, LARGE, true), NONE, "not one is deleted in vain");
+    keeper.keep_good([100].into_iter());
+    assert_eq!(space(&mut keeper, 1, false), NONE, "a rescue may need it");
+    keeper.pin(100);
+    assert_eq!(space(&mut keeper, 1, true), NONE, "it is pinned");
+    keeper.unpin(100);
+    let mut every = Retention::new(Policy { keep_last: 2, keep_every: 100 });
+    assert_eq!(space(&mut every, 1, true), NONE, "a multiple of --keep-every");
+    assert_eq!((space(&mut keeper, full.missing(), true), load(run)), (vec![100], Some(200)));
+    save(&disk, run, 300).unwrap();
+    assert_eq!((space(&mut keeper, 0, true), load(run)), (vec![200], Some(300)), "at least one, where the disk is full by quota");
+    assert_eq!((space(&mut keeper, 1, true), load(run)), (vec![], Some(300)), "the last one stays");
+}
+
 #[cfg(unix)]
 #[test]
 fn symbolic_links_are_not_followed() {

@@ -221,6 +221,17 @@ TEMPLATES["python"] = """{%- for m in messages -%}
 {{- c is sequence }}{{ m is sequence }}{{ 1 is sequence }}{{ [1e-5, 1e16, 0.1, 3] | tojson }} {{ 1e-5 }} {{ 1e22 | string }} {{ 0.0001 }}
 {% endfor -%}"""
 
+# Values as `str`, `repr` and `json.dumps` write them.
+TEMPLATES["printed"] = """{%- set c = messages[-1].content ~ 'a\\u200d\\xa0' -%}
+{%- set nan = 'nan' -%}{%- set inf = 'inf' -%}
+{%- set values = [1.0, 1e-5, 1e16, nan | float, -(inf | float), 2.5, {'a': (1.5,), 'b': [none, true], 3: ()}, c, "it's", nobody] -%}
+{{ values }}|{{ 'x' ~ values ~ 1e-5 ~ nobody }}|{{ [1e-5, [1e20], c] | join(' ') }}|{{ [{'n': 1e-7}, {'n': [c]}] | join(';', attribute='n') }}
+{{ '%s %s' | format([1e-5, c], 2e20) }}|{{ '{} {}'.format([1e-5, c], 2e20) }}|{{ (1e-9, 2) | string }}|{{ [1e-5] | upper }}|{{ 1e-5 | capitalize }}
+{{ [1e-5] | replace('1', '2') }}|{{ [c] | e }}|{{ messages }}|{{ namespace(a=1e-5) }}|{{ [[1e-5], [2.5]] | sum(start=[]) }}|{{ {'b': 1e-7} | dictsort }}
+{{ [nan | float, -(inf | float)] | tojson }}{{ {1: 2, none: 3, 2.5: c, 'x': {}} | tojson(ensure_ascii=true, indent='\\t') }}
+{{ {'b': [], 'a': [1e-5, {}]} | tojson(sort_keys=true, indent=2) }}{{ [c ~ '\\x7f', 1] | tojson(ensure_ascii=true, separators=(',', ':')) }}
+{% if messages | length > 4 %}{{ nobody | tojson }}{% endif %}"""
+
 # The same with what the assistant writes marked: what is found out without the marks must be what stands between them.
 HEADER = "'<|im_start|>' + message.role + '\\n"
 TEMPLATES["qwen3-generation"] = (

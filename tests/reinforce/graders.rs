@@ -134,7 +134,7 @@ fn a_completion_that_crashes_the_grader_is_retried_and_masked() {
     assert!((1.0..STEP as f64).contains(&ungraded), "{step}");
     let warned = kind(&events, "Warning").iter().any(|e| {
         let text = e["text"].as_str().unwrap();
-        text.starts_with(&format!("step 1: {ungraded} completions have no reward")) && text.contains("it said: too odd")
+        text.starts_with(&format!("step 1: {ungraded} completions without a reward")) && text.contains("it said: too odd")
     });
     assert!(warned, "{:?}", kind(&events, "Warning"));
     let samples = std::fs::read_to_string(place.path("run/samples.jsonl")).unwrap();
@@ -161,7 +161,7 @@ fn evaluation_lists_ungraded_answers() {
     let report: Value = serde_json::from_str(&said.out).unwrap();
     let (ungraded, count) = (report["greedy"]["ungraded"].as_u64().unwrap(), report["greedy"]["count"].as_u64().unwrap());
     assert!(ungraded >= 1 && ungraded + count == 6, "{report}");
-    let note = format!("note: {ungraded} of 6 answers have no reward");
+    let note = format!("note: {ungraded} of 6 answers without a reward");
     for said in [said, eval(false)] {
         assert!(said.err.lines().any(|line| line.starts_with(&note) && line.contains("it said: too odd")), "{}", said.err);
     }

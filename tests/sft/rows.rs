@@ -219,7 +219,7 @@ fn truncated_and_dropped_rows_are_counted() {
     let mut notices = Notices::new();
     let found = source(vec![path], 0.0, 1, &mut notices).unwrap();
     let said = notices.lines().join("\n");
-    assert!(said.contains("2 of 4 rows are longer than --seq-len 16 and were cut"), "{said}");
+    assert!(said.contains("2 of 4 rows cut: longer than --seq-len 16"), "{said}");
     assert!(said.contains("1 of 4 rows dropped, the first at") && said.contains("a.jsonl:3: no token to learn"), "{said}");
     assert!(said.contains("a.jsonl:4: nothing to learn: no message of the assistant counts"), "{said}");
     assert_eq!(found.tokens().0, 6 + 16);

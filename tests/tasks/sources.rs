@@ -118,10 +118,7 @@ fn puzzle_rows_are_read() {
     let both = DataSettings { val_data: Some(val), ..data(&train) };
     let task = opened(&settings(TaskKind::Kk), &both, &mut notices).unwrap();
     assert_eq!(notices.lines().len(), 1);
-    assert!(
-        notices.lines()[0].ends_with("1 of 71 rows are also evaluation questions; they are left out of training"),
-        "{notices:?}"
-    );
+    assert!(notices.lines()[0].ends_with("1 of 71 rows left out of training: evaluation asks the same"), "{notices:?}");
     assert!((0..70).all(|n| task.question(Split::Train, n).unwrap().prompt != twin.prompt));
 }
 
@@ -195,7 +192,7 @@ fn a_bad_row_is_skipped_and_reported() {
     let task = open(&number, &data(&path), 7, Some(&tokenizer), 0, &mut notices).unwrap();
     let told = notices.lines().join("\n");
     for says in [
-        "rows.jsonl: 4 of 60 rows cannot be used and are left out: ",
+        "rows.jsonl: 4 of 60 rows left out, which cannot be used: ",
         "rows.jsonl:4: the question: ",
         "rows.jsonl:8: the question holds no",
         "rows.jsonl:10: answer: missing",

@@ -5,6 +5,7 @@ use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::data::Notices;
 use crate::data::tasks::{self, Split, Task};
 use crate::model::{Rollouts, rollout};
+use crate::number_format::counted;
 use crate::ops::sample::Sampling;
 use crate::session;
 use crate::train::reinforce::task_eval::{GradedQuestion, TaskEvalSpec, TaskModel, TaskScores, reports};
@@ -107,9 +108,9 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         sat.push(TaskMode::of(&graded_questions, ungraded.0, (temperature, samples), begin.elapsed().as_secs_f64()));
         if ungraded.0 > 0 {
             progress.line.say(&format!(
-                "note: {} of {} answers have no reward, since the grader failed on them twice, and are not counted: {}",
+                "note: {} of {} without a reward, not counted, since the grader failed twice: {}",
                 ungraded.0,
-                count as usize * samples,
+                counted((count as usize * samples) as u64, "answer"),
                 ungraded.1
             ));
         }

@@ -14,8 +14,8 @@ pub(super) struct Turns {
     pub masked: Vec<usize>,
 }
 
-/// Fields with the loss weight of a message: of OpenAI and mistral-finetune, of verl, and of others.
-const WEIGHTS: [&str; 3] = ["weight", "trainable", "loss_mask"];
+/// Fields with the loss weight of a message: of OpenAI and mistral-finetune, of verl, of ms-swift, of axolotl, and of others.
+const WEIGHTS: [&str; 5] = ["weight", "trainable", "loss", "train", "loss_mask"];
 
 impl Turns {
     /// Reads a list of messages: `role` and `content`, or ShareGPT's `from` and `value`. Null fields are left out, and a list of content
@@ -220,6 +220,8 @@ mod tests {
             ("trainable", json!(false), true),
             ("loss_mask", json!(0), true),
             ("loss_mask", json!(true), false),
+            ("loss", json!(false), true),
+            ("train", json!(true), false),
             ("weight", Value::Null, false),
         ] {
             assert_eq!(one(json!({field: value})), Ok(masked), "{field} {value}");

@@ -194,7 +194,7 @@ impl Counts {
         let all = self.kept + dropped(&self.nothing) + dropped(&self.cut_off);
         ensure!(all > 0, "{name}: holds no row. A row is {{\"messages\": [...]}}, one a line");
         if self.cut > 0 {
-            notices.push(format!("{name}: {} of {all} rows are longer than --seq-len {seq_len} and were cut", self.cut));
+            notices.push(format!("{name}: {} of {all} rows cut: longer than --seq-len {seq_len}", self.cut));
         }
         if let Some((n, first)) = self.cut_off {
             notices.push(format!(

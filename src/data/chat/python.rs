@@ -1,115 +1,4 @@
-//! Python functions that chat templates rely on: `json.dumps`, `strftime`, `repr` of a float, and Unicode white space and line ends.
-
-use serde_json::Value;
-
-/// `json.dumps`: ", " and ": " as separators unless `separators` is given (with `indent`, no space before a line end). `None` if the result
-/// would exceed `most` bytes.
-pub(super) fn to_json(
-    value: &Value,
-    indent: Option<usize>,
-    separators: Option<&[String]>,
-    (ascii, sort): (bool, bool),
-    most: usize,
-) -> Option<String> {
-    let (item, key) = match separators {
-        Some([item, key]) => (item.as_str(), key.as_str()),
-        _ if indent.is_some() => (",", ": "),
-        _ => (", ", ": "),
-    };
-    let mut writer = Writer { indent, item, key, ascii, sort, most, out: String::new() };
-    writer.write(value, 0)?;
-    Some(writer.out)
-}
-
-struct Writer<'a> {
-    indent: Option<usize>,
-    item: &'a str,
-    key: &'a str,
-    ascii: bool,
-    sort: bool,
-    most: usize,
-    out: String,
-}
-
-impl Writer<'_> {
-    /// `None` if the result would become too long.
-    fn push(&mut self, text: &str) -> Option<()> {
-        self.fits(text.len())?;
-        self.out.push_str(text);
-        Some(())
-    }
-
-    fn fits(&self, bytes: usize) -> Option<()> {
-        (self.out.len().saturating_add(bytes) <= self.most).then_some(())
-    }
-
-    fn write(&mut self, value: &Value, depth: usize) -> Option<()> {
-        match value {
-            Value::String(text) => self.string(text),
-            Value::Array(list) => {
-                self.push("[")?;
-                for (i, value) in list.iter().enumerate() {
-                    self.between(i, depth + 1)?;
-                    self.write(value, depth + 1)?;
-                }
-                self.close(list.is_empty(), depth)?;
-                self.push("]")
-            }
-            Value::Object(map) => {
-                let mut fields: Vec<_> = map.iter().collect();
-                if self.sort {
-                    fields.sort_by_key(|(name, _)| *name);
-                }
-                self.push("{")?;
-                for (i, (name, value)) in fields.iter().enumerate() {
-                    self.between(i, depth + 1)?;
-                    self.string(name)?;
-                    self.push(self.key)?;
-                    self.write(value, depth + 1)?;
-                }
-                self.close(map.is_empty(), depth)?;
-                self.push("}")
-            }
-            Value::Number(number) if number.is_f64() => self.push(&number.as_f64().map(to_float_text).unwrap_or_default()),
-            other => self.push(&other.to_string()),
-        }
-    }
-
-    fn between(&mut self, i: usize, depth: usize) -> Option<()> {
-        if i > 0 {
-            self.push(self.item)?;
-        }
-        self.new_line(depth)
-    }
-
-    fn close(&mut self, empty: bool, depth: usize) -> Option<()> {
-        if empty { Some(()) } else { self.new_line(depth) }
-    }
-
-    fn new_line(&mut self, depth: usize) -> Option<()> {
-        let Some(indent) = self.indent else { return Some(()) };
-        let blanks = indent.checked_mul(depth)?;
-        self.fits(blanks.saturating_add(1))?;
-        self.out.push('\n');
-        self.out.extend(std::iter::repeat_n(' ', blanks));
-        Some(())
-    }
-
-    fn string(&mut self, text: &str) -> Option<()> {
-        let quoted = Value::String(text.to_owned()).to_string();
-        if !self.ascii {
-            return self.push(&quoted);
-        }
-        let mut units = [0; 2];
-        for c in quoted.chars() {
-            match c.is_ascii() {
-                true => self.push(c.encode_utf8(&mut [0; 4]))?,
-                false => c.encode_utf16(&mut units).iter().try_for_each(|unit| self.push(&format!("\\u{unit:04x}")))?,
-            }
-        }
-        Some(())
-    }
-}
+//! Python functions that chat templates rely on: `strftime`, `repr` of a float and of a string, and Unicode white space and line ends.
 
 /// `repr` of a float: the shortest digits that identify it, with an exponent below 1e-4 and from 1e16.
 pub(super) fn to_float_text(number: f64) -> String {
@@ -122,6 +11,38 @@ pub(super) fn to_float_text(number: f64) -> String {
         Some(_) => format!("{number:?}"),
         None => text.to_lowercase(),
     }
+}
+
+/// `repr` of a string: quotes, and escapes for what `str.isprintable` is false for.
+pub(super) fn to_quoted(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            c if is_printable(c) => out.push(c),
+            c => out.push_str(&match c as u32 {
+                code @ ..=0xff => format!("\\x{code:02x}"),
+                code @ ..=0xffff => format!("\\u{code:04x}"),
+                code => format!("\\U{code:08x}"),
+            }),
+        }
+    }
+    out.push(quote);
+    out
+}
+
+/// Whether `str.isprintable` holds for this character, except for the backslash and quotes. Rust's `escape_debug` is made from the same
+/// categories; combining marks are escaped only at the start of a text, hence the letter in front.
+fn is_printable(c: char) -> bool {
+    let mut pair = [b'a'; 5];
+    let bytes = 1 + c.encode_utf8(&mut pair[1..]).len();
+    c.is_ascii_graphic() || c == ' ' || std::str::from_utf8(&pair[..bytes]).is_ok_and(|pair| pair.escape_debug().count() == 2)
 }
 
 /// Whether `str.isspace` holds for this character.
@@ -250,12 +171,23 @@ mod tests {
     }
 
     #[test]
-    fn floats_and_lines_match_python() {
+    fn floats_strings_and_lines_match_python() {
         // python3 -c 'print(0.0001, 0.00001, 1e15, 1e16, 1.2345678901234568e17, 1e22, 5e-324, -0.0, float("inf"), float("nan"))'
         let numbers = [0.0001, 0.00001, 1e15, 1e16, 1.234_567_890_123_456_8e17, 1e22, 5e-324, -0.0, f64::INFINITY, f64::NAN];
         let texts: Vec<String> = numbers.into_iter().map(to_float_text).collect();
         let wanted = "0.0001 1e-05 1000000000000000.0 1e+16 1.2345678901234568e+17 1e+22 5e-324 -0.0 inf nan";
         assert_eq!(texts.join(" "), wanted);
+        // print(*map(repr, ["it's", "'\"", "\\\n\r\t\0\x7f", "\xa0\xad\u0301\u200d\u2028\ue000\U000e0001", "a\u0301 é 你 😀"]))
+        let strings =
+            ["it's", "'\"", "\\\n\r\t\0\x7f", "\u{a0}\u{ad}\u{301}\u{200d}\u{2028}\u{e000}\u{e0001}", "a\u{301} é 你 😀"];
+        let wanted = [
+            "\"it's\"",
+            "'\\'\"'",
+            r"'\\\n\r\t\x00\x7f'",
+            "'\\xa0\\xad\u{301}\\u200d\\u2028\\ue000\\U000e0001'",
+            "'a\u{301} é 你 😀'",
+        ];
+        assert_eq!(strings.map(to_quoted), wanted);
         // "a\r\nb\rc\x0bd\u2028\ne".splitlines(True)
         let whole: Vec<String> = lines("a\r\nb\rc\x0bd\u{2028}\ne").map(|(line, end)| format!("{line}{end}")).collect();
         assert_eq!(whole, ["a\r\n", "b\r", "c\x0b", "d\u{2028}", "\n", "e"]);
@@ -263,23 +195,5 @@ mod tests {
         // "\x1c a  b c ".split(None, 1)
         assert_eq!(split_whitespace("\x1c a  b c ", 1), ["a", "b c "]);
         assert_eq!(split_whitespace(" a\x1fb ", usize::MAX), ["a", "b"]);
-    }
-
-    #[test]
-    fn json_output_matches_python() {
-        let json = |value: &Value, indent, separators: Option<&[String]>, ascii, sort| {
-            to_json(value, indent, separators, (ascii, sort), 1000).expect("it is short")
-        };
-        let value = serde_json::json!({"b": [1, 2.5, true, null], "a": {"ä": "<\n\"\u{1}\u{10348}>"}, "e": [], "o": {}});
-        assert_eq!(
-            json(&value, None, None, false, false),
-            "{\"b\": [1, 2.5, true, null], \"a\": {\"ä\": \"<\\n\\\"\\u0001\u{10348}>\"}, \"e\": [], \"o\": {}}"
-        );
-        assert_eq!(json(&value["a"], Some(2), None, true, false), "{\n  \"\\u00e4\": \"<\\n\\\"\\u0001\\ud800\\udf48>\"\n}");
-        let separators = [",".to_owned(), ":".to_owned()];
-        assert!(json(&value, None, Some(&separators), false, true).starts_with("{\"a\":{"));
-        for indent in [500, 10_000_000_000, usize::MAX] {
-            assert_eq!(to_json(&value, Some(indent), None, (false, false), 1000), None, "{indent}");
-        }
     }
 }

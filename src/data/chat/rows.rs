@@ -144,6 +144,9 @@ fn parse_row(mut row: Object) -> Result<Row> {
         }
         Some(_) => bail!("text: must be a string"),
         None if row.contains_key("completion") => bail!("completion without prompt. Add prompt, or call it text"),
+        None if row.is_empty() => {
+            bail!("holds no value: it has no fields, or they are null or of a type that lehr does not read")
+        }
         None => bail!(
             "holds neither messages, nor conversations, nor prompt and completion, nor instruction and output, nor text; its fields are {}",
             shown(&row.keys().map(String::as_str).collect::<Vec<_>>().join(", "))

@@ -7,6 +7,7 @@ mod bound;
 mod engine;
 mod guard;
 mod limits;
+mod print;
 mod pythonic;
 mod worker;
 

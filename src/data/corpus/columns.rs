@@ -52,7 +52,7 @@ impl ColumnReader {
             }
         }
         if self.empty > 0 {
-            notices.push(format!("{}: {} of {} documents are empty, left out", self.name, self.empty, self.all));
+            notices.push(format!("{}: {} of {} documents left out: empty", self.name, self.empty, self.all));
         }
         self.repetitions.finish(&self.name, notices);
         Ok(None)

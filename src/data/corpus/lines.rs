@@ -147,7 +147,7 @@ impl LineReader {
             notices.push(format!("{name}: {} of {records} {unit}s skipped: no usable string in the field text", self.unusable));
         }
         if self.empty > 0 {
-            notices.push(format!("{name}: {} of {records} documents are empty, left out", self.empty));
+            notices.push(format!("{name}: {} of {records} documents left out: empty", self.empty));
         }
         self.repetitions.finish(name, notices);
         Ok(())

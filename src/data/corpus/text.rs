@@ -2,6 +2,7 @@
 
 use super::{Piece, Reader};
 use crate::data::{END_OF_TEXT, Notices};
+use crate::number_format::counted;
 use anyhow::{Context, Result, ensure};
 use std::io::Read;
 
@@ -128,7 +129,7 @@ impl TextReader {
 
     fn warn_at_end(&self, notices: &mut Notices) {
         if self.bad_bytes > 0 {
-            notices.push(format!("{}: {} bytes that are not UTF-8 were left out", self.name, self.bad_bytes));
+            notices.push(format!("{}: {} left out: not UTF-8", self.name, counted(self.bad_bytes, "byte")));
         }
         if self.saw_crlf {
             notices.push(format!("{}: lines end in CR LF, kept as they are", self.name));

@@ -77,7 +77,11 @@ impl Columns {
     pub(in crate::data) fn next_row(&mut self) -> Result<Option<(u64, Map<String, Value>)>> {
         let Some(row) = self.rows.recv().unwrap_or_else(|_| Some(Err(anyhow!("it is damaged")))) else { return Ok(None) };
         self.done += 1;
-        let row = row.map_err(|e| anyhow!("{}: row {}: cannot be read: {}", self.name, self.done, shown(&e.to_string())))?;
+        let row = row.map_err(|e| {
+            let e = e.to_string();
+            let brotli = if e.contains("brotli") { "; compress it with zstd or snappy instead" } else { "" };
+            anyhow!("{}: row {}: cannot be read: {}{brotli}", self.name, self.done, shown(&e))
+        })?;
         Ok(Some((self.done, row)))
     }
 

@@ -96,6 +96,8 @@ impl Listing {
             }
             let below = inside.join(&name);
             if kind.is_dir() {
+                // A cache inside the folder counts with one snapshot.
+                let below = snapshot(&root.join(&below))?.strip_prefix(root)?.to_owned();
                 self.walk(root, &below, depth + 1, notices)?;
             } else {
                 self.file(root, below, notices)?;

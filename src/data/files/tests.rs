@@ -112,6 +112,7 @@ fn a_hub_cache_folder_opens() {
     assert_eq!(data_folder(&top, true, &mut Notices::new()).unwrap().train, [top.join("snapshots/abc/data/a.jsonl")]);
     write(&top.join("snapshots/def/x"), b"");
     assert!(snapshot(&top).unwrap_err().to_string().contains("several snapshots"));
+    assert!(data_folder(dir.path(), true, &mut Notices::new()).unwrap_err().to_string().contains("several snapshots"));
     write(&top.join("refs/main"), b"def\n");
     assert_eq!(snapshot(&top).unwrap(), top.join("snapshots/def"));
     write(&top.join("refs/main"), b"../..");

@@ -6,6 +6,7 @@ use crate::config::{DataSettings, TaskSettings};
 use crate::data::chat::row_files;
 use crate::data::json_rows::{Object, read_objects};
 use crate::data::{ContentHash, Notices, Tokenizer, shown_path};
+use crate::number_format::counted;
 use crate::progress::silent;
 use crate::rng::{Permutation, Rng};
 use anyhow::{Error, Result, ensure};
@@ -54,8 +55,8 @@ impl QuestionSet {
                 let most = settings.eval_questions;
                 ensure!(
                     train.len() > most,
-                    "{name}: {} rows, of which --eval-questions {most} leaves none to train on; name fewer, or give --val-data",
-                    train.len()
+                    "{name}: {}, of which --eval-questions {most} leaves none to train on; name fewer, or give --val-data",
+                    counted(train.len() as u64, "row")
                 );
                 train.split_off(train.len() - most)
             }
@@ -64,10 +65,7 @@ impl QuestionSet {
         let all = train.len();
         train.retain(|(key, _)| !known.contains(key));
         if train.len() < all {
-            notices.push(format!(
-                "{name}: {} of {all} rows are also evaluation questions; they are left out of training",
-                all - train.len()
-            ));
+            notices.push(format!("{name}: {} of {all} rows left out of training: evaluation asks the same", all - train.len()));
         }
         ensure!(!train.is_empty(), "{name}: no row is left to train on");
         let questions = |rows: Vec<Keyed<Question>>| rows.into_iter().map(|(_, question)| question).collect();
@@ -266,7 +264,7 @@ impl<F: Fn(Object) -> Result<Keyed<Question>>> RowReader<'_, F> {
 fn left_out(name: &str, count: usize, good: usize, bad: &[Error]) -> String {
     let told: Vec<String> = bad.iter().map(|error| format!("{error:#}")).collect();
     let more = if count > bad.len() { format!("; and {} more", count - bad.len()) } else { String::new() };
-    format!("{name}: {count} of {} rows cannot be used and are left out: {}{more}", count + good, told.join("; "))
+    format!("{name}: {count} of {} rows left out, which cannot be used: {}{more}", count + good, told.join("; "))
 }
 
 /// Checks that there is at least one evaluation question.

@@ -51,6 +51,13 @@ pub struct SaveFailed {
     pub disk_full: bool,
 }
 
+impl SaveFailed {
+    /// Bytes that are missing on the disk: all, if the free space is unknown.
+    pub fn missing(&self) -> u64 {
+        self.needed.saturating_sub(self.free.unwrap_or(0))
+    }
+}
+
 /// A checkpoint being written. Dropped without [`Self::finish`], it removes its temp folder.
 pub struct CheckpointWriter<'a> {
     vfs: &'a dyn Vfs,

@@ -1,6 +1,6 @@
 //! Warnings on what commonly confuses new users of GRPO, with the remedy, at most rarely repeated.
 
-use crate::number_format::percent;
+use crate::number_format::{counted, percent};
 use serde::{Deserialize, Serialize};
 
 /// Consecutive steps before a condition is reported.
@@ -166,13 +166,14 @@ impl WarningState {
         let (ungraded, why) = &seen.ungraded;
         if self.ungraded.happened(step, *ungraded > 0) {
             out.push(format!(
-                "step {step}: {ungraded} completions have no reward, since the grader failed on them twice; they are left out of \
-                 advantages and loss (completions/ungraded counts them): {why}"
+                "step {step}: {} without a reward, since the grader failed twice; left out of advantages and loss, and counted in \
+                 completions/ungraded: {why}",
+                counted(*ungraded as u64, "completion")
             ));
         }
         let (unspelt, why) = &seen.unspelt;
         if self.unspelt.happened(step, *unspelt > 0) {
-            out.push(format!("step {step}: {unspelt} questions are passed over: {why}"));
+            out.push(format!("step {step}: {} passed over: {why}", counted(*unspelt as u64, "question")));
         }
         out
     }
@@ -234,8 +235,8 @@ pub fn uneven(batch_size: usize, mini_batch_size: usize) -> Option<String> {
     let rest = batch_size.checked_rem(mini_batch_size).filter(|rest| *rest > 0)?;
     let fits = (1..=mini_batch_size).rev().find(|m| batch_size.is_multiple_of(*m)).unwrap_or(1);
     Some(format!(
-        "--mini-batch-size {mini_batch_size} does not divide --batch-size {batch_size}: the last update of a step has {rest} completions, \
-         and each of them counts for more; --mini-batch-size {fits} divides it"
+        "--mini-batch-size {mini_batch_size} does not divide --batch-size {batch_size}: the last update of a step has fewer \
+         completions ({rest}), and each counts for more; --mini-batch-size {fits} divides it"
     ))
 }
 

@@ -1,6 +1,7 @@
 //! Size limits on values, so that every operation of the engine on them (print, join, compare, drop) is bounded too.
 
 use super::limits::{DEPTH, ITEMS, TEXT, over};
+use super::print::as_text;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{DynObject, ObjectRepr, Rest, Serde, Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, State};
@@ -108,13 +109,18 @@ impl Serialize for Pairs {
 }
 
 /// The filter `format`, like Python's `%`.
-pub(super) fn printf(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+pub(super) fn printf(state: &State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let args: Vec<Value> = args.0.into_iter().map(ValueOrKwargs::into_value).collect();
     let Some((Some(text), args)) = args.split_first().map(|(text, args)| (text.as_str(), args)) else {
         return Err(Error::new(ErrorKind::InvalidOperation, "format: the format must be a text"));
     };
     check_format(text, '%', args)?;
-    format(FormatStyle::Printf, text, args).map(Value::from)
+    format(FormatStyle::Printf, text, &printed_lists(state, args)?).map(Value::from)
+}
+
+/// The arguments of a format, lists as Python prints them.
+pub(super) fn printed_lists(state: &State, args: &[Value]) -> Result<Vec<Value>, Error> {
+    args.iter().map(|arg| if arg.kind() == ValueKind::Seq { as_text(state, arg) } else { Ok(arg.clone()) }).collect()
 }
 
 /// Checks that `text.format(args)` or `text % args` stays within the limits, assuming the longest argument and the greatest width for every

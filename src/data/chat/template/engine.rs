@@ -1,16 +1,17 @@
 //! The Jinja engine, configured as in `transformers`.
 
-use super::bound::{bound, bound_attribute, check, check_format, printf};
+use super::bound::{bound, bound_attribute, check, check_format, printed_lists, printf};
 use super::guard::{ATTRIBUTE, BOUND, guarded};
-use super::limits::{OUTPUT, Recursion, TEXT, check_source, over};
+use super::limits::{OUTPUT, Recursion, check_source, over};
+use super::print::as_text;
 use super::pythonic;
 use super::{CLOSE, OPEN};
-use crate::data::chat::python::{strftime, to_float_text, to_json};
+use crate::data::chat::python::strftime;
 use crate::data::shown;
 use anyhow::{Result, anyhow};
 use minijinja::machinery::{CodeGenerator, eval, make_string_output, parse};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value as Jinja, ValueKind};
+use minijinja::value::{Serde, Value as Jinja, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use serde_json::{Map, Value};
 
@@ -72,10 +73,7 @@ fn environment(date: i64) -> Environment<'static> {
     environment.remove_global("debug");
     environment.set_formatter(|out, state, value| {
         check(state, value)?;
-        match pythonic::as_float(value) {
-            Some(number) => out.write_str(&to_float_text(number)).map_err(Error::from),
-            None => minijinja::escape_formatter(out, state, value),
-        }
+        minijinja::escape_formatter(out, state, &as_text(state, value)?)
     });
     // MiniJinja iterates over none as over an empty list; Python raises an error.
     environment
@@ -83,7 +81,6 @@ fn environment(date: i64) -> Environment<'static> {
     pythonic::add_to(&mut environment);
     environment.add_filter(BOUND, bound);
     environment.add_filter(ATTRIBUTE, bound_attribute);
-    environment.add_filter("tojson", tojson);
     environment.add_filter("format", printf);
     environment.add_filter(GENERATION, |said: String| format!("{OPEN}{said}{CLOSE}"));
     environment.add_function("raise_exception", |text: String| -> Result<Jinja, Error> {
@@ -100,24 +97,16 @@ fn environment(date: i64) -> Environment<'static> {
 fn method(state: &mut State, value: &Jinja, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
     if let ("format", Some(text)) = (name, value.as_str()) {
         check_format(text, '{', args)?;
+        // Without an index or attribute of an argument, a list is only printed.
+        if !text.contains(['[', '.']) {
+            let args = printed_lists(state, args)?;
+            return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, &args);
+        }
     }
     match pythonic::method(state, value, name, args)? {
         Some(value) => Ok(value),
         None => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
     }
-}
-
-/// `json.dumps(x, ensure_ascii=False)`, with its options.
-fn tojson(value: &Jinja, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let ascii: Option<bool> = options.get("ensure_ascii")?;
-    let sort: Option<bool> = options.get("sort_keys")?;
-    let separators: Option<Vec<String>> = options.get("separators")?;
-    options.assert_all_used()?;
-    let value = serde_json::to_value(value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    let flags = (ascii.unwrap_or(false), sort.unwrap_or(false));
-    let text = to_json(&value, indent, separators.as_deref(), flags, TEXT);
-    text.ok_or_else(|| over(&format!("tojson would write more than {} MiB", TEXT >> 20)))
 }
 
 fn template_error(error: &Error) -> anyhow::Error {

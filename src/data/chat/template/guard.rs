@@ -36,6 +36,8 @@ const PLAIN_FILTERS: &[&str] = &[
     "trim",
     "upper",
 ];
+/// Filters that take their input as text; `string` writes it as Python does.
+const TEXT_FILTERS: &[&str] = &["capitalize", "lower", "replace", "title", "trim", "upper"];
 /// Filters that do not read the items of their input.
 const LOOKING_FILTERS: &[&str] = &["count", "length"];
 /// Tests that only look at the kind of a value.
@@ -136,6 +138,11 @@ fn held<'a>(expr: &Expr<'a>) -> Expr<'a> {
     held_by(BOUND, expr)
 }
 
+/// As [`held`], as a string.
+fn as_text<'a>(expr: &Expr<'a>) -> Expr<'a> {
+    if kind(expr) == Kind::Text { free(expr) } else { filtered("string", held(expr)) }
+}
+
 fn held_by<'a>(filter: &'static str, expr: &Expr<'a>) -> Expr<'a> {
     if kind(expr) == Kind::Unknown { filtered(filter, free(expr)) } else { free(expr) }
 }
@@ -178,7 +185,11 @@ fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
             Expr::IfExpr(Spanned::new(IfExpr { test_expr, true_expr, false_expr }, s.span()))
         }
         Expr::Filter(s) => {
-            let side = if LOOKING_FILTERS.contains(&s.name) { free } else { held };
+            let side = match s.name {
+                name if LOOKING_FILTERS.contains(&name) => free,
+                name if TEXT_FILTERS.contains(&name) => as_text,
+                _ => held,
+            };
             let filter = Filter { name: s.name, expr: s.expr.as_ref().map(side), args: arguments(&s.args) };
             let filter = Expr::Filter(Spanned::new(filter, s.span()));
             // A lazy filter: it reads its lists only when its result is read.
@@ -208,8 +219,8 @@ fn binary<'a>(whole: &Expr<'a>, s: &Spanned<BinOp<'a>>) -> Expr<'a> {
         Expr::BinOp(Spanned::new(BinOp { op: s.op, left: side(&s.left), right: side(&s.right) }, s.span()))
     };
     match s.op {
-        // Both operands become strings.
-        BinOpKind::Concat | BinOpKind::In => of(held),
+        BinOpKind::Concat => of(as_text),
+        BinOpKind::In => of(held),
         BinOpKind::Add | BinOpKind::Mul if kind(whole) == Kind::Unknown => filtered(BOUND, of(free)),
         _ => of(free),
     }

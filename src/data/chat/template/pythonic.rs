@@ -1,9 +1,10 @@
 //! Filters, tests and methods that behave as in Jinja2 and Python where MiniJinja's own differ.
 //!
-//! Not covered: numbers inside printed lists, and operands of `~`, keep MiniJinja's notation (`0.00001`, not `1e-05`).
+//! Not covered: `pprint` keeps MiniJinja's notation.
 
 use super::limits::{ITEMS, TEXT, over};
-use crate::data::chat::python::{is_space, lines, split_whitespace, to_float_text};
+use super::print::{Json, as_text, to_text};
+use crate::data::chat::python::{is_space, lines, split_whitespace};
 use minijinja::filters::capitalize;
 use minijinja::value::{Kwargs, StringInput, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, State};
@@ -13,31 +14,64 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
     environment.add_filter("indent", indent);
+    environment.add_filter("join", join);
     environment.add_filter("string", string);
+    environment.add_filter("tojson", tojson);
     // Anything with a length and an index or key: strings and maps too.
     environment.add_test("sequence", |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map));
 }
 
-/// The number, if the value is a float.
-pub(super) fn as_float(value: &Value) -> Option<f64> {
-    (value.kind() == ValueKind::Number && !value.is_integer()).then(|| f64::try_from(value.clone()).ok())?
+fn string(state: &State, value: &Value) -> Result<Value, Error> {
+    if value.as_str().is_some() { Ok(value.clone()) } else { to_text(state, value).map(Value::from) }
 }
 
-fn to_text(value: &Value) -> String {
-    as_float(value).map_or_else(|| value.to_string(), to_float_text)
+/// Jinja's `join`: items, or an attribute of them, as text.
+fn join(
+    state: &mut State,
+    value: &Value,
+    joiner: Option<StringInput<'_>>,
+    attribute: Option<&Value>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let named: Option<Value> = if attribute.is_some() { None } else { options.get("attribute")? };
+    let separator: Option<Value> = options.get("d")?;
+    options.assert_all_used()?;
+    let options: Kwargs = separator.into_iter().map(|d| ("d", d)).collect();
+    let items = match attribute.or(named.as_ref()).filter(|attribute| !attribute.is_none()) {
+        Some(attribute) => {
+            let attribute: Kwargs = [("attribute", attribute.clone())].into_iter().collect();
+            state.apply_filter("map", &[value.clone(), attribute.into()])?
+        }
+        None => value.clone(),
+    };
+    if items.as_object().is_none() {
+        return minijinja::filters::join(state, &items, joiner, None, options);
+    }
+    let texts: Vec<Value> = items.try_iter()?.map(|item| as_text(state, &item)).collect::<Result<_, _>>()?;
+    minijinja::filters::join(state, &texts.into(), joiner, None, options)
 }
 
-fn string(value: &Value) -> Value {
-    if value.as_str().is_some() { value.clone() } else { to_text(value).into() }
+/// `json.dumps(x, ensure_ascii=False)`, with its options.
+fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
+    let ascii: Option<bool> = options.get("ensure_ascii")?;
+    let sort: Option<bool> = options.get("sort_keys")?;
+    let indent: Option<Value> = options.get("indent")?;
+    let indent = indent.filter(|indent| !indent.is_none());
+    let separators = options.get("separators")?;
+    options.assert_all_used()?;
+    let json = Json { indent, separators, ascii: ascii.unwrap_or(false), sort: sort.unwrap_or(false) };
+    let text = json.text(value)?;
+    state.consume_fuel(text.len() as u64 / 64)?;
+    Ok(text)
 }
 
 /// HTML escapes as in markupsafe.
-fn escape(value: &Value) -> Value {
+fn escape(state: &State, value: &Value) -> Result<Value, Error> {
     if value.is_safe() {
-        return value.clone();
+        return Ok(value.clone());
     }
     let mut out = String::new();
-    for c in to_text(value).chars() {
+    for c in to_text(state, value)?.chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -47,7 +81,7 @@ fn escape(value: &Value) -> Value {
             c => out.push(c),
         }
     }
-    Value::from_safe_string(out)
+    Ok(Value::from_safe_string(out))
 }
 
 /// Jinja's `indent`: all line ends become `\n`, and the last one is kept.
