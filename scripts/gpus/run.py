@@ -9,6 +9,7 @@ more than 2 GB.
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -74,6 +75,26 @@ def judge(out: Path, status: int, processor: float, memory: int) -> tuple[str, f
     if memory > MOST_BYTES:
         wrong.append(f"{memory / 1e9:.1f} GB of memory; at most {MOST_BYTES / 1e9:.0f}")
     return name, compiling, wrong
+
+
+def self_test() -> None:
+    """A check that cannot fail is a defect: what is wrong must be found, what is right must not."""
+    right = {"kernel": "a", "compile_seconds": 70.0, "passed": True, "detail": ""}
+    cases = [
+        ([right], 0, 50.0, 10**8, ""),
+        ([{**right, "passed": False, "detail": "y[3]"}], 1, 50.0, 10**8, "y[3]"),
+        ([right], 101, 50.0, 10**8, "exit status 101"),
+        ([], 0, 50.0, 10**8, "no kernel"),
+        ([right], 0, 80.0, 10**8, "70 s of compilation"),
+        ([right], 0, 50.0, 3 * 10**9, "3.0 GB"),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for rows, status, processor, memory, expected in cases:
+            out = Path(folder) / "out.jsonl"
+            out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            wrong = judge(out, status, processor, memory)[2]
+            if len(wrong) != bool(expected) or expected not in "".join(wrong):
+                sys.exit(f"run.py: expected {expected!r}, found {wrong}")
 
 
 def main() -> int:
