@@ -45,8 +45,8 @@ fn product(key: &str) -> &str {
 
 /// Candidates with their least times. One without a time was refused, took long to compile, or was not reached in time.
 fn times(choice: &TunedChoice) -> String {
-    let time = |seconds: &Option<f64>| seconds.map_or("none".to_string(), |s| format!("{:.3}", 1e3 * s));
-    let all: Vec<_> = choice.seconds.iter().map(|(name, seconds)| format!("{name} {}", time(seconds))).collect();
+    let time = |seconds: Option<f64>| seconds.map_or("none".to_string(), |s| format!("{:.3}", 1e3 * s));
+    let all: Vec<_> = choice.seconds.iter().map(|(name, seconds)| format!("{name} {}", time(*seconds))).collect();
     all.join(", ")
 }
 
