@@ -237,6 +237,9 @@ fn bench_and_doctor_report() {
     let share: f64 = lines[1..].iter().map(|l| l["share"].as_f64().unwrap()).sum();
     assert!((share - 1.0).abs() < 1e-9, "{share}");
 
+    let tune = run(&mut place.lehr(["bench", "--preset=nano", "--tune", "--adapter=cpu"]));
+    assert_eq!(tune.err, "error: --tune: the CPU has one kernel for each product; name a GPU with --adapter\n");
+
     let lines = json_lines(&mut place.lehr(["doctor", "--seeds=1", "--only=swiglu", "--json"]));
     assert!(lines[0]["adapter"].is_string() && lines[0]["used"].is_boolean(), "{}", lines[0]);
     let checks: Vec<_> = lines.iter().filter(|l| l["kernel"].is_string()).collect();

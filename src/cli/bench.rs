@@ -1,7 +1,7 @@
 //! `lehr bench`: tokens per second of a training step on random tokens, or of rollouts, and time per kernel.
 
 use super::bench_rollouts::{self, RolloutArgs};
-use super::{open, output};
+use super::{bench_tune, open, output};
 use crate::config::{DeviceSettings, Layers, Settings};
 use crate::data::{Dataset, TextSource, TokenFile};
 use crate::device::{Device, ProfileRow};
@@ -16,7 +16,7 @@ use web_time::Instant;
 pub struct Args {
     /// Preset with the model and recipe to measure.
     #[arg(long, default_value = "nano")]
-    preset: String,
+    pub(super) preset: String,
     /// Sequences per update; the preset's when absent.
     #[arg(long)]
     batch: Option<usize>,
@@ -35,6 +35,9 @@ pub struct Args {
     /// Also time every kernel separately.
     #[arg(long)]
     pub(super) profile: bool,
+    /// Measure the kernels that this device may choose from, cache the choices, and print candidates and times instead.
+    #[arg(long, conflicts_with_all = ["rollouts", "profile"])]
+    tune: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub(super) json: bool,
@@ -50,6 +53,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let settings = settings(args)?;
     if args.rollouts.rollouts {
         return bench_rollouts::run(args, &settings.model.config(args.vocab, settings.train.seq_len));
+    }
+    if args.tune {
+        return bench_tune::run(args, &settings);
     }
     let begin = Instant::now();
     let mut trainer = trainer(args, &settings, open::device(&args.device)?)?;
@@ -75,7 +81,7 @@ struct Times {
 }
 
 /// A trainer on random tokens.
-fn trainer(args: &Args, settings: &Settings, device: Device) -> anyhow::Result<Trainer> {
+pub(super) fn trainer(args: &Args, settings: &Settings, device: Device) -> anyhow::Result<Trainer> {
     let t = &settings.train;
     let n = (t.batch_size * (t.seq_len + 1) * 4) as u64;
     let rng = Rng::new(t.seed, "bench");

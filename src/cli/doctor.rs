@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 }
 
 /// Compiling all kernels takes a GPU driver a few seconds. After this time, each remaining kernel is checked with one shape.
-const COMPILE_SECONDS: f64 = 30.0;
+const COMPILE_SECONDS: f64 = 20.0;
 
 /// Check results of one kernel.
 #[derive(Default)]

@@ -4,6 +4,7 @@
 mod app;
 mod bench;
 mod bench_rollouts;
+mod bench_tune;
 mod chat;
 mod chat_json;
 mod data;

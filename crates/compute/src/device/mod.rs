@@ -24,7 +24,7 @@ pub use recording::{Cost, Op, ProfileRow, Recorder, Recording};
 pub use sizes::Sizes;
 pub use tensor::{ALIGN, Arena, ArenaLayout, Tensor};
 pub use transfer::ReadRing;
-pub use tune::cache_folder;
+pub use tune::{TunedChoice, cache_folder};
 
 /// Lock a mutex, ignoring poisoning: values behind these mutexes are always replaced as a whole.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

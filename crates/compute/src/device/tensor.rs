@@ -32,12 +32,17 @@ enum Buffer {
 impl Tensor {
     /// A tensor with its own buffer, for an activation; initially zero. `purpose` is its entry in the ledger.
     pub fn new(device: &Device, purpose: &str, name: &str, shape: &[usize]) -> Self {
+        Self::in_parts(device, purpose, name, shape, usize::MAX)
+    }
+
+    /// As [`Tensor::new`]; on a GPU in buffers of `part` elements each, a multiple of [`ALIGN`]. No binding may span two of them.
+    fn in_parts(device: &Device, purpose: &str, name: &str, shape: &[usize], part: usize) -> Self {
         let len: usize = shape.iter().product();
         // Rounded up so that a binding can always be read as vec4.
         let bytes = (4 * len as u64).next_multiple_of(16).max(16);
         device.ledger.add(purpose, bytes);
         let buffer = match &device.engine {
-            Engine::Gpu(gpu) => Buffer::Gpu(gpu.new_buffer(name, bytes)),
+            Engine::Gpu(gpu) => Buffer::Gpu(gpu.new_buffer(name, bytes, (part as u64).saturating_mul(4))),
             Engine::Cpu(_) => Buffer::Cpu(HostBuffer::new(len)),
         };
         Self { buffer, offset: 0, shape: shape.to_vec(), cut: 0, name: name.into() }
@@ -110,7 +115,7 @@ impl Tensor {
             return vec![(0, self.clone())];
         }
         let [rows, cols] = self.matrix();
-        let most = ((most_bytes as usize / (4 * cols)) / ALIGN * ALIGN).max(ALIGN);
+        let most = rows_at_once(cols, most_bytes);
         (0..rows).step_by(most).map(|first| (first, self.rows(first..rows.min(first + most)))).collect()
     }
 
@@ -161,6 +166,11 @@ impl Tensor {
     }
 }
 
+/// Rows of a part of a matrix that is larger than a binding: a multiple of [`ALIGN`].
+fn rows_at_once(cols: usize, most_bytes: u64) -> usize {
+    ((most_bytes as usize / (4 * cols)) / ALIGN * ALIGN).max(ALIGN)
+}
+
 /// Read access to a tensor of the CPU executor.
 pub(super) struct Reading<'a> {
     whole: ReadGuard<'a>,
@@ -194,8 +204,10 @@ pub struct ArenaLayout {
     segments: Vec<usize>,
     /// Elements at the start of each segment that belong to tensors of rank >= 2.
     matrices: Vec<usize>,
-    /// Maximum elements of a binding; only a segment with a single tensor has more.
-    most: usize,
+    /// Elements of each segment that are bound at once: all, unless its only tensor is larger than a binding.
+    steps: Vec<usize>,
+    /// Elements of a buffer of each segment: a matrix larger than a binding may be larger than what a device allocates at once.
+    buffers: Vec<usize>,
 }
 
 impl ArenaLayout {
@@ -203,7 +215,7 @@ impl ArenaLayout {
     /// weight decay by rank (nanoGPT `configure_optimizers`) is one comparison. A larger tensor gets its own segment.
     pub fn new(shapes: &[Vec<usize>], max_bytes: u64) -> Self {
         let most = ((max_bytes / 4) as usize / ALIGN * ALIGN).max(ALIGN);
-        let mut layout = Self { places: vec![(0, 0); shapes.len()], most, ..Self::default() };
+        let mut layout = Self { places: vec![(0, 0); shapes.len()], ..Self::default() };
         // Tensors in order of declaration; a segment is closed when the next tensor does not fit.
         let mut groups: Vec<Vec<usize>> = vec![Vec::new()];
         let mut used = 0;
@@ -230,8 +242,17 @@ impl ArenaLayout {
                     matrices = offset;
                 }
             }
+            let rows = match group.as_slice() {
+                [only] if shapes[*only].len() >= 2 && offset > most => {
+                    let cols = shapes[*only].last().copied().unwrap_or(1);
+                    Some(cols * rows_at_once(cols, max_bytes)).filter(|&part| part <= most)
+                }
+                _ => None,
+            };
             layout.segments.push(offset);
             layout.matrices.push(matrices);
+            layout.steps.push(rows.unwrap_or(most));
+            layout.buffers.push(rows.unwrap_or(usize::MAX));
         }
         layout.shapes = shapes.to_vec();
         layout
@@ -240,9 +261,10 @@ impl ArenaLayout {
     /// (segment, elements, number of leading elements in matrices) of everything, in bindable parts.
     fn parts(&self) -> impl Iterator<Item = (usize, Range<usize>, usize)> + '_ {
         let of = |(segment, (&len, &matrices)): (usize, (&usize, &usize))| {
-            let range = |start: usize| start..len.min(start + self.most);
+            let step = self.steps[segment];
+            let range = |start: usize| start..len.min(start + step);
             (0..len.max(1))
-                .step_by(self.most)
+                .step_by(step)
                 .map(move |start| {
                     let range = range(start);
                     let own = matrices.clamp(range.start, range.end) - range.start;
@@ -293,7 +315,7 @@ impl Arena {
             .segments
             .iter()
             .enumerate()
-            .map(|(i, &len)| Tensor::new(device, role, &format!("{role}[{i}]"), &[len]))
+            .map(|(i, &len)| Tensor::in_parts(device, role, &format!("{role}[{i}]"), &[len], layout.buffers[i]))
             .collect();
         let parts = layout.parts().map(|(segment, range, matrices)| (segments[segment].slice(range), matrices)).collect();
         Self { layout, segments, parts, role: role.into() }
@@ -310,10 +332,10 @@ impl Arena {
     /// The ranges that contain exactly the tensors of these indices and zero padding; as few as possible and bindable, each a multiple of
     /// [`ALIGN`] long.
     pub fn spans(&self, these: &[usize]) -> Vec<Tensor> {
-        let most = self.layout.most;
         let cut = |(segment, range): (usize, Range<usize>)| {
-            let starts = range.clone().step_by(most);
-            starts.map(move |start| self.segments[segment].slice(start..range.end.min(start + most))).collect::<Vec<_>>()
+            let step = self.layout.steps[segment];
+            let starts = range.clone().step_by(step);
+            starts.map(move |start| self.segments[segment].slice(start..range.end.min(start + step))).collect::<Vec<_>>()
         };
         self.layout.spans(these).into_iter().flat_map(cut).collect()
     }
@@ -327,7 +349,38 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Recorder;
     use proptest::prelude::*;
+
+    /// A matrix larger than a binding lies in several buffers of a GPU; it is written, read, copied and cleared as one, and bound by rows.
+    #[test]
+    fn large_matrices_are_whole() -> anyhow::Result<()> {
+        let device = Device::named(None)?;
+        let (rows, cols, most) = (300, 8, 4 * 8 * 128);
+        let arena = Arena::new(&device, "values", Arc::new(ArenaLayout::new(&[vec![rows, cols], vec![cols]], most)));
+        let (large, small) = (arena.tensor(0, "large"), arena.tensor(1, "small"));
+        let values: Vec<f32> = (0..rows * cols).map(|i| i as f32).collect();
+        device.write(&large, &values);
+        device.write(&small, &[1.0f32; 8]);
+        assert_eq!(device.read::<f32>(&large)?, values);
+        let parts = large.row_parts(most);
+        assert_eq!(parts.iter().map(|(first, _)| *first).collect::<Vec<_>>(), [0, 128, 256]);
+        for (first, part) in parts {
+            assert_eq!(device.read::<f32>(&part)?, values[first * cols..][..part.len()], "rows from {first}");
+        }
+        // Over the boundary at row 128, from and to a tensor in one buffer.
+        let other = Tensor::new(&device, "test", "other", &[200, cols]);
+        let mut r = Recorder::new(&device, "test");
+        r.copy(&large.rows(64..264), &other);
+        r.clear(&large);
+        r.copy(&other, &large.rows(96..296));
+        device.replay(&r.finish()?)?;
+        assert_eq!(device.read::<f32>(&other)?, values[64 * cols..264 * cols]);
+        let want = [&vec![0.0; 96 * cols], &values[64 * cols..264 * cols], &vec![0.0; 4 * cols]].concat();
+        assert_eq!(device.read::<f32>(&large)?, want);
+        assert_eq!(device.read::<f32>(&small)?, [1.0; 8]);
+        Ok(())
+    }
 
     proptest! {
         /// No two tensors overlap, all are aligned and inside their segment, matrices come before vectors.

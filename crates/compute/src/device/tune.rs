@@ -3,10 +3,13 @@
 //! The file is `tune.json` in `$LEHR_CACHE`, else in `lehr` in the user's cache folder: one group of answers per adapter (name, driver
 //! version, lehr version), by key. A damaged file is ignored and rewritten; where it cannot be written, or in a browser, answers last as
 //! long as the [`Device`]. Every candidate is correct, so the choice only affects speed.
+//!
+//! The search is successive halving: after each round of measurements the faster half remains. [`Device::tuned_choices`] returns what was
+//! found, with the times.
 
 use super::{Device, lock};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
@@ -14,16 +17,28 @@ use web_time::Instant;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Choice(String),
+    Choice(TunedChoice),
     Figure(f64),
 }
 
-/// Number of measurements of a candidate that stays near the fastest.
-const ROUNDS: usize = 3;
-/// Candidates slower than the fastest by this factor are not measured again.
+/// The candidate that was selected, and the measurements behind it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunedChoice {
+    /// The selected candidate.
+    pub chosen: String,
+    /// Least seconds of each candidate; none for one that was refused, took too long to compile, or was not reached in time.
+    pub seconds: BTreeMap<String, Option<f64>>,
+}
+
+/// Rounds of measurements: the last two candidates are measured in each.
+const ROUNDS: usize = 4;
+/// Candidates slower than the fastest by this factor are not measured again, whether they belong to the faster half or not.
 const NEAR: f64 = 1.5;
-/// Time limit of a question, plus one measurement: some drivers take many seconds to compile a kernel.
+/// Time limit of a question, plus one measurement.
 const MOST_SECONDS: f64 = 10.0;
+/// A candidate other than the first is dropped when its first measurement takes longer, because it would be compiled at every start: some
+/// drivers take many seconds.
+const MOST_COMPILE_SECONDS: f64 = 4.0;
 /// Another candidate replaces the first only below this share of its time, so that noise does not decide.
 const CLEARLY: f64 = 0.9;
 
@@ -33,8 +48,12 @@ type Answers = BTreeMap<String, Answer>;
 #[derive(Default)]
 pub(super) struct Tuner {
     on: bool,
+    /// Do not use choices that were cached by another process.
+    anew: bool,
     folder: Option<PathBuf>,
     answers: Answers,
+    /// Keys of the choices that were needed.
+    asked: BTreeSet<String>,
 }
 
 /// `$LEHR_CACHE`, else `lehr` in the user's cache folder.
@@ -55,7 +74,24 @@ impl Device {
     pub fn enable_tuning_in(&self, folder: Option<PathBuf>) {
         let answers =
             folder.as_deref().and_then(disk::read).and_then(|mut all| all.remove(&self.tuning_group())).unwrap_or_default();
-        *lock(&self.tuner) = Tuner { on: true, folder, answers };
+        *lock(&self.tuner) = Tuner { on: true, folder, answers, ..Tuner::default() };
+    }
+
+    /// Measure each choice again when it is first needed, and cache the new one. False, and without effect, if tuning is off.
+    pub fn tune_anew(&self) -> bool {
+        let mut tuner = lock(&self.tuner);
+        tuner.anew = tuner.on;
+        tuner.on
+    }
+
+    /// The choices that this device has needed since tuning was enabled, by key.
+    pub fn tuned_choices(&self) -> Vec<(String, TunedChoice)> {
+        let tuner = lock(&self.tuner);
+        let choice = |key: &String| match tuner.answers.get(key) {
+            Some(Answer::Choice(choice)) => Some((key.clone(), choice.clone())),
+            _ => None,
+        };
+        tuner.asked.iter().filter_map(choice).collect()
     }
 
     /// The candidate for `key`: the cached one, else the one that `measure` finds clearly fastest; the first one if tuning is off, if none
@@ -63,41 +99,30 @@ impl Device {
     ///
     /// # Panics
     /// When there are no candidates (a defect of the caller).
-    pub fn tuned(&self, key: &str, candidates: &[String], mut measure: impl FnMut(&str) -> anyhow::Result<f64>) -> String {
+    pub fn tuned(&self, key: &str, candidates: &[String], measure: impl FnMut(&str) -> anyhow::Result<f64>) -> String {
         {
-            let tuner = lock(&self.tuner);
+            let mut tuner = lock(&self.tuner);
             if !tuner.on || candidates.len() < 2 {
                 return candidates[0].clone();
             }
-            if let Some(Answer::Choice(known)) = tuner.answers.get(key)
-                && candidates.contains(known)
+            let anew = tuner.asked.insert(key.to_string()) && tuner.anew;
+            if let Some(Answer::Choice(TunedChoice { chosen, .. })) = tuner.answers.get(key)
+                && candidates.contains(chosen)
+                && !anew
             {
-                return known.clone();
+                return chosen.clone();
             }
         }
-        // Round robin, so that temporary load affects all alike. A candidate that the driver rejects is dropped.
-        let begin = Instant::now();
-        let mut best = vec![f64::INFINITY; candidates.len()];
-        let mut near: Vec<usize> = (0..candidates.len()).collect();
-        for _ in 0..ROUNDS {
-            for &i in near.iter().filter(|_| begin.elapsed().as_secs_f64() < MOST_SECONDS) {
-                best[i] = best[i].min(measure(&candidates[i]).unwrap_or(f64::INFINITY));
-            }
-            let fastest = best.iter().copied().fold(f64::INFINITY, f64::min);
-            near.retain(|&i| best[i] <= NEAR * fastest);
-            if near.len() < 2 {
-                break;
-            }
-        }
+        let best = search(candidates, measure);
         let (mut chosen, mut bar) = (&candidates[0], CLEARLY * best[0]);
         for (name, &seconds) in candidates.iter().zip(&best).skip(1) {
             if seconds < bar {
                 (chosen, bar) = (name, seconds);
             }
         }
-        let chosen = chosen.clone();
-        self.learn(key, Answer::Choice(chosen.clone()));
-        chosen
+        let seconds = candidates.iter().zip(&best).map(|(name, &s)| (name.clone(), s.is_finite().then_some(s))).collect();
+        self.learn(key, Answer::Choice(TunedChoice { chosen: chosen.clone(), seconds }));
+        chosen.clone()
     }
 
     /// The largest value that `measure` ever returned for `key` on this adapter, including one new measurement (even if tuning is off): a
@@ -136,6 +161,35 @@ impl Device {
     fn tuning_group(&self) -> String {
         format!("{}|lehr {}", self.fingerprint(), env!("CARGO_PKG_VERSION"))
     }
+}
+
+/// Least seconds of each candidate by successive halving; infinite for one that has none.
+fn search(candidates: &[String], mut measure: impl FnMut(&str) -> anyhow::Result<f64>) -> Vec<f64> {
+    let begin = Instant::now();
+    let elapsed = || begin.elapsed().as_secs_f64();
+    let mut best = vec![f64::INFINITY; candidates.len()];
+    let mut left: Vec<usize> = (0..candidates.len()).collect();
+    for round in 0..ROUNDS {
+        // Round robin, so that temporary load affects all alike. A candidate that the driver refuses is dropped.
+        for &i in &left {
+            let before = elapsed();
+            if before > MOST_SECONDS {
+                break;
+            }
+            let seconds = measure(&candidates[i]).unwrap_or(f64::INFINITY);
+            if round > 0 || i == 0 || elapsed() - before < MOST_COMPILE_SECONDS {
+                best[i] = best[i].min(seconds);
+            }
+        }
+        left.sort_by(|&a, &b| best[a].total_cmp(&best[b]));
+        let fastest = best[left[0]];
+        left.truncate(left.len().div_ceil(2).max(2));
+        left.retain(|&i| best[i] <= NEAR * fastest);
+        if left.len() < 2 {
+            break;
+        }
+    }
+    best
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -221,22 +275,53 @@ mod tests {
         }
     }
 
-    /// Much slower candidates are measured once, similar ones every round.
+    /// Half of the candidates remain after a round, and none that is much slower than the fastest; the last two are measured in each round.
     #[test]
-    fn only_close_candidates_are_measured_again() {
+    fn the_faster_half_is_measured_again() {
         let folder = tempfile::tempdir().unwrap();
-        let names = ["a", "b", "far"].map(String::from);
+        let times = BTreeMap::from([("a", 1.1), ("b", 0.9), ("c", 1.0), ("d", 1.2), ("e", 1.3), ("far", 3.0)]);
+        let names: Vec<String> = times.keys().map(ToString::to_string).collect();
         let mut counts = BTreeMap::new();
-        let chosen = device(Some(folder.path())).tuned("key", &names, |name| {
+        let device = device(Some(folder.path()));
+        let chosen = device.tuned("key", &names, |name| {
             *counts.entry(name.to_string()).or_insert(0) += 1;
-            Ok(match name {
-                "a" => 1.1,
-                "b" => 0.9,
-                _ => 3.0,
-            })
+            Ok(times[name])
         });
         assert_eq!(chosen, "b");
-        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("a".into(), ROUNDS), ("b".into(), ROUNDS), ("far".into(), 1)]);
+        let want = [("a", 2), ("b", ROUNDS), ("c", ROUNDS), ("d", 1), ("e", 1), ("far", 1)];
+        assert_eq!(counts, want.map(|(name, count)| (name.to_string(), count)).into());
+        let seconds = times.into_iter().map(|(name, seconds)| (name.to_string(), Some(seconds))).collect();
+        assert_eq!(device.tuned_choices(), [("key".to_string(), TunedChoice { chosen, seconds })]);
+    }
+
+    /// A faster candidate that the driver takes long to compile is not chosen, and its time is not reported.
+    #[test]
+    fn slow_compilation_is_not_worth_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = device(Some(folder.path()));
+        let names = ["quick", "slow to compile"].map(String::from);
+        let chosen = device.tuned("key", &names, |name| {
+            if name == "quick" {
+                return Ok(1.0);
+            }
+            std::thread::sleep(std::time::Duration::from_secs_f64(MOST_COMPILE_SECONDS));
+            Ok(0.1)
+        });
+        assert_eq!(chosen, "quick");
+        assert_eq!(device.tuned_choices()[0].1.seconds["slow to compile"], None);
+    }
+
+    #[test]
+    fn cached_choices_are_measured_anew_on_request() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(device(Some(folder.path())).tuned("key", &names(), seconds), "fast");
+        let again = device(Some(folder.path()));
+        assert!(again.tune_anew());
+        let now = |name: &str| if name == "slow" { Ok(0.5) } else { seconds(name) };
+        assert_eq!(again.tuned("key", &names(), now), "slow");
+        assert_eq!(again.tuned("key", &names(), never), "slow");
+        assert_eq!(device(Some(folder.path())).tuned("key", &names(), never), "slow");
+        assert!(!device(None).tune_anew());
     }
 
     fn never(_: &str) -> anyhow::Result<f64> {

@@ -2,7 +2,7 @@
 
 use super::counting;
 use super::reflect::Access;
-use super::{Gpu, GpuBuffer, GpuClass, Kernel, Shader, Uniform};
+use super::{Gpu, GpuClass, Kernel, Shader, Uniform};
 use crate::device::{Cost, Device, Tensor};
 use std::sync::Arc;
 
@@ -212,8 +212,9 @@ impl Dispatcher<'_> {
 
 /// Rounded up so that a binding can always be read as vec4.
 fn binding(tensor: &Tensor) -> wgpu::BindingResource<'_> {
-    let (GpuBuffer(buffer), offset) = tensor.on_gpu();
-    let size = std::num::NonZeroU64::new(tensor.bytes().next_multiple_of(16));
+    let (memory, offset) = tensor.on_gpu();
+    let size = tensor.bytes().next_multiple_of(16);
+    let ((buffer, offset), size) = (memory.single(offset, size), std::num::NonZeroU64::new(size));
     wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
 }
 

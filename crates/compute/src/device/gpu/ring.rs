@@ -1,6 +1,6 @@
 //! Asynchronous reads of a small tensor, with the device's count of submissions appended.
 
-use super::{Gpu, GpuBuffer};
+use super::Gpu;
 use crate::device::{DeviceFault, Tensor};
 use std::collections::VecDeque;
 use std::sync::mpsc;
@@ -24,7 +24,8 @@ impl Ring {
     pub(in crate::device) fn ask(&mut self, gpu: &Gpu, tensor: &Tensor) {
         let Some(staging) = self.free.pop() else { panic!("the read ring is full") };
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let (GpuBuffer(buffer), offset) = tensor.on_gpu();
+        let (memory, offset) = tensor.on_gpu();
+        let (buffer, offset) = memory.single(offset, tensor.bytes());
         encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, tensor.bytes());
         gpu.status.append(&mut encoder);
         let expected = gpu.status.copy_to(&mut encoder, &staging, self.bytes);

@@ -1,6 +1,6 @@
 //! Submission of recordings, in parts short enough for watchdogs, and waiting for them.
 
-use super::{Command, Gpu, GpuBuffer};
+use super::{Command, Gpu};
 use crate::device::{Cost, DeviceFault, Rates};
 use std::time::Duration;
 
@@ -103,13 +103,19 @@ fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[Command]) {
             }
             Command::Clear(tensor) => {
                 pass = None;
-                let (GpuBuffer(buffer), offset) = tensor.on_gpu();
-                encoder.clear_buffer(buffer, offset, Some(tensor.bytes()));
+                let (memory, offset) = tensor.on_gpu();
+                for (buffer, at, piece) in memory.pieces(offset, tensor.bytes(), u64::MAX) {
+                    encoder.clear_buffer(buffer, at, Some(piece.end - piece.start));
+                }
             }
             Command::Copy { from, to } => {
                 pass = None;
                 let ((source, source_offset), (target, target_offset)) = (from.on_gpu(), to.on_gpu());
-                encoder.copy_buffer_to_buffer(&source.0, source_offset, &target.0, target_offset, from.bytes());
+                for (read, from_at, piece) in source.pieces(source_offset, from.bytes(), u64::MAX) {
+                    for (written, to_at, part) in target.pieces(target_offset + piece.start, piece.end - piece.start, u64::MAX) {
+                        encoder.copy_buffer_to_buffer(read, from_at + part.start, written, to_at, part.end - part.start);
+                    }
+                }
             }
         }
     }

@@ -1,0 +1,128 @@
+"""Every kernel executed by software Vulkan drivers, for scripts/check-gpus --run: run.py LEHR CACHE FOLDER [DRIVER...]
+
+Drivers: `installed` (the machine's lavapipe), `newest` (the lavapipe in CACHE), `swiftshader` (Chromium's, or the library that
+$LEHR_SWIFTSHADER names). Each runs `lehr doctor` with the kernels of GPUs, with those of software adapters, and with WebGPU's default
+limits. What doctor says is kept in FOLDER. Fails when a kernel is wrong, when compiling takes more than a minute, or when the process needs
+more than 2 GB.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+MOST_COMPILE_SECONDS, MOST_BYTES = 60, 2_000_000_000
+LIBRARIES = "sysroot/usr/lib/x86_64-linux-gnu"
+SWIFTSHADER = ["/usr/lib/chromium/libvk_swiftshader.so", "/opt/google/chrome/libvk_swiftshader.so"]
+VARIANTS = [
+    ("software", {"LEHR_CLASS": "software"}),
+    ("hardware", {"LEHR_CLASS": "hardware"}),
+    ("hardware, default limits", {"LEHR_CLASS": "hardware", "LEHR_LIMITS": "default"}),
+]
+
+
+def drivers(cache: Path, folder: Path) -> dict[str, tuple[Path, list[str]]]:
+    """By name: the manifest, and what the command starts with. The newest drivers need their own C library."""
+    found: dict[str, tuple[Path, list[str]]] = {}
+    for installed in sorted(Path("/usr/share/vulkan/icd.d").glob("lvp_icd*.json")):
+        found["installed"] = (installed, [])
+    libraries = cache / LIBRARIES
+    if (libraries / "libvulkan_lvp.so").exists():
+        loader = [str(libraries / "ld-linux-x86-64.so.2"), "--library-path", str(libraries)]
+        found["newest"] = (cache / "icd/lvp_icd.json", loader)
+    for library in filter(None, [os.environ.get("LEHR_SWIFTSHADER"), *SWIFTSHADER]):
+        if Path(library).exists():
+            manifest = folder / "swiftshader_icd.json"
+            icd = {"library_path": str(Path(library).resolve()), "api_version": "1.1.0"}
+            manifest.write_text(json.dumps({"file_format_version": "1.0.0", "ICD": icd}))
+            found["swiftshader"] = (manifest, [])
+            break
+    return found
+
+
+def doctor(command: list[str], environment: dict[str, str], out: Path) -> tuple[int, float, float, int]:
+    """Exit status, seconds, seconds of processor time, and the most bytes of memory."""
+    begin = time.monotonic()
+    with out.open("wb") as file, out.with_suffix(".err").open("wb") as errors:
+        actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), 1), (os.POSIX_SPAWN_DUP2, errors.fileno(), 2)]
+        child = os.posix_spawn(command[0], command, environment, file_actions=actions)
+        _, status, used = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), time.monotonic() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+
+
+def judge(out: Path, status: int, processor: float, memory: int) -> tuple[str, float, list[str]]:
+    """Device, seconds of compilation, and what is wrong."""
+    name, compiling, wrong, kernels = "no device", 0.0, [], 0
+    for line in out.read_text().splitlines():
+        row = json.loads(line)
+        if row.get("used"):
+            name = f"{row['adapter']}; {row['driver']}"
+        if "kernel" in row:
+            kernels += 1
+            compiling += row["compile_seconds"]
+            if not row["passed"]:
+                wrong.append(f"{row['kernel']}: {row['detail']}")
+    if status != 0 and not wrong:
+        wrong.append(f"exit status {status}: {out.with_suffix('.err')}")
+    if kernels == 0:
+        wrong.append("no kernel was checked")
+    # On a busy machine doctor's clock counts what others do; no process compiles for longer than it runs.
+    compiling = min(compiling, processor)
+    if compiling > MOST_COMPILE_SECONDS:
+        wrong.append(f"{compiling:.0f} s of compilation; at most {MOST_COMPILE_SECONDS}")
+    if memory > MOST_BYTES:
+        wrong.append(f"{memory / 1e9:.1f} GB of memory; at most {MOST_BYTES / 1e9:.0f}")
+    return name, compiling, wrong
+
+
+def self_test() -> None:
+    """A check that cannot fail is a defect: what is wrong must be found, what is right must not."""
+    right = {"kernel": "a", "compile_seconds": 70.0, "passed": True, "detail": ""}
+    cases = [
+        ([right], 0, 50.0, 10**8, ""),
+        ([{**right, "passed": False, "detail": "y[3]"}], 1, 50.0, 10**8, "y[3]"),
+        ([right], 101, 50.0, 10**8, "exit status 101"),
+        ([], 0, 50.0, 10**8, "no kernel"),
+        ([right], 0, 80.0, 10**8, "70 s of compilation"),
+        ([right], 0, 50.0, 3 * 10**9, "3.0 GB"),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for rows, status, processor, memory, expected in cases:
+            out = Path(folder) / "out.jsonl"
+            out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            wrong = judge(out, status, processor, memory)[2]
+            if len(wrong) != bool(expected) or expected not in "".join(wrong):
+                sys.exit(f"run.py: expected {expected!r}, found {wrong}")
+
+
+def main() -> int:
+    lehr, cache, folder, wanted = sys.argv[1], Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve(), sys.argv[4:]
+    folder.mkdir(parents=True, exist_ok=True)
+    found, failed = drivers(cache, folder), False
+    for driver in wanted or ["installed", "newest", "swiftshader"]:
+        if driver not in found:
+            print(f"check-gpus: {driver}: no such driver on this machine", file=sys.stderr)
+            failed = failed or driver in wanted
+            continue
+        manifest, prefix = found[driver]
+        for variant, settings in VARIANTS:
+            environment = {**os.environ, **settings, "VK_DRIVER_FILES": str(manifest), "VK_ICD_FILENAMES": str(manifest)}
+            command = [*prefix, lehr, "doctor", "--json", "--adapter", "vulkan"]
+            out = folder / f"{driver}-{variant.replace(', ', '-').replace(' ', '-')}.jsonl"
+            status, seconds, processor, memory = doctor(command, environment, out)
+            name, compiling, wrong = judge(out, status, processor, memory)
+            print(
+                f"{driver:<12} {variant:<25} {'WRONG' if wrong else 'ok':<6} compile {compiling:5.1f} s, all {seconds:5.1f} s "
+                f"({processor:.1f} of processor time), {memory / 1e6:,.0f} MB  {name}",
+                flush=True,
+            )
+            for text in wrong:
+                print(f"check-gpus: {driver}, {variant}: {text}", file=sys.stderr, flush=True)
+            failed = failed or bool(wrong)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
