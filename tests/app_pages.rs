@@ -190,7 +190,7 @@ fn a_finished_run_is_sampled_from_its_newest_checkpoint() {
     }
     // The text that the job has written, and a way to stop one that still writes.
     let key = format!("sample {path}");
-    let mut job = |harness: &mut Harness<'_, State>, state| {
+    let job = |harness: &mut Harness<'_, State>, state| {
         harness.state_mut().desk.jobs.insert(key.clone(), Job::ended(&[], state));
         harness.run_steps(2);
     };

@@ -83,7 +83,7 @@ struct Prepared {
     grid: Grid,
     there: BTreeSet<u64>,
     annealed: Option<PathBuf>,
-    judge: WeightEvaluator,
+    evaluator: WeightEvaluator,
 }
 
 /// Sweep. Several ranks share the merges; rank 0 prints and writes.
@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> Result<i32> {
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("merges", format!("{:?}", found.grid)),
         ("checkpoints", format!("{:?}", found.there)),
-        ("tokens of an evaluation", found.judge.tokens().to_string()),
+        ("tokens of an evaluation", found.evaluator.tokens().to_string()),
     ])?;
     match world.is_solo() {
         true => measure(args, &world, found)?,

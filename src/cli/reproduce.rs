@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let o = &options;
     let flags = (&args.paper, &o.claims, &o.scale, o.seeds, o.first_seed, &o.data, &o.out, &o.work, o.arms_only);
     world.ensure_equal(&[("version", env!("CARGO_PKG_VERSION").to_owned()), ("flags", format!("{flags:?}"))])?;
-    Control::listen(false)?;
+    Control::listen(None)?;
     world.watch_signals(Control::interrupted, Control::interrupt);
     // The other ranks wait until rank 0 has written the results.
     let result = papers::run(&args.paper, &options, &world, &|text| note(&world, text));

@@ -113,7 +113,7 @@ pub fn sweep(
                 done();
                 vec![Ok(loss)]
             }
-            Some(i) => losses_of(&grid.rules, windows[i], there, (&mut *read, &mut *judge, &mut *done))?,
+            Some(i) => losses_of(&grid.rules, windows[i], there, (&mut *read, &mut *evaluate, &mut *done))?,
         };
         own.push((i, losses));
     }
@@ -146,7 +146,7 @@ fn losses_of(
     rules: &[MergeRule],
     window: (u64, u64, usize),
     there: &BTreeSet<u64>,
-    (read, judge, done): (&mut Read<'_>, &mut Judged<'_>, &mut dyn FnMut()),
+    (read, evaluate, done): (&mut Read<'_>, &mut Evaluate<'_>, &mut dyn FnMut()),
 ) -> Result<Losses> {
     let steps = steps_of(window, there);
     let parts = steps.and_then(|steps| {
@@ -159,7 +159,7 @@ fn losses_of(
     };
     let parts: Vec<&[f32]> = parts.iter().map(|p| p.as_slice()).collect();
     let loss = |rule: &MergeRule| -> Result<Result<f64, String>> {
-        let loss = judge(&average_in_f64(&parts, &rule.weights(window.2)?))?;
+        let loss = evaluate(&average_in_f64(&parts, &rule.weights(window.2)?))?;
         done();
         Ok(Ok(loss))
     };
@@ -241,7 +241,7 @@ mod tests {
         let mut kept = Kept::new(most, read);
         let mut evaluate = |w: &[f32]| Ok((f64::from(w[0]) - 70.0).abs());
         let mut losses = 0;
-        let found = sweep(world, grid, there, &mut |step| kept.get(step), &mut evaluator, &mut || losses += 1).unwrap();
+        let found = sweep(world, grid, there, &mut |step| kept.get(step), &mut evaluate, &mut || losses += 1).unwrap();
         (found, losses, kept.reads)
     }
 

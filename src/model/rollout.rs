@@ -146,7 +146,7 @@ impl Rollouts {
     /// # Errors
     /// A lost rank, or a device fault.
     pub fn follow(&mut self, device: &Device, model: &Model, announced: &Announced) -> Result<()> {
-        let (requests, sampling, stops): (Vec<Request>, Sampling, Vec<u32>) = announced.read()?;
+        let (requests, sampling, stops): (Vec<RolloutRequest>, Sampling, Vec<u32>) = announced.read()?;
         self.share(device, model, &requests, &sampling, &stops, &mut silent).map(|_| ())
     }
 
@@ -155,11 +155,11 @@ impl Rollouts {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[Request],
+        requests: &[RolloutRequest],
         sampling: &Sampling,
         stops: &[u32],
         progress: &mut Progress<'_>,
-    ) -> Result<Option<Vec<Completion>>> {
+    ) -> Result<Option<Vec<SampledCompletion>>> {
         if self.world.is_solo() {
             return self.run_alone(device, model, requests, sampling, stops, progress);
         }
@@ -167,7 +167,7 @@ impl Rollouts {
         let all = requests.len() as u64;
         let mut of_all = |what: &str, done: u64, own: u64| progress(what, done * all / own.max(1), all);
         let found = self.run_alone(device, model, own, sampling, stops, &mut of_all)?;
-        let parts: Vec<Option<Vec<Completion>>> = self.world.all_gather_values(&found)?;
+        let parts: Vec<Option<Vec<SampledCompletion>>> = self.world.all_gather_values(&found)?;
         Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat()))
     }
 
@@ -175,11 +175,11 @@ impl Rollouts {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[Request],
+        requests: &[RolloutRequest],
         sampling: &Sampling,
         stops: &[u32],
         progress: &mut Progress<'_>,
-    ) -> Result<Option<Vec<Completion>>> {
+    ) -> Result<Option<Vec<SampledCompletion>>> {
         device.write(&self.settings, &sampling.pack(stops));
         let mut out = Vec::with_capacity(requests.len());
         while out.len() < requests.len() {

@@ -241,7 +241,7 @@ mod tests {
         let start = Barrier::new(2);
         let work = |world: World| {
             start.wait();
-            work_off(&jobs, &OnRank(world.rank(), &log), &world, &|_| {}).unwrap();
+            run_jobs(&jobs, &OnRank(world.rank(), &log), &world, &|_| {}).unwrap();
         };
         std::thread::scope(|s| {
             for world in World::threads(2).unwrap() {
@@ -264,7 +264,7 @@ mod tests {
     fn an_error_names_its_rank_and_its_job() {
         // Rank 1 alone; over MPI, the end of its process terminates all.
         let (world, log) = (World::threads(2).unwrap().remove(1), Log::default());
-        let error = work_off(&[Step("a", None), Step("bad", None)], &OnRank(1, &log), &world, &|_| {}).unwrap_err();
+        let error = run_jobs(&[Step("a", None), Step("bad", None)], &OnRank(1, &log), &world, &|_| {}).unwrap_err();
         assert_eq!(format!("{error:#}"), "rank 1 on threads: bad: no memory");
     }
 

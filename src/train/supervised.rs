@@ -101,7 +101,7 @@ impl Supervised {
         &self,
         device: &Device,
         tokens: u64,
-        mut seen: Option<&mut Seen>,
+        mut seen: Option<&mut PredictionStats>,
         progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<anyhow::Result<Evaluation>>> {
         let at_once = self.pass.acts.batch;
@@ -210,7 +210,7 @@ impl TrainingStage for Supervised {
             }
             EVALUATION => {
                 let (tokens, seen): (u64, bool) = announced.read()?;
-                let mut own = Seen::default();
+                let mut own = PredictionStats::default();
                 self.evaluate_share(device, tokens, seen.then_some(&mut own), &mut silent).map(|_| ())
             }
             kind => bail!("{kind}: unknown command (a defect of lehr)"),

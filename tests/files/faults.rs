@@ -265,7 +265,7 @@ fn a_full_disk_gives_up_the_oldest_checkpoint() {
     let full = save(&disk, run, 300).unwrap_err();
     assert!(full.disk_full && full.missing() == 1, "{full}");
 
-    let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
+    let mut keeper = Retention::new(RetentionPolicy { keep_last: 2, keep_every: 0 });
     let space = |keeper: &mut Retention, bytes, last| keeper.make_space(&disk, run, bytes, last).unwrap().deleted;
     assert_eq!(space(&mut keeper, LARGE, true), NONE, "not one is deleted in vain");
     keeper.keep_good([100].into_iter());
@@ -273,7 +273,7 @@ fn a_full_disk_gives_up_the_oldest_checkpoint() {
     keeper.pin(100);
     assert_eq!(space(&mut keeper, 1, true), NONE, "it is pinned");
     keeper.unpin(100);
-    let mut every = Retention::new(Policy { keep_last: 2, keep_every: 100 });
+    let mut every = Retention::new(RetentionPolicy { keep_last: 2, keep_every: 100 });
     assert_eq!(space(&mut every, 1, true), NONE, "a multiple of --keep-every");
     assert_eq!((space(&mut keeper, full.missing(), true), load(run)), (vec![100], Some(200)));
     save(&disk, run, 300).unwrap();
