@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One thread each, on the CPU.
@@ -33,6 +33,12 @@ fn launcher() -> Option<&'static [&'static str]> {
         let is_open_mpi = String::from_utf8_lossy(&output.stdout).to_lowercase().contains("open");
         Some(if is_open_mpi { &["--allow-run-as-root", "--oversubscribe"] } else { &[] })
     })
+}
+
+/// One test at a time: several ranks take all cores, and their deadlines are short. `None` without a launcher.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    launcher().map(|_| TURN.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn mpirun() -> Command {
@@ -96,7 +102,7 @@ fn pretrain(place: &Place, run: &str, more: &[&str]) -> Command {
 
 #[test]
 fn pretraining_does_not_depend_on_the_number_of_ranks() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let of = |name: &str, ranks: usize| json_lines(&mut on_ranks(ranks, &pretrain(&place, name, PRETRAIN)));
     let alone = of("alone", 1);
@@ -116,7 +122,7 @@ fn pretraining_does_not_depend_on_the_number_of_ranks() {
 
 #[test]
 fn the_same_number_of_ranks_gives_the_same_bits() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     for name in ["first", "second"] {
         json_lines(&mut on_ranks(3, &pretrain(&place, name, PRETRAIN)));
@@ -129,7 +135,7 @@ fn the_same_number_of_ranks_gives_the_same_bits() {
 /// Unequal shares of a batch change no result, but are reported.
 #[test]
 fn uneven_batches_are_balanced_and_reported() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let flags = ["--batch-size=7", "--max-steps=20"];
     let alone = json_lines(&mut on_ranks(1, &pretrain(&place, "alone", &flags)));
@@ -151,13 +157,13 @@ fn errors(said: &Said) -> Vec<&str> {
 /// Rows with 1 to 50 targets: a mean of means over ranks would differ. Packed rows too.
 #[test]
 fn fine_tuning_weights_every_target_equally() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let mut base = pretrain(&place, "base", &["--batch-size=4", "--max-steps=5", "--eval-every=0", "--seq-len=64"]);
     json_lines(&mut base);
     let word = common::text(400);
     let row = |i: usize| {
-        let (prompt, completion) = if i % 3 == 0 { (40, 1) } else { (2, 50 - i % 7) };
+        let (prompt, completion) = if i.is_multiple_of(3) { (40, 1) } else { (2, 50 - i % 7) };
         json!({"prompt": &word[i..i + prompt], "completion": &word[i + prompt..i + prompt + completion]}).to_string() + "\n"
     };
     std::fs::write(place.path("rows.jsonl"), (0..48).map(row).collect::<String>()).unwrap();
@@ -187,7 +193,7 @@ fn texts(place: &Place, run: &str, step: u64) -> Vec<(u64, String)> {
 /// GRPO with Lopti: the same questions, completions and updates.
 #[test]
 fn grpo_makes_the_same_step() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let rows = ["data", "kk", "--form=compact", "--people=2-3", "--count=200", "--seed=1", "--out=rows.jsonl"];
     assert_eq!(run(&mut place.lehr(rows)).code, Some(0));
@@ -253,7 +259,7 @@ fn long_run(place: &Place, name: &str, timeout: &str) -> Trainer {
     let mut command = on_ranks(3, &pretrain(place, name, &flags));
     command.env("LEHR_RANK_TIMEOUT", timeout);
     let mut trainer = Trainer::start(&mut command);
-    trainer.hear_kind("Checkpoint");
+    trainer.wait_for_kind("Checkpoint");
     trainer
 }
 
@@ -268,25 +274,25 @@ fn resume(place: &Place, name: &str, ranks: usize) {
 
 #[test]
 fn a_rank_that_dies_ends_the_run() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     for rank in 0..3 {
         let place = Place::new();
         let mut trainer = long_run(&place, "run", "20");
         signal(pid_of(rank, &place.path("")), "KILL");
-        assert!(!trainer.end().success(), "rank {rank}: {}", trainer.account());
+        assert!(!trainer.end().success(), "rank {rank}: {}", trainer.diagnostics());
         resume(&place, "run", [2, 3, 1][rank]);
     }
 }
 
 #[test]
 fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     for rank in 0..3 {
         let place = Place::new();
         let mut trainer = long_run(&place, "run", "3");
         signal(pid_of(rank, &place.path("")), "STOP");
-        assert!(!trainer.end().success(), "rank {rank}: {}", trainer.account());
-        assert!(trainer.stderr().contains(&format!("no sign of rank {rank} ")), "{}", trainer.account());
+        assert!(!trainer.end().success(), "rank {rank}: {}", trainer.diagnostics());
+        assert!(trainer.stderr().contains(&format!("no sign of rank {rank} ")), "{}", trainer.diagnostics());
         resume(&place, "run", 1);
     }
 }
@@ -294,19 +300,19 @@ fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
 /// A signal to any rank, or to all (as Slurm sends it), stops all ranks after the same update, with one save.
 #[test]
 fn a_signal_to_some_ranks_stops_all() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     for (ranks, name) in [(&[0][..], "TERM"), (&[2], "TERM"), (&[0], "USR1"), (&[1], "USR1"), (&[0, 1, 2], "TERM")] {
         let place = Place::new();
         let mut trainer = long_run(&place, "run", "60");
         let pids: Vec<u32> = ranks.iter().map(|rank| pid_of(*rank, &place.path(""))).collect();
         pids.into_iter().for_each(|pid| signal(pid, name));
         let status = trainer.end();
-        assert!(!status.success(), "{name} to ranks {ranks:?}: {}", trainer.account());
-        let last = trainer.heard.last().unwrap();
-        assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.account());
-        let saved = kind(&trainer.heard, "Checkpoint").last().unwrap()["step"].clone();
+        assert!(!status.success(), "{name} to ranks {ranks:?}: {}", trainer.diagnostics());
+        let last = trainer.received.last().unwrap();
+        assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.diagnostics());
+        let saved = kind(&trainer.received, "Checkpoint").last().unwrap()["step"].clone();
         assert_eq!(saved, last["step"], "{name} to ranks {ranks:?}");
-        assert!(!trainer.stderr().contains("error:"), "{}", trainer.account());
+        assert!(!trainer.stderr().contains("error:"), "{}", trainer.diagnostics());
         resume(&place, "run", 2);
     }
 }
@@ -314,30 +320,30 @@ fn a_signal_to_some_ranks_stops_all() {
 /// A pause longer than the timeout.
 #[test]
 fn a_pause_is_no_lost_rank() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let flags = ["--batch-size=6", "--max-steps=1000000", "--eval-every=0", "--control"];
     let mut command = on_ranks(2, &pretrain(&place, "run", &flags));
     command.env("LEHR_RANK_TIMEOUT", "2");
     let mut trainer = Trainer::start(&mut command);
-    trainer.hear_step(3);
-    trainer.tell(r#"{"command":"Pause"}"#);
-    let step = trainer.hear_kind("Paused")["step"].as_u64().unwrap();
+    trainer.wait_for_step(3);
+    trainer.send(r#"{"command":"Pause"}"#);
+    let step = trainer.wait_for_kind("Paused")["step"].as_u64().unwrap();
     std::thread::sleep(Duration::from_secs(5));
-    trainer.tell(r#"{"command":"SetHyper","learning_rate_scale":0.5}"#);
-    trainer.hear_kind("HyperChanged");
-    trainer.tell(r#"{"command":"Resume"}"#);
-    trainer.hear_step(step + 3);
-    trainer.tell(r#"{"command":"Stop"}"#);
+    trainer.send(r#"{"command":"SetHyper","learning_rate_scale":0.5}"#);
+    trainer.wait_for_kind("HyperChanged");
+    trainer.send(r#"{"command":"Resume"}"#);
+    trainer.wait_for_step(step + 3);
+    trainer.send(r#"{"command":"Stop"}"#);
     trainer.end();
-    let last = trainer.heard.last().unwrap();
-    assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.account());
+    let last = trainer.received.last().unwrap();
+    assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.diagnostics());
 }
 
 /// A run on 2, then 3 ranks, then one process has the curve of a run of one process, also of live merging.
 #[test]
 fn a_run_is_resumed_with_any_number_of_ranks() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let flags = ["--batch-size=6", "--lr-scheduler=constant", "--eval-every=5", "--merge-every=5", "--merge-last=3"];
     let with = |steps: &'static str| [&flags[..], &[steps]].concat();
@@ -360,7 +366,7 @@ fn a_run_is_resumed_with_any_number_of_ranks() {
 /// A fork continues with the moments of its parent on all ranks.
 #[test]
 fn a_fork_on_ranks_is_the_fork_of_one_process() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let flags = ["--batch-size=6", "--lr-scheduler=constant", "--eval-every=0", "--max-steps=30", "--save-every=10"];
     json_lines(&mut on_ranks(1, &pretrain(&place, "parent", &flags)));
@@ -379,7 +385,7 @@ fn a_fork_on_ranks_is_the_fork_of_one_process() {
 /// A rescue restores the same weights on all ranks.
 #[test]
 fn a_rescue_restores_all_ranks() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let flags = [
         "--batch-size=6",
@@ -392,12 +398,12 @@ fn a_rescue_restores_all_ranks() {
     ];
     let mut command = on_ranks(2, &pretrain(&place, "run", &flags));
     let mut trainer = Trainer::start(&mut command);
-    trainer.hear_step(120);
-    trainer.tell(r#"{"command":"SetHyper","learning_rate_scale":3000.0}"#);
-    trainer.hear_kind("Rescue");
+    trainer.wait_for_step(120);
+    trainer.send(r#"{"command":"SetHyper","learning_rate_scale":3000.0}"#);
+    trainer.wait_for_kind("Rescue");
     // Beyond the next comparison of the ranks' weights.
-    assert!(trainer.end().success(), "{}", trainer.account());
-    assert_eq!(trainer.heard.last().unwrap()["reason"], "completed", "{}", trainer.account());
+    assert!(trainer.end().success(), "{}", trainer.diagnostics());
+    assert_eq!(trainer.received.last().unwrap()["reason"], "completed", "{}", trainer.diagnostics());
 }
 
 /// One rank per command line under one launcher.
@@ -415,7 +421,7 @@ fn two(place: &Place, first: &[&str], second: &[&str]) -> Said {
 
 #[test]
 fn ranks_that_disagree_are_refused_in_one_line() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let flags = |seed: &'static str, data: &'static str| {
         ["pretrain", "--run=run", "--preset=nano", "--batch-size=4", "--seq-len=16", "--max-steps=5", seed, data]
@@ -446,7 +452,7 @@ fn ranks_that_disagree_are_refused_in_one_line() {
 
 #[test]
 fn doctor_lists_ranks_and_rates() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let lines = json_lines(&mut on_ranks(3, &place.lehr(["doctor", "--json", "--only=rmsnorm"])));
     let ranks: Vec<_> = lines.iter().filter(|line| line["rank"].is_number()).collect();
@@ -459,7 +465,7 @@ fn doctor_lists_ranks_and_rates() {
 /// A device that does not exist on one rank is an error of the setup, which names the rank.
 #[test]
 fn a_rank_without_its_device_ends_the_setup() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let args = ["pretrain", "--run=run", "--data=text.txt", "--preset=nano", "--batch-size=4", "--seq-len=16", "--max-steps=5"];
     let mut command = mpirun();
@@ -485,7 +491,7 @@ fn reproduce(place: &Place, ranks: usize, work: &str, out: &str) -> Said {
 /// Ranks share the arms; results are those of one process, and a second command finds all arms done, on any number of ranks.
 #[test]
 fn reproduce_shares_its_arms() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let results = |out: &str| std::fs::read(place.path(out).join("results.json")).unwrap();
     let alone = reproduce(&place, 1, "one", "a");
@@ -506,7 +512,7 @@ fn reproduce_shares_its_arms() {
 /// A rank that is killed ends all; the finished arms remain.
 #[test]
 fn reproduce_ends_with_a_killed_rank_and_continues() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=6", "--first-seed=7", "--work=work", "--out=out"];
     let mut child = on_ranks(2, &place.lehr(args)).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -532,7 +538,7 @@ fn reproduce_ends_with_a_killed_rank_and_continues() {
 
 #[test]
 fn a_sweep_shares_its_merges() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     let flags = ["--batch-size=4", "--max-steps=40", "--save-every=5", "--keep-every=5", "--eval-every=0"];
     json_lines(&mut on_ranks(1, &pretrain(&place, "run", &flags)));
@@ -555,7 +561,7 @@ fn a_sweep_shares_its_merges() {
 /// Commands that run in one process are refused in one line; a dry run is made by rank 0 alone.
 #[test]
 fn other_commands_are_refused_by_name() {
-    let Some(_) = launcher() else { return };
+    let Some(_turn) = turn() else { return };
     let place = Place::new();
     for args in [&["generate", "--model=m", "--prompt=a"][..], &["eval", "--model=m", "--data=text.txt"], &["bench"]] {
         let mut command = mpirun();
