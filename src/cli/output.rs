@@ -159,22 +159,21 @@ impl ConsoleOutput {
                 self.reinforcing = s.stage == Stage::Grpo.name();
                 let material = match self.reinforcing {
                     true => format!(
-                        "{} a step, {} held out",
+                        "{} per step, {} held out",
                         counted(s.tokens_per_step, "completion"),
                         counted(s.val_tokens, "question")
                     ),
                     false => format!(
-                        "{} training and {} validation tokens, {} tokens an update",
+                        "{} training and {} validation tokens, {} tokens per update",
                         count(s.train_tokens),
                         count(s.val_tokens),
                         s.tokens_per_step
                     ),
                 };
                 let (run, parameters) = (s.run.display(), count(s.parameters));
-                self.say(&format!(
-                    "{run} on {}: {parameters} parameters, {material}, ready after {:.1} s",
-                    s.adapter, s.startup_seconds
-                ));
+                let ready = s.startup_seconds;
+                self.say(&format!("{run} on {}: {parameters} parameters, ready after {ready:.1} s", s.adapter));
+                self.say(&material);
                 match &s.parent {
                     Some(parent) if s.step == 0 => self.say(&format!("starting point: {parent}")),
                     Some(parent) if parent.ends_with(&format!("@{}", s.step)) => self.say(&format!("forked from {parent}")),
@@ -194,7 +193,7 @@ impl ConsoleOutput {
                 let change = self.last_eval.map_or(String::new(), |before| format!(" ({:+.4})", e.eval_loss - before));
                 self.last_eval = Some(e.eval_loss);
                 self.say(&format!(
-                    "step {}: validation loss {:.4}{change}, perplexity {:.2}, on {} tokens in {:.1} s",
+                    "step {}: validation loss {:.4}{change}, perplexity {:.2}, {} tokens, {:.1} s",
                     e.step,
                     e.eval_loss,
                     e.perplexity,
@@ -322,24 +321,16 @@ fn graded_questions(e: &TaskEval) -> String {
 
 /// A merge's line: its loss and the run's own.
 fn merged(m: &Merged) -> String {
-    let losses: Vec<String> = m.metrics.iter().map(|(name, loss)| format!("{name} {:.4}", loss.0)).collect();
+    let losses: Vec<String> = m.metrics.values().map(|loss| format!("{:.4}", loss.0)).collect();
     let gain = m.metrics.values().next().zip(m.eval_loss).map_or(String::new(), |(merge, raw)| {
         let difference = merge.0 - raw;
         let word = if difference < 0.0 { "below" } else { "above" };
-        format!(" ({:.4} {word} the run's own)", difference.abs())
+        format!(", {:.4} {word} the run's own", difference.abs())
     });
     let gains = m.anneal_estimate.zip(m.eval_loss).is_some_and(|(estimate, raw)| estimate < raw);
-    let annealed =
-        m.anneal_estimate.filter(|_| gains).map_or(String::new(), |e| format!("; annealing now would give about {e:.2}"));
-    let written = m.path.as_ref().map_or(String::new(), |path| format!(", written to {}", path.display()));
-    format!(
-        "step {}: {}{gain}, {} of {} snapshots, {} tokens old{annealed}{written}",
-        m.step,
-        losses.join(", "),
-        m.method,
-        m.steps.len(),
-        count(m.mean_age_tokens as u64)
-    )
+    let annealed = m.anneal_estimate.filter(|_| gains).map_or(String::new(), |e| format!("; annealing: about {e:.2}"));
+    let written = m.path.as_ref().map_or(String::new(), |path| format!("; written to {}", path.display()));
+    format!("step {}: {} of {} snapshots: {}{gain}{annealed}{written}", m.step, m.method, m.steps.len(), losses.join(", "))
 }
 
 /// A rescue's line: the cause, the step it continues from, and the changes.
