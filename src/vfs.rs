@@ -48,6 +48,8 @@ pub trait VfsFile: Write + Send {
 pub trait VfsLock: std::fmt::Debug + Send + Sync {
     /// Takes the lock; false if another process holds it.
     fn try_lock(&self) -> io::Result<bool>;
+    /// Releases the lock at once, also where a child process inherited the file.
+    fn unlock(&self) -> io::Result<()>;
     /// The first 4 KiB of the file.
     fn text(&self) -> String;
     /// Replaces the content.
@@ -132,6 +134,10 @@ impl VfsLock for File {
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(e)) => Err(e),
         }
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        File::unlock(self)
     }
 
     fn text(&self) -> String {

@@ -122,7 +122,7 @@ fn a_dataset_folder_is_read() {
     assert_eq!(pieces.bytes_done(), corpus.total_bytes());
     let said = notices.take().join("\n");
     assert!(
-        said.contains("rows.json:1: skipped: ") && said.contains("train-00000.parquet: 2 of 4 documents are empty"),
+        said.contains("rows.json:1: skipped: ") && said.contains("train-00000.parquet: 2 of 4 documents left out: empty"),
         "{said}"
     );
     // Validation by name; a file that has no text.

@@ -292,7 +292,7 @@ fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
         let mut trainer = long_run(&place, "run", "3");
         signal(pid_of(rank, &place.path("")), "STOP");
         assert!(!trainer.end().success(), "rank {rank}: {}", trainer.diagnostics());
-        assert!(trainer.stderr().contains(&format!("no sign of rank {rank} ")), "{}", trainer.diagnostics());
+        assert!(trainer.stderr().contains(&format!("no heartbeat from rank {rank} ")), "{}", trainer.diagnostics());
         resume(&place, "run", 1);
     }
 }

@@ -101,7 +101,9 @@ impl Counts {
         };
         format!(
             "{}, {} with exactly one solution; {} of {compared} solutions agree{quiz}",
-            self.rows, self.one_solution, self.agree
+            counted(self.rows as u64, "row"),
+            self.one_solution,
+            self.agree
         )
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args, world: &World) -> Result<i32> {
         wrong: wrong.collect(),
     };
     let ranks = world.all_gather_values(&own)?;
-    let rates = SIZES.map(|len| seconds(world, len));
+    let rates = SIZES.iter().map(|len| seconds(world, *len)).collect::<Result<Vec<_>>>()?;
     world.finish();
     let failed: usize = ranks.iter().map(|rank| rank.wrong.len()).sum();
     if world.is_root() {
@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, world: &World) -> Result<i32> {
             print_rank(args, world, i, rank)?;
         }
         for (len, seconds) in SIZES.into_iter().zip(rates) {
-            print_rate(args, world, len, seconds?)?;
+            print_rate(args, world, len, seconds)?;
         }
         if !args.json {
             let kernels = wanted(args).count();

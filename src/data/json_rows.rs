@@ -142,7 +142,7 @@ mod tests {
         }
         let utf16: Vec<u8> = "\u{FEFF}{\"a\": 1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(read("a.jsonl", &utf16).unwrap_err().to_string().contains("this is UTF-16 text; convert it to UTF-8 first"));
-        assert!(read("a.parquet", b"{}").unwrap_err().to_string().contains("is no Parquet file"));
+        assert!(read("a.parquet", b"{}").unwrap_err().to_string().contains("is not a Parquet file"));
         assert!(read("a.parquet", b"PAR1....PAR1").unwrap_err().to_string().contains("cannot be read"));
     }
 }

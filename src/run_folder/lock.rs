@@ -60,7 +60,7 @@ impl RunLock {
 impl Drop for RunLock {
     fn drop(&mut self) {
         // The file is kept: removing it would let two processes lock different files of the same name.
-        let _ = self.file.write(b"");
+        let _ = self.file.write(b"").and_then(|()| self.file.unlock());
     }
 }
 

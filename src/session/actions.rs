@@ -7,6 +7,7 @@ use super::unsaved::Outcome;
 use crate::config::Stage;
 use crate::event::{Checkpoint as Saved, Command, Eval, Event, LiveSettings};
 use crate::model::checkpoint::Origin;
+use crate::run_folder::Purged;
 use crate::train::predictions::PredictionStats;
 use crate::vfs::shown;
 use web_time::Instant;
@@ -172,7 +173,10 @@ impl Run<'_> {
 
     /// Delete the oldest checkpoints that need not stay, so that `missing` bytes more are free for that of `step`; whether any was deleted.
     fn make_space(&mut self, step: u64, missing: u64, last: bool) -> bool {
-        let purged = self.retention.make_space(self.vfs, self.folder.path(), missing, last).unwrap_or_default();
+        let purged = self.retention.make_space(self.vfs, self.folder.path(), missing, last).unwrap_or_else(|error| {
+            self.out.emit(&Event::Warning { text: format!("no checkpoint was deleted to make space: {error:#}") });
+            Purged::default()
+        });
         let made = !purged.deleted.is_empty();
         let named =
             |old| format!("the disk is full: the checkpoint of step {old} was deleted to make space for that of step {step}");

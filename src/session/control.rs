@@ -142,7 +142,7 @@ impl Control {
         }
         self.notes.0 -= 1.0;
         let more = refused.count - 1;
-        let more = if more > 0 { format!(" (and {} refused)", counted(more, "more line")) } else { String::new() };
+        let more = if more > 0 { format!(" (and {})", counted(more, "more refused line")) } else { String::new() };
         Some(RunRequest::Invalid(format!("{}{more}", refused.first)))
     }
 
@@ -296,7 +296,7 @@ mod tests {
         flood.extend(b"\n{\"command\":\"Pause\"}\n");
         let received = requests(&flood);
         assert!(
-            matches!(&received[0], RunRequest::Invalid(text) if text.contains("and 100000 more refused lines") && text.len() < 400),
+            matches!(&received[0], RunRequest::Invalid(text) if text.contains("and 100,000 more refused lines") && text.len() < 400),
             "{received:?}"
         );
         assert_eq!(received[1..], [RunRequest::Command(Command::Pause)]);
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(control.poll(), Some(RunRequest::Stop), "the queue was full");
         control.received.stop.store(false, Ordering::SeqCst);
         assert!(
-            matches!(control.poll(), Some(RunRequest::Invalid(text)) if text.contains("dropped") && text.contains("and 99743 more"))
+            matches!(control.poll(), Some(RunRequest::Invalid(text)) if text.contains("dropped") && text.contains("and 99,743 more"))
         );
         assert_eq!(std::iter::from_fn(|| control.poll()).count(), WAITING);
         let orderly = requests(b"{\"command\":\"SaveNow\"}\n{\"command\":\"Stop\"}\n");

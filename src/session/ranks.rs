@@ -107,8 +107,7 @@ pub(super) fn follow(world: &World, device: &DeviceSettings) -> Result<Finished>
     let mut listener: Listener = Box::new(|_| {});
     let Prepared { mut trainer, .. } = prepare_rank(world, &mut settings, existing.as_deref(), resumed, &mut listener)?;
     // Allocates it; rank 0 broadcasts the weights.
-    trainer.keep_reference(None)?;
-    world.check_all(Ok(()))?;
+    world.check_all(trainer.keep_reference(None))?;
     let _signals = Control::listen(None)?;
     let reason = trainer.follow().with_context(|| world.name(world.rank()))?;
     if reason == FAILED {

@@ -85,7 +85,9 @@ impl Run<'_> {
     /// Report a run that ends during a spike; its last checkpoint is not a good one.
     pub(super) fn report_unfinished(&mut self) {
         let Some(onset) = self.watch.detector.pending_step() else { return };
-        let good = self.watch.ladder.pinned().filter(|step| *step < onset).max();
+        // A full disk may have cost some of them.
+        let is_there = |step: &u64| self.folder.checkpoints().join(step_name(*step)).exists();
+        let good = self.watch.ladder.pinned().filter(|step| *step < onset).filter(is_there).max();
         let good = good.map_or(String::new(), |step| format!("; the newest good checkpoint is that of step {step}"));
         let text = format!("the run ends in a spike, which began about update {onset} and had not passed{good}");
         self.out.emit(&Event::Warning { text });

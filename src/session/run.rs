@@ -182,11 +182,13 @@ impl Run<'_> {
         if reason == "completed" {
             // The final evaluation uses the whole validation split.
             self.evaluate(0)?;
-            self.report_unfinished();
         }
         let within_a_step = self.trainer.pending_step().is_some();
         if within_a_step || (self.last_saved != Some(step) && step > 0) {
             self.save(true)?;
+        }
+        if reason == "completed" {
+            self.report_unfinished();
         }
         let seconds = self.seconds_before + self.clock.counted;
         let tokens = self.trainer.state.num_tokens;

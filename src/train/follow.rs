@@ -63,7 +63,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Weights that differ, a lost rank, or a device fault.
-    pub(super) fn synchronize(&self) -> Result<()> {
+    pub(super) fn synchronize(&self, is_step_done: bool) -> Result<()> {
         let Self { world, device, model, .. } = self;
         if world.is_solo() || !world.is_root() {
             return Ok(());
@@ -74,7 +74,7 @@ impl Trainer {
             task.done();
         }
         let step = self.state.step;
-        if !step.is_multiple_of(COMPARE_EVERY) {
+        if !is_step_done || !step.is_multiple_of(COMPARE_EVERY) {
             return Ok(());
         }
         let task = world.announce(COMPARISON, &())?;

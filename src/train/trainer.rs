@@ -197,11 +197,13 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn step_watched(&mut self, progress: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
-        let (before, hyper) = (self.state.step, hyper(&self.settings, &self.state));
+        // A GRPO step has several updates.
+        let updates = |s: &TrainerState| (s.step, s.optimizer_steps, s.second_optimizer_steps);
+        let (before, hyper) = (updates(&self.state), hyper(&self.settings, &self.state));
         let Self { device, model, optimizer, live_merge, state, stage, .. } = self;
         let result = stage.step(Parts { device, model, optimizer, live_merge: live_merge.as_mut(), state }, hyper, progress)?;
-        if self.state.step != before {
-            self.synchronize()?;
+        if updates(&self.state) != before {
+            self.synchronize(self.state.step != before.0)?;
         }
         Ok(result)
     }

@@ -98,7 +98,11 @@ impl World {
         #[cfg(all(unix, feature = "mpi"))]
         return mpi::open(&launched);
         #[cfg(not(all(unix, feature = "mpi")))]
-        bail!("{}", launched.without_mpi());
+        match launched.rank {
+            // One line is enough.
+            Some(rank) if rank > 0 => Err(OtherRankFailed.into()),
+            _ => bail!("{}", launched.without_mpi()),
+        }
     }
 
     /// `size` ranks for threads of this process: one [`World`] each.

@@ -87,7 +87,7 @@ fn one_update_matches(device: Device, packing: bool) {
     let sft = settings.sft.clone().unwrap();
     let mut notices = Notices::new();
     let mut source: ChatSource = chat::load(&settings.data, &sft, &from, &mut notices, &mut silent).unwrap();
-    assert!(notices.lines().iter().any(|l| l.contains("2 of 7 rows are longer")), "{:?}", notices.lines());
+    assert!(notices.lines().iter().any(|l| l.contains("2 of 7 rows cut")), "{:?}", notices.lines());
     settings.train.batch_size = source.rows_per_epoch() as usize;
     assert_eq!(source.end_after(1.0, settings.train.batch_size), 1);
     assert_eq!(packing, settings.train.batch_size < 6, "{} sequences", settings.train.batch_size);

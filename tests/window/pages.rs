@@ -168,7 +168,7 @@ fn runs_are_a_tree_and_what_differs_is_listed() {
     child.train.learning_rate = 0.125;
     let mut h = made::harness(SIZE, true, Runs::default(), desk, Runs::ui);
     h.get_by_label_contains("from base@16");
-    h.get_by_label("train.learning_rate");
+    h.get_by_label("learning rate");
     h.get_by_label("0.125");
     h.get_by_role_and_label(egui::accesskit::Role::Button, "child").click();
     h.run_steps(2);
@@ -285,9 +285,10 @@ fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
         assert_eq!(h.query_by_label("reset").is_some(), changed);
         let reset = h.query_by_label("reset").map(|button| button.rect());
         // The name, its field and the button stand on one line.
-        let middles: Vec<f32> = h.get_all_by_label("max steps").map(|node| node.rect().center().y).collect();
-        let middle = reset.map_or(middles[0], |rect| rect.center().y);
-        assert!(middles.len() == 2 && middles.iter().all(|y| (y - middle).abs() < 1.5), "{middles:?} and {middle}");
+        let name = h.get_by_label("max steps").rect().center().y;
+        let field = h.get_by_value(if changed { "7" } else { "2000" }).rect().center().y;
+        let button = reset.map_or(name, |rect| rect.center().y);
+        assert!([field, button].iter().all(|y| (y - name).abs() < 1.5), "{name}, {field} and {button}");
         (reset, ["max_steps", "seed", "data"].map(|name| h.get_by_label(&help(name)).rect()))
     };
     let ((_, before), (reset, after)) = (place(false), place(true));

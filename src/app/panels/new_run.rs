@@ -359,10 +359,11 @@ fn row_ui(
     field: impl FnOnce(&mut Ui, egui::Id),
 ) -> bool {
     let row = ui.horizontal_top(|ui| {
-        ui.spacing_mut().item_spacing.x = 10.0;
+        let spacing = std::mem::replace(&mut ui.spacing_mut().item_spacing.x, 10.0);
         let label = cell_ui(ui, width, |ui| ui.label(name)).on_hover_text(help);
         ui.allocate_ui_with_layout(SIZE.into(), egui::Layout::top_down(egui::Align::Min), |ui| {
             ui.set_min_size(SIZE.into());
+            ui.spacing_mut().item_spacing.x = spacing;
             field(ui, label.id);
         });
         let button = |value: &str, ui: &mut Ui| {
@@ -370,10 +371,13 @@ fn row_ui(
             ui.add(button).on_hover_text(format!("back to {value}")).clicked()
         };
         let is_pressed = cell_ui(ui, RESET, |ui| reset.is_some_and(|value| button(value, ui)));
-        if ui.available_width() > HELP {
+        // A scrolled page does not know where the window ends.
+        let space = ui.available_width().min(ui.clip_rect().right() - ui.cursor().left() - 4.0);
+        if space > HELP {
             let first = help.split("\n--").next().and_then(|text| text.split(". ").next()).unwrap_or_default();
             let first = first.trim_end_matches('.');
             ui.vertical(|ui| {
+                ui.set_max_width(space);
                 ui.add_space(3.0);
                 ui.add(egui::Label::new(RichText::new(first).small().weak()).wrap());
             });

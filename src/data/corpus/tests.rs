@@ -129,7 +129,11 @@ fn hostile_jsonl_lines_are_skipped_and_counted() {
     let (documents, notices) = read_file("t.jsonl", content.as_bytes()).unwrap();
     assert_eq!(documents, ["good", "also"]);
     let found = |text: &str| notices.iter().filter(|n| n.contains(text)).count();
-    assert_eq!((found("skipped: "), found("15 of 19 lines"), found("1 of 19 documents are empty")), (4, 1, 1), "{notices:?}");
+    assert_eq!(
+        (found("skipped: "), found("15 of 19 lines"), found("1 of 19 documents left out: empty")),
+        (4, 1, 1),
+        "{notices:?}"
+    );
     assert!(found(":2: skipped: missing field `text`") == 1 && found(":19: last line is cut off") == 1, "{notices:?}");
     assert!(read_file("t.jsonl", bad.join("\n").as_bytes()).unwrap_err().contains("no usable text"));
 }

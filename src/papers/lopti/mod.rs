@@ -103,8 +103,8 @@ fn header(options: &Options, c: &LoptiContext<'_>) -> anyhow::Result<Header> {
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
 pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
-    let scale = Scale::named(&options.scale)?;
-    let (claims, arms) = (asked(options)?, arms(options)?);
+    let scale = world.check_all(Scale::named(&options.scale))?;
+    let (claims, arms) = world.check_all(asked(options).and_then(|claims| Ok((claims, arms(options)?))))?;
     let store = world.check_all(if options.data.is_none() {
         Store::open(&options.work)
     } else {
@@ -112,7 +112,8 @@ pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::R
     })?;
     check_shared(&options.work, world)?;
     let device = options.device.clone();
-    let context = LoptiContext::new(&scale, seeds(options), store, device, world.clone(), Box::new(notify))?;
+    let context = LoptiContext::new(&scale, seeds(options), store, device, world.clone(), Box::new(notify));
+    let mut context = world.check_all(context)?;
     let mut report = Report { header: world.check_all(header(options, &context))?, findings: Vec::new() };
     // A single process trains an arm when a claim needs it, so that the first results are available early.
     if options.arms_only || !world.is_solo() {
@@ -122,6 +123,8 @@ pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::R
     if options.arms_only || !world.is_root() {
         return Ok(None);
     }
+    // From here on rank 0 is alone.
+    context.world = World::solo();
     for claim in claims {
         let begin = web_time::Instant::now();
         let found = claims::find(&context, claim)?;

@@ -110,14 +110,14 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
 pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
-    let scale = Scale::named(&options.scale)?;
-    let arms = arms(options)?;
+    let scale = world.check_all(Scale::named(&options.scale))?;
+    let arms = world.check_all(arms(options))?;
     let texts = world.check_all(Texts::open(options.data.as_deref()))?;
     let checkpoints = world.check_all(CheckpointStore::open(&options.work, &texts.digest))?;
     check_shared(&options.work, world)?;
     world.ensure_equal(&[("content of --data (hash)", texts.digest.clone())])?;
     let mut report = Report { header: world.check_all(header(options, &scale, &texts))?, findings: Vec::new() };
-    let context = PmaContext {
+    let mut context = PmaContext {
         scale: &scale,
         seeds: seeds(options),
         texts,
@@ -131,6 +131,8 @@ pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::R
     if options.arms_only || !world.is_root() {
         return Ok(None);
     }
+    // From here on rank 0 is alone.
+    context.world = World::solo();
     let measure = Measure::new(&context);
     for claim in chosen(&PAPER, &options.claims)? {
         let begin = web_time::Instant::now();

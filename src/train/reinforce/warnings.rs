@@ -173,7 +173,7 @@ impl WarningState {
         }
         let (unspelt, why) = &seen.unspelt;
         if self.unspelt.happened(step, *unspelt > 0) {
-            out.push(format!("step {step}: {} passed over: {why}", counted(*unspelt as u64, "question")));
+            out.push(format!("step {step}: {} skipped: {why}", counted(*unspelt as u64, "question")));
         }
         out
     }
@@ -309,8 +309,8 @@ mod tests {
         };
         let found = issued(210, |_| failed.clone());
         assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [1, 1, 201, 201], "{found:?}");
-        assert!(found[0].1.contains("2 completions have no reward") && found[0].1.ends_with("it ended"), "{}", found[0].1);
-        assert!(found[1].1.contains("1 questions are passed over: no such character"), "{}", found[1].1);
+        assert!(found[0].1.contains("2 completions without a reward") && found[0].1.ends_with("it ended"), "{}", found[0].1);
+        assert!(found[1].1.contains("1 question skipped: no such character"), "{}", found[1].1);
     }
 
     #[test]
