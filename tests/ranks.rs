@@ -159,7 +159,7 @@ fn errors(said: &Said) -> Vec<&str> {
 fn fine_tuning_weights_every_target_equally() {
     let Some(_turn) = turn() else { return };
     let place = Place::new();
-    let mut base = pretrain(&place, "base", &["--batch-size=4", "--max-steps=5", "--eval-every=0", "--seq-len=64"]);
+    let mut base = pretrain(&place, "base", &["--batch-size=4", "--max-steps=5", "--eval-every=0", "--seq-len=64", "--tokenizer=bytes"]);
     json_lines(&mut base);
     let word = common::text(400);
     let row = |i: usize| {
@@ -220,7 +220,7 @@ fn grpo_makes_the_same_step() {
         close(&format!("{name}: entropy"), number(got, "entropy"), number(want, "entropy"), ONE_STEP);
         assert!((number(got, "loss") - number(want, "loss")).abs() < 1e-5, "{name}: loss");
         for metric in ["lopti/low/grad_norm", "lopti/high/grad_norm", "clip_ratio/region_mean", "reward", "num_updates"] {
-            let of = |step: &Value| number(&step["metrics"], metric);
+            let of = |step: &Value| number(step, metric);
             assert!((of(got) - of(want)).abs() <= 1e-5 * (1.0 + of(want).abs()), "{name}: {metric}: {} {}", of(got), of(want));
         }
         assert_eq!(step_numbers(&events), [1, 2, 3, 4]);
@@ -359,6 +359,10 @@ fn a_run_is_resumed_with_any_number_of_ranks() {
     assert!(want.len() >= 8 && got.keys().eq(want.keys()), "{:?} {:?}", got.keys(), want.keys());
     for (g, w) in got.values().zip(want.values()) {
         assert_eq!(g["steps"], w["steps"]);
+        // The last evaluation before a stop is on the whole validation split.
+        if g["eval_tokens"] != w["eval_tokens"] {
+            continue;
+        }
         close("merged loss", number(g, "merge/sma/eval_loss"), number(w, "merge/sma/eval_loss"), FIFTY_STEPS);
     }
 }

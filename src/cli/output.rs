@@ -38,7 +38,8 @@ pub fn json_line(value: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Write a note to standard error, which may be closed.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    // One write, so that lines of several processes do not mix.
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Listener of a run: `json` prints every event on standard output; otherwise one updating progress line, or occasional plain lines.

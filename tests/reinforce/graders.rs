@@ -134,7 +134,7 @@ fn a_completion_that_crashes_the_grader_is_retried_and_masked() {
     assert!((1.0..STEP as f64).contains(&ungraded), "{step}");
     let warned = kind(&events, "Warning").iter().any(|e| {
         let text = e["text"].as_str().unwrap();
-        text.starts_with(&format!("step 1: {ungraded} completions without a reward")) && text.contains("it said: too odd")
+        text.starts_with(&format!("step 1: {ungraded} completion")) && text.contains("it said: too odd")
     });
     assert!(warned, "{:?}", kind(&events, "Warning"));
     let samples = std::fs::read_to_string(place.path("run/samples.jsonl")).unwrap();

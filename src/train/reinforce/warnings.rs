@@ -331,6 +331,6 @@ mod tests {
         assert_eq!(uneven(64, 64), None);
         assert_eq!(uneven(64, 0), None);
         let text = uneven(64, 24).unwrap();
-        assert!(text.contains("has 16 completions") && text.ends_with("--mini-batch-size 16 divides it"), "{text}");
+        assert!(text.contains("fewer completions (16)") && text.ends_with("--mini-batch-size 16 divides it"), "{text}");
     }
 }
