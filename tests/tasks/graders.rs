@@ -119,7 +119,7 @@ i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(
         let said = error("read -r a; kill -9 $$", 60.0);
         assert!(said.contains("with 0 of 2 answers graded") && said.contains("signal"), "{said}");
         let said = error("echo hello; cat > /dev/null", 60.0);
-        assert!(said.contains("said \"hello\", which is no {\"id\": 0, \"reward\": 1.0}"), "{said}");
+        assert!(said.contains("said \"hello\", which is not {\"id\": 0, \"reward\": 1.0}"), "{said}");
         let said = error("echo '{\"id\": 7, \"reward\": 1}'; cat > /dev/null", 60.0);
         assert!(said.contains("said id 7, but was asked 0 to 1"), "{said}");
         let said = error("echo '{\"id\": 0}'; cat > /dev/null", 60.0);
