@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_in_words() {
-        assert!(png("no svg", 1.0).unwrap_err().to_string().contains("no sound SVG"));
+        assert!(png("no svg", 1.0).unwrap_err().to_string().contains("is not a valid SVG"));
         for scale in [0.0, -1.0, f32::NAN, 1e9] {
             assert!(png(&Chart::new("").svg(), scale).is_err(), "{scale}");
         }
