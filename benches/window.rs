@@ -74,7 +74,7 @@ fn opened(steps: u64) -> [f64; 4] {
         harness.step();
         longest = longest.max(since(frame));
         let window = harness.state_mut().as_mut().expect("a window");
-        let step = window.desk().runs.first().map_or(0, |run| run.files.history.step);
+        let step = window.state().runs.first().map_or(0, |run| run.files.history.step);
         curve = curve.or((step > 0).then(|| since(begin)));
         if step == steps {
             return [first, curve.unwrap_or_default(), longest, since(begin)];

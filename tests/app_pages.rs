@@ -243,11 +243,11 @@ fn chat_works_without_any_run_on_a_model_folder() {
 #[test]
 fn a_conversation_shows_its_turns_stops_and_starts_over() {
     let mut talk = ChatProcess::made("runs/a", Vec::new(), ChatState::Ready);
-    talk.hear(ChatEvent::Ready { model: "runs/a".into(), template: false, context: 64, temperature: 0.7 });
+    talk.receive(ChatEvent::Ready { model: "runs/a".into(), template: false, context: 64, temperature: 0.7 });
     talk.ask(ChatRequest::Say { text: "Who sat by the lake?".into(), temperature: None });
-    talk.hear(ChatEvent::Piece { text: "A fox".into() });
+    talk.receive(ChatEvent::Piece { text: "A fox".into() });
     let mut state = desk(read("stories"));
-    state.talk = Some(talk);
+    state.chat = Some(talk);
     let mut harness = harness(state, Page::Samples, vec2(1000.0, 900.0), Theme::Dark);
     harness.get_by_label("Chat").click();
     harness.run_steps(2);
@@ -260,7 +260,7 @@ fn a_conversation_shows_its_turns_stops_and_starts_over() {
     harness.get_by_label("Stop").click();
     harness.run_steps(2);
     assert_eq!(harness.state_mut().desk.take_orders(), [Action::SendChat(ChatRequest::Stop)]);
-    harness.state_mut().desk.talk.as_mut().unwrap().hear(ChatEvent::Replied { end: ReplyEnd::Stopped, left_out: 0 });
+    harness.state_mut().desk.chat.as_mut().unwrap().receive(ChatEvent::Replied { end: ReplyEnd::Stopped, left_out: 0 });
     harness.run_steps(2);
     assert!(harness.query_by_label("stopped").is_some());
     harness.get_by_role_and_label(egui::Role::SpinButton, "temperature").set_value_accesskit(0.25);
@@ -272,7 +272,7 @@ fn a_conversation_shows_its_turns_stops_and_starts_over() {
     harness.get_by_label("Start over").click();
     harness.run_steps(2);
     assert_eq!(harness.state_mut().desk.take_orders(), [Action::SendChat(ChatRequest::Reset { system: None })]);
-    harness.state_mut().desk.talk = Some(ChatProcess::made("runs/a", Vec::new(), ChatState::Ended("the device was lost".into())));
+    harness.state_mut().desk.chat = Some(ChatProcess::made("runs/a", Vec::new(), ChatState::Ended("the device was lost".into())));
     harness.run_steps(2);
     assert!(harness.query_by_label_contains("The conversation has ended: the device was lost").is_some());
 }

@@ -213,7 +213,7 @@ fn later_tokens_change_nothing() {
         for family in FAMILIES {
             causal(&device, family, TIME, &[0, 7, 14]);
         }
-        // GradientReducer the tiles of attention.
+        // Across the tiles of attention.
         causal(&device, Architecture::Llama, 72, &[31, 32, 63, 64]);
     }
 }
@@ -689,15 +689,6 @@ fn executors_agree_over_training_steps() {
 /// Results of a rank: numbers of the updates (rank 0), weights and moments, held-out loss (rank 0).
 type OfRank = (Vec<StepResult>, [Vec<u32>; 3], Option<Evaluation>);
 
-/// Call a closure on each of `ranks` threads with its world.
-fn each_rank<T: Send>(ranks: usize, rank: impl Fn(World) -> T + Sync) -> Vec<T> {
-    let worlds = World::threads(ranks).unwrap();
-    std::thread::scope(|s| {
-        let threads: Vec<_> = worlds.into_iter().map(|world| s.spawn(|| rank(world))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
-
 fn trainer_in(world: &World, device: Device, settings: &Settings) -> Trainer {
     let source = Box::new(TextSource::new(dataset(), TIME, settings.train.seed).unwrap());
     Trainer::in_world(world.clone(), device, settings, &shape(Architecture::Qwen3), source).unwrap()
@@ -718,13 +709,13 @@ fn on_ranks(ranks: usize, settings: &Settings) -> Vec<OfRank> {
         world.end("done");
         (results, trainer_state(&trainer), evaluation)
     };
-    each_rank(ranks, rank)
+    World::on_threads(ranks, rank).unwrap()
 }
 
 /// Weights that differ on one rank end the run at the next comparison, which names the rank.
 #[test]
 fn different_weights_end_the_run() {
-    let results = each_rank(3, |world| {
+    let results = World::on_threads(3, |world| {
         // Without a broadcast of the initial weights, those of rank 2 come from another seed.
         let seed = if world.rank() == 2 { 2 } else { 1 };
         let mut trainer = trainer_in(&world, device(), &settings(6, 2, 1));
@@ -738,7 +729,8 @@ fn different_weights_end_the_run() {
         let (update, error) = first_error.ok_or("no comparison")?;
         assert_eq!(update, 100, "{error}");
         Err(error)
-    });
+    })
+    .unwrap();
     let error = results[0].as_ref().unwrap_err();
     assert!(error.starts_with("update 100: the weights on rank 2 on threads differ"), "{error}");
     assert_eq!(results[1..], [Ok("failed".to_owned()), Ok("failed".to_owned())]);
@@ -747,7 +739,7 @@ fn different_weights_end_the_run() {
 /// A device fault on one rank is an error on all.
 #[test]
 fn a_device_fault_on_one_rank_ends_the_run() {
-    let results = each_rank(3, |world| {
+    let results = World::on_threads(3, |world| {
         let mut trainer = trainer_in(&world, Device::named(Some("cpu")).unwrap(), &settings(6, 2, 1));
         world.start_following();
         if world.is_root() {
@@ -762,7 +754,8 @@ fn a_device_fault_on_one_rank_ends_the_run() {
             trainer.device.replay(&recorder.finish().unwrap()).unwrap_err();
         }
         trainer.follow().err().map(|e| format!("{e:#}"))
-    });
+    })
+    .unwrap();
     let errors: Vec<String> = results.into_iter().map(|error| error.expect("an error on every rank")).collect();
     assert!(errors[1].contains("test.lost") && errors[1].contains("the device is lost"), "{errors:?}");
     assert!(errors[0].contains("rank 1") || errors[0].contains("has ended"), "{errors:?}");

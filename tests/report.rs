@@ -289,7 +289,7 @@ fn only_a_report_is_replaced() {
     let out = dir.path().join("out.html");
     std::fs::write(&out, "<!doctype html>\nmine").unwrap();
     let refused = |out: &Path| write(std::slice::from_ref(&run), out, &Options::default()).unwrap_err().to_string();
-    assert!(refused(&out).contains("is no report of lehr"));
+    assert!(refused(&out).contains("is not a report of lehr"));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "<!doctype html>\nmine");
     assert!(refused(dir.path()).contains("is a folder"));
     assert!(refused(&dir.path().join("gone/report.html")).contains("no such folder"));

@@ -111,8 +111,8 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     let gain = loss.values()[0] - loss.last().unwrap();
     assert!(gain > 0.3, "{gain}");
     assert!(words(&player.answer().unwrap()).contains(&format!("Down, by {gain:.2}.")), "{:?}", player.answer());
-    assert!(player.judge(1).unwrap().unwrap().is_right);
-    let wrong = player.judge(0).unwrap().unwrap();
+    assert!(player.check_prediction(1).unwrap().unwrap().is_right);
+    let wrong = player.check_prediction(0).unwrap().unwrap();
     assert_eq!((wrong.is_right, wrong.text.as_str()), (false, "Not quite. The gradient points downhill."));
     player.next();
     assert_eq!((player.phase(), player.scene_number()), (&Phase::Reading, 1));
@@ -216,11 +216,11 @@ fn a_hosted_story_shows_its_results_and_is_saved_when_it_is_left() {
     assert!(first.commands.iter().any(|line| line.starts_with("lehr pretrain ")), "{:?}", first.commands);
     host.act(Action::Set("none".into(), "1".into()));
     let refused = shown(&mut host, "the refusal", |s| s.refused.is_some()).refused.unwrap();
-    assert!(refused.contains("no parameter"), "{refused}");
+    assert!(refused.contains("not a parameter"), "{refused}");
     host.act(Action::Run);
     let seen = shown(&mut host, "the results", |s| s.phase == Phase::Seen);
     let Some(Ok(after)) = &seen.after else { panic!("{:?}", seen.after) };
-    assert!(words(&after.answer).contains("Down, by ") && after.judged.len() == 2, "{after:?}");
+    assert!(words(&after.answer).contains("Down, by ") && after.checked.len() == 2, "{after:?}");
     assert!(seen.runs["one"].join("events.jsonl").is_file());
     // The same trainer by hand: twenty times as long, in a folder of its own.
     let experiment = seen.experiment.unwrap();
@@ -275,7 +275,7 @@ fn stories_with_mistakes_are_refused_by_name() {
         ("by = \"rise\"", "by = \"rose\"", "rose"),
         ("worse = \"Worse", "other = \"Worse", "other"),
         ("inconclusive = ", "say = ", "better, worse and inconclusive"),
-        ("after = \"after.windows\"", "after = \"one.windows\"", "no list"),
+        ("after = \"after.windows\"", "after = \"one.windows\"", "not a list"),
         ("reasons = [", "reasons = [\"one too many\", ", "3 reasons for 2 choices"),
         ("title = \"Second\"", "titel = \"Second\"", "titel"),
         ("quick = { \"--max-steps\"", "quick = { \"--max-step\"", "--max-step"),

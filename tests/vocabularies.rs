@@ -192,7 +192,7 @@ fn tokens_with_mismatched_ids_are_refused() {
     for (config, says) in [
         (json!({"added_tokens_decoder": {"x": {"content": "a"}}}), "\"x\" is not a token id"),
         (json!({"added_tokens_decoder": {"320": {}}}), "320 has no content"),
-        (json!({"added_tokens_decoder": []}), "is no map"),
+        (json!({"added_tokens_decoder": []}), "is not a map"),
         (json!({"eos_token": 5}), "eos_token is neither"),
     ] {
         let copy = with("words", &[("tokenizer_config.json", config)]);

@@ -52,7 +52,7 @@ def doctor(command: list[str], environment: dict[str, str], out: Path) -> tuple[
     return os.waitstatus_to_exitcode(status), time.monotonic() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
 
 
-def judge(out: Path, status: int, processor: float, memory: int) -> tuple[str, float, list[str]]:
+def evaluate(out: Path, status: int, processor: float, memory: int) -> tuple[str, float, list[str]]:
     """Device, seconds of compilation, and what is wrong."""
     name, compiling, wrong, kernels = "no device", 0.0, [], 0
     for line in out.read_text().splitlines():
@@ -92,7 +92,7 @@ def self_test() -> None:
         for rows, status, processor, memory, expected in cases:
             out = Path(folder) / "out.jsonl"
             out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            wrong = judge(out, status, processor, memory)[2]
+            wrong = evaluate(out, status, processor, memory)[2]
             if len(wrong) != bool(expected) or expected not in "".join(wrong):
                 sys.exit(f"run.py: expected {expected!r}, found {wrong}")
 
@@ -112,7 +112,7 @@ def main() -> int:
             command = [*prefix, lehr, "doctor", "--json", "--adapter", "vulkan"]
             out = folder / f"{driver}-{variant.replace(', ', '-').replace(' ', '-')}.jsonl"
             status, seconds, processor, memory = doctor(command, environment, out)
-            name, compiling, wrong = judge(out, status, processor, memory)
+            name, compiling, wrong = evaluate(out, status, processor, memory)
             print(
                 f"{driver:<12} {variant:<25} {'WRONG' if wrong else 'ok':<6} compile {compiling:5.1f} s, all {seconds:5.1f} s "
                 f"({processor:.1f} of processor time), {memory / 1e6:,.0f} MB  {name}",

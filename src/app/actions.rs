@@ -22,7 +22,7 @@ const LESSON_SEED: u64 = 1337;
 impl Window {
     /// Carry out what the pages have asked for.
     pub(super) fn carry_out_orders(&mut self, ctx: &egui::Context) {
-        for order in self.desk.take_orders() {
+        for order in self.state.take_orders() {
             self.carry_out(order, ctx);
         }
     }
@@ -32,7 +32,7 @@ impl Window {
             Action::Send(path, command) => self.send(&path, &command),
             Action::Start { args, run } => {
                 if self.start(&args, &[], &run, ctx) {
-                    self.desk.only(&run);
+                    self.state.only(&run);
                     self.show(Page::Charts);
                 }
             }
@@ -43,30 +43,30 @@ impl Window {
             Action::Lesson(name) => self.begin_lesson(&name),
             Action::Job(key, args) => {
                 let job = Job::start(self.backend.as_ref(), &args, wake(ctx));
-                self.desk.jobs.insert(key, job);
+                self.state.jobs.insert(key, job);
             }
             Action::Cancel(key) => {
-                if let Some(job) = self.desk.jobs.get_mut(&key) {
+                if let Some(job) = self.state.jobs.get_mut(&key) {
                     job.cancel();
                 }
             }
             Action::StartChat { model, system, tokens } => {
                 // The one before frees its memory on the device first.
-                self.desk.talk = None;
-                self.desk.talk = Some(ChatProcess::start(self.backend.as_ref(), &model, (&system, tokens), wake(ctx)));
+                self.state.chat = None;
+                self.state.chat = Some(ChatProcess::start(self.backend.as_ref(), &model, (&system, tokens), wake(ctx)));
             }
             Action::SendChat(ask) => {
-                if let Some(talk) = &mut self.desk.talk {
-                    talk.ask(ask);
+                if let Some(chat) = &mut self.state.chat {
+                    chat.ask(ask);
                 }
             }
-            Action::EndChat => self.desk.talk = None,
+            Action::EndChat => self.state.chat = None,
             Action::Open(path) => self.in_background(ctx, move || look(path)),
             Action::Close(path) => self.close(&path),
             Action::Delete(path) => self.in_background(ctx, move || delete(path)),
             Action::Focus(path) => {
-                self.desk.focus = Some(path.clone());
-                if let Some(run) = self.desk.run_mut(&path) {
+                self.state.focus = Some(path.clone());
+                if let Some(run) = self.state.run_mut(&path) {
                     run.visible = true;
                 }
             }
@@ -85,7 +85,7 @@ impl Window {
     }
 
     fn send(&mut self, path: &Path, command: &crate::event::Command) {
-        let Some(run) = self.desk.run_mut(path) else { return };
+        let Some(run) = self.state.run_mut(path) else { return };
         let name = run.name();
         let sent = match &mut run.trainer {
             Some(trainer) => trainer.send(command),
@@ -106,20 +106,20 @@ impl Window {
             }
         };
         // Its log is read again from the beginning: that of a resumed run may be cut.
-        let index = self.desk.runs.iter().position(|run| run.files.path == path).unwrap_or(self.desk.runs.len());
+        let index = self.state.runs.iter().position(|run| run.files.path == path).unwrap_or(self.state.runs.len());
         let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(path, 0) };
-        match self.desk.runs.get_mut(index) {
+        match self.state.runs.get_mut(index) {
             Some(run) => *run = fresh,
-            None => self.desk.runs.push(fresh),
+            None => self.state.runs.push(fresh),
         }
-        self.desk.color_runs();
+        self.state.color_runs();
         self.watcher.watch(path);
-        self.desk.focus = Some(path.to_owned());
+        self.state.focus = Some(path.to_owned());
         true
     }
 
     fn begin_lesson(&mut self, name: &str) {
-        let place = Where::In(self.desk.home.join("lessons"));
+        let place = Where::In(self.state.home.join("lessons"));
         let options =
             Options { place, seed: LESSON_SEED, device: crate::config::DeviceSettings::default(), backend: self.backend.clone() };
         match lesson(name) {
@@ -136,37 +136,37 @@ impl Window {
             return;
         }
         for path in found {
-            if self.desk.run(&path).is_none() {
-                self.desk.runs.push(OpenRun::new(&path, 0));
+            if self.state.run(&path).is_none() {
+                self.state.runs.push(OpenRun::new(&path, 0));
                 self.watcher.watch(&path);
             }
-            if self.desk.focus.is_none() {
-                self.desk.focus = Some(path);
+            if self.state.focus.is_none() {
+                self.state.focus = Some(path);
             }
         }
-        self.desk.color_runs();
+        self.state.color_runs();
         self.tick_a_few();
     }
 
     /// Of many open runs, only the focused one is drawn at first.
     fn tick_a_few(&mut self) {
-        if self.desk.runs.iter().filter(|run| run.visible).count() > 6 {
-            let focus = self.desk.focus.clone();
-            self.desk.runs.iter_mut().for_each(|run| run.visible = Some(&run.files.path) == focus.as_ref());
+        if self.state.runs.iter().filter(|run| run.visible).count() > 6 {
+            let focus = self.state.focus.clone();
+            self.state.runs.iter_mut().for_each(|run| run.visible = Some(&run.files.path) == focus.as_ref());
         }
     }
 
     /// Close a run.
     pub(super) fn close(&mut self, path: &Path) {
-        if self.desk.run(path).is_some_and(OpenRun::is_ours) {
+        if self.state.run(path).is_some_and(OpenRun::is_ours) {
             self.notify("a run that is trained from this window stays open; stop it first".into());
             return;
         }
         self.watcher.forget(path);
-        self.desk.runs.retain(|run| run.files.path != path);
-        self.desk.color_runs();
-        if self.desk.focus.as_deref() == Some(path) {
-            self.desk.focus = self.desk.runs.first().map(|run| run.files.path.clone());
+        self.state.runs.retain(|run| run.files.path != path);
+        self.state.color_runs();
+        if self.state.focus.as_deref() == Some(path) {
+            self.state.focus = self.state.runs.first().map(|run| run.files.path.clone());
         }
     }
 }

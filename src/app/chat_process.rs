@@ -67,12 +67,12 @@ impl ChatProcess {
         if !system.trim().is_empty() {
             argv.push(format!("--system={system}"));
         }
-        let mut talk = Self::made(model, Vec::new(), ChatState::Loading(String::new()));
+        let mut chat = Self::made(model, Vec::new(), ChatState::Loading(String::new()));
         match backend.start(&argv, &[], wake) {
-            Ok(task) => talk.task = Some(task),
-            Err(error) => talk.state = ChatState::Ended(format!("{error:#}")),
+            Ok(task) => chat.task = Some(task),
+            Err(error) => chat.state = ChatState::Ended(format!("{error:#}")),
         }
-        talk
+        chat
     }
 
     /// A conversation without a task, in this state.
@@ -118,7 +118,7 @@ impl ChatProcess {
                     }
                 }
                 Output::Line(line) => match serde_json::from_str(&line) {
-                    Ok(said) => self.hear(said),
+                    Ok(event) => self.receive(event),
                     Err(error) => return self.end(format!("an answer of the model's process cannot be read: {error}")),
                 },
                 Output::Ended(End::Failed(why)) => return self.end(why),
@@ -128,8 +128,8 @@ impl ChatProcess {
     }
 
     /// Take an answer.
-    pub fn hear(&mut self, said: ChatEvent) {
-        match said {
+    pub fn receive(&mut self, event: ChatEvent) {
+        match event {
             ChatEvent::Ready { model, template, context, temperature } => {
                 self.about = Some(About { model, template, context, temperature });
                 self.state = if self.turns.is_empty() { ChatState::Ready } else { ChatState::Replying };
@@ -183,30 +183,30 @@ impl Drop for ChatProcess {
 mod tests {
     use super::*;
 
-    fn said(talk: &ChatProcess) -> Vec<(bool, &str, &str)> {
-        talk.turns.iter().map(|t| (t.by_model, t.text.as_str(), t.note.as_str())).collect()
+    fn said(chat: &ChatProcess) -> Vec<(bool, &str, &str)> {
+        chat.turns.iter().map(|t| (t.by_model, t.text.as_str(), t.note.as_str())).collect()
     }
 
     #[test]
     fn pieces_add_up_and_what_is_refused_was_not_said() {
-        let mut talk = ChatProcess::made("m", Vec::new(), ChatState::Loading(String::new()));
+        let mut chat = ChatProcess::made("m", Vec::new(), ChatState::Loading(String::new()));
         let say = |text: &str| ChatRequest::Say { text: text.into(), temperature: None };
-        assert!(talk.can_say());
-        talk.ask(say("hi"));
-        assert!(!talk.can_say(), "one thing while the model is being loaded");
-        talk.hear(ChatEvent::Ready { model: "m".into(), template: false, context: 64, temperature: 0.8 });
-        assert_eq!(talk.state, ChatState::Replying);
+        assert!(chat.can_say());
+        chat.ask(say("hi"));
+        assert!(!chat.can_say(), "one thing while the model is being loaded");
+        chat.receive(ChatEvent::Ready { model: "m".into(), template: false, context: 64, temperature: 0.8 });
+        assert_eq!(chat.state, ChatState::Replying);
         for piece in ["a", " b"] {
-            talk.hear(ChatEvent::Piece { text: piece.into() });
+            chat.receive(ChatEvent::Piece { text: piece.into() });
         }
-        talk.hear(ChatEvent::Replied { end: ReplyEnd::Stopped, left_out: 2 });
+        chat.receive(ChatEvent::Replied { end: ReplyEnd::Stopped, left_out: 2 });
         let note = "stopped; the context is full: the 2 oldest messages were left out";
-        assert_eq!(said(&talk), [(false, "hi", ""), (true, "a b", note)]);
-        talk.ask(say("far too much"));
-        talk.hear(ChatEvent::Refused { text: "say less".into() });
-        assert_eq!(said(&talk)[2..], [(false, "far too much", "say less")]);
-        assert!(talk.turns[2].refused && talk.can_say());
-        talk.ask(ChatRequest::Reset { system: None });
-        assert_eq!(said(&talk), []);
+        assert_eq!(said(&chat), [(false, "hi", ""), (true, "a b", note)]);
+        chat.ask(say("far too much"));
+        chat.receive(ChatEvent::Refused { text: "say less".into() });
+        assert_eq!(said(&chat)[2..], [(false, "far too much", "say less")]);
+        assert!(chat.turns[2].refused && chat.can_say());
+        chat.ask(ChatRequest::Reset { system: None });
+        assert_eq!(said(&chat), []);
     }
 }

@@ -17,30 +17,30 @@ pub fn place(run: &Path, title: &str, extension: &str) -> PathBuf {
 }
 
 /// Ask for a chart as PNG, beside the first of its runs: drawn as the report draws it, not as the screen shows it.
-pub fn picture(desk: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
+pub fn picture(state: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
     if let Some(first) = runs.first() {
-        let svg = svg(desk, spec, runs, metrics);
-        desk.ask(Action::Picture(place(first, spec.title, "png"), svg));
+        let svg = svg(state, spec, runs, metrics);
+        state.ask(Action::Picture(place(first, spec.title, "png"), svg));
     }
 }
 
 /// Ask for a chart's metrics as CSV, beside each of its runs.
-pub fn tables(desk: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
+pub fn tables(state: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
     for run in runs {
         let to = place(run, spec.title, "csv");
-        desk.ask(Action::Csv { run: run.clone(), metrics: metrics.to_vec(), to });
+        state.ask(Action::Csv { run: run.clone(), metrics: metrics.to_vec(), to });
     }
 }
 
-fn svg(desk: &AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> String {
-    let axis = desk.look.axis;
+fn svg(state: &AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> String {
+    let axis = state.look.axis;
     let x_label = if axis == Axis::Wall { "time" } else { axis.label() };
     let mut chart = Chart::new(spec.title).x(x_label).across(values(axis)).y(spec.y).size(900.0, 480.0);
     if spec.log_y {
         chart = chart.log_y();
     }
     let (many, colors) = (runs.len() > 1, spec.colors(metrics));
-    for run in runs.iter().filter_map(|path| desk.run(path)) {
+    for run in runs.iter().filter_map(|path| state.run(path)) {
         let clock = &run.files.history.clock;
         let (from, to) = clock.extent(axis).unwrap_or((0.0, 1.0));
         let cut = Cut { axis, from, to, columns: COLUMNS, log: false };
@@ -53,7 +53,7 @@ fn svg(desk: &AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> St
             let name = if many { format!("{}: {}", run.name(), label(metric)) } else { label(metric) };
             let (color, dash) = if many { (run.hue, i) } else { (*own, 0) };
             let series = |name: &str, lines| Series::line(name, &points(lines)).color(color).dashes(dash);
-            let reach = raw.reach(smoothing(metric, desk.look.smooth));
+            let reach = raw.reach(smoothing(metric, state.look.smooth));
             chart = match reach {
                 0 => chart.add(series(&name, raw.lines(clock, &cut))),
                 _ => chart

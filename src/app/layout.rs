@@ -48,8 +48,8 @@ pub fn show(tree: &mut Tree<Page>, ctx: &egui::Context, page: Page) {
 }
 
 /// Draw the pages.
-pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, desk: &mut AppState) {
-    let mut pages = Pages { panels, desk };
+pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, state: &mut AppState) {
+    let mut pages = Pages { panels, state };
     if ui.available_width() >= NARROW {
         tree.ui(&mut pages, ui);
         return;
@@ -65,19 +65,19 @@ pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, desk: &mut Ap
     });
     ui.data_mut(|d| d.insert_temp(narrow(), current));
     ui.separator();
-    pages.panels.ui(current, ui, pages.desk);
+    pages.panels.ui(current, ui, pages.state);
 }
 
 struct Pages<'a> {
     panels: &'a mut Panels,
-    desk: &'a mut AppState,
+    state: &'a mut AppState,
 }
 
 impl Behavior<Page> for Pages<'_> {
     fn pane_ui(&mut self, ui: &mut Ui, _tile: TileId, page: &mut Page) -> UiResponse {
         egui::Frame::new().inner_margin(8).show(ui, |ui| {
             ui.set_min_size(ui.available_size());
-            self.panels.ui(*page, ui, self.desk);
+            self.panels.ui(*page, ui, self.state);
         });
         UiResponse::None
     }

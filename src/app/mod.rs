@@ -1,7 +1,7 @@
 //! Layer 8: the window. It trains nothing: it starts trainers through a [`Backend`](crate::backend::Backend), reads what they log, and sends
 //! them commands, so that a crash of a trainer or its driver leaves the window as it is.
 //!
-//! A frame: `window` takes what `watcher` has read, draws the pages (`panels`) from the `desk`, and carries out the orders that they put
+//! A frame: `window` takes what `watcher` has read, draws the pages (`panels`) from the `state`, and carries out the orders that they put
 //! there (`actions`). Whatever waits for a disk or a dialog is done by a `loader`.
 
 mod actions;

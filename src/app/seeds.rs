@@ -11,10 +11,10 @@ use std::path::PathBuf;
 const POSITIONS: usize = 160;
 
 /// Runs that differ only in their seed are grouped, in the order of the first of each.
-pub fn groups(desk: &AppState, runs: &[PathBuf]) -> Vec<Vec<PathBuf>> {
+pub fn groups(state: &AppState, runs: &[PathBuf]) -> Vec<Vec<PathBuf>> {
     let mut groups: Vec<(Option<Settings>, Vec<PathBuf>)> = Vec::new();
     for path in runs {
-        let key = desk.run(path).and_then(|run| run.files.settings.clone()).map(seedless);
+        let key = state.run(path).and_then(|run| run.files.settings.clone()).map(seedless);
         match groups.iter_mut().find(|(k, _)| key.is_some() && *k == key) {
             Some((_, members)) => members.push(path.clone()),
             None => groups.push((key, vec![path.clone()])),
@@ -71,14 +71,14 @@ mod tests {
 
     #[test]
     fn seeds_stand_together_and_their_spread_is_that_of_the_runs_that_have_come_so_far() {
-        let mut desk = AppState::default();
-        desk.runs = vec![run("a", 1, 1.0, 10), run("b", 2, 3.0, 5), run("c", 3, 9.0, 10)];
-        desk.runs[2].files.settings.as_mut().unwrap().train.learning_rate = 0.5;
+        let mut state = AppState::default();
+        state.runs = vec![run("a", 1, 1.0, 10), run("b", 2, 3.0, 5), run("c", 3, 9.0, 10)];
+        state.runs[2].files.settings.as_mut().unwrap().train.learning_rate = 0.5;
         let paths: Vec<PathBuf> = ["a", "b", "c"].map(PathBuf::from).into();
-        let groups = groups(&desk, &paths);
+        let groups = groups(&state, &paths);
         assert_eq!(groups, [vec![PathBuf::from("a"), PathBuf::from("b")], vec![PathBuf::from("c")]]);
         let how = Cut { axis: Axis::Steps, from: 1.0, to: 10.0, columns: 100, log: false };
-        let found = spread(&[&desk.runs[0], &desk.runs[1]], "loss", 0.0, &how);
+        let found = spread(&[&state.runs[0], &state.runs[1]], "loss", 0.0, &how);
         assert_eq!((found[0].mean, found[0].std), (2.0, 2f64.sqrt()));
         assert_eq!((found[POSITIONS].mean, found[POSITIONS].std), (1.0, 0.0));
     }

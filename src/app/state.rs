@@ -1,4 +1,4 @@
-//! The open runs, how they are shown, and what the pages have asked for. Pages draw from the desk and put [`Action`]s on it; the window
+//! The open runs, how they are shown, and what the pages have asked for. Pages draw from the state and put [`Action`]s on it; the window
 //! carries them out once a frame. Nothing else has an effect outside of a page.
 
 use super::chat_process::ChatProcess;
@@ -219,7 +219,7 @@ pub struct AppState {
     /// Jobs by key.
     pub jobs: BTreeMap<String, Job>,
     /// The conversation with a model, if one has begun.
-    pub talk: Option<ChatProcess>,
+    pub chat: Option<ChatProcess>,
     /// The folder of new runs.
     pub home: PathBuf,
     /// The position under the pointer in any chart, on the axis that is shown.

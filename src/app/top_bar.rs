@@ -6,13 +6,13 @@ use crate::history::State;
 use eframe::egui::{self, RichText, Ui};
 
 /// The focused run in one line, and what concerns the whole window.
-pub fn top_ui(ui: &mut Ui, desk: &mut AppState, help: &mut bool) {
+pub fn top_ui(ui: &mut Ui, state: &mut AppState, help: &mut bool) {
     ui.horizontal(|ui| {
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             if ui.button("?").on_hover_text("Keyboard shortcuts (F1)").clicked() {
                 *help = !*help;
             }
-            let look = &mut desk.look;
+            let look = &mut state.look;
             let names = [
                 (egui::ThemePreference::System, "as the system"),
                 (egui::ThemePreference::Dark, "dark"),
@@ -30,18 +30,18 @@ pub fn top_ui(ui: &mut Ui, desk: &mut AppState, help: &mut bool) {
             })
             .response
             .on_hover_text(format!("Colours ({current}) and size"));
-            ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| focused_ui(ui, desk));
+            ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| focused_ui(ui, state));
         });
     });
 }
 
-fn focused_ui(ui: &mut Ui, desk: &mut AppState) {
+fn focused_ui(ui: &mut Ui, state: &mut AppState) {
     ui.label(RichText::new("lehr").strong());
     ui.separator();
-    let Some(run) = desk.focused() else {
+    let Some(run) = state.focused() else {
         ui.label(RichText::new("no run is open").weak());
         if ui.button("New run").clicked() {
-            desk.ask(Action::Show(Page::NewRun));
+            state.ask(Action::Show(Page::NewRun));
         }
         return;
     };

@@ -42,7 +42,7 @@ pub(super) enum Done {
 
 /// See the module.
 pub struct Window {
-    pub(super) desk: AppState,
+    pub(super) state: AppState,
     pub(super) panels: Panels,
     pub(super) watcher: Watcher,
     pub(super) backend: Arc<dyn Backend>,
@@ -74,10 +74,10 @@ impl Window {
         let watcher = Watcher::start(wake)?;
         ctx.set_theme(kept.look.theme);
         super::theme::apply(ctx);
-        let mut desk = AppState::default();
-        (desk.look, desk.home) = (kept.look, home);
+        let mut state = AppState::default();
+        (state.look, state.home) = (kept.look, home);
         Ok(Self {
-            desk,
+            state,
             panels: Panels::default(),
             watcher,
             backend,
@@ -97,9 +97,9 @@ impl Window {
     /// Open what was asked for on the command line. Reads no disk: the first frame comes before the runs.
     pub fn begin(&mut self, options: Options) {
         let nothing = options.start.is_none() && options.story.is_none() && options.runs.is_empty();
-        options.runs.into_iter().for_each(|path| self.desk.ask(Action::Open(path)));
+        options.runs.into_iter().for_each(|path| self.state.ask(Action::Open(path)));
         if let Some((args, run)) = options.start {
-            self.desk.ask(Action::Start { args, run });
+            self.state.ask(Action::Start { args, run });
         }
         if let Some(play) = options.story {
             self.play(play);
@@ -121,9 +121,9 @@ impl Window {
         self.panels.lessons.begin(play, wake);
     }
 
-    /// The desk, for tests.
-    pub fn desk(&mut self) -> &mut AppState {
-        &mut self.desk
+    /// The state, for tests.
+    pub fn state(&mut self) -> &mut AppState {
+        &mut self.state
     }
 
     /// Whether the display is software-rendered: frames are expensive.
@@ -166,15 +166,15 @@ impl Window {
             self.opened(&home, runs, true);
         }
         self.take_work();
-        for run in &mut self.desk.runs {
+        for run in &mut self.state.runs {
             if let Some(trainer) = &mut run.trainer {
                 trainer.poll();
                 run.live &= trainer.end().is_none();
             }
         }
-        self.desk.jobs.values_mut().for_each(super::child::Job::poll);
-        self.desk.talk.iter_mut().for_each(super::chat_process::ChatProcess::poll);
-        self.panels.lessons.advance(&mut self.desk);
+        self.state.jobs.values_mut().for_each(super::child::Job::poll);
+        self.state.chat.iter_mut().for_each(super::chat_process::ChatProcess::poll);
+        self.panels.lessons.advance(&mut self.state);
         self.carry_out_orders(ctx);
         self.leave(ctx);
         if more {
@@ -205,7 +205,7 @@ impl Window {
     }
 
     fn take(&mut self, seen: Seen) {
-        let Some(run) = self.desk.run_mut(&seen.path) else { return };
+        let Some(run) = self.state.run_mut(&seen.path) else { return };
         run.loading = seen.poll.more;
         // A trainer from here that has not created its folder yet is live all the same.
         run.live = match &run.trainer {
@@ -222,7 +222,7 @@ impl Window {
 
     /// Closing while runs are trained: the user is asked in the window, once.
     fn leave(&mut self, ctx: &egui::Context) {
-        let training = !self.desk.trained_here().is_empty() || self.panels.lessons.is_running();
+        let training = !self.state.trained_here().is_empty() || self.panels.lessons.is_running();
         if self.stopping && !training {
             self.stopping = false;
             ctx.send_viewport_cmd(egui::ViewportCommand::Close);
@@ -242,9 +242,9 @@ impl Window {
         if rect.width() < 40.0 || rect.height() < 40.0 {
             return;
         }
-        egui::Panel::top("top").show(ui, |ui| top_bar::top_ui(ui, &mut self.desk, &mut self.help));
+        egui::Panel::top("top").show(ui, |ui| top_bar::top_ui(ui, &mut self.state, &mut self.help));
         if self.leaving {
-            let runs = self.desk.trained_here();
+            let runs = self.state.trained_here();
             let decided = egui::Panel::top("leaving").show(ui, |ui| top_bar::leaving_ui(ui, runs.len(), self.stopping)).inner;
             self.decide(ui.ctx(), decided, runs);
         }
@@ -256,16 +256,16 @@ impl Window {
                 }
             });
         }
-        egui::CentralPanel::default().show(ui, |ui| layout::ui(ui, &mut self.tree, &mut self.panels, &mut self.desk));
+        egui::CentralPanel::default().show(ui, |ui| layout::ui(ui, &mut self.tree, &mut self.panels, &mut self.state));
         if self.help {
             top_bar::help_ui(ui, &mut self.help);
         }
-        let zoom = self.desk.look.zoom.clamp(0.5, 4.0);
+        let zoom = self.state.look.zoom.clamp(0.5, 4.0);
         if (ui.ctx().zoom_factor() - zoom).abs() > 1e-3 {
             ui.ctx().set_zoom_factor(zoom);
         }
-        if ui.ctx().options(|o| o.theme_preference) != self.desk.look.theme {
-            ui.ctx().set_theme(self.desk.look.theme);
+        if ui.ctx().options(|o| o.theme_preference) != self.state.look.theme {
+            ui.ctx().set_theme(self.state.look.theme);
         }
     }
 
@@ -274,7 +274,7 @@ impl Window {
         match decided {
             None => {}
             Some(Leave::Stop) => {
-                runs.into_iter().for_each(|run| self.desk.ask(Action::Send(run, Command::Stop)));
+                runs.into_iter().for_each(|run| self.state.ask(Action::Send(run, Command::Stop)));
                 self.panels.lessons.stop();
                 self.stopping = true;
             }
@@ -298,17 +298,17 @@ impl Window {
         let pressed = |key| ctx.input(|i| i.key_pressed(key) && i.modifiers.is_none());
         let with_command = |key| ctx.input(|i| i.key_pressed(key) && i.modifiers.command_only());
         if pressed(egui::Key::Space) {
-            let paused = self.desk.focused().is_some_and(|r| r.files.history.state == crate::history::State::Paused);
-            self.desk.send(if paused { Command::Resume } else { Command::Pause });
+            let paused = self.state.focused().is_some_and(|r| r.files.history.state == crate::history::State::Paused);
+            self.state.send(if paused { Command::Resume } else { Command::Pause });
         }
         let commands = [(egui::Key::N, Command::Step), (egui::Key::M, Command::MergeNow), (egui::Key::E, Command::EvalNow)];
         for (key, command) in commands {
-            if pressed(key) && self.desk.focused().is_some_and(OpenRun::is_ours) {
-                self.desk.send(command);
+            if pressed(key) && self.state.focused().is_some_and(OpenRun::is_ours) {
+                self.state.send(command);
             }
         }
         if with_command(egui::Key::S) {
-            self.desk.send(Command::SaveNow);
+            self.state.send(Command::SaveNow);
         }
         if pressed(egui::Key::F1) || pressed(egui::Key::Questionmark) {
             self.help = !self.help;
@@ -327,7 +327,7 @@ impl Window {
                 self.show(page);
             }
         }
-        let zoom = &mut self.desk.look.zoom;
+        let zoom = &mut self.state.look.zoom;
         if with_command(egui::Key::Plus) || with_command(egui::Key::Equals) {
             *zoom = (*zoom * 1.1).min(4.0);
         } else if with_command(egui::Key::Minus) {
@@ -340,7 +340,7 @@ impl Window {
     /// Remember look and layout.
     pub fn remember(&mut self) {
         let Some(path) = &self.memory else { return };
-        let memory = Memory { look: self.desk.look.clone(), tree: Some(self.tree.clone()), size: self.size };
+        let memory = Memory { look: self.state.look.clone(), tree: Some(self.tree.clone()), size: self.size };
         if let Err(error) = memory::write(path, &memory) {
             use std::io::Write as _;
             // There is no window any more to show it in.

@@ -154,7 +154,7 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
     let graded = (grader.count - grader.ungraded) as f64;
     let ungraded = match grader.ungraded {
         0 => String::new(),
-        n => format!("; {n} without a reward, not counted, since the grader failed twice"),
+        n => format!("; {n} not counted: the grader failed on them twice"),
     };
     output::note(&format!(
         "{}, {} correct ({:.1} %), mean reward {:.3}{ungraded}",

@@ -3,6 +3,7 @@
 use super::doctor::{Args, wanted, worst};
 use super::output;
 use crate::device::Device;
+use crate::train::ALL_REDUCE_CHUNK;
 use crate::world::World;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -10,8 +11,6 @@ use web_time::Instant;
 
 /// Elements of the measured all-reduces.
 const SIZES: [usize; 4] = [1_000, 100_000, 1_000_000, 10_000_000];
-/// Elements per call, as in training.
-const CHUNK: usize = 1 << 20;
 /// Seconds of measurement per size.
 const SECONDS: f64 = 1.0;
 
@@ -63,7 +62,7 @@ fn seconds(world: &World, len: usize) -> Result<f64> {
     while spent < SECONDS && rounds < 30 {
         world.barrier()?;
         let begin = Instant::now();
-        let chunks = (0..len).step_by(CHUNK).map(|start| CHUNK.min(len - start));
+        let chunks = (0..len).step_by(ALL_REDUCE_CHUNK).map(|start| ALL_REDUCE_CHUNK.min(len - start));
         let in_flight: Vec<_> = chunks.map(|len| world.all_reduce(vec![1.0; len])).collect();
         for sums in in_flight {
             sums.wait()?;

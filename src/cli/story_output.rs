@@ -137,8 +137,8 @@ fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
     let answer = player.answer()?;
     if !answer.is_empty() {
         output::line("\n  ! The answer\n")?;
-        if let Some(judged) = guess.map(|guess| player.judge(guess)).transpose()?.flatten() {
-            for line in wrapped(&judged.text, WIDTH - 4) {
+        if let Some(checked) = guess.map(|guess| player.check_prediction(guess)).transpose()?.flatten() {
+            for line in wrapped(&checked.text, WIDTH - 4) {
                 output::line(&format!("    {line}"))?;
             }
             output::line("")?;

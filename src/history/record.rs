@@ -43,7 +43,7 @@ pub struct History {
     /// Generated text, oldest first.
     pub samples: Vec<Sample>,
     /// Evaluations on held-out questions, oldest first.
-    pub exams: Vec<TaskEval>,
+    pub task_evals: Vec<TaskEval>,
     /// Evaluated merges, oldest first.
     pub merges: Vec<Merged>,
     /// Rescues, oldest first.
@@ -161,7 +161,7 @@ impl History {
         let levels = e.levels.iter().map(|(level, score)| (format!("eval_accuracy/{how}/{level}"), score.accuracy));
         let all: Vec<_> = [(format!("eval_accuracy/{how}"), e.all.accuracy)].into_iter().chain(levels).collect();
         self.add(e.step, all);
-        self.exams.push(e);
+        self.task_evals.push(e);
     }
 
     fn add<S: AsRef<str>>(&mut self, step: u64, metrics: impl IntoIterator<Item = (S, f64)>) {

@@ -62,7 +62,7 @@ impl History {
             let (value, count) = self.newest_mean(metric)?;
             Some(Figure { name, value, percent, interval: None, of: Of::Updates(count) })
         };
-        let graded = || self.exams.iter().rev().filter(|eval| eval.all.count > 0 && eval.all.accuracy.is_finite());
+        let graded = || self.task_evals.iter().rev().filter(|eval| eval.all.count > 0 && eval.all.accuracy.is_finite());
         let eval = graded().find(|eval| eval.temperature == 0.0).or_else(|| graded().next()).map(|eval| Figure {
             name: "held-out accuracy",
             value: eval.all.accuracy,

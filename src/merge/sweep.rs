@@ -288,10 +288,7 @@ mod tests {
         let (alone, losses, _) = run(&grid(), &there, 100);
         for ranks in [2, 3, 30] {
             let work = |world: World| run_in(&world, &grid(), &there, 100);
-            let all: Vec<_> = std::thread::scope(|s| {
-                let threads: Vec<_> = World::threads(ranks).unwrap().into_iter().map(|world| s.spawn(|| work(world))).collect();
-                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-            });
+            let all = World::on_threads(ranks, work).unwrap();
             assert!(all.iter().all(|(found, ..)| found.cells == alone.cells && found.raw == alone.raw), "{ranks} ranks");
             assert_eq!(all.iter().map(|(_, losses, _)| losses).sum::<usize>(), losses);
             assert!(all.iter().take(2).all(|(_, own, _)| *own < losses));

@@ -243,11 +243,7 @@ mod tests {
             start.wait();
             run_jobs(&jobs, &OnRank(world.rank(), &log), &world, &|_| {}).unwrap();
         };
-        std::thread::scope(|s| {
-            for world in World::threads(2).unwrap() {
-                s.spawn(|| work(world));
-            }
-        });
+        World::on_threads(2, work).unwrap();
         let begun = log.0.into_inner().unwrap();
         let mut names: Vec<&str> = begun.iter().map(|(_, name)| *name).collect();
         let done = log.1.into_inner().unwrap();

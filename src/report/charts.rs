@@ -50,8 +50,8 @@ fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> 
     let mut out = Plot { spec, lines: Vec::new(), window: 1 };
     let (several, colors) = (runs.len() > 1, crate::plot::SERIES.len());
     let mut names: Vec<&str> = Vec::new();
-    for (run, told) in runs.iter().enumerate() {
-        let history = if derived { &told.derived } else { told.history() };
+    for (index, run) in runs.iter().enumerate() {
+        let history = if derived { &run.derived } else { run.history() };
         for metric in spec.of(history) {
             let Some(curve) = history.curves.get(metric).filter(|c| c.extremes(0..c.len()).is_some()) else { continue };
             if !names.contains(&metric) {
@@ -60,14 +60,14 @@ fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> 
             let which = names.iter().position(|name| *name == metric).unwrap_or(0);
             // One run: colours distinguish metrics. Several: colours distinguish runs, and dashes metrics.
             let own = spec.colors(&names)[which];
-            let (color, dash) = if several { (told.hue, which + run / colors) } else { (own, own / colors) };
+            let (color, dash) = if several { (run.hue, which + index / colors) } else { (own, own / colors) };
             let words = if derived { metric.to_owned() } else { label(metric) };
             let reach = if derived { 0 } else { curve.reach(smoothing(metric, SMOOTH)) };
             out.window = out.window.max(2 * reach + 1);
             let smooth = (reach > 0).then(|| trace(&history.clock, &curve.smoothed(&history.clock, reach), most));
             let raw = trace(&history.clock, curve, most);
             if out.lines.len() < MOST_LINES {
-                out.lines.push(Line { run, derived, label: words, color, dash, raw, smooth });
+                out.lines.push(Line { run: index, derived, label: words, color, dash, raw, smooth });
             }
         }
     }
@@ -108,9 +108,9 @@ impl Plot {
                 }
             };
         }
-        for (run, told) in runs.iter().enumerate().filter(|(run, _)| self.lines.iter().any(|line| line.run == *run)) {
-            for pin in told.history().pins.iter().filter(|pin| is_turn(pin)).take(8) {
-                let name = if runs.len() > 1 { format!("{}: {}", runs[run].name, short(pin)) } else { short(pin) };
+        for (_, run) in runs.iter().enumerate().filter(|(index, _)| self.lines.iter().any(|line| line.run == *index)) {
+            for pin in run.history().pins.iter().filter(|pin| is_turn(pin)).take(8) {
+                let name = if runs.len() > 1 { format!("{}: {}", run.name, short(pin)) } else { short(pin) };
                 chart = chart.vline(pin.step as f64, &name);
             }
         }

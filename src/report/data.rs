@@ -73,27 +73,27 @@ const MOST_PINS: usize = 400;
 pub(super) fn data(runs: &[ReportRun], plots: &[Plot]) -> Data {
     let mut out = Data { clocks: Vec::new(), grids: Vec::new(), charts: Vec::new(), runs: Vec::new() };
     let mut indices = Vec::new();
-    let pins: Vec<Vec<&Pin>> = runs.iter().map(|told| pins(told.history())).collect();
-    for (run, told) in runs.iter().enumerate() {
+    let pins: Vec<Vec<&Pin>> = runs.iter().map(|run| pins(run.history())).collect();
+    for (index, run) in runs.iter().enumerate() {
         for derived in [false, true] {
-            let history = if derived { &told.derived } else { told.history() };
-            let lines = plots.iter().flat_map(|p| &p.lines).filter(|l| l.run == run && l.derived == derived);
+            let history = if derived { &run.derived } else { run.history() };
+            let lines = plots.iter().flat_map(|p| &p.lines).filter(|l| l.run == index && l.derived == derived);
             let traces = lines.flat_map(|l| [Some(&l.raw), l.smooth.as_ref()]).flatten();
             let mut rows: BTreeSet<u32> = traces.flat_map(|t| t.rows.iter().copied()).collect();
             if !derived {
-                rows.extend(pins[run].iter().map(|pin| pin.row));
+                rows.extend(pins[index].iter().map(|pin| pin.row));
             }
             indices.push(rows.iter().zip(0..).map(|(row, i)| (*row, i)).collect::<BTreeMap<u32, u32>>());
             out.clocks.push(moments(&history.clock, &rows));
         }
     }
-    for ((told, pins), index) in runs.iter().zip(&pins).zip(indices.iter().step_by(2)) {
+    for ((run, pins), index) in runs.iter().zip(&pins).zip(indices.iter().step_by(2)) {
         let pins = pins.iter().filter_map(|pin| {
             let loud = matches!(pin.kind, PinKind::Rescue | PinKind::LiveSettings | PinKind::Merge);
             let short = if loud { short(pin) } else { String::new() };
             Some(PinData { at: *index.get(&pin.row)?, kind: word(pin.kind), text: cut(&pin.text), short: cut(&short) })
         });
-        out.runs.push(RunData { name: cut(&told.name), pins: pins.collect() });
+        out.runs.push(RunData { name: cut(&run.name), pins: pins.collect() });
     }
     let mut known: BTreeMap<Vec<u32>, usize> = BTreeMap::new();
     for plot in plots {

@@ -55,24 +55,24 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
 fn methods(runs: &[ReportRun]) -> Vec<Finding> {
     let mut firsts: Vec<(&ReportRun, &TaskEval)> = Vec::new();
     let mut found = Vec::new();
-    for (run, exam) in runs.iter().filter_map(|run| Some((run, last_task_eval(run.history())?))) {
+    for (run, evaluation) in runs.iter().filter_map(|run| Some((run, last_task_eval(run.history())?))) {
         let is_same = |(first, other): &&(&ReportRun, &TaskEval)| {
-            other.temperature.total_cmp(&exam.temperature).is_eq()
-                && other.all.count == exam.all.count
+            other.temperature.total_cmp(&evaluation.temperature).is_eq()
+                && other.all.count == evaluation.all.count
                 && task(first) == task(run)
         };
         match firsts.iter().find(is_same) {
-            Some((first, other)) => found.push(against((run, exam), (first, other))),
-            None => firsts.push((run, exam)),
+            Some((first, other)) => found.push(against((run, evaluation), (first, other))),
+            None => firsts.push((run, evaluation)),
         }
     }
     found
 }
 
-fn against((run, exam): (&ReportRun, &TaskEval), (first, other): (&ReportRun, &TaskEval)) -> Finding {
-    let (difference, interval) = difference(&other.all, &exam.all);
-    let [own, its] = [exam, other].map(|e| percent(e.all.accuracy));
-    let [run, first] = [run, first].map(|told| line(&told.name));
+fn against((run, evaluation): (&ReportRun, &TaskEval), (first, other): (&ReportRun, &TaskEval)) -> Finding {
+    let (difference, interval) = difference(&other.all, &evaluation.all);
+    let [own, its] = [evaluation, other].map(|e| percent(e.all.accuracy));
+    let [run, first] = [run, first].map(|run| line(&run.name));
     shares(
         &format!("<b>{run}</b> against <b>{first}</b>: {own} of held-out questions right, {its} with the other"),
         difference,
@@ -80,13 +80,13 @@ fn against((run, exam): (&ReportRun, &TaskEval), (first, other): (&ReportRun, &T
     )
 }
 
-fn task(told: &ReportRun) -> Option<&crate::config::TaskSettings> {
-    told.files.settings.as_ref()?.task.as_ref()
+fn task(run: &ReportRun) -> Option<&crate::config::TaskSettings> {
+    run.files.settings.as_ref()?.task.as_ref()
 }
 
 /// The newest evaluation, of sampled answers if there is one.
 fn last_task_eval(h: &History) -> Option<&TaskEval> {
-    h.exams.iter().rfind(|e| e.temperature > 0.0).or(h.exams.last())
+    h.task_evals.iter().rfind(|e| e.temperature > 0.0).or(h.task_evals.last())
 }
 
 /// A difference of shares as a sentence, with its verdict.
@@ -118,8 +118,8 @@ fn difference(a: &Score, b: &Score) -> (f64, [f64; 2]) {
 }
 
 /// The merge compared with the run's own weights, on the same held-out tokens at each evaluation of the run's second half.
-fn merges(told: &ReportRun) -> Option<Finding> {
-    let h = told.history();
+fn merges(run: &ReportRun) -> Option<Finding> {
+    let h = run.history();
     let pairs: Vec<f64> = h.merges.iter().filter_map(|m| Some(super::tables::merged_loss(m)? - m.eval_loss?)).collect();
     let pairs: Vec<f64> = pairs.into_iter().filter(|d| d.is_finite()).collect();
     let late = &pairs[pairs.len() / 2..];
@@ -136,7 +136,7 @@ fn merges(told: &ReportRun) -> Option<Finding> {
     };
     let html = format!(
         "<b>{}</b>: over its last {} evaluations {words}: {} on average (95 % interval {} to {}).",
-        line(&told.name),
+        line(&run.name),
         late.len(),
         signed(mean),
         signed(mean - half),
@@ -146,11 +146,11 @@ fn merges(told: &ReportRun) -> Option<Finding> {
 }
 
 /// The end of a run compared with its start.
-fn progress(told: &ReportRun) -> Option<Finding> {
-    let h = told.history();
-    let name = format!("<b>{}</b>", line(&told.name));
+fn progress(run: &ReportRun) -> Option<Finding> {
+    let h = run.history();
+    let name = format!("<b>{}</b>", line(&run.name));
     if let Some(last) = last_task_eval(h) {
-        let first = h.exams.iter().find(|e| e.temperature.total_cmp(&last.temperature).is_eq() && e.step < last.step)?;
+        let first = h.task_evals.iter().find(|e| e.temperature.total_cmp(&last.temperature).is_eq() && e.step < last.step)?;
         let (d, interval) = difference(&first.all, &last.all);
         let what = format!(
             "{name}: {} of held-out questions right at step {}, {} at step {}",

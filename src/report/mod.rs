@@ -96,7 +96,7 @@ fn refuse_others(out: &Path) -> Result<()> {
     let ours = std::fs::File::open(out).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut head)).is_ok();
     anyhow::ensure!(
         ours && head == page::MARK.as_bytes(),
-        "{}: exists and is no report of lehr; choose another name, or remove it first",
+        "{}: exists and is not a report of lehr; choose another name, or remove it first",
         shown(out)
     );
     Ok(())

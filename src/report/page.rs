@@ -53,7 +53,7 @@ pub(super) fn page(
 ) -> Result<String> {
     let sections: Vec<Section> = [
         charts(runs, plots),
-        tables::exams(runs),
+        tables::task_evals(runs),
         tokens::section(runs, pictures),
         tables::merges(runs),
         samples::samples(runs),
@@ -163,7 +163,7 @@ fn marks(runs: &[ReportRun]) -> String {
         (PinKind::Start, "start", "start"),
         (PinKind::End, "end", "end"),
     ];
-    let there = |kind: PinKind| runs.iter().any(|told| told.history().pins.iter().any(|pin| pin.kind == kind));
+    let there = |kind: PinKind| runs.iter().any(|run| run.history().pins.iter().any(|pin| pin.kind == kind));
     let items: Vec<String> = known
         .into_iter()
         .filter(|(kind, ..)| there(*kind))

@@ -49,7 +49,7 @@ pub fn pixels(svg: &str, scale: f32) -> Result<Pixels> {
 
 fn drawn(svg: &str, scale: f32) -> Result<tiny_skia::Pixmap> {
     let options = usvg::Options { fontdb: fonts().clone(), ..usvg::Options::default() };
-    let tree = usvg::Tree::from_str(svg, &options).context("the picture is no sound SVG")?;
+    let tree = usvg::Tree::from_str(svg, &options).context("the picture is not a valid SVG")?;
     let (w, h) = ((tree.size().width() * scale).ceil(), (tree.size().height() * scale).ceil());
     let sound = |side: f32| (1.0..=MOST_PIXELS).contains(&side);
     anyhow::ensure!(sound(w) && sound(h), "a picture of {w} x {h} pixels cannot be made; each side must have 1 to {MOST_PIXELS}");
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_in_words() {
-        assert!(png("no svg", 1.0).unwrap_err().to_string().contains("no sound SVG"));
+        assert!(png("no svg", 1.0).unwrap_err().to_string().contains("is not a valid SVG"));
         for scale in [0.0, -1.0, f32::NAN, 1e9] {
             assert!(png(&Chart::new("").svg(), scale).is_err(), "{scale}");
         }

@@ -7,9 +7,9 @@ use crate::config::TaskKind;
 use crate::history::{Axis, Figure, History, Of, State};
 
 /// A run in two or three sentences, as HTML.
-pub(super) fn sentence(told: &ReportRun) -> String {
-    let h = told.history();
-    let name = format!("<b>{}</b>", line(&told.name));
+pub(super) fn sentence(run: &ReportRun) -> String {
+    let h = run.history();
+    let name = format!("<b>{}</b>", line(&run.name));
     let Some(s) = &h.started else {
         return match h.bad_lines {
             0 => format!("{name} has not begun: its log holds no event yet."),
@@ -20,7 +20,7 @@ pub(super) fn sentence(told: &ReportRun) -> String {
     let what = match s.stage.as_str() {
         "pretrain" => format!("pre-trains {size} on {} tokens of text", about(s.train_tokens)),
         "sft" => format!("fine-tunes {size} on {} tokens of examples", about(s.train_tokens)),
-        "grpo" => format!("trains {size} with GRPO on {}{} completions a step", questions(told), count(s.tokens_per_step)),
+        "grpo" => format!("trains {size} with GRPO on {}{} completions a step", questions(run), count(s.tokens_per_step)),
         other => format!("trains {size} ({})", line(other)),
     };
     let from = s.parent.as_ref().map_or(String::new(), |p| format!(", starting from {}", line(p)));
@@ -28,11 +28,11 @@ pub(super) fn sentence(told: &ReportRun) -> String {
         [] => String::new(),
         found => format!(" {}.", capital(&list(found))),
     };
-    format!("{name} {what}{from}. {}{last}", ending(told))
+    format!("{name} {what}{from}. {}{last}", ending(run))
 }
 
-fn questions(told: &ReportRun) -> String {
-    let task = told.files.settings.as_ref().and_then(|s| s.task.as_ref()).map(|t| match t.task {
+fn questions(run: &ReportRun) -> String {
+    let task = run.files.settings.as_ref().and_then(|s| s.task.as_ref()).map(|t| match t.task {
         TaskKind::Kk => "Knights-and-Knaves puzzles, ",
         TaskKind::Math => "sums, ",
         _ => "questions from a file, ",
@@ -41,11 +41,11 @@ fn questions(told: &ReportRun) -> String {
 }
 
 /// The end of a run, as a sentence.
-fn ending(told: &ReportRun) -> String {
-    let h = told.history();
+fn ending(run: &ReportRun) -> String {
+    let h = run.history();
     let steps = format!("{} of {} updates", count(h.step), count(h.max_steps()));
     let took = duration(h.seconds());
-    match (&h.state, told.files.standing(told.files.is_live())) {
+    match (&h.state, run.files.standing(run.files.is_live())) {
         (State::Finished(f), _) if f.reason == "completed" && f.step == 1 => format!("It made its one update in {took}."),
         (State::Finished(f), _) if f.reason == "completed" => format!("It made all {} updates in {took}.", count(f.step)),
         (State::Finished(f), _) => format!("It was {} after {steps}, in {took}.", line(&f.reason)),
@@ -70,7 +70,7 @@ fn results(h: &History) -> Vec<String> {
     };
     if h.stage() == "grpo" {
         mean("reward", "the mean reward");
-        if let Some(e) = h.exams.last() {
+        if let Some(e) = h.task_evals.last() {
             let [low, high] = e.all.interval.map(percent);
             let share = percent(e.all.accuracy);
             out.push(format!(
@@ -119,8 +119,8 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
     let mut columns = vec![String::new()];
     columns.extend(runs.iter().map(|run| format!("{}{}", dot(run, runs.len()), line(&run.name))));
     let mean = |metric: &'static str, of_policy: bool| {
-        move |told: &ReportRun| {
-            let (value, n) = told.history().newest_mean(metric).filter(|_| (told.history().stage() == "grpo") == of_policy)?;
+        move |run: &ReportRun| {
+            let (value, n) = run.history().newest_mean(metric).filter(|_| (run.history().stage() == "grpo") == of_policy)?;
             Some(format!("{} (mean of the last {})", number(value), plural(n as u64, "update")))
         }
     };
@@ -138,8 +138,8 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
         ("validation loss", Box::new(|t| t.history().figures().iter().find(|f| f.name == "validation loss").map(held_out))),
         ("validation loss, best merge", Box::new(|t| best_merge(t.history()).map(|m| number(m.1)))),
         ("reward", Box::new(mean("reward", true))),
-        ("held-out accuracy, greedy", Box::new(|t| exam(t.history(), true))),
-        ("held-out accuracy, sampled", Box::new(|t| exam(t.history(), false))),
+        ("held-out accuracy, greedy", Box::new(|t| evaluation(t.history(), true))),
+        ("held-out accuracy, sampled", Box::new(|t| evaluation(t.history(), false))),
         ("rescues", Box::new(|t| Some(t.history().rescues.len()).filter(|n| *n > 0).map(|n| n.to_string()))),
         ("adapter", started(|s| line(&s.adapter))),
         ("driver", started(|s| line(&s.driver))),
@@ -149,7 +149,7 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
     ];
     let mut body = Vec::new();
     for (name, value) in &rows {
-        let values: Vec<String> = runs.iter().map(|told| value(told).unwrap_or_default()).collect();
+        let values: Vec<String> = runs.iter().map(|run| value(run).unwrap_or_default()).collect();
         if values.iter().any(|v| !v.is_empty()) {
             body.push([(*name).to_owned()].into_iter().chain(values).collect());
         }
@@ -167,17 +167,17 @@ fn held_out(figure: &Figure) -> String {
 }
 
 /// The newest evaluation of a kind, with its interval.
-fn exam(h: &History, greedy: bool) -> Option<String> {
-    let exam = h.exams.iter().rev().find(|exam| (exam.temperature == 0.0) == greedy && exam.all.accuracy.is_finite())?;
-    let [low, high] = exam.all.interval;
-    Some(format!("{} ({} to {}) at step {}", percent(exam.all.accuracy), percent(low), percent(high), count(exam.step)))
+fn evaluation(h: &History, greedy: bool) -> Option<String> {
+    let evaluation = h.task_evals.iter().rev().find(|e| (e.temperature == 0.0) == greedy && e.all.accuracy.is_finite())?;
+    let ([low, high], accuracy) = (evaluation.all.interval, evaluation.all.accuracy);
+    Some(format!("{} ({} to {}) at step {}", percent(accuracy), percent(low), percent(high), count(evaluation.step)))
 }
 
 /// The value of a fact for a run.
 type Says = Box<dyn Fn(&ReportRun) -> Option<String>>;
 
 fn started(value: impl Fn(&crate::event::Started) -> String + 'static) -> Says {
-    Box::new(move |told| told.history().started.as_ref().map(&value))
+    Box::new(move |run| run.history().started.as_ref().map(&value))
 }
 
 pub(super) fn stage(stage: &str) -> String {
@@ -190,6 +190,6 @@ pub(super) fn stage(stage: &str) -> String {
 }
 
 /// The run's colour, if there are several.
-pub(super) fn dot(told: &ReportRun, of: usize) -> String {
-    if of < 2 { String::new() } else { format!("<i class=\"dot\" style=\"--c:var(--s{})\"></i>", told.hue) }
+pub(super) fn dot(run: &ReportRun, of: usize) -> String {
+    if of < 2 { String::new() } else { format!("<i class=\"dot\" style=\"--c:var(--s{})\"></i>", run.hue) }
 }

@@ -30,13 +30,13 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
 /// Samples generated during training.
 pub(super) fn samples(runs: &[ReportRun]) -> Option<Section> {
     let mut body = String::new();
-    for told in runs {
-        let all = &told.history().samples;
+    for run in runs {
+        let all = &run.history().samples;
         if all.is_empty() {
             continue;
         }
         if runs.len() > 1 {
-            body += &format!("<h3>{}{}</h3>\n", dot(told, runs.len()), line(&told.name));
+            body += &format!("<h3>{}{}</h3>\n", dot(run, runs.len()), line(&run.name));
         }
         let picked = evenly(all.len(), MOST_SAMPLES);
         picked.iter().for_each(|i| body += &sample(&all[*i]));
@@ -87,14 +87,14 @@ pub(super) fn completions(runs: &[ReportRun]) -> Result<Option<Section>> {
     let mut body = String::new();
     // Fewer per run if there are many.
     let most_steps = if runs.len() > 4 { 2 } else { 3 };
-    for told in runs {
-        let log = &told.files.completions;
+    for run in runs {
+        let log = &run.files.completions;
         let steps = log.steps();
         if steps.is_empty() {
             continue;
         }
         if runs.len() > 1 {
-            body += &format!("<h3>{}{}</h3>\n", dot(told, runs.len()), line(&told.name));
+            body += &format!("<h3>{}{}</h3>\n", dot(run, runs.len()), line(&run.name));
         }
         let picked = evenly(steps.len(), most_steps);
         for (n, &at) in picked.iter().enumerate() {

@@ -40,10 +40,10 @@ fn by_run(
     part: impl Fn(&ReportRun) -> String,
 ) -> Option<Section> {
     let mut body = String::new();
-    for told in runs {
-        let text = part(told);
+    for run in runs {
+        let text = part(run);
         if !text.is_empty() && runs.len() > 1 {
-            body += &format!("<h3>{}{}</h3>\n", dot(told, runs.len()), line(&told.name));
+            body += &format!("<h3>{}{}</h3>\n", dot(run, runs.len()), line(&run.name));
         }
         body += &text;
     }
@@ -54,8 +54,8 @@ fn by_run(
 pub(super) fn merges(runs: &[ReportRun]) -> Option<Section> {
     let intro = "A merge is the average of recent checkpoints, scored on the same held-out tokens as the run's own weights; the run itself is not \
                  touched. At a constant learning rate the merge stands for what annealing would give.";
-    by_run(runs, "merges", "Merges", intro, |told| {
-        let (rows, left) = ends(&told.history().merges, 40);
+    by_run(runs, "merges", "Merges", intro, |run| {
+        let (rows, left) = ends(&run.history().merges, 40);
         let row = |m: &&Merged| {
             let merged = merged_loss(m).unwrap_or(f64::NAN);
             let raw = m.eval_loss.unwrap_or(f64::NAN);
@@ -82,8 +82,8 @@ pub(super) fn merges(runs: &[ReportRun]) -> Option<Section> {
 
 /// Rescues, changes during the run, warnings, starts and ends.
 pub(super) fn events(runs: &[ReportRun]) -> Option<Section> {
-    by_run(runs, "events", "What happened", "Starts, live changes, rescues, warnings and ends, in order.", |told| {
-        let history = told.history();
+    by_run(runs, "events", "What happened", "Starts, live changes, rescues, warnings and ends, in order.", |run| {
+        let history = run.history();
         let saves = history.pins.iter().filter(|pin| pin.kind == PinKind::Save).count();
         let told_of: Vec<&Pin> = history.pins.iter().filter(|pin| pin.kind != PinKind::Save).collect();
         let (rows, left) = ends(&told_of, 60);
@@ -119,17 +119,17 @@ fn kind(kind: PinKind) -> &'static str {
 }
 
 /// Evaluations on held-out questions, by level: the first and the last, greedy and sampled.
-pub(super) fn exams(runs: &[ReportRun]) -> Option<Section> {
+pub(super) fn task_evals(runs: &[ReportRun]) -> Option<Section> {
     let intro = "Share of held-out questions that are answered entirely right, with Wilson's interval at 95 %. Greedy answers take the most \
                  probable token each time; sampled ones are drawn at the given temperature.";
-    by_run(runs, "exams", "Accuracy by level", intro, |told| {
-        let exams = &told.history().exams;
-        let mut ways: Vec<f64> = exams.iter().map(|e| e.temperature).collect();
+    by_run(runs, "exams", "Accuracy by level", intro, |run| {
+        let task_evals = &run.history().task_evals;
+        let mut ways: Vec<f64> = task_evals.iter().map(|e| e.temperature).collect();
         ways.sort_by(f64::total_cmp);
         ways.dedup();
         let mut picked: Vec<&TaskEval> = Vec::new();
         for way in ways {
-            let all: Vec<&TaskEval> = exams.iter().filter(|e| e.temperature.total_cmp(&way).is_eq()).collect();
+            let all: Vec<&TaskEval> = task_evals.iter().filter(|e| e.temperature.total_cmp(&way).is_eq()).collect();
             picked.extend(all.first());
             if let [_, .., last] = all.as_slice() {
                 picked.push(last);
@@ -162,13 +162,13 @@ fn score(s: &Score) -> String {
 
 /// Settings that differ, and all settings in a collapsed element.
 pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
-    let known: Vec<Option<&Settings>> = runs.iter().map(|told| told.files.settings.as_ref()).collect();
+    let known: Vec<Option<&Settings>> = runs.iter().map(|run| run.files.settings.as_ref()).collect();
     if known.iter().all(Option::is_none) {
         return None;
     }
     let columns: Vec<String> = [String::new()]
         .into_iter()
-        .chain(runs.iter().map(|told| format!("{}{}", dot(told, runs.len()), line(&told.name))))
+        .chain(runs.iter().map(|run| format!("{}{}", dot(run, runs.len()), line(&run.name))))
         .collect();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     let rows = |found: Vec<crate::history::Difference>| -> Vec<Vec<String>> {
@@ -198,20 +198,20 @@ pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
 
 /// Lineage of the runs.
 pub(super) fn lineage(runs: &[ReportRun]) -> Option<Section> {
-    let files: Vec<_> = runs.iter().map(|told| &told.files).collect();
+    let files: Vec<_> = runs.iter().map(|run| &run.files).collect();
     let members = family(&files);
     if members.iter().all(|m| m.origin.is_empty()) {
         return None;
     }
     let mut body = String::from("<ul class=\"tree\">\n");
     for m in &members {
-        let told = &runs[m.run];
+        let run = &runs[m.run];
         let from = if m.origin.is_empty() { String::new() } else { format!(" <small>from {}</small>", line(&m.origin)) };
-        let merges = told.history().pins.iter().filter(|pin| pin.kind == PinKind::Merge).count();
+        let merges = run.history().pins.iter().filter(|pin| pin.kind == PinKind::Merge).count();
         let merges =
             if merges > 0 { format!(" <small>· {} written</small>", plural(merges as u64, "merge")) } else { String::new() };
-        let steps = format!(" <small>· {}</small>", plural(told.history().step, "update"));
-        let name = format!("{}<b>{}</b>", dot(told, runs.len()), line(&told.name));
+        let steps = format!(" <small>· {}</small>", plural(run.history().step, "update"));
+        let name = format!("{}<b>{}</b>", dot(run, runs.len()), line(&run.name));
         body += &format!("<li style=\"--depth:{}\">{name}{from}{steps}{merges}</li>\n", m.depth.min(20));
     }
     body += "</ul>\n";

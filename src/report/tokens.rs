@@ -31,11 +31,11 @@ const BEFORE: usize = 5;
 /// The section about tokens: figures and tables of each run that has statistics; None if no run has.
 pub(super) fn section(runs: &[ReportRun], pictures: &[(usize, Vec<Named>)]) -> Option<Section> {
     let mut body = String::new();
-    for (run, named) in pictures {
-        let told = &runs[*run];
-        let history = told.history();
+    for (index, named) in pictures {
+        let run = &runs[*index];
+        let history = run.history();
         if runs.len() > 1 {
-            body += &format!("<h3>{}</h3>\n", line(&told.name));
+            body += &format!("<h3>{}</h3>\n", line(&run.name));
         }
         body += "<div class=\"pair\">\n";
         for picture in named {
@@ -57,16 +57,16 @@ const INTRO: &str = "Not every token teaches equally. A token that the model fin
 
 /// All figures of token statistics, with the run's index.
 pub(super) fn pictures(runs: &[ReportRun]) -> Vec<(usize, Vec<Named>)> {
-    let of = |(i, told): (usize, &ReportRun)| {
-        let history = told.history();
+    let of = |(i, run): (usize, &ReportRun)| {
+        let history = run.history();
         let prefix =
-            if runs.len() > 1 { format!("{}-", super::charts::slug(&format!("{} {i}", told.name))) } else { String::new() };
+            if runs.len() > 1 { format!("{}-", super::charts::slug(&format!("{} {i}", run.name))) } else { String::new() };
         let mut out = Vec::new();
         if !history.tokens.is_empty() {
-            out.extend(sampled(&history.tokens, &told.name, &prefix));
+            out.extend(sampled(&history.tokens, &run.name, &prefix));
         }
         if let [first, .., last] | [first @ last] = history.predictions.as_slice() {
-            out.push(predicted(first, last, &told.name, &prefix));
+            out.push(predicted(first, last, &run.name, &prefix));
         }
         (i, out)
     };

@@ -1,4 +1,5 @@
-//! Checkpoint retention: keep the newest valid checkpoints, multiples of an interval, and pinned ones. At least two valid ones are kept.
+//! Checkpoint retention: keep the newest valid checkpoints, multiples of an interval, and pinned ones. At least two valid ones are kept,
+//! but only one when the disk is full (`Retention::make_space`).
 
 use super::checkpoints;
 use crate::config::is_due;

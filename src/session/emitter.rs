@@ -24,8 +24,8 @@ pub struct EventEmitter<'a> {
     /// `samples.jsonl`: path, length, and the log after the first write.
     samples: (PathBuf, u64, Option<EventLog<'a>>),
     tensorboard: Option<TensorBoard<'a>>,
-    sink: Listener,
-    complained: bool,
+    listener: Listener,
+    failure_reported: bool,
 }
 
 impl<'a> EventEmitter<'a> {
@@ -35,9 +35,9 @@ impl<'a> EventEmitter<'a> {
         log: EventLog<'a>,
         samples: (PathBuf, u64),
         tensorboard: Option<TensorBoard<'a>>,
-        sink: Listener,
+        listener: Listener,
     ) -> Self {
-        Self { vfs, log, samples: (samples.0, samples.1, None), tensorboard, sink, complained: false }
+        Self { vfs, log, samples: (samples.0, samples.1, None), tensorboard, listener, failure_reported: false }
     }
 
     /// Store completions.
@@ -66,15 +66,15 @@ impl<'a> EventEmitter<'a> {
             Some(board) => board.event(unix_time(), event),
             None => Ok(()),
         };
-        (self.sink)(Notification::Event(event));
+        (self.listener)(Notification::Event(event));
         self.report_failure(written.and(drawn));
     }
 
     fn report_failure(&mut self, written: anyhow::Result<()>) {
-        if let (Err(error), false) = (written, self.complained) {
-            self.complained = true;
+        if let (Err(error), false) = (written, self.failure_reported) {
+            self.failure_reported = true;
             let text = format!("{error:#}; training continues without it");
-            (self.sink)(Notification::Event(&Event::Warning { text }));
+            (self.listener)(Notification::Event(&Event::Warning { text }));
         }
     }
 
@@ -83,7 +83,7 @@ impl<'a> EventEmitter<'a> {
     /// # Errors
     /// None.
     pub fn progress(&mut self, what: &str, done: u64, all: u64) -> anyhow::Result<bool> {
-        (self.sink)(Notification::Progress(what, done, all));
+        (self.listener)(Notification::Progress(what, done, all));
         Ok(true)
     }
 

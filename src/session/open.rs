@@ -84,12 +84,12 @@ fn open<'a>(
         fork_fits(&prepared.1, &prepared.0)?;
         Ok(prepared)
     });
-    let (mut settings, begin, held) = world.check_all(prepared)?;
+    let (mut settings, start_from, held) = world.check_all(prepared)?;
     // An existing model brings its tokenizer and its shape.
-    let (existing, resumed) = (begin.folder(), held.is_some());
+    let (existing, resumed) = (start_from.folder(), held.is_some());
     ranks::send_settings(world, &settings, existing, resumed)?;
     let prepared = prepare_rank(world, &mut settings, existing, resumed, &mut listener)?;
-    let run = world.check_all(begin_run(vfs, (settings, begin, held), prepared, (start, commands), listener, started))?;
+    let run = world.check_all(begin_run(vfs, (settings, start_from, held), prepared, (start, commands), listener, started))?;
     world.start_following();
     Ok(run)
 }
@@ -129,7 +129,7 @@ pub(super) fn prepare_rank(
 // Length: sequential steps.
 fn begin_run<'a>(
     vfs: &'a dyn Vfs,
-    (settings, begin, held): (Settings, StartingPoint, Option<RunFolder>),
+    (settings, start_from, held): (Settings, StartingPoint, Option<RunFolder>),
     prepared: Prepared,
     (start, commands): (&Start, Option<Commands>),
     mut listener: Listener,
@@ -137,17 +137,17 @@ fn begin_run<'a>(
 ) -> anyhow::Result<Run<'a>> {
     let Prepared { mut trainer, tokenizer, data_tokens, data_hash } = prepared;
     // Checked again, because epochs are converted to updates only now.
-    fork_fits(&begin, &settings)?;
-    notice_other_device(&trainer.device, &begin, &mut listener);
-    let file = begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
+    fork_fits(&start_from, &settings)?;
+    notice_other_device(&trainer.device, &start_from, &mut listener);
+    let file = start_from.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     file.as_ref().map_or(Ok(()), |file| same_data(file, data_tokens, data_hash.as_ref()))?;
     // The reference model is the starting point.
-    reinforce::take_reference(&settings, &begin, &mut trainer)?;
+    reinforce::take_reference(&settings, &start_from, &mut trainer)?;
     let peak_gflops = trainer.world().size() as f64 * measured_peak_gflops(&trainer.device)?;
     let folder = match held {
         None => {
-            let folder = new_folder(vfs, start, &settings, &begin)?;
-            reinforce::keep_reference(vfs, &folder, &trainer, &tokenizer, begin.parent())?;
+            let folder = new_folder(vfs, start, &settings, &start_from)?;
+            reinforce::keep_reference(vfs, &folder, &trainer, &tokenizer, start_from.parent())?;
             folder
         }
         Some(folder) => {
@@ -155,12 +155,12 @@ fn begin_run<'a>(
             folder
         }
     };
-    let (log, grad_norms) = match begin.resumed().zip(file.as_ref()) {
+    let (log, grad_norms) = match start_from.resumed().zip(file.as_ref()) {
         None => (EventLog::create(vfs, &folder.events())?, GradNorms::default()),
         Some((checkpoint, file)) => resumed_log(vfs, &folder, checkpoint, file)?,
     };
     let tensorboard = match settings.save.tensorboard {
-        true => Some(TensorBoard::create(vfs, folder.path(), begin.resumed().map(Checkpoint::step))?),
+        true => Some(TensorBoard::create(vfs, folder.path(), start_from.resumed().map(Checkpoint::step))?),
         false => None,
     };
     let origin = Origin {
@@ -168,7 +168,7 @@ fn begin_run<'a>(
         run_id: folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
         config_hash: super::config_hash(&settings)?,
         adapter: trainer.device.summary().title(),
-        parent: begin.parent(),
+        parent: start_from.parent(),
     };
     let tokens_before = file.as_ref().map_or(trainer.state.num_tokens, |file| file.tokens_before);
     let TrainerFile { seconds, eval_loss, samples_bytes, watch, .. } = file.unwrap_or_default();
@@ -187,8 +187,8 @@ fn begin_run<'a>(
         data_tokens,
         data_hash,
         retention: Retention::new(RetentionPolicy { keep_last, keep_every }),
-        last_saved: begin.resumed().map(Checkpoint::step),
-        checkpoint: begin.resumed().map(|checkpoint| checkpoint.path.clone()),
+        last_saved: start_from.resumed().map(Checkpoint::step),
+        checkpoint: start_from.resumed().map(|checkpoint| checkpoint.path.clone()),
         unsaved: Unsaved::default(),
         eval_loss,
         accuracy: None,
@@ -213,8 +213,8 @@ fn prepare(
         // Only the lock is authoritative, but this check fails early.
         start.run.iter().try_for_each(|path| RunFolder::refuse_used(vfs, path))?;
         settings.validate()?;
-        let begin = StartingPoint::resolve(vfs, &settings.start)?;
-        return Ok((settings, begin, None));
+        let start_from = StartingPoint::resolve(vfs, &settings.start)?;
+        return Ok((settings, start_from, None));
     };
     // Lock first: another process may be changing the folder.
     let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
@@ -286,8 +286,8 @@ pub struct DryRun {
 pub fn dry_run(settings: &Settings, listener: &mut Listener) -> anyhow::Result<DryRun> {
     settings.validate()?;
     let mut settings = settings.clone();
-    let begin = StartingPoint::resolve(&RealFs, &settings.start)?;
-    let loaded = stage::load(&mut settings, begin.folder(), false, listener)?;
+    let start_from = StartingPoint::resolve(&RealFs, &settings.start)?;
+    let loaded = stage::load(&mut settings, start_from.folder(), false, listener)?;
     let device = open_device(&World::solo(), &settings, &loaded.config, listener)?;
     let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
     Ok(DryRun { settings, config: loaded.config, plan, device })
@@ -318,8 +318,8 @@ fn open_device(world: &World, settings: &Settings, config: &ModelConfig, listene
 }
 
 /// A run may resume on another device; the bits of its numbers may then differ.
-fn notice_other_device(device: &Device, begin: &StartingPoint, listener: &mut Listener) {
-    let Some(checkpoint) = begin.resumed() else { return };
+fn notice_other_device(device: &Device, start_from: &StartingPoint, listener: &mut Listener) {
+    let Some(checkpoint) = start_from.resumed() else { return };
     let (before, now) = (&checkpoint.manifest.origin.adapter, device.summary().title());
     if *before != now {
         let text =
@@ -328,8 +328,8 @@ fn notice_other_device(device: &Device, begin: &StartingPoint, listener: &mut Li
     }
 }
 
-fn fork_fits(begin: &StartingPoint, settings: &Settings) -> anyhow::Result<()> {
-    let StartingPoint::Fork(checkpoint) = begin else { return Ok(()) };
+fn fork_fits(start_from: &StartingPoint, settings: &Settings) -> anyhow::Result<()> {
+    let StartingPoint::Fork(checkpoint) = start_from else { return Ok(()) };
     let (step, most) = (checkpoint.step(), settings.train.max_steps);
     anyhow::ensure!(
         step < most,
@@ -410,7 +410,7 @@ fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &StartingPoint) -> anyhow::Result<RunFolder> {
+fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, start_from: &StartingPoint) -> anyhow::Result<RunFolder> {
     // Standard input cannot be read again, and relative paths depend on the current folder.
     let mut frozen = settings.clone();
     for path in frozen.data.data.iter_mut().chain(&mut frozen.data.val_data) {
@@ -430,7 +430,7 @@ fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Startin
     for spec in frozen.start.init.iter_mut().chain(&mut frozen.start.fork) {
         *spec = starting_point::absolute(spec)?;
     }
-    frozen.start.parent = begin.parent();
+    frozen.start.parent = start_from.parent();
     let text = toml::to_string(&frozen)?;
     match &start.run {
         Some(path) => RunFolder::create(vfs, path, &text),

@@ -79,11 +79,11 @@ fn has_reference(settings: &Settings) -> bool {
 ///
 /// # Errors
 /// A run that has lost its reference model.
-pub(super) fn take_reference(settings: &Settings, begin: &StartingPoint, trainer: &mut Trainer) -> Result<()> {
+pub(super) fn take_reference(settings: &Settings, start_from: &StartingPoint, trainer: &mut Trainer) -> Result<()> {
     if !has_reference(settings) {
         return Ok(());
     }
-    let Some(run) = begin.continued_run() else { return trainer.keep_reference(None) };
+    let Some(run) = start_from.continued_run() else { return trainer.keep_reference(None) };
     let dir = run.join(REFERENCE);
     ensure!(
         dir.is_dir(),

@@ -147,9 +147,9 @@ fn snapshot_prefix(step: u64) -> String {
 const SNAPSHOTS: &str = "snapshots.safetensors";
 
 /// File of a pending step of GRPO in a checkpoint; MessagePack, because JSON loses bits of numbers.
-const UNDER_WAY: &str = "rollouts.msgpack";
+const PENDING_STEP: &str = "rollouts.msgpack";
 /// Maximum size of that file; completions of a step are far smaller.
-const MAX_UNDER_WAY_BYTES: u64 = 1 << 30;
+const MAX_PENDING_STEP_BYTES: u64 = 1 << 30;
 
 /// Save a checkpoint of a run; it is durable on return. Overwrites the gradient arena.
 ///
@@ -182,8 +182,8 @@ pub fn save(
             out.file(SNAPSHOTS, |file| folder.snapshots(file, ring, &optimizer.grads))?;
         }
         if trainer.pending_step().is_some() {
-            let bytes = pending_step.as_ref().context(UNDER_WAY)?;
-            out.file(UNDER_WAY, |file| Ok(file.write_all(bytes)?))?;
+            let bytes = pending_step.as_ref().context(PENDING_STEP)?;
+            out.file(PENDING_STEP, |file| Ok(file.write_all(bytes)?))?;
         }
         out.json("trainer.json", file)
     })
@@ -226,9 +226,9 @@ pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) ->
     restore_moments(checkpoint, trainer)?;
     let file: TrainerFile = checkpoint.trainer(vfs).context("trainer.json")?;
     trainer.state = file.state.clone();
-    let path = checkpoint.path.join(UNDER_WAY);
+    let path = checkpoint.path.join(PENDING_STEP);
     let step = match path.exists() {
-        true => Some(rmp_serde::from_slice(&vfs.read(&path, MAX_UNDER_WAY_BYTES)?).with_context(|| shown(&path))?),
+        true => Some(rmp_serde::from_slice(&vfs.read(&path, MAX_PENDING_STEP_BYTES)?).with_context(|| shown(&path))?),
         false => None,
     };
     trainer.set_pending_step(step);

@@ -79,14 +79,14 @@ impl StartingPoint {
             return Ok(Self::Nothing);
         };
         if MergeSpec::is_merge(init) {
-            let begin = MergeStart::resolve(vfs, init).context("--init")?;
+            let start_from = MergeStart::resolve(vfs, init).context("--init")?;
             if keep {
-                begin.newest.optimizer().context("--init-optimizer keep")?;
+                start_from.newest.optimizer().context("--init-optimizer keep")?;
             }
-            return Ok(Self::Merge(Box::new(begin)));
+            return Ok(Self::Merge(Box::new(start_from)));
         }
         let (path, step) = split_step(init);
-        let begin = if step.is_some() || is_run(path) {
+        let start_from = if step.is_some() || is_run(path) {
             let checkpoint = checkpoint_of(vfs, init, "--init")?;
             Self::Model { dir: checkpoint.path.clone(), checkpoint: Some(Box::new(checkpoint)) }
         } else {
@@ -95,7 +95,7 @@ impl StartingPoint {
             let checkpoint = Checkpoint::open(vfs, &dir).ok().map(Box::new);
             Self::Model { dir, checkpoint }
         };
-        if let (true, Self::Model { dir, checkpoint }) = (keep, &begin) {
+        if let (true, Self::Model { dir, checkpoint }) = (keep, &start_from) {
             let moments = checkpoint.as_ref().with_context(|| {
                 format!(
                     "--init-optimizer keep: {} is not a checkpoint of a run, so that it holds no moments; use fresh",
@@ -104,7 +104,7 @@ impl StartingPoint {
             })?;
             moments.optimizer().context("--init-optimizer keep")?;
         }
-        Ok(begin)
+        Ok(start_from)
     }
 
     /// The folder that provides shape and tokenizer.

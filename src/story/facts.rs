@@ -83,9 +83,9 @@ impl Facts {
     /// # Errors
     /// A list is missing.
     pub fn difference(&self, name: &str) -> Result<Difference> {
-        let comparison = self.comparisons.get(name).with_context(|| format!("{name}: is no comparison of this story"))?;
+        let comparison = self.comparisons.get(name).with_context(|| format!("{name}: is not a comparison of this story"))?;
         let list = |path: &str| {
-            let (step, path) = path.split_once('.').with_context(|| format!("{path}: is no list of a step"))?;
+            let (step, path) = path.split_once('.').with_context(|| format!("{path}: is not a list of a step"))?;
             self.outcomes.get(step).with_context(|| format!("{step}: has not been run"))?.list(path)
         };
         Ok(Difference::of(&list(&comparison.before)?, &list(&comparison.after)?, comparison.lower_is_better))
@@ -109,8 +109,10 @@ impl Object for Facts {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
         let name = key.as_str()?;
         // The engine looks up its own functions here first.
-        let unknown =
-            || (!templates::FUNCTIONS.contains(&name)).then(|| Err(anyhow::anyhow!("{name}: is no value of this story by now")));
+        let unknown = || {
+            (!templates::FUNCTIONS.contains(&name))
+                .then(|| Err(anyhow::anyhow!("{name}: is not a value of this story at this point")))
+        };
         self.find(name).or_else(unknown).map(or_error)
     }
 }
@@ -179,7 +181,7 @@ pub fn check_name(kind: StepKind, fact: &str) -> Result<()> {
             let is_event = event.starts_with(|c: char| c.is_ascii_uppercase());
             ensure!(
                 !is_event || EVENTS.contains(&event),
-                "{event} is no event that can be asked for; known: {}",
+                "{event} is not an event that can be asked for; known: {}",
                 EVENTS.join(", ")
             );
             let fits = |pattern: &&str| pattern.strip_suffix('*').map_or(*pattern == name, |start| name.starts_with(start));
@@ -197,7 +199,7 @@ fn parts(fact: &str) -> Result<(&str, &str)> {
     let known = statistic.is_empty() || STATISTICS.contains(&statistic) || statistic.parse::<u64>().is_ok();
     ensure!(
         known && (statistic.is_empty() != fact.contains('@')),
-        "@{statistic}: is no statistic; known: {}",
+        "@{statistic}: is not a statistic; known: {}",
         STATISTICS.join(", ")
     );
     Ok((name, statistic))
@@ -242,7 +244,7 @@ impl Outcome {
     /// A list of numbers in the printed JSON.
     fn list(&self, path: &str) -> Result<Vec<f64>> {
         let Self::Printed(value) = self else { bail!("{path}: only what is printed holds lists") };
-        let Value::Array(list) = find(value, path)? else { bail!("{path}: is no list") };
+        let Value::Array(list) = find(value, path)? else { bail!("{path}: is not a list") };
         Ok(list.iter().map(|item| item.as_f64().unwrap_or(f64::NAN)).collect())
     }
 }
@@ -273,7 +275,7 @@ pub fn printed(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| crate::vfs::shown(path))?;
     let lines = text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str);
     let mut values: Vec<Value> =
-        lines.collect::<Result<_, _>>().with_context(|| format!("{}: is no JSON", crate::vfs::shown(path)))?;
+        lines.collect::<Result<_, _>>().with_context(|| format!("{}: is not JSON", crate::vfs::shown(path)))?;
     Ok(if values.len() == 1 { values.remove(0) } else { Value::Array(values) })
 }
 
@@ -322,19 +324,19 @@ fn summary(values: &[f64], statistic: &str) -> Result<f64> {
 
 /// All events of a kind.
 fn events_of(run: &History, event: &str) -> Result<Vec<Value>> {
-    let exams = |greedy: bool| json(run.exams.iter().filter(move |e| (e.temperature == 0.0) == greedy));
+    let task_evals = |greedy: bool| json(run.task_evals.iter().filter(move |e| (e.temperature == 0.0) == greedy));
     match event {
         "Started" => json(run.started.iter()),
         "Finished" => json([&run.state].into_iter().filter_map(|s| if let State::Finished(f) = s { Some(f) } else { None })),
         "Tokens" => json(run.tokens.iter()),
-        "Greedy" => exams(true),
-        "Sampled" => exams(false),
+        "Greedy" => task_evals(true),
+        "Sampled" => task_evals(false),
         "Rescue" => json(run.rescues.iter()),
         "Merged" => json(run.merges.iter()),
         "Sample" => json(run.samples.iter()),
         "Predictions" => json(run.predictions.iter()),
         "Norms" => json(run.norms.iter()),
-        _ => bail!("{event}: is no event that can be asked for"),
+        _ => bail!("{event}: is not an event that can be asked for"),
     }
 }
 
@@ -430,13 +432,13 @@ mod tests {
         for (step, loss) in [(1, 4.0), (2, 1.0), (3, 2.0), (4, 3.0)] {
             run.push(Event::Step(Step { step, loss, ..Step::default() }));
         }
-        let exam = |step, temperature, accuracy| {
+        let evaluation = |step, temperature, accuracy| {
             let mut e = TaskEval { step, temperature, ..TaskEval::default() };
             e.all.accuracy = accuracy;
             e.all.interval = [accuracy - 0.1, accuracy + 0.1];
             Event::TaskEval(e)
         };
-        [exam(0, 0.0, 0.2), exam(0, 1.0, 0.1), exam(4, 0.0, 0.5)].into_iter().for_each(|e| run.push(e));
+        [evaluation(0, 0.0, 0.2), evaluation(0, 1.0, 0.1), evaluation(4, 0.0, 0.5)].into_iter().for_each(|e| run.push(e));
         run.push(Event::Sample(Sample { step: 4, text: "hello".into(), ..Sample::default() }));
         for (name, want) in [
             ("loss", 3.0),

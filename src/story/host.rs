@@ -1,7 +1,7 @@
 //! A player on a separate thread for a window: the state to draw arrives as a value, and no frame waits for a file.
 
 use super::experiment::Experiment;
-use super::player::{Judged, Options, Phase, Player};
+use super::player::{Checked, Options, Phase, Player};
 use super::script::{Scene, StepKind, Story, Watch};
 use super::templates::{Block, Filled};
 use super::time_estimate::Progress;
@@ -86,7 +86,7 @@ pub struct After {
     /// The answer to the question.
     pub answer: Vec<Block>,
     /// The reply to each choice.
-    pub judged: Vec<Option<Judged>>,
+    pub checked: Vec<Option<Checked>>,
     /// Text at the end.
     pub closing: Vec<Block>,
 }
@@ -317,7 +317,7 @@ fn after(player: &Player) -> Result<After> {
         seen: player.seen()?,
         table: player.table()?,
         answer: player.answer()?,
-        judged: (0..choices).map(|choice| player.judge(choice)).collect::<Result<_>>()?,
+        checked: (0..choices).map(|choice| player.check_prediction(choice)).collect::<Result<_>>()?,
         closing: player.closing()?,
     })
 }

@@ -20,7 +20,7 @@ pub use facts::{Fact, Outcome};
 pub use host::{Action, After, Host, Shown};
 pub use library::{demo, lesson, lesson_names, next_lesson};
 pub use place::{Where, is_complete};
-pub use player::{Judged, Options, Phase, Player};
+pub use player::{Checked, Options, Phase, Player};
 pub use script::{Panel, Parameter, Question, Said, Scene, Step, StepKind, Story, Table, Watch};
 pub use templates::{Block, Filled, blocks};
 pub use time_estimate::Progress;

@@ -286,7 +286,7 @@ mod tests {
         let few = dir.path().join("w/few-n4.jsonl").display().to_string();
         assert_eq!(place.words(&story, steps[2], 7).unwrap(), ["data", "solve", &few]);
         assert!(story.set("n", "3").unwrap_err().to_string().contains("must be one of 2, 4"));
-        assert!(story.set("m", "2").unwrap_err().to_string().contains("no parameter"));
+        assert!(story.set("m", "2").unwrap_err().to_string().contains("not a parameter"));
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub enum Phase {
 
 /// The reply to a guess.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judged {
+pub struct Checked {
     /// Whether the guess is right.
     pub is_right: bool,
     /// "Right." or "Not quite." with the reason.
@@ -209,14 +209,14 @@ impl Player {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    pub fn judge(&self, choice: usize) -> Result<Option<Judged>> {
+    pub fn check_prediction(&self, choice: usize) -> Result<Option<Checked>> {
         let Some((question, right)) = self.question().and_then(|q| Some((q, q.right.as_ref()?))) else { return Ok(None) };
         let letter = templates::text(right, &self.facts())?;
         let Some(right) = ('a'..='z').position(|c| letter == c.to_string()) else { return Ok(None) };
         let is_right = right == choice;
         let reason = question.reasons.get(choice).map_or("", |text| text.trim());
         let text = if is_right { "Right.".to_owned() } else { format!("Not quite. {reason}").trim_end().to_owned() };
-        Ok(Some(Judged { is_right, text }))
+        Ok(Some(Checked { is_right, text }))
     }
 
     /// A number or text of a step, `step.fact`.
@@ -224,7 +224,7 @@ impl Player {
     /// # Errors
     /// It is not available.
     pub fn fact(&self, name: &str) -> Result<Fact> {
-        let (step, fact) = name.split_once('.').with_context(|| format!("{name}: is no fact of a step"))?;
+        let (step, fact) = name.split_once('.').with_context(|| format!("{name}: is not a fact of a step"))?;
         let outcome = self.outcomes.get(step).with_context(|| format!("{name}: no step {step} has been run"))?;
         outcome.fact(fact).with_context(|| name.to_owned())
     }

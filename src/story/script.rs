@@ -153,7 +153,7 @@ impl Said {
             ensure!(self.otherwise.is_none() || self.when.is_some(), "{:?}: otherwise without when", self.say);
             return Ok(());
         };
-        ensure!(story.compare.contains_key(by), "by = {by:?}: is no comparison of this story");
+        ensure!(story.compare.contains_key(by), "by = {by:?}: is not a comparison of this story");
         ensure!(branches.iter().all(|b| b.is_some()), "by = {by:?}: needs all of better, worse and inconclusive");
         ensure!(
             self.say.is_none() && self.when.is_none() && self.otherwise.is_none(),
@@ -287,7 +287,7 @@ impl Story {
         let hint = if known.is_empty() { "; this lesson has none".to_owned() } else { did_you_mean(name, known) };
         let shown = crate::vfs::clean(name);
         let parameter =
-            self.parameters.get_mut(name).with_context(|| format!("--set {shown}: is no parameter of the lesson{hint}"))?;
+            self.parameters.get_mut(name).with_context(|| format!("--set {shown}: is not a parameter of the lesson{hint}"))?;
         let choices = parameter.choices.join(", ");
         let value_ = crate::vfs::clean(value);
         ensure!(parameter.choices.iter().any(|c| c == value), "--set {shown}={value_}: must be one of {choices}");
@@ -376,7 +376,7 @@ impl Story {
                     }
                 }
                 if let Some(flag) = step.quick.keys().find(|flag| !step.run.contains(flag)) {
-                    bail!("{}: step {}: quick: {flag}: is no flag of the step", at(), step.name);
+                    bail!("{}: step {}: quick: {flag}: is not a flag of the step", at(), step.name);
                 }
                 ensure!(paths.insert(&step.name), "{}: step {}: the name is taken", at(), step.name);
                 made.insert(&step.name, step.kind());
@@ -391,7 +391,7 @@ impl Story {
                 let kind = path.split_once('.').and_then(|(step, _)| made.get(step));
                 ensure!(
                     matches!(kind, Some(StepKind::Json | StepKind::Folder)),
-                    "compare {name}: {path:?} is no list that a step prints"
+                    "compare {name}: {path:?} is not a list that a step prints"
                 );
             }
         }
@@ -450,7 +450,7 @@ impl Story {
         if self.parameters.contains_key(root) && path.is_empty() {
             return Ok(());
         }
-        ensure!(!path.is_empty(), "{root}: is no value of this story");
+        ensure!(!path.is_empty(), "{root}: is not a value of this story");
         let Some(kind) = made.get(root.as_str()) else { bail!("{root}.{path}: no step {root} has been run by then") };
         check_name(*kind, path).with_context(|| format!("{root}.{path}"))
     }
@@ -467,7 +467,7 @@ impl Watch {
         let kinds = [self.chart.is_some(), self.panel.is_some(), self.picture.is_some()].into_iter().filter(|x| *x).count();
         ensure!(kinds == 1, "watch: needs one of chart, panel, picture");
         for run in &self.runs {
-            ensure!(made.get(run.as_str()) == Some(&StepKind::Trainer), "watch: {run:?} is no training run of this story");
+            ensure!(made.get(run.as_str()) == Some(&StepKind::Trainer), "watch: {run:?} is not a training run of this story");
         }
         if let Some(picture) = &self.picture {
             let step = picture.split_once('/').map_or("", |(step, _)| step);

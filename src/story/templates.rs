@@ -115,7 +115,7 @@ fn expression(whole: &Expr<'_>, out: &mut Vec<Name>) -> Result<()> {
             s.false_expr.iter().try_for_each(|e| expression(e, out))
         }
         Expr::Filter(s) => {
-            ensure!(FILTERS.contains(&s.name), "|{}: is no filter of stories; known: {}", s.name, FILTERS.join(", "));
+            ensure!(FILTERS.contains(&s.name), "|{}: is not a filter of stories; known: {}", s.name, FILTERS.join(", "));
             s.expr.iter().try_for_each(|e| expression(e, out))?;
             arguments(&s.args, out)
         }

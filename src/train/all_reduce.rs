@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 /// Elements per all-reduce: while one chunk is in flight, the next is read and the previous one written.
-const CHUNK: usize = 1 << 20;
-/// Maximum chunks in flight.
+pub const CHUNK: usize = 1 << 20;
+/// Chunks that stay in flight while the next is read.
 const IN_FLIGHT: usize = 2;
 
 /// Sums the gradients of all ranks.

@@ -20,6 +20,7 @@ mod trainer;
 mod training_loop;
 mod weight_evaluator;
 
+pub use all_reduce::CHUNK as ALL_REDUCE_CHUNK;
 pub use evaluate::{Evaluation, Scorer};
 pub use gradient::GradientPass;
 pub use live_merge::{LiveMerge, MergedWindow};

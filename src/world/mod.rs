@@ -118,6 +118,18 @@ impl World {
         threads::transports(size).into_iter().enumerate().map(start).collect()
     }
 
+    /// Call `f` on `size` threads, each with its own [`World`]; returns the results in rank order. A panic of a rank is passed on.
+    ///
+    /// # Errors
+    /// A thread cannot be created.
+    pub fn on_threads<T: Send>(size: usize, f: impl Fn(Self) -> T + Sync) -> Result<Vec<T>> {
+        let worlds = Self::threads(size)?;
+        Ok(std::thread::scope(|scope| {
+            let ranks: Vec<_> = worlds.into_iter().map(|world| scope.spawn(|| f(world))).collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        }))
+    }
+
     /// Rank of this process, from 0.
     pub fn rank(&self) -> usize {
         self.comm.as_ref().map_or(0, |comm| comm.topology.rank)

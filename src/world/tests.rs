@@ -2,16 +2,6 @@
 
 use super::*;
 use crate::rng::Rng;
-use std::thread;
-
-/// Run a closure on each rank; returns the results in rank order.
-fn each<T: Send>(size: usize, of: impl Fn(World) -> T + Sync) -> Vec<T> {
-    let worlds = World::threads(size).unwrap();
-    thread::scope(|s| {
-        let threads: Vec<_> = worlds.into_iter().map(|world| s.spawn(|| of(world))).collect();
-        threads.into_iter().map(|t| t.join().unwrap()).collect()
-    })
-}
 
 fn numbers(rank: usize, len: usize) -> Vec<f32> {
     let rng = Rng::new(5, "world");
@@ -25,7 +15,7 @@ fn sums_are_those_of_f64_in_rank_order() {
         for len in [0, 1, 2, 4, 1000, 4097] {
             let all: Vec<Vec<f32>> = (0..size).map(|rank| numbers(rank, len)).collect();
             let want: Vec<f32> = (0..len).map(|i| all.iter().map(|of| f64::from(of[i])).sum::<f64>() as f32).collect();
-            let got = each(size, |world| world.all_reduce(numbers(world.rank(), len)).wait().unwrap());
+            let got = World::on_threads(size, |world| world.all_reduce(numbers(world.rank(), len)).wait().unwrap()).unwrap();
             assert!(got.iter().all(|sums| sums == &want), "{size} ranks, {len} numbers");
         }
     }
@@ -34,24 +24,26 @@ fn sums_are_those_of_f64_in_rank_order() {
 /// Collectives in flight complete in order.
 #[test]
 fn several_all_reduces_may_be_in_flight() {
-    let got = each(3, |world| {
+    let got = World::on_threads(3, |world| {
         let pending: Vec<_> = (0..20u8).map(|i| world.all_reduce(vec![f32::from(i) + world.rank() as f32; 7])).collect();
         pending.into_iter().map(|p| p.wait().unwrap()[0]).collect::<Vec<_>>()
-    });
+    })
+    .unwrap();
     let want: Vec<f32> = (0..20u8).map(|i| 3.0 * f32::from(i) + 3.0).collect();
     assert_eq!(got, vec![want; 3]);
 }
 
 #[test]
 fn gathers_broadcasts_and_statistics_reach_every_rank() {
-    let got = each(3, |world| {
+    let got = World::on_threads(3, |world| {
         let own = vec![world.rank() as u8; world.rank() * 2];
         let all = world.all_gather(own).unwrap();
         let first = world.broadcast(if world.is_root() { vec![7, 8, 9] } else { Vec::new() }).unwrap();
         let mut sums = [0.1, -(world.rank() as f64)];
         world.all_reduce_f64(&mut sums).unwrap();
         (all, first, sums)
-    });
+    })
+    .unwrap();
     for (all, first, sums) in got {
         assert_eq!(all, [vec![], vec![1, 1], vec![2, 2, 2, 2]]);
         assert_eq!(first, [7, 8, 9]);
@@ -61,7 +53,7 @@ fn gathers_broadcasts_and_statistics_reach_every_rank() {
 
 #[test]
 fn ranks_execute_the_commands_of_rank_0() {
-    let got = each(3, |world| {
+    let got = World::on_threads(3, |world| {
         world.start_following();
         if world.is_root() {
             for n in 0..5u64 {
@@ -82,7 +74,8 @@ fn ranks_execute_the_commands_of_rank_0() {
             assert_eq!((next.kind.as_str(), x.as_str()), ("add", "x"));
             world.all_reduce(vec![n as f32]).wait().unwrap();
         }
-    });
+    })
+    .unwrap();
     assert_eq!(got, ["completed"; 3]);
 }
 
@@ -94,17 +87,21 @@ fn a_setup_error_is_reported_once() {
         Err(error) => format!("{error:#}"),
     };
     let of = |errors: [Option<&'static str>; 3]| {
-        each(3, |world| outcome(world.check_all(errors[world.rank()].map_or(Ok(()), |text| Err(anyhow::anyhow!(text))))))
+        World::on_threads(3, |world| {
+            outcome(world.check_all(errors[world.rank()].map_or(Ok(()), |text| Err(anyhow::anyhow!(text)))))
+        })
+        .unwrap()
     };
     assert_eq!(of([None, None, None]), ["ok"; 3]);
     assert_eq!(of([Some("no data"), Some("no data"), None]), ["no data", "other rank", "other rank"]);
     assert_eq!(of([None, None, Some("no GPU")]), ["other rank", "other rank", "rank 2 on threads: no GPU"]);
     assert_eq!(of([Some("no data"), None, Some("no GPU")]), ["no data", "other rank", "rank 2 on threads: no GPU"]);
 
-    let agreed = each(2, |world| {
+    let agreed = World::on_threads(2, |world| {
         let version = if world.is_root() { "1" } else { "2" };
         outcome(world.ensure_equal(&[("settings", "same".into()), ("version", version.into())]))
-    });
+    })
+    .unwrap();
     assert_eq!(agreed, ["version: 2 on rank 1 on threads, 1 on rank 0 on threads; must be the same on all ranks", "other rank"]);
 }
 

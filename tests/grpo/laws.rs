@@ -202,7 +202,7 @@ fn bad_rows_and_flags_are_refused_in_one_line() {
             &[],
             "rows.jsonl:3: \"completion\": token 99",
         ),
-        (&format!("{good}\nnot json"), &[], "rows.jsonl:2: is no JSON"),
+        (&format!("{good}\nnot json"), &[], "rows.jsonl:2: is not JSON"),
         (&format!("{good}\n{{\"prompt\":[1],\"completion\":[2],\"advantages\":[1]}}"), &[], "1 of 2 rows have \"advantages\""),
         (good, &["--max-steps=3"], "--max-steps: is for runs"),
         (good, &["--seq-len=2"], "--seq-len 2: the longest prompt with its completion has 3"),

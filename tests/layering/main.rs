@@ -1,12 +1,12 @@
-//! Gates over the tree: floors, lengths, names that stay in one place, nothing of the machine that built it.
+//! Gates over the tree: layers, lengths, names that stay in one place, nothing of the machine that built it.
 
 mod source;
 
 use source::{blank, crate_paths, functions, line_of, without_tests, words};
 use std::path::{Path, PathBuf};
 
-/// What may be imported: a module uses its own floor and those below.
-const FLOORS: &[&[&str]] = &[
+/// What may be imported: a module uses its own layer and those below.
+const LAYERS: &[&[&str]] = &[
     &["rng"],
     &["device"],
     &["ops"],
@@ -80,8 +80,8 @@ fn relative(path: &Path) -> String {
     path.strip_prefix(root()).expect("a path inside").to_string_lossy().replace('\\', "/")
 }
 
-fn floor(module: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&module))
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
 /// `crates/compute/src/device/open.rs` -> device
@@ -94,22 +94,22 @@ fn fail_if_any(failures: &[String]) {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
-fn wrong_floors(path: &str, code: &str) -> Vec<String> {
+fn wrong_layers(path: &str, code: &str) -> Vec<String> {
     let module = module_of(path);
     if module == "lib" {
         return Vec::new();
     }
-    let Some(own) = floor(module) else { return vec![format!("{path}: {module} stands on no floor (FLOORS)")] };
+    let Some(own) = layer(module) else { return vec![format!("{path}: {module} belongs to no layer (LAYERS)")] };
     let mut failures = Vec::new();
     for (at, name) in crate_paths(code) {
         let target = MACROS.iter().find(|(m, _)| *m == name).map_or(name.as_str(), |(_, home)| home);
         let line = line_of(code, at);
-        match floor(target) {
+        match layer(target) {
             Some(other) if other > own => {
-                failures.push(format!("{path}:{line}: {module} (floor {own}) uses {target} (floor {other})"));
+                failures.push(format!("{path}:{line}: {module} (layer {own}) uses {target} (layer {other})"));
             }
             Some(_) => {}
-            None => failures.push(format!("{path}:{line}: crate::{name} stands on no floor")),
+            None => failures.push(format!("{path}:{line}: crate::{name} belongs to no layer")),
         }
     }
     failures
@@ -117,7 +117,7 @@ fn wrong_floors(path: &str, code: &str) -> Vec<String> {
 
 #[test]
 fn imports_go_downward() {
-    let failures: Vec<_> = sources().iter().flat_map(|f| wrong_floors(&f.path, &f.code)).collect();
+    let failures: Vec<_> = sources().iter().flat_map(|f| wrong_layers(&f.path, &f.code)).collect();
     fail_if_any(&failures);
 }
 
@@ -289,14 +289,14 @@ mod gates_can_fail {
     }
 
     #[test]
-    fn floors() {
-        assert_eq!(wrong_floors("crates/compute/src/device/a.rs", &code("use crate::ops::x;")).len(), 1);
-        assert_eq!(wrong_floors("crates/compute/src/device/a.rs", &code("use crate::{config::A, ops::{x, y}, train};")).len(), 3);
-        assert_eq!(wrong_floors("crates/compute/src/rng.rs", &code("fn f() { crate::shader!(1) }")).len(), 1);
-        assert_eq!(wrong_floors("src/new/mod.rs", "").len(), 1);
+    fn layers() {
+        assert_eq!(wrong_layers("crates/compute/src/device/a.rs", &code("use crate::ops::x;")).len(), 1);
+        assert_eq!(wrong_layers("crates/compute/src/device/a.rs", &code("use crate::{config::A, ops::{x, y}, train};")).len(), 3);
+        assert_eq!(wrong_layers("crates/compute/src/rng.rs", &code("fn f() { crate::shader!(1) }")).len(), 1);
+        assert_eq!(wrong_layers("src/new/mod.rs", "").len(), 1);
         let fine =
             "use crate::{bind, device::{Device, self}, model}; // crate::train\n#[cfg(test)] mod tests { use crate::cli; }";
-        assert_eq!(wrong_floors("src/data/a.rs", &code(fine)), Vec::<String>::new());
+        assert_eq!(wrong_layers("src/data/a.rs", &code(fine)), Vec::<String>::new());
     }
 
     #[test]
@@ -338,7 +338,7 @@ mod gates_can_fail {
 
     #[test]
     fn trees() {
-        let readme = "```sh\nls\n```\n## The tree\n```\nsrc/gpu/   all of wgpu     src/lib.rs   floors\nCargo.toml\n```\n";
+        let readme = "```sh\nls\n```\n## The tree\n```\nsrc/gpu/   all of wgpu     src/lib.rs   layers\nCargo.toml\n```\n";
         let tree = tree_of(readme).expect("a tree");
         assert_eq!(tree, ["src/gpu", "src/lib.rs", "Cargo.toml"]);
         assert_eq!(tree_of("```\nls\n```"), None);

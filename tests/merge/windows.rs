@@ -78,7 +78,7 @@ fn windows_are_trailing_and_evenly_spaced() {
     assert_eq!(fewer(20, Some("300")).unwrap(), [100, 400, 700, 1000]);
     assert!(fewer(20, Some("7")).is_err());
 
-    // A damaged newest one is passed over with a word; a damaged one inside, or one that is named, is an error.
+    // A damaged newest one is skipped with a notice; a damaged one inside, or one that is named, is an error.
     let damage = |step: u64, file: &str| {
         let path = at(step).join(file);
         let mut bytes = std::fs::read(&path).unwrap();

@@ -317,11 +317,7 @@ fn on_ranks(ranks: usize, settings: &Settings, config: &ModelConfig) -> (Vec<Ste
         world.end("done");
         (results, weights(&t))
     };
-    let worlds = World::threads(ranks).unwrap();
-    let all: Vec<_> = std::thread::scope(|s| {
-        let threads: Vec<_> = worlds.into_iter().map(|world| s.spawn(|| rank(world))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
+    let all = World::on_threads(ranks, rank).unwrap();
     let results = all[0].0.clone();
     (results, all.into_iter().map(|rank| rank.1).collect())
 }

@@ -69,7 +69,7 @@ fn malformed_claims_are_refused_in_one_line() {
         ("(('<=>', ('lying', 0), ('lying', 0), ('lying', 0)),)", "byte 50: '<=>' has 3 parts, but needs 2"),
         ("(('and',),)", "byte 9: 'and' has 0 parts, but needs 1"),
         ("(('lying, 0),)", "byte 3: this quote is never closed"),
-        ("(('lying', 99999999999999999999999),)", "byte 12: a number this long is no person"),
+        ("(('lying', 99999999999999999999999),)", "byte 12: a number this long is not a person"),
         ("(('ly\u{7}ing', 0),)", "byte 3: 'ly\\u{7}ing' is none of telling-truth, lying, not, and, or, ->, <=>"),
     ] {
         let error = parse(text).expect_err(text).to_string();

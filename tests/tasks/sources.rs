@@ -192,7 +192,7 @@ fn a_bad_row_is_skipped_and_reported() {
     let task = open(&number, &data(&path), 7, Some(&tokenizer), 0, &mut notices).unwrap();
     let told = notices.lines().join("\n");
     for says in [
-        "rows.jsonl: 4 of 60 rows left out, which cannot be used: ",
+        "rows.jsonl: 4 unusable rows of 60 left out: ",
         "rows.jsonl:4: the question: ",
         "rows.jsonl:8: the question holds no",
         "rows.jsonl:10: answer: missing",

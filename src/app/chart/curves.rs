@@ -65,9 +65,9 @@ impl Drawn {
 }
 
 /// The metrics that a chart draws of these runs, in order.
-pub fn metrics_of(spec: &Spec, desk: &AppState, runs: &[std::path::PathBuf]) -> Vec<String> {
+pub fn metrics_of(spec: &Spec, state: &AppState, runs: &[std::path::PathBuf]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for run in runs.iter().filter_map(|path| desk.run(path)) {
+    for run in runs.iter().filter_map(|path| state.run(path)) {
         for metric in spec.of(&run.files.history) {
             // Parts of several runs in one chart would be unreadable.
             let is_part = !spec.metrics.contains(&metric) && !metric.starts_with("merge/") && runs.len() > 1;
@@ -81,18 +81,18 @@ pub fn metrics_of(spec: &Spec, desk: &AppState, runs: &[std::path::PathBuf]) -> 
 
 /// The curves of the runs as lines, with their values at the cross-hair.
 pub(super) fn collect(
-    desk: &mut AppState,
+    state: &mut AppState,
     spec: &Spec,
     metrics: &[String],
     frame: &Frame<'_>,
     how: &Look,
     visuals: &egui::Visuals,
 ) -> Vec<Drawn> {
-    let (cursor, share) = (position(desk), frame.share(desk));
-    let mut cuts = std::mem::take(&mut desk.cuts);
+    let (cursor, share) = (position(state), frame.share(state));
+    let mut cuts = std::mem::take(&mut state.cuts);
     let (many, colors) = (frame.runs.len() > 1, spec.colors(metrics));
     let mut drawn = Vec::new();
-    for run in frame.runs.iter().filter_map(|path| desk.run(path)) {
+    for run in frame.runs.iter().filter_map(|path| state.run(path)) {
         let (clock, own) = (&run.files.history.clock, spec.of(&run.files.history));
         for (i, metric) in metrics.iter().enumerate() {
             // Under this name another run may draw a different quantity.
@@ -117,17 +117,17 @@ pub(super) fn collect(
                 shape: shape(reach),
                 value: at.map(|i| raw.smoothed_at(i, reach)),
                 raw: at.filter(|_| reach > 0).map(|i| raw.values()[i]),
-                selected: many && desk.focus.as_ref() == Some(&run.files.path),
+                selected: many && state.focus.as_ref() == Some(&run.files.path),
             });
         }
     }
-    desk.cuts = cuts;
+    state.cuts = cuts;
     drawn
 }
 
 /// Position of the cross-hair: updates and tokens are integers.
-pub(super) fn position(desk: &AppState) -> Option<f64> {
-    desk.cursor.map(|x| match desk.look.axis {
+pub(super) fn position(state: &AppState) -> Option<f64> {
+    state.cursor.map(|x| match state.look.axis {
         Axis::Steps | Axis::Tokens | Axis::RelativeSteps => x.round(),
         Axis::Wall | Axis::Relative => x,
     })
@@ -147,16 +147,16 @@ impl Look {
 
 /// Runs that differ only in their seed, drawn as mean and spread; the others individually.
 pub(super) fn together(
-    desk: &mut AppState,
+    state: &mut AppState,
     (spec, metrics): (&Spec, &[String]),
     (groups, share): (&[Vec<std::path::PathBuf>], f64),
     how: &Look,
     visuals: &egui::Visuals,
 ) -> Vec<Drawn> {
-    let mut cuts: Cuts = std::mem::take(&mut desk.cuts);
+    let mut cuts: Cuts = std::mem::take(&mut state.cuts);
     let mut drawn = Vec::new();
     for members in groups {
-        let runs: Vec<&OpenRun> = members.iter().filter_map(|path| desk.run(path)).collect();
+        let runs: Vec<&OpenRun> = members.iter().filter_map(|path| state.run(path)).collect();
         let Some(first) = runs.first() else { continue };
         for (i, metric) in metrics.iter().enumerate() {
             let has = |run: &&OpenRun| spec.of(&run.files.history).contains(&metric.as_str());
@@ -174,7 +174,7 @@ pub(super) fn together(
             }
             let (from, to) = (shape.spread[0].x, shape.spread[shape.spread.len() - 1].x);
             let nearest = |x: f64| shape.spread.iter().min_by(|a, b| (a.x - x).abs().total_cmp(&(b.x - x).abs()));
-            let value = match position(desk) {
+            let value = match position(state) {
                 None => shape.spread.last(),
                 Some(x) => nearest(x).filter(|_| from <= x && x <= to),
             };
@@ -186,11 +186,11 @@ pub(super) fn together(
                 value: value.map(|s| s.mean),
                 raw: None,
                 pale: None,
-                selected: members.iter().any(|path| desk.focus.as_ref() == Some(path)),
+                selected: members.iter().any(|path| state.focus.as_ref() == Some(path)),
                 shape,
             });
         }
     }
-    desk.cuts = cuts;
+    state.cuts = cuts;
     drawn
 }

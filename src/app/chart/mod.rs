@@ -51,8 +51,8 @@ impl Frame<'_> {
     }
 
     /// Share of a curve's points in the window of its smoothed line.
-    fn share(&self, desk: &AppState) -> f64 {
-        if self.raw { 0.0 } else { desk.look.smooth }
+    fn share(&self, state: &AppState) -> f64 {
+        if self.raw { 0.0 } else { state.look.smooth }
     }
 
     fn place(&self, x: f64) -> f64 {
@@ -73,26 +73,26 @@ const UPRIGHT: f32 = 54.0;
 const SIDE: f32 = UPRIGHT + 16.0;
 
 /// Draw a chart with this height; `log_y` makes its vertical axis logarithmic.
-pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
-    let mut metrics = metrics_of(spec, desk, frame.runs);
+pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
+    let mut metrics = metrics_of(spec, state, frame.runs);
     metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
     let columns = (ui.available_width().max(50.0) as usize).min(4000);
-    let (from, to) = frame.ends(own_extent(spec, desk, frame));
-    let how = Look { cut: Cut { axis: desk.look.axis, from, to, columns, log: frame.log_x }, log_y };
-    let groups = if desk.look.group_seeds { seeds::groups(desk, frame.runs) } else { Vec::new() };
+    let (from, to) = frame.ends(own_extent(spec, state, frame));
+    let how = Look { cut: Cut { axis: state.look.axis, from, to, columns, log: frame.log_x }, log_y };
+    let groups = if state.look.group_seeds { seeds::groups(state, frame.runs) } else { Vec::new() };
     let drawn = match groups.iter().any(|members| members.len() > 1) {
-        true => together(desk, (spec, &metrics), (&groups, frame.share(desk)), &how, ui.visuals()),
-        false => collect(desk, spec, &metrics, frame, &how, ui.visuals()),
+        true => together(state, (spec, &metrics), (&groups, frame.share(state)), &how, ui.visuals()),
+        false => collect(state, spec, &metrics, frame, &how, ui.visuals()),
     };
-    let at = position(desk).map_or("newest".to_owned(), |x| axis::place_words(x, desk.look.axis));
+    let at = position(state).map_or("newest".to_owned(), |x| axis::place_words(x, state.look.axis));
     let (low, high) = span_of(&drawn, spec, log_y);
     let bounds = PlotBounds::from_min_max([frame.place(from), low], [frame.place(to), high]);
-    let cursor = desk.cursor.map(|x| frame.place(x));
-    let pins = if desk.look.pins { pins_of(desk, spec, frame) } else { Vec::new() };
+    let cursor = state.cursor.map(|x| frame.place(x));
+    let pins = if state.look.pins { pins_of(state, spec, frame) } else { Vec::new() };
     let lines: Vec<_> = pins.iter().filter(|pin| pin.line).map(|pin| (pin.x, pin.color)).collect();
     let visuals = ui.visuals().clone();
     let size = egui::vec2((ui.available_width() - BESIDE).max(40.0), (height - 20.0).max(40.0));
-    let ground = ground(spec, desk.look.axis, frame.log_x, log_y, size).grid_color(theme::grid(&visuals));
+    let ground = ground(spec, state.look.axis, frame.log_x, log_y, size).grid_color(theme::grid(&visuals));
     let response = ground.show(ui, |plot| {
         plot.set_plot_bounds(bounds);
         for (x, color) in lines {
@@ -118,9 +118,9 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>
 }
 
 /// From the first to the last moment of these runs.
-pub fn extent<'a>(desk: &'a AppState, runs: impl IntoIterator<Item = &'a std::path::PathBuf>) -> (f64, f64) {
+pub fn extent<'a>(state: &'a AppState, runs: impl IntoIterator<Item = &'a std::path::PathBuf>) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    let of = |path: &std::path::PathBuf| desk.run(path)?.files.history.clock.extent(desk.look.axis);
+    let of = |path: &std::path::PathBuf| state.run(path)?.files.history.clock.extent(state.look.axis);
     for (from, to) in runs.into_iter().filter_map(of) {
         (low, high) = (low.min(from), high.max(to));
     }
@@ -128,9 +128,9 @@ pub fn extent<'a>(desk: &'a AppState, runs: impl IntoIterator<Item = &'a std::pa
 }
 
 /// The range of the runs that have a curve in this chart: a short run is not squeezed by a long one of another stage.
-fn own_extent(spec: &Spec, desk: &AppState, frame: &Frame<'_>) -> (f64, f64) {
-    let has_curve = |path: &&std::path::PathBuf| desk.run(path).is_some_and(|run| !spec.of(&run.files.history).is_empty());
-    extent(desk, frame.runs.iter().filter(has_curve))
+fn own_extent(spec: &Spec, state: &AppState, frame: &Frame<'_>) -> (f64, f64) {
+    let has_curve = |path: &&std::path::PathBuf| state.run(path).is_some_and(|run| !spec.of(&run.files.history).is_empty());
+    extent(state, frame.runs.iter().filter(has_curve))
 }
 
 /// An empty plot with its axes. All charts share one view, so the plot itself handles no gestures.

@@ -18,16 +18,16 @@ pub(super) struct Pinned {
 }
 
 /// Marks of the events of the runs that are drawn: position, colour, text.
-pub(super) fn pins_of(desk: &AppState, spec: &Spec, frame: &Frame<'_>) -> Vec<Pinned> {
+pub(super) fn pins_of(state: &AppState, spec: &Spec, frame: &Frame<'_>) -> Vec<Pinned> {
     let mut marks = Vec::new();
     let drawn = |run: &&OpenRun| !spec.of(&run.files.history).is_empty();
-    for run in frame.runs.iter().filter_map(|path| desk.run(path)).filter(drawn) {
+    for run in frame.runs.iter().filter_map(|path| state.run(path)).filter(drawn) {
         let of = if frame.runs.len() > 1 { format!("{}: ", run.name()) } else { String::new() };
         let history = &run.files.history;
         let kinds = |kind| !matches!(kind, PinKind::Start | PinKind::End | PinKind::Warning | PinKind::Pause);
         let newest = history.pins.iter().rev().filter(|pin| kinds(pin.kind)).take(300);
         marks.extend(newest.map(|pin| {
-            let x = frame.place(history.clock.at(desk.look.axis, pin.row));
+            let x = frame.place(history.clock.at(state.look.axis, pin.row));
             let text = format!("{of}step {}: {}", pin.step, pin.text);
             Pinned { x, color: pin_color(pin.kind), text, line: pin.kind != PinKind::Save }
         }));

@@ -45,7 +45,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     let first = shown.iter().filter_map(|(_, curve)| step(curve.rows().first())).fold(f64::INFINITY, f64::min);
     let from = if first.is_finite() { it.from.max(first) } else { it.from };
     let to = shown.iter().filter_map(|(_, curve)| step(curve.rows().last())).fold(from + 1.0, f64::max);
-    let told = |x: f64| -> Vec<String> {
+    let read_out = |x: f64| -> Vec<String> {
         let near = shown.iter().filter_map(|(line, curve)| {
             let i = curve.index_at(clock, Axis::Steps, x)?;
             let (at, value) = (clock.at(Axis::Steps, curve.rows()[i]), curve.values()[i]);
@@ -53,7 +53,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
         });
         near.collect()
     };
-    let said = format!("{}: {}", it.name, told(to).join("; "));
+    let said = format!("{}: {}", it.name, read_out(to).join("; "));
     let painted = figure(ui, &said, it.height, |width, height| {
         let cut = Cut { axis: Axis::Steps, from, to, columns: width as usize, log: false };
         let mut chart = Chart::new(it.name).untitled().size(width, height);
@@ -76,7 +76,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
         let place = painted.at((x, axes.area.y)).x;
         let across = painted.at((x, axes.area.y)).y..=painted.at((x, axes.area.bottom())).y;
         painted.painter.vline(place, across, Stroke::new(1.0, ui.visuals().weak_text_color().gamma_multiply(0.6)));
-        tooltip(&painted.response, told(axes.x.back(x)));
+        tooltip(&painted.response, read_out(axes.x.back(x)));
     }
 }
 

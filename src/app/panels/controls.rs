@@ -18,19 +18,19 @@ pub struct Controls {
 
 impl Controls {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        if parts::focused_name(ui, desk).is_none() {
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
+        if parts::focused_name(ui, state).is_none() {
             return;
         }
-        let Some(run) = desk.focused() else { return };
-        let (ours, live, state) = (run.is_ours(), run.live, run.files.history.state.clone());
+        let Some(run) = state.focused() else { return };
+        let (ours, live, run_state) = (run.is_ours(), run.live, run.files.history.state.clone());
         ui.label(RichText::new(run.name()).strong());
         let mut actions: Vec<Action> = Vec::new();
         let path = run.files.path.clone();
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-            end_ui(ui, desk, &mut actions);
+            end_ui(ui, state, &mut actions);
             let send = |command| Action::Send(path.clone(), command);
-            ui.add_enabled_ui(ours, |ui| buttons_ui(ui, &state, &send, &mut actions));
+            ui.add_enabled_ui(ours, |ui| buttons_ui(ui, &run_state, &send, &mut actions));
             if !ours {
                 let words = match live {
                     true => "Another process trains this run: it can be watched from here, but takes no commands.",
@@ -39,27 +39,27 @@ impl Controls {
                 ui.label(RichText::new(words).weak());
             }
             ui.horizontal_wrapped(|ui| {
-                if let Some(run) = desk.focused() {
+                if let Some(run) = state.focused() {
                     parts::continue_ui(ui, run, &mut actions);
                 }
             });
             ui.separator();
             ui.label(RichText::new("Live settings").strong());
-            if let Some(run) = desk.focused()
+            if let Some(run) = state.focused()
                 && let Some((live, value)) = ui.add_enabled_ui(ours, |ui| self.live.ui(ui, run, None)).inner
             {
                 actions.push(send(Command::SetHyper(hyper(live.name, value))));
             }
             ui.label(RichText::new("A change takes effect at the next step and is marked in every chart.").small().weak());
-            trail_ui(ui, desk);
-            lines_ui(ui, desk);
+            trail_ui(ui, state);
+            lines_ui(ui, state);
         });
-        actions.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| state.ask(order));
     }
 }
 
-fn buttons_ui(ui: &mut Ui, state: &State, send: &dyn Fn(Command) -> Action, actions: &mut Vec<Action>) {
-    let paused = *state == State::Paused;
+fn buttons_ui(ui: &mut Ui, run_state: &State, send: &dyn Fn(Command) -> Action, actions: &mut Vec<Action>) {
+    let paused = *run_state == State::Paused;
     let mut button = |ui: &mut Ui, text: &str, hint: &str, command: Command| {
         if ui.add(egui::Button::new(text).min_size(egui::vec2(76.0, 26.0))).on_hover_text(hint).clicked() {
             actions.push(send(command));
@@ -81,8 +81,8 @@ fn buttons_ui(ui: &mut Ui, state: &State, send: &dyn Fn(Command) -> Action, acti
 }
 
 /// A run that ended early: what happened, and how to continue.
-fn end_ui(ui: &mut Ui, desk: &AppState, actions: &mut Vec<Action>) {
-    let Some(run) = desk.focused().filter(|run| !run.live) else { return };
+fn end_ui(ui: &mut Ui, state: &AppState, actions: &mut Vec<Action>) {
+    let Some(run) = state.focused().filter(|run| !run.live) else { return };
     let said = match (&run.files.history.state, run.trainer.as_ref().and_then(|trainer| trainer.end())) {
         (State::Failed(text), _) => text.clone(),
         (State::Finished(_), _) => return,
@@ -107,8 +107,8 @@ fn end_ui(ui: &mut Ui, desk: &AppState, actions: &mut Vec<Action>) {
 }
 
 /// Changes, saves, merges and warnings, newest first.
-fn trail_ui(ui: &mut Ui, desk: &AppState) {
-    let Some(run) = desk.focused() else { return };
+fn trail_ui(ui: &mut Ui, state: &AppState) {
+    let Some(run) = state.focused() else { return };
     egui::CollapsingHeader::new("What happened").default_open(true).show(ui, |ui| {
         let pins = &run.files.history.pins;
         if pins.is_empty() {
@@ -129,8 +129,8 @@ fn trail_ui(ui: &mut Ui, desk: &AppState) {
 }
 
 /// The trainer's messages.
-fn lines_ui(ui: &mut Ui, desk: &AppState) {
-    let Some(lines) = desk.focused().and_then(|run| Some(run.trainer.as_ref()?.messages())) else { return };
+fn lines_ui(ui: &mut Ui, state: &AppState) {
+    let Some(lines) = state.focused().and_then(|run| Some(run.trainer.as_ref()?.messages())) else { return };
     egui::CollapsingHeader::new("Trainer's messages").show(ui, |ui| {
         for line in lines.iter().rev().take(40) {
             ui.label(RichText::new(line).small().monospace());

@@ -1,4 +1,4 @@
-//! The pages of the window. Each is a small struct of what it remembers between frames, with `ui(&mut self, ui, desk)`; it draws from the
+//! The pages of the window. Each is a small struct of what it remembers between frames, with `ui(&mut self, ui, state)`; it draws from the
 //! [`AppState`] and asks by [`Action`](super::state::Action)s.
 
 pub mod charts;
@@ -58,17 +58,17 @@ impl Page {
 
 impl Panels {
     /// Draw a page.
-    pub fn ui(&mut self, page: Page, ui: &mut egui::Ui, desk: &mut AppState) {
+    pub fn ui(&mut self, page: Page, ui: &mut egui::Ui, state: &mut AppState) {
         match page {
-            Page::Runs => self.runs.ui(ui, desk),
-            Page::NewRun => self.new_run.ui(ui, desk),
-            Page::Charts => self.charts.ui(ui, desk),
-            Page::Tokens => self.tokens.ui(ui, desk),
-            Page::Samples => self.samples.ui(ui, desk),
-            Page::Merge => self.merge.ui(ui, desk),
-            Page::Inside => self.inside.ui(ui, desk),
-            Page::Lessons => self.lessons.ui(ui, desk),
-            Page::Controls => self.controls.ui(ui, desk),
+            Page::Runs => self.runs.ui(ui, state),
+            Page::NewRun => self.new_run.ui(ui, state),
+            Page::Charts => self.charts.ui(ui, state),
+            Page::Tokens => self.tokens.ui(ui, state),
+            Page::Samples => self.samples.ui(ui, state),
+            Page::Merge => self.merge.ui(ui, state),
+            Page::Inside => self.inside.ui(ui, state),
+            Page::Lessons => self.lessons.ui(ui, state),
+            Page::Controls => self.controls.ui(ui, state),
         }
     }
 }

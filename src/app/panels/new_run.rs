@@ -137,19 +137,19 @@ impl NewRun {
     }
 
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             ui.set_max_width(900.0);
             self.head_ui(ui);
             ui.add_space(6.0);
             self.first_ui(ui);
             ui.add_space(6.0);
-            self.estimate_ui(ui, desk);
-            self.start_ui(ui, desk);
+            self.estimate_ui(ui, state);
+            self.start_ui(ui, state);
             ui.add_space(10.0);
             egui::CollapsingHeader::new("All settings").show(ui, |ui| self.all_ui(ui));
         });
-        self.ask_estimate(ui, desk);
+        self.ask_estimate(ui, state);
     }
 
     fn head_ui(&mut self, ui: &mut Ui) {
@@ -252,7 +252,7 @@ impl NewRun {
     }
 
     /// Once nothing has been typed for a moment.
-    fn ask_estimate(&mut self, ui: &Ui, desk: &mut AppState) {
+    fn ask_estimate(&mut self, ui: &Ui, state: &mut AppState) {
         let Some(changed) = self.changed else { return };
         if changed.elapsed() < PATIENCE {
             ui.ctx().request_repaint_after(PATIENCE);
@@ -264,7 +264,7 @@ impl NewRun {
         // Where something is missing there is nothing to estimate, and the form says what it is.
         if self.missing().is_none() && args != self.asked {
             self.asked = args.clone();
-            desk.ask(Action::Job(ESTIMATE.into(), args));
+            state.ask(Action::Job(ESTIMATE.into(), args));
         }
     }
 
@@ -284,12 +284,12 @@ impl NewRun {
         }
     }
 
-    fn estimate_ui(&self, ui: &mut Ui, desk: &AppState) {
+    fn estimate_ui(&self, ui: &mut Ui, state: &AppState) {
         if let Some(missing) = self.missing() {
             ui.add(egui::Label::new(RichText::new(missing).weak()).wrap());
             return;
         }
-        match desk.job(ESTIMATE) {
+        match state.job(ESTIMATE) {
             None => {}
             Some(JobState::Running(line)) => {
                 ui.horizontal(|ui| {
@@ -313,11 +313,11 @@ impl NewRun {
         }
     }
 
-    fn start_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        let refused = matches!(desk.job(ESTIMATE), Some(JobState::Failed(_)));
+    fn start_ui(&mut self, ui: &mut Ui, state: &mut AppState) {
+        let refused = matches!(state.job(ESTIMATE), Some(JobState::Failed(_)));
         let stage = self.stage.name();
-        let taken: Vec<PathBuf> = desk.runs.iter().map(|run| run.files.path.clone()).collect();
-        let key = (desk.home.clone(), stage, taken.len());
+        let taken: Vec<PathBuf> = state.runs.iter().map(|run| run.files.path.clone()).collect();
+        let key = (state.home.clone(), stage, taken.len());
         let is_free = move |path: &PathBuf| !path.exists() && !taken.contains(path);
         let look = |(home, stage, _): &(PathBuf, &'static str, usize)| {
             (1..).map(|i| home.join(format!("{stage}-{i:03}"))).find(is_free).unwrap_or_default()
@@ -333,7 +333,7 @@ impl NewRun {
             args.extend(["--run".to_owned(), run.display().to_string()]);
             self.name.clear();
             self.free.forget();
-            desk.ask(Action::Start { args, run });
+            state.ask(Action::Start { args, run });
         }
         let line = format!("lehr {}", self.args().join(" "));
         ui.add(egui::Label::new(RichText::new(line).monospace().small().weak()).wrap())

@@ -89,13 +89,13 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
 }
 
 /// The run that a page is about, or a way to get one.
-pub fn focused_name(ui: &mut Ui, desk: &mut AppState) -> Option<std::path::PathBuf> {
-    if let Some(run) = desk.focused() {
+pub fn focused_name(ui: &mut Ui, state: &mut AppState) -> Option<std::path::PathBuf> {
+    if let Some(run) = state.focused() {
         return Some(run.files.path.clone());
     }
     let mut actions = Vec::new();
     no_run(ui, &mut actions);
-    actions.into_iter().for_each(|order| desk.ask(order));
+    actions.into_iter().for_each(|order| state.ask(order));
     None
 }
 

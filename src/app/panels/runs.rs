@@ -26,9 +26,9 @@ impl Runs {
     }
 
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         if ui.button("New run").clicked() {
-            desk.ask(Action::Show(Page::NewRun));
+            state.ask(Action::Show(Page::NewRun));
         }
         ui.horizontal(|ui| {
             let width = (ui.available_width() - 60.0).max(60.0);
@@ -37,39 +37,39 @@ impl Runs {
             let entered = field.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter));
             let open = ui.button("Open").on_hover_text("Open a run folder, or all runs in a folder").clicked();
             if (open || entered) && !self.typed.trim().is_empty() {
-                desk.ask(Action::Open(PathBuf::from(self.typed.trim())));
+                state.ask(Action::Open(PathBuf::from(self.typed.trim())));
             }
         });
         ui.separator();
-        if desk.runs.is_empty() {
+        if state.runs.is_empty() {
             let mut actions = Vec::new();
             let what =
                 "Choose a folder above and press Open, start a run, or take a lesson. New runs are folders in the folder runs.";
             parts::empty(ui, "No run is open", what);
             let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
             parts::offers(ui, offers, &mut actions);
-            actions.into_iter().for_each(|order| desk.ask(order));
+            actions.into_iter().for_each(|order| state.ask(order));
             return;
         }
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             // A wide table below must not widen what is above it.
             ui.set_max_width(ui.available_width());
-            self.tree_ui(ui, desk);
+            self.tree_ui(ui, state);
             ui.add_space(8.0);
-            if let Some(path) = desk.focus.clone() {
-                self.actions_ui(ui, desk, &path);
+            if let Some(path) = state.focus.clone() {
+                self.actions_ui(ui, state, &path);
             }
-            differences_ui(ui, desk);
+            differences_ui(ui, state);
         });
     }
 
-    fn tree_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        let files: Vec<_> = desk.runs.iter().map(|run| &run.files).collect();
+    fn tree_ui(&mut self, ui: &mut Ui, state: &mut AppState) {
+        let files: Vec<_> = state.runs.iter().map(|run| &run.files).collect();
         let members = family(&files);
-        let focus = desk.focus.clone();
+        let focus = state.focus.clone();
         let mut actions = Vec::new();
         for member in members {
-            let run = &mut desk.runs[member.run];
+            let run = &mut state.runs[member.run];
             let focused = focus.as_deref() == Some(run.files.path.as_path());
             let frame = egui::Frame::new().inner_margin(egui::Margin::symmetric(4, 3)).corner_radius(4.0);
             let frame = if focused { frame.fill(ui.visuals().selection.bg_fill.gamma_multiply(0.35)) } else { frame };
@@ -97,11 +97,11 @@ impl Runs {
                 });
             });
         }
-        actions.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| state.ask(order));
     }
 
-    fn actions_ui(&mut self, ui: &mut Ui, desk: &mut AppState, path: &Path) {
-        let Some(run) = desk.run(path) else { return };
+    fn actions_ui(&mut self, ui: &mut Ui, state: &mut AppState, path: &Path) {
+        let Some(run) = state.run(path) else { return };
         ui.label(RichText::new(run.name()).strong());
         if let Some(error) = &run.error {
             ui.colored_label(ui.visuals().error_fg_color, error);
@@ -114,7 +114,7 @@ impl Runs {
                 let out = path.join("report.html").display().to_string();
                 actions.push(Action::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
             }
-            let others = desk.runs.iter().any(|other| other.visible && other.files.path != path);
+            let others = state.runs.iter().any(|other| other.visible && other.files.path != path);
             let only = ui.add_enabled(others || !run.visible, egui::Button::new("Only this run"));
             only_this |= only.on_hover_text("Draw this run in the charts, and no other").clicked();
             if ui.button("Close").on_hover_text("Close this run; nothing is deleted").clicked() {
@@ -136,17 +136,17 @@ impl Runs {
                 }
             });
         }
-        report_ui(ui, desk, path);
+        report_ui(ui, state, path);
         if only_this {
-            desk.only(path);
+            state.only(path);
         }
-        actions.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| state.ask(order));
     }
 }
 
-fn report_ui(ui: &mut Ui, desk: &AppState, path: &Path) {
+fn report_ui(ui: &mut Ui, state: &AppState, path: &Path) {
     use crate::app::child::JobState;
-    match desk.job(&format!("report {}", path.display())) {
+    match state.job(&format!("report {}", path.display())) {
         None => {}
         Some(JobState::Running(_)) => {
             ui.spinner();
@@ -181,8 +181,8 @@ fn in_short(run: &OpenRun) -> String {
 }
 
 /// Settings of the ticked runs that differ.
-fn differences_ui(ui: &mut Ui, desk: &AppState) {
-    let ticked: Vec<&OpenRun> = desk.runs.iter().filter(|run| run.visible).collect();
+fn differences_ui(ui: &mut Ui, state: &AppState) {
+    let ticked: Vec<&OpenRun> = state.runs.iter().filter(|run| run.visible).collect();
     if ticked.len() < 2 {
         return;
     }

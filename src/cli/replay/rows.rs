@@ -66,7 +66,7 @@ fn row(line: &str, limits: Limits) -> Result<(Option<u64>, Rollout)> {
     let fields: Map<String, Value> = match serde_json::from_str(line) {
         Ok(Value::Object(fields)) => fields,
         Ok(_) => bail!("needs an object such as {{\"group\":0,\"prompt\":[1],\"completion\":[2],\"reward\":1.0}}"),
-        Err(e) => bail!("is no JSON: {e}"),
+        Err(e) => bail!("is not JSON: {e}"),
     };
     let of_run = fields.contains_key("prompt_tokens");
     let [prompt, completion, old_logprobs] = match of_run {
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn errors_name_the_field() {
         for (line, says) in [
-            ("{", "is no JSON"),
+            ("{", "is not JSON"),
             ("[1]", "needs an object"),
             (r#"{"completion":[1]}"#, "\"prompt\": is missing"),
             (r#"{"prompt":"a","completion":[1]}"#, "\"prompt\": \"a\" is not a list of token ids"),

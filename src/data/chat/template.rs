@@ -72,7 +72,7 @@ pub struct ChatTemplate {
     /// Idle workers; there are as many workers as there have been concurrent renderings.
     workers: Mutex<Vec<Worker>>,
     /// A rendering did not finish: no further ones are started.
-    given_up: AtomicBool,
+    abandoned: AtomicBool,
 }
 
 impl ChatTemplate {
@@ -91,8 +91,8 @@ impl ChatTemplate {
         let (compiled, marks_generation) = without_generation_tags(&unix);
         let compiled = compiled.into_owned();
         let workers = Mutex::new(vec![Worker::start(&compiled, date)?]);
-        let given_up = AtomicBool::new(false);
-        Ok(Self { source: source.to_owned(), compiled, date, specials, marks_generation, workers, given_up })
+        let abandoned = AtomicBool::new(false);
+        Ok(Self { source: source.to_owned(), compiled, date, specials, marks_generation, workers, abandoned })
     }
 
     /// The source of the template.
@@ -134,11 +134,11 @@ impl ChatTemplate {
     }
 
     fn run(&self, request: RenderRequest) -> Result<String> {
-        ensure!(!self.given_up.load(Ordering::Relaxed), "the chat template was given up on before");
+        ensure!(!self.abandoned.load(Ordering::Relaxed), "rendering of the chat template was stopped before");
         let worker = self.idle()?;
         let answer = worker.render(request);
-        if answer.as_ref().err().is_some_and(Worker::timed_out) {
-            self.given_up.store(true, Ordering::Relaxed);
+        if answer.as_ref().err().is_some_and(Worker::is_abandoned) {
+            self.abandoned.store(true, Ordering::Relaxed);
         } else {
             self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
         }

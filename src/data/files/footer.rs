@@ -52,7 +52,7 @@ fn walk(footer: &[u8]) -> Result<()> {
             return Ok(false);
         }
         let (count, kind) = thrift.list()?;
-        ensure!(kind == STRUCT, "its schema is no list of elements: damaged");
+        ensure!(kind == STRUCT, "its schema is not a list of elements: damaged");
         depth(thrift, count)?;
         Ok(true)
     })

@@ -262,9 +262,9 @@ impl<F: Fn(Object) -> Result<Keyed<Question>>> RowReader<'_, F> {
 }
 
 fn left_out(name: &str, count: usize, good: usize, bad: &[Error]) -> String {
-    let told: Vec<String> = bad.iter().map(|error| format!("{error:#}")).collect();
+    let reasons: Vec<String> = bad.iter().map(|error| format!("{error:#}")).collect();
     let more = if count > bad.len() { format!("; and {} more", count - bad.len()) } else { String::new() };
-    format!("{name}: {count} of {} rows left out, which cannot be used: {}{more}", count + good, told.join("; "))
+    format!("{name}: {} of {} left out: {}{more}", counted(count as u64, "unusable row"), count + good, reasons.join("; "))
 }
 
 /// Checks that there is at least one evaluation question.

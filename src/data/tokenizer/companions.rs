@@ -102,7 +102,7 @@ fn listed(
                 );
             }
         }
-        Some(_) => bail!("{CONFIG}: added_tokens_decoder is no map from id to token. Correct it"),
+        Some(_) => bail!("{CONFIG}: added_tokens_decoder is not a map from id to token. Correct it"),
         None => {
             for (content, id) in &files.added {
                 let id = id.as_u64().and_then(|id| u32::try_from(id).ok());

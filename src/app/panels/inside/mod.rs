@@ -88,16 +88,16 @@ impl Default for Inside {
 
 impl Inside {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        let Some(path) = parts::focused_name(ui, desk) else { return };
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
+        let Some(path) = parts::focused_name(ui, state) else { return };
         if self.of != path {
             (self.of, self.at, self.picked) = (path.clone(), 0, None);
         }
         let mut actions = Vec::new();
-        if let Some(run) = desk.run(&path) {
+        if let Some(run) = state.run(&path) {
             self.opening.follow(ui, run, &mut self.text);
             let key = format!("inspect {}", path.display());
-            let job = desk.job(&key);
+            let job = state.job(&key);
             let before = self.results.entry(path.clone()).or_default().count;
             let found = self.results.entry(path.clone()).or_default();
             found.take(job);
@@ -111,7 +111,7 @@ impl Inside {
                 self.norms.ui(ui, run, &mut actions);
             });
         }
-        actions.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| state.ask(order));
     }
 
     fn form(&mut self, ui: &mut Ui, run: &OpenRun, key: &str, job: Option<&JobState>, actions: &mut Vec<Action>) {

@@ -2,7 +2,7 @@
 
 use crate::app::loader::Loaded;
 use crate::app::theme;
-use crate::story::{Block, Judged, Question, blocks};
+use crate::story::{Block, Checked, Question, blocks};
 use eframe::egui::{self, RichText, Ui};
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ pub(super) fn answer_ui(
     ui: &mut Ui,
     question: Option<&Question>,
     predicted: Option<usize>,
-    judged: Option<&Judged>,
+    checked: Option<&Checked>,
     answer: &[Block],
 ) {
     ui.add_space(10.0);
@@ -62,8 +62,8 @@ pub(super) fn answer_ui(
         if let Some(choice) = question.zip(predicted).and_then(|(q, i)| q.choices.get(i)) {
             ui.label(RichText::new(format!("You thought: {choice}")).weak());
         }
-        if let Some(judged) = judged {
-            ui.add(egui::Label::new(RichText::new(&judged.text).size(15.0).strong()).wrap());
+        if let Some(checked) = checked {
+            ui.add(egui::Label::new(RichText::new(&checked.text).size(15.0).strong()).wrap());
         }
         blocks_ui(ui, answer);
     });

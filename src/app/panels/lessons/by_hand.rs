@@ -33,9 +33,9 @@ struct Change {
 
 impl ByHand {
     /// Stop the run, if it trains.
-    pub fn stop(&mut self, desk: &mut AppState) {
-        if let Some(run) = self.run.take().filter(|path| desk.run(path).is_some_and(OpenRun::is_ours)) {
-            desk.ask(Action::Send(run, Command::Stop));
+    pub fn stop(&mut self, state: &mut AppState) {
+        if let Some(run) = self.run.take().filter(|path| state.run(path).is_some_and(OpenRun::is_ours)) {
+            state.ask(Action::Send(run, Command::Stop));
         }
         self.change = None;
     }
@@ -46,8 +46,8 @@ impl ByHand {
     }
 
     /// Draw; `offered` is what can be started.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState, offered: Option<&Experiment>) {
-        let is_open = self.run.as_ref().is_some_and(|path| desk.run(path).is_some());
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState, offered: Option<&Experiment>) {
+        let is_open = self.run.as_ref().is_some_and(|path| state.run(path).is_some());
         if offered.is_none() && !is_open {
             return;
         }
@@ -58,22 +58,22 @@ impl ByHand {
             ui.label(RichText::new("Try it by hand").strong().color(accent));
             ui.label("The same run, but longer. Change a setting while it trains, predict what will happen, and see what did.");
             let mut actions = Vec::new();
-            if let Some(run) = self.run.as_ref().and_then(|path| desk.run(path)) {
+            if let Some(run) = self.run.as_ref().and_then(|path| state.run(path)) {
                 self.run_ui(ui, run, &mut actions);
             }
             if let Some(path) = self.run.clone().filter(|_| is_open) {
-                chart(ui, desk, path);
+                chart(ui, state, path);
             }
-            let is_live = self.run.as_ref().and_then(|path| desk.run(path)).is_some_and(|run| run.live);
+            let is_live = self.run.as_ref().and_then(|path| state.run(path)).is_some_and(|run| run.live);
             if let Some(offered) = offered.filter(|_| !is_live) {
                 let words = if is_open { "Start another experiment" } else { "Start an experiment" };
                 if ui.button(words).clicked() {
-                    let run = offered.run(|path| desk.run(path).is_some());
+                    let run = offered.run(|path| state.run(path).is_some());
                     (self.run, self.span, self.change) = (Some(run.clone()), offered.span, None);
                     actions.push(Action::Experiment { args: offered.args.clone(), run });
                 }
             }
-            actions.into_iter().for_each(|order| desk.ask(order));
+            actions.into_iter().for_each(|order| state.ask(order));
         });
     }
 
@@ -169,16 +169,16 @@ fn metric(run: &OpenRun) -> &'static str {
     if run.files.history.stage() == "grpo" { "reward" } else { "loss" }
 }
 
-fn chart(ui: &mut Ui, desk: &mut AppState, path: PathBuf) {
-    let Some(run) = desk.run(&path) else { return };
+fn chart(ui: &mut Ui, state: &mut AppState, path: PathBuf) {
+    let Some(run) = state.run(&path) else { return };
     let metric = metric(run);
     let Some(spec) = spec::CHARTS.iter().find(|spec| spec.metrics.contains(&metric)) else { return };
     let runs = [path];
     let only = [metric.to_owned()];
     let frame = Frame { view: None, runs: &runs, log_x: false, only: &only, raw: false };
-    let touched = ui.push_id("by hand", |ui| chart_ui(ui, desk, spec, &frame, spec.log_y, 200.0)).inner;
+    let touched = ui.push_id("by hand", |ui| chart_ui(ui, state, spec, &frame, spec.log_y, 200.0)).inner;
     if touched.hover.is_some() {
-        desk.cursor = touched.hover;
+        state.cursor = touched.hover;
     }
 }
 

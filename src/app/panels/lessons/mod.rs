@@ -58,7 +58,7 @@ impl Lessons {
     }
 
     /// Between frames: take what is new.
-    pub fn advance(&mut self, desk: &mut AppState) {
+    pub fn advance(&mut self, state: &mut AppState) {
         let Some(host) = &mut self.host else { return };
         if !host.poll() {
             return;
@@ -67,14 +67,14 @@ impl Lessons {
         if shown.phase != Phase::Reading {
             // The other pages show the scene's runs too.
             for path in shown.scene().steps.iter().filter_map(|step| shown.runs.get(&step.name)) {
-                if self.opened.insert(path.clone()) && desk.run(path).is_none() {
-                    desk.ask(Action::Open(path.clone()));
-                    desk.ask(Action::Focus(path.clone()));
+                if self.opened.insert(path.clone()) && state.run(path).is_none() {
+                    state.ask(Action::Open(path.clone()));
+                    state.ask(Action::Focus(path.clone()));
                 }
             }
         }
         if shown.is_over && std::mem::take(&mut self.automatic) {
-            report(shown, desk);
+            report(shown, state);
         }
     }
 
@@ -96,7 +96,7 @@ impl Lessons {
     }
 
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         let host = self.host.take();
         let shown = host.as_ref().and_then(Host::shown);
         let number = shown.map_or(usize::MAX, |shown| shown.number);
@@ -108,8 +108,8 @@ impl Lessons {
                 ui.colored_label(ui.visuals().error_fg_color, error);
             }
             match (&host, shown) {
-                (None, _) => self.list_ui(ui, desk),
-                (Some(host), Some(shown)) => leave = self.scene_ui(ui, desk, host, shown),
+                (None, _) => self.list_ui(ui, state),
+                (Some(host), Some(shown)) => leave = self.scene_ui(ui, state, host, shown),
                 (Some(host), None) if host.error().is_some() => leave = ui.button("All lessons").clicked(),
                 (Some(_), None) => {
                     ui.spinner();
@@ -117,14 +117,14 @@ impl Lessons {
             }
         });
         if leave {
-            self.by_hand.stop(desk);
+            self.by_hand.stop(state);
             self.list.forget();
         }
         // A host that is dropped saves what it trains.
         self.host = host.filter(|_| !leave);
     }
 
-    fn list_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
+    fn list_ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         ui.label(RichText::new("Lessons").heading());
         ui.label("Each takes a few minutes: a text to read, a question to answer before the run, a real run, and its results.");
         ui.add_space(8.0);
@@ -132,7 +132,7 @@ impl Lessons {
             let stories = lesson_names().filter_map(|name| lesson(name).ok());
             stories.map(|story| (is_complete(root, &story), story)).map(|(done, story)| (story, done)).collect()
         };
-        let Some((_, list)) = self.list.get(ui.ctx(), &desk.home.join("lessons"), load) else {
+        let Some((_, list)) = self.list.get(ui.ctx(), &state.home.join("lessons"), load) else {
             ui.spinner();
             return;
         };
@@ -141,7 +141,7 @@ impl Lessons {
                 ui.set_width(ui.available_width());
                 ui.horizontal_wrapped(|ui| {
                     if ui.button(RichText::new(format!("{}. {}", i + 1, story.title)).strong()).clicked() {
-                        desk.ask(Action::Lesson(story.name.clone()));
+                        state.ask(Action::Lesson(story.name.clone()));
                     }
                     if *done {
                         ui.colored_label(theme::good(ui.visuals()), "done");
@@ -153,7 +153,7 @@ impl Lessons {
     }
 
     /// The current scene. True when the list of lessons is wanted.
-    fn scene_ui(&mut self, ui: &mut Ui, desk: &mut AppState, host: &Host, shown: &Shown) -> bool {
+    fn scene_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &Shown) -> bool {
         let mut leave = false;
         ui.horizontal_wrapped(|ui| {
             leave = ui.button("All lessons").clicked();
@@ -176,14 +176,14 @@ impl Lessons {
             question_ui(ui, question, shown.phase == Phase::Reading, &mut self.predicted);
         }
         parameters_ui(ui, host, shown);
-        self.run_ui(ui, desk, host, shown);
-        self.watch_ui(ui, desk, shown);
-        self.after_ui(ui, desk, host, shown);
+        self.run_ui(ui, state, host, shown);
+        self.watch_ui(ui, state, shown);
+        self.after_ui(ui, state, host, shown);
         leave
     }
 
     /// What can be done now: run, pause, stop, continue.
-    fn run_ui(&mut self, ui: &mut Ui, desk: &mut AppState, host: &Host, shown: &Shown) {
+    fn run_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &Shown) {
         ui.add_space(8.0);
         match &shown.phase {
             Phase::Reading => {
@@ -195,7 +195,7 @@ impl Lessons {
                 };
                 if ui.add(large_button(words)).clicked() {
                     // Two trainers at once would both be slow.
-                    self.by_hand.stop(desk);
+                    self.by_hand.stop(state);
                     host.act(story::Action::Run);
                 }
                 if let Some(seconds) = shown.preparation {
@@ -233,22 +233,22 @@ impl Lessons {
         }
     }
 
-    fn watch_ui(&mut self, ui: &mut Ui, desk: &mut AppState, shown: &Shown) {
+    fn watch_ui(&mut self, ui: &mut Ui, state: &mut AppState, shown: &Shown) {
         if shown.phase == Phase::Reading {
             return;
         }
         for watch in &shown.scene().watch {
             ui.add_space(8.0);
             if let Some(spec) = watch.spec() {
-                let runs: Vec<PathBuf> = shown.watched(watch).into_iter().filter(|path| desk.run(path).is_some()).collect();
+                let runs: Vec<PathBuf> = shown.watched(watch).into_iter().filter(|path| state.run(path).is_some()).collect();
                 if runs.is_empty() {
                     continue;
                 }
                 let frame = Frame { view: None, runs: &runs, log_x: false, only: &watch.metrics, raw: true };
                 ui.label(RichText::new(spec.title).strong()).on_hover_text(spec.hint);
-                let touched = chart_ui(ui, desk, spec, &frame, spec.log_y, 230.0);
+                let touched = chart_ui(ui, state, spec, &frame, spec.log_y, 230.0);
                 if touched.hover.is_some() {
-                    desk.cursor = touched.hover;
+                    state.cursor = touched.hover;
                 }
             } else if let Some(panel) = watch.panel {
                 let (page, words) = match panel {
@@ -258,7 +258,7 @@ impl Lessons {
                     Panel::Inside => (Page::Inside, "Look inside"),
                 };
                 if ui.button(words).clicked() {
-                    desk.ask(Action::Show(page));
+                    state.ask(Action::Show(page));
                 }
             } else if let Some((step, file)) = watch.picture.as_ref().and_then(|picture| picture.split_once('/'))
                 && let Some(dir) = shown.products.get(step).filter(|_| is_seen(&shown.phase))
@@ -270,7 +270,7 @@ impl Lessons {
     }
 
     /// The results, an experiment, and what comes next.
-    fn after_ui(&mut self, ui: &mut Ui, desk: &mut AppState, host: &Host, shown: &Shown) {
+    fn after_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &Shown) {
         if !is_seen(&shown.phase) {
             return;
         }
@@ -281,8 +281,8 @@ impl Lessons {
                     table_ui(ui, head, rows);
                 }
                 if !after.answer.is_empty() {
-                    let judged = self.predicted.and_then(|choice| after.judged.get(choice)?.as_ref());
-                    answer_ui(ui, shown.scene().question.as_ref(), self.predicted, judged, &after.answer);
+                    let checked = self.predicted.and_then(|choice| after.checked.get(choice)?.as_ref());
+                    answer_ui(ui, shown.scene().question.as_ref(), self.predicted, checked, &after.answer);
                 }
                 blocks_ui(ui, &after.closing);
             }
@@ -291,7 +291,7 @@ impl Lessons {
             }
             None => {}
         }
-        self.by_hand.ui(ui, desk, shown.experiment.as_ref());
+        self.by_hand.ui(ui, state, shown.experiment.as_ref());
         ui.add_space(8.0);
         if shown.phase == Phase::Seen && !shown.is_last() {
             if ui.add(large_button("Continue")).clicked() {
@@ -300,18 +300,18 @@ impl Lessons {
             }
         } else {
             ui.label(RichText::new("This is the end. Its runs are open on the other pages.").weak());
-            self.next_ui(ui, desk, &shown.story.name);
+            self.next_ui(ui, state, &shown.story.name);
         }
         ui.add_space(30.0);
     }
 
     /// The way to the next lesson.
-    fn next_ui(&mut self, ui: &mut Ui, desk: &mut AppState, name: &str) {
-        let root = desk.home.join("lessons");
+    fn next_ui(&mut self, ui: &mut Ui, state: &mut AppState, name: &str) {
+        let root = state.home.join("lessons");
         let load = move |name: &String| next_lesson(&root, name).ok().flatten();
         let Some((_, Some(next))) = self.next.get(ui.ctx(), &name.to_owned(), load) else { return };
         if ui.button(RichText::new(format!("Next lesson: {}", next.title)).strong()).clicked() {
-            desk.ask(Action::Lesson(next.name.clone()));
+            state.ask(Action::Lesson(next.name.clone()));
         }
     }
 }
@@ -364,11 +364,11 @@ fn pause_ui(ui: &mut Ui, host: &Host, shown: &Shown) {
 }
 
 /// The report of a story that has continued by itself to its end.
-fn report(shown: &Shown, desk: &mut AppState) {
+fn report(shown: &Shown, state: &mut AppState) {
     let trained = shown.story.steps().filter(|step| step.kind() == StepKind::Trainer);
     let runs = trained.filter_map(|step| shown.products.get(&step.name)).map(|path| path.display().to_string());
     let out = shown.dir.join("report.html").display().to_string();
     let args = ["report".to_owned()].into_iter().chain(runs).chain(["-o".to_owned(), out.clone()]).collect();
-    desk.ask(Action::Job(format!("report {out}"), args));
-    desk.ask(Action::Notify(format!("all charts, texts and settings will be on one page: {out}")));
+    state.ask(Action::Job(format!("report {out}"), args));
+    state.ask(Action::Notify(format!("all charts, texts and settings will be on one page: {out}")));
 }

@@ -59,15 +59,15 @@ impl OnDisk {
 
 impl Merge {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        let Some(path) = parts::focused_name(ui, desk) else { return };
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
+        let Some(path) = parts::focused_name(ui, state) else { return };
         if self.of != path {
             (self.of, self.plan) = (path.clone(), Plan::default());
         }
         let mut actions = Vec::new();
-        if let Some(run) = desk.run(&path) {
+        if let Some(run) = state.run(&path) {
             let steps = self.on_disk.steps(ui.ctx(), run);
-            self.plan.follow(run, &desk.home);
+            self.plan.follow(run, &state.home);
             egui::ScrollArea::vertical().id_salt("merge").auto_shrink([false, false]).show(ui, |ui| {
                 live::ui(ui, run, &mut self.late, &mut actions);
                 ui.add_space(4.0);
@@ -76,16 +76,16 @@ impl Merge {
                     return;
                 };
                 let spacing = steps.windows(2).map(|w| w[1] - w[0]).min().unwrap_or(0);
-                self.plan.ui(ui, run, (steps, spacing), desk.job(&key("merge", &path)), &mut actions);
+                self.plan.ui(ui, run, (steps, spacing), state.job(&key("merge", &path)), &mut actions);
                 ui.add_space(4.0);
-                if let Some(best) = self.sweep.ui(ui, run, (steps, spacing), desk.job(&key("sweep", &path)), &mut actions) {
+                if let Some(best) = self.sweep.ui(ui, run, (steps, spacing), state.job(&key("sweep", &path)), &mut actions) {
                     self.plan.take(&best);
                 }
                 ui.add_space(4.0);
-                self.landscape.ui(ui, run, steps, desk.job(&key("landscape", &path)), &mut actions);
+                self.landscape.ui(ui, run, steps, state.job(&key("landscape", &path)), &mut actions);
             });
         }
-        actions.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| state.ask(order));
     }
 }
 

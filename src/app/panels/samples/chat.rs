@@ -52,24 +52,24 @@ impl Default for Chat {
 
 impl Chat {
     /// Draw; `run` is the one in focus.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &AppState, run: Option<&OpenRun>, actions: &mut Vec<Action>) {
+    pub fn ui(&mut self, ui: &mut Ui, state: &AppState, run: Option<&OpenRun>, actions: &mut Vec<Action>) {
         let path = run.map_or(Path::new(""), |run| &run.files.path);
         if self.of != path {
             (self.of, self.at) = (path.to_owned(), At::Newest);
         }
-        let talk = desk.talk.as_ref();
+        let chat = state.chat.as_ref();
         let wanted = self.wanted(run);
         card(ui, "Model", "The model is loaded by a process of its own, beside any run that is being trained.", |ui| {
-            self.model_ui(ui, run, talk, &wanted, actions);
+            self.model_ui(ui, run, chat, &wanted, actions);
         });
         ui.add_space(4.0);
         let title =
-            talk.map_or("Conversation".to_owned(), |talk| format!("Conversation with {}", printable(&talk.model, 120, false)));
+            chat.map_or("Conversation".to_owned(), |chat| format!("Conversation with {}", printable(&chat.model, 120, false)));
         card(ui, &title, "", |ui| {
-            if let Some(talk) = talk {
-                talk_ui(ui, talk);
+            if let Some(chat) = chat {
+                chat_ui(ui, chat);
             }
-            self.entry_ui(ui, talk, &wanted, actions);
+            self.entry_ui(ui, chat, &wanted, actions);
         });
     }
 
@@ -91,7 +91,7 @@ impl Chat {
         &mut self,
         ui: &mut Ui,
         run: Option<&OpenRun>,
-        talk: Option<&ChatProcess>,
+        chat: Option<&ChatProcess>,
         wanted: &Result<String, &'static str>,
         actions: &mut Vec<Action>,
     ) {
@@ -117,14 +117,14 @@ impl Chat {
             ui.add(field).labelled_by(label.id);
         });
         ui.horizontal_wrapped(|ui| {
-            let same = talk.is_some_and(|talk| Ok(&talk.model) == wanted.as_ref() && !matches!(talk.state, ChatState::Ended(_)));
+            let same = chat.is_some_and(|chat| Ok(&chat.model) == wanted.as_ref() && !matches!(chat.state, ChatState::Ended(_)));
             if let (Ok(model), false) = (wanted, same)
                 && ui.button("Load").on_hover_text("Start a conversation with this model").clicked()
             {
                 actions.push(self.begin(model));
             }
-            let Some(talk) = talk else { return };
-            let idle = talk.state == ChatState::Ready;
+            let Some(chat) = chat else { return };
+            let idle = chat.state == ChatState::Ready;
             let reset = ui.add_enabled(idle, egui::Button::new("Start over"));
             if reset.on_hover_text("Clear the conversation and use the system message above").clicked() {
                 actions.push(Action::SendChat(ChatRequest::Reset {
@@ -165,7 +165,7 @@ impl Chat {
     fn entry_ui(
         &mut self,
         ui: &mut Ui,
-        talk: Option<&ChatProcess>,
+        chat: Option<&ChatProcess>,
         wanted: &Result<String, &'static str>,
         actions: &mut Vec<Action>,
     ) {
@@ -175,8 +175,8 @@ impl Chat {
         let field = ui.add(field.hint_text("Enter sends, Shift Enter starts a new line")).labelled_by(label.id);
         let enter = field.has_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter) && !i.modifiers.shift);
         // Without a conversation the message starts one.
-        let over = talk.is_none_or(|talk| matches!(talk.state, ChatState::Ended(_)));
-        let open = talk.is_some_and(ChatProcess::can_say) || (over && wanted.is_ok());
+        let over = chat.is_none_or(|chat| matches!(chat.state, ChatState::Ended(_)));
+        let open = chat.is_some_and(ChatProcess::can_say) || (over && wanted.is_ok());
         ui.horizontal_wrapped(|ui| {
             let ready = open && !self.draft.trim().is_empty();
             let clicked = ui.add_enabled(ready, egui::Button::new("Send")).clicked();
@@ -187,11 +187,11 @@ impl Chat {
                 let text = std::mem::take(&mut self.draft);
                 actions.push(Action::SendChat(ChatRequest::Say { text, temperature: self.temperature }));
             }
-            let replying = talk.is_some_and(|talk| talk.state == ChatState::Replying);
+            let replying = chat.is_some_and(|chat| chat.state == ChatState::Replying);
             if ui.add_enabled(replying, egui::Button::new("Stop")).on_hover_text("End this reply").clicked() {
                 actions.push(Action::SendChat(ChatRequest::Stop));
             }
-            let own = talk.and_then(|talk| talk.about.as_ref()).map_or(USUAL_TEMPERATURE, |about| about.temperature);
+            let own = chat.and_then(|chat| chat.about.as_ref()).map_or(USUAL_TEMPERATURE, |about| about.temperature);
             let mut value = self.temperature.unwrap_or(own);
             let label = ui.label("temperature");
             let drag = ui.add(DragValue::new(&mut value).range(0.0..=5.0).speed(0.01).max_decimals(2)).labelled_by(label.id);
@@ -203,16 +203,16 @@ impl Chat {
 }
 
 /// The messages, and how the conversation stands.
-fn talk_ui(ui: &mut Ui, talk: &ChatProcess) {
-    if let Some(about) = talk.about.as_ref().filter(|about| !about.template) {
+fn chat_ui(ui: &mut Ui, chat: &ChatProcess) {
+    if let Some(about) = chat.about.as_ref().filter(|about| !about.template) {
         ui.weak("This model has no chat template of its own: lehr's plain one (user: ..., assistant: ...) is used. A model that was only \
                  pre-trained continues the text rather than answering.")
             .on_hover_text(printable(&about.model, 300, false));
     }
-    for turn in &talk.turns {
+    for turn in &chat.turns {
         turn_ui(ui, turn);
     }
-    match &talk.state {
+    match &chat.state {
         ChatState::Loading(line) => {
             ui.horizontal(|ui| {
                 ui.spinner();
@@ -222,7 +222,7 @@ fn talk_ui(ui: &mut Ui, talk: &ChatProcess) {
         ChatState::Ended(why) => {
             ui.colored_label(theme::bad(ui.visuals()), format!("The conversation has ended: {}", printable(why, 600, false)));
         }
-        ChatState::Replying if talk.turns.last().is_some_and(|turn| turn.text.is_empty()) => {
+        ChatState::Replying if chat.turns.last().is_some_and(|turn| turn.text.is_empty()) => {
             ui.spinner();
         }
         ChatState::Ready | ChatState::Replying => {}

@@ -31,12 +31,12 @@ pub struct Samples {
 
 impl Samples {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        if let Some(run) = desk.focus.clone().and_then(|path| desk.run_mut(&path)) {
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
+        if let Some(run) = state.focus.clone().and_then(|path| state.run_mut(&path)) {
             self.rollouts.follow(ui.ctx(), run);
         }
         let mut actions: Vec<Action> = Vec::new();
-        let run = desk.focused();
+        let run = state.focused();
         let reinforced = run.is_some_and(|run| run.files.history.stage() == "grpo" || !run.files.completions.steps().is_empty());
         let usual = match run {
             None => View::Chat,
@@ -53,11 +53,11 @@ impl Samples {
         });
         ui.separator();
         egui::ScrollArea::vertical().id_salt("samples").auto_shrink([false, false]).show(ui, |ui| match (view, run) {
-            (View::Chat, run) => self.chat.ui(ui, desk, run, &mut actions),
+            (View::Chat, run) => self.chat.ui(ui, state, run, &mut actions),
             (View::Rollouts, Some(run)) => self.rollouts.ui(ui, run, &mut actions),
-            (View::Texts, Some(run)) => self.texts.ui(ui, run, desk, &mut actions),
+            (View::Texts, Some(run)) => self.texts.ui(ui, run, state, &mut actions),
             (View::Rollouts | View::Texts, None) => parts::no_run(ui, &mut actions),
         });
-        actions.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| state.ask(order));
     }
 }

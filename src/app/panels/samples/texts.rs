@@ -46,13 +46,13 @@ impl Default for Texts {
 
 impl Texts {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, desk: &AppState, actions: &mut Vec<Action>) {
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, state: &AppState, actions: &mut Vec<Action>) {
         if self.of != run.files.path {
             (self.of, self.step) = (run.files.path.clone(), StepPick::default());
             self.laid.clear();
         }
         let key = format!("sample {}", run.files.path.display());
-        self.ask(ui, run, (&key, desk.job(&key)), actions);
+        self.ask(ui, run, (&key, state.job(&key)), actions);
         ui.add_space(4.0);
         let samples = &run.files.history.samples;
         if samples.is_empty() {

@@ -40,18 +40,18 @@ pub struct Tokens {
 
 impl Tokens {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        if parts::focused_name(ui, desk).is_none() {
+    pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
+        if parts::focused_name(ui, state).is_none() {
             return;
         }
         let mut actions = Vec::new();
-        if let Some(run) = desk.focused() {
+        if let Some(run) = state.focused() {
             egui::ScrollArea::vertical()
                 .id_salt("tokens")
                 .auto_shrink([false, false])
                 .show(ui, |ui| self.page(ui, run, &mut actions));
         }
-        actions.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| state.ask(order));
     }
 
     fn page(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {

@@ -37,7 +37,7 @@ mod in_line {
 
         /// Whether this error means that the worker is lost; here it never is.
         #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "tests run it where there are threads"))]
-        pub fn timed_out(_: &anyhow::Error) -> bool {
+        pub fn is_abandoned(_: &anyhow::Error) -> bool {
             false
         }
     }
@@ -55,7 +55,7 @@ mod threaded {
     const SECONDS: u64 = 60;
     /// The stack of the thread; see [`Recursion::ON_A_THREAD`].
     const STACK: usize = 64 << 20;
-    const TIMED_OUT: &str = "the chat template was given up on";
+    const ABANDONED: &str = "rendering of the chat template was stopped";
 
     /// A thread that holds the compiled template. It ends when this is dropped; a thread that does not answer runs until its fuel is used
     /// up.
@@ -83,7 +83,7 @@ mod threaded {
             Ok(worker)
         }
 
-        /// Renders a chat; after an error the worker can still be used, unless [`Self::timed_out`].
+        /// Renders a chat; after an error the worker can still be used, unless [`Self::is_abandoned`].
         pub fn render(&self, request: RenderRequest) -> Result<String> {
             let _ = self.requests.send(request);
             self.answer()
@@ -92,14 +92,14 @@ mod threaded {
         fn answer(&self) -> Result<String> {
             match self.answers.recv_timeout(Duration::from_secs(SECONDS)) {
                 Ok(answer) => answer,
-                Err(RecvTimeoutError::Timeout) => bail!("{TIMED_OUT}: more than {SECONDS} s"),
-                Err(RecvTimeoutError::Disconnected) => bail!("{TIMED_OUT}: the engine failed"),
+                Err(RecvTimeoutError::Timeout) => bail!("{ABANDONED}: more than {SECONDS} s"),
+                Err(RecvTimeoutError::Disconnected) => bail!("{ABANDONED}: the engine failed"),
             }
         }
 
         /// Whether this error means that the worker is lost.
-        pub fn timed_out(error: &anyhow::Error) -> bool {
-            error.to_string().starts_with(TIMED_OUT)
+        pub fn is_abandoned(error: &anyhow::Error) -> bool {
+            error.to_string().starts_with(ABANDONED)
         }
     }
 }

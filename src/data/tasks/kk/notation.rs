@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
             '0'..='9' => {
                 let length = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
                 let number =
-                    rest[..length].parse().map_err(|_| anyhow!("byte {}: a number this long is no person", start + 1))?;
+                    rest[..length].parse().map_err(|_| anyhow!("byte {}: a number this long is not a person", start + 1))?;
                 (Token::Number(number), length)
             }
             other => bail!("byte {}: {other:?} is not part of the notation", start + 1),
