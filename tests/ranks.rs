@@ -159,7 +159,8 @@ fn errors(said: &Said) -> Vec<&str> {
 fn fine_tuning_weights_every_target_equally() {
     let Some(_turn) = turn() else { return };
     let place = Place::new();
-    let mut base = pretrain(&place, "base", &["--batch-size=4", "--max-steps=5", "--eval-every=0", "--seq-len=64", "--tokenizer=bytes"]);
+    let mut base =
+        pretrain(&place, "base", &["--batch-size=4", "--max-steps=5", "--eval-every=0", "--seq-len=64", "--tokenizer=bytes"]);
     json_lines(&mut base);
     let word = common::text(400);
     let row = |i: usize| {

@@ -101,7 +101,7 @@ impl Counts {
         };
         format!(
             "{}, {} with exactly one solution; {} of {compared} solutions agree{quiz}",
-            counted(self.rows as u64, "row"),
+            counted(self.rows, "row"),
             self.one_solution,
             self.agree
         )
