@@ -166,7 +166,7 @@ fn reinforcement_has_its_tokens_exams_and_completions() {
     assert!(wanted.iter().all(|w| summary.charts.iter().any(|c| c == w)), "{:?}", summary.charts);
     for text in [
         "low-probability pass",
-        "Knights-and-Knaves puzzles, 768 completions a step, starting from <bdi>base@200</bdi>",
+        "Knights-and-Knaves puzzles, 768 completions per step, starting from <bdi>base@200</bdi>",
         "<b>50.0 %</b> <small>45.0 to 56.0 % of 50</small>",
         "<b class=\"p1\" data-n=\"-2 1.2 -0.7\"> is</b>",
         "reward 0.5",

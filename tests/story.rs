@@ -317,7 +317,7 @@ fn lessons_are_listed_and_the_first_is_told_to_its_end() {
     let said = run(&mut place.lehr(["lesson", "1", "--no-window", "--out", "lessons", "--commands"]));
     assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
     let story = lesson("1").unwrap();
-    for part in [story.title.as_str(), "? Before it runs", "! The answer", "a) ", "$ lehr pretrain", "Loss (nats a token)"] {
+    for part in [story.title.as_str(), "? Before it runs", "! The answer", "a) ", "$ lehr pretrain", "Loss (nats per token)"] {
         assert!(said.out.contains(part), "{part}\n{}", said.out);
     }
     assert!(!said.out.contains('{') && said.err.contains("left"), "{}\n{}", said.out, said.err);

@@ -132,7 +132,7 @@ fn report(args: &Args, settings: &Settings, trainer: &Trainer, peak: f64, times:
         }));
     }
     output::line(&format!(
-        "{} on {}: {:.0} tokens/s, {:.1} ms a step (best {:.1}), {:.1} of {:.1} GFLOP/s ({:.0} %), first step after {:.1} s",
+        "{} on {}: {:.0} tokens/s, {:.1} ms/step (best {:.1}), {:.1} of {:.1} GFLOP/s ({:.0} %), first step after {:.1} s",
         args.preset,
         summary.name,
         tokens / times.median,

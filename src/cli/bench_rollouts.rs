@@ -116,7 +116,7 @@ fn report(args: &Args, device: &Device, model: &Model, engine: &Rollouts, second
         }));
     }
     output::line(&format!(
-        "{} completions of {} tokens in {} rows on {}: {:.0} tokens/s ({:.0} at best), {:.1} ms a step; at {:.1} GB/s no more than {:.0} tokens/s",
+        "{} completions of {} tokens in {} rows on {}: {:.0} tokens/s ({:.0} at best), {:.1} ms/step; at {:.1} GB/s no more than {:.0} tokens/s",
         own.completions,
         own.completion_length,
         engine.slots(),

@@ -133,7 +133,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
         output::json_line(&report)?;
     } else {
         output::line(&format!(
-            "loss {:.4} nats a token, perplexity {:.3}, {} tokens in {}",
+            "loss {:.4} nats per token, perplexity {:.3}, {} tokens in {}",
             found.loss,
             found.loss.exp(),
             found.tokens,

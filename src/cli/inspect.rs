@@ -93,7 +93,7 @@ fn print(found: &Inspection) -> anyhow::Result<()> {
     let losses: Vec<f64> = found.tokens.iter().filter_map(|t| t.logprob).map(|l| -f64::from(l)).collect();
     let loss = match losses.len() {
         0 => String::new(),
-        _ => format!(", loss {:.4} nats a token", crate::stats::mean(&losses)),
+        _ => format!(", loss {:.4} nats per token", crate::stats::mean(&losses)),
     };
     let heads = found.attention.first().map_or(0, Vec::len);
     output::folded_line(&format!(

@@ -289,7 +289,7 @@ impl Report {
             .subtitle(&format!("{}; the star is the mean of {}.", self.corner_names(), count_of(self.points.len())))
             .x("distance between weights, from A towards the last checkpoint")
             .y("distance across")
-            .bar("validation loss (nats a token)")
+            .bar("validation loss (nats per token)")
             .levels(&self.levels())
             .equal()
             .path(&self.places());

@@ -372,7 +372,7 @@ impl Report {
             let values: Vec<Vec<f64>> =
                 self.grid.every.iter().map(|v| self.grid.last.iter().map(|n| at_rule(*v, *n)).collect()).collect();
             let mut map = Heatmap::new(&rule.to_string(), &rows, &columns).x("N (checkpoints)").y(&label("V"));
-            map = map.values(&values).diverging().range(-most, most).bar("merged − raw (nats a token)");
+            map = map.values(&values).diverging().range(-most, most).bar("merged − raw (nats per token)");
             if let Some(best) = best.filter(|b| b.rule == *rule) {
                 let place = |found: Option<usize>| found.unwrap_or(0);
                 let row = place(self.grid.every.iter().position(|v| *v == best.every));
@@ -390,7 +390,7 @@ impl Report {
     /// Gain of averaging against the mean age of the weights.
     fn over_age(&self, at: u64, best: Option<&Cell>) -> Chart {
         let place = |c: &Cell| (c.mean_age * self.tokens_per_step as f64, self.found.gain(c).map_or(f64::NAN, |g| -g));
-        let mut chart = Chart::new("Against the merge's mean age").x("mean age (tokens)").y("merged − raw (nats a token)");
+        let mut chart = Chart::new("Against the merge's mean age").x("mean age (tokens)").y("merged − raw (nats per token)");
         for rule in &self.grid.rules {
             let cells = self.found.cells.iter().filter(|c| c.at == at && c.rule == *rule);
             chart = chart.scatter(&rule.to_string(), &cells.map(place).collect::<Vec<_>>());
@@ -403,7 +403,7 @@ impl Report {
     fn over_steps(&self, best: Option<&Cell>) -> Chart {
         let place = |at: u64| (at * self.tokens_per_step) as f64;
         let raw: Vec<_> = self.found.raw.iter().map(|(at, loss)| (place(*at), *loss)).collect();
-        let mut chart = Chart::new("Over training").x("tokens trained").y("validation loss (nats a token)");
+        let mut chart = Chart::new("Over training").x("tokens trained").y("validation loss (nats per token)");
         chart = chart.add(Series::line("raw", &raw).marked().color(6));
         for (i, rule) in self.grid.rules.iter().enumerate() {
             let Some(best) = best else { break };

@@ -27,7 +27,7 @@ const fn spec(title: &'static str, y: &'static str, metrics: &'static [&'static 
 pub const CHARTS: &[Spec] = &[
     spec(
         "Loss",
-        "nats a token",
+        "nats per token",
         &["loss", "eval_loss", "merge/*", "anneal_estimate"],
         "Lower is better. The merged curve is the average of recent checkpoints, scored on the same held-out tokens: at a constant \
          learning rate it runs below the raw one.",
@@ -37,7 +37,7 @@ pub const CHARTS: &[Spec] = &[
         range: Some((0.0, 1.0)),
         ..spec(
             "Accuracy",
-            "share that is right",
+            "share correct",
             &["eval_accuracy/greedy", "eval_accuracy/sampled", "accuracy", "eval_mean_token_accuracy", "mean_token_accuracy"],
             "Share of answers that are entirely right (reinforcement), or of tokens that were the most probable one.",
         )
@@ -46,7 +46,7 @@ pub const CHARTS: &[Spec] = &[
         range: Some((0.0, 1.0)),
         ..spec(
             "Accuracy by level",
-            "share that is right",
+            "share correct",
             &["eval_accuracy/greedy/*", "accuracy/*"],
             "Held-out questions by difficulty: the number of people of a puzzle, the grade of a sum.",
         )
@@ -68,10 +68,10 @@ pub const CHARTS: &[Spec] = &[
         "Of reinforcement. It begins near 0 and says nothing of progress, because advantages are centred: look at the reward.",
     ),
     spec("Learning rate", "learning rate", &["learning_rate"], "The schedule, with live changes."),
-    spec("Entropy", "nats a token", &["entropy"], "How undecided the model is. In reinforcement a fall to 0 ends exploration."),
+    spec("Entropy", "nats per token", &["entropy"], "How undecided the model is. In reinforcement a fall to 0 ends exploration."),
     spec(
         "KL",
-        "nats a token",
+        "nats per token",
         &["kl", "ppo_kl"],
         "How far the policy has moved: from the model it began as (kl), within a step (ppo_kl).",
     ),

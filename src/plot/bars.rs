@@ -12,7 +12,7 @@ use super::slots::Slots;
 /// ```
 /// use lehr::plot::Bars;
 /// let svg = Bars::new("Loss by method", &["N = 3", "N = 10"])
-///     .y("validation loss (nats a token)")
+///     .y("validation loss (nats per token)")
 ///     .bars("sma", &[1.62, 1.58])
 ///     .bars_with_errors("ema", &[1.63, 1.60], &[(1.61, 1.65), (1.58, 1.62)])
 ///     .svg();

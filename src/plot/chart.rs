@@ -13,7 +13,7 @@ use super::series::Series;
 /// let raw = [(0.0, 4.1), (1e6, 1.9), (2e6, 1.7)];
 /// let svg = Chart::new("Merging lowers the loss")
 ///     .x("tokens trained")
-///     .y("validation loss (nats a token)")
+///     .y("validation loss (nats per token)")
 ///     .line("raw", &raw)
 ///     .add(Series::line("merged", &[(1e6, 1.8), (2e6, 1.6)]).with_band(&[(1.7, 1.9), (1.5, 1.7)]).marked())
 ///     .hline(1.55, "annealed")

@@ -20,7 +20,7 @@ pub(super) fn sentence(run: &ReportRun) -> String {
     let what = match s.stage.as_str() {
         "pretrain" => format!("pre-trains {size} on {} tokens of text", about(s.train_tokens)),
         "sft" => format!("fine-tunes {size} on {} tokens of examples", about(s.train_tokens)),
-        "grpo" => format!("trains {size} with GRPO on {}{} completions a step", questions(run), count(s.tokens_per_step)),
+        "grpo" => format!("trains {size} with GRPO on {}{} completions per step", questions(run), count(s.tokens_per_step)),
         other => format!("trains {size} ({})", line(other)),
     };
     let from = s.parent.as_ref().map_or(String::new(), |p| format!(", starting from {}", line(p)));

@@ -145,7 +145,7 @@ impl WarningState {
         let is_collapsed = self.is_collapsed(seen);
         if self.sure.noticed(seen.step, is_collapsed) {
             out.push(format!(
-                "entropy fell to {:.3} nats a token from {:.3} at first: completions of a group become alike, and then nothing is learned \
+                "entropy fell to {:.3} nats per token from {:.3} at first: completions of a group become alike, and then nothing is learned \
                  from them. Lower the learning rate, raise --temperature or --epsilon-high, or set --entropy-coef 0.001",
                 seen.entropy, self.first_entropy.0
             ));

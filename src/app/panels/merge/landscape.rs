@@ -150,7 +150,7 @@ fn show(ui: &mut Ui, land: &Landscape, count: u64, heat: &mut Heat, rings: &[Iso
         x_label: "distance between weights, from A towards C",
         row: &|row| grid.y.get(row).map_or(String::new(), |v| short((v * 100.0).round() / 100.0)),
         column: &|column| grid.x.get(column).map_or(String::new(), |v| short((v * 100.0).round() / 100.0)),
-        cell: &|row, column| format!("loss {:.4} nats a token", at(row, column)),
+        cell: &|row, column| format!("loss {:.4} nats per token", at(row, column)),
         inside: None,
         upward: true,
         smooth: true,
@@ -159,7 +159,7 @@ fn show(ui: &mut Ui, land: &Landscape, count: u64, heat: &mut Heat, rings: &[Iso
     };
     let key = count << 1 | u64::from(ui.visuals().dark_mode);
     let Some(drawn) = heat.ui(ui, key, (grid.y.len(), grid.x.len()), color, &words) else { return };
-    ui.weak(format!("Lowest of the grid {}, highest {} nats a token; darker is lower.", short(low), short(high)));
+    ui.weak(format!("Lowest of the grid {}, highest {} nats per token; darker is lower.", short(low), short(high)));
     let Some(place) = Place::new(&drawn, grid) else { return };
     let painter = ui.painter().with_clip_rect(drawn.area.intersect(ui.clip_rect()));
     for ring in rings {

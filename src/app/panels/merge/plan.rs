@@ -123,7 +123,7 @@ impl Plan {
                     format!("The only checkpoint is that of step {only}. The mean of one is that checkpoint: a merge needs two or more.")
                 }
                 (Some(first), Some(last)) => {
-                    format!("{} checkpoints are there, steps {first} to {last}, {spacing} apart at least.", steps.len())
+                    format!("{} checkpoints, steps {first} to {last}, at least {spacing} apart.", steps.len())
                 }
                 _ => "This run has no checkpoint on disk yet; a merge averages two or more.".into(),
             });

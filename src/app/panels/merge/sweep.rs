@@ -119,7 +119,7 @@ fn show(ui: &mut Ui, sweep: &Sweep, count: u64, heats: &mut HashMap<String, Heat
         }
     });
     ui.weak(format!(
-        "Colours reach from {} above (red) to {} below the raw checkpoint (blue), in nats a token.",
+        "Colours reach from {} above (red) to {} below the raw checkpoint (blue), in nats per token.",
         short(most),
         short(most)
     ));

@@ -71,7 +71,11 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
         design,
         checks,
     )
-    .table("Gain (latest minus merged, nats a token)", &["size", "read-out", "latest", "merged", "gain [95 %]", "by seed"], rows)
+    .table(
+        "Gain (latest minus merged, nats per token)",
+        &["size", "read-out", "latest", "merged", "gain [95 %]", "by seed"],
+        rows,
+    )
     .picture("p1-gain-by-size", panels.svg()))
 }
 
