@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Nobody dismisses a dialog sooner: an empty answer before is a desktop that has none.
 const DISMISSED: Duration = Duration::from_millis(700);
 /// Width of the button, with the space before it.
-const BUTTON: f32 = 66.0;
+const BUTTON: f32 = 69.0;
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

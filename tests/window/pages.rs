@@ -286,7 +286,8 @@ fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
         let reset = h.query_by_label("reset").map(|button| button.rect());
         // The name, its field and the button stand on one line.
         let name = h.get_by_label("max steps").rect().center().y;
-        let field = h.get_by_value(if changed { "7" } else { "2000" }).rect().center().y;
+        let value = if changed { "7" } else { "2000" };
+        let field = h.get_all_by_value(value).next().unwrap().rect().center().y;
         let button = reset.map_or(name, |rect| rect.center().y);
         assert!([field, button].iter().all(|y| (y - name).abs() < 1.5), "{name}, {field} and {button}");
         (reset, ["max_steps", "seed", "data"].map(|name| h.get_by_label(&help(name)).rect()))

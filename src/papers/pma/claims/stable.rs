@@ -15,6 +15,7 @@ fn gain(m: &[f64]) -> f64 {
     m[0] - m[1]
 }
 
+// Length: one experiment in order.
 /// Merging in the stable phase beats the newest checkpoint at every size.
 pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (mut checks, mut rows, mut wins) = (Vec::new(), Vec::new(), Vec::new());
