@@ -1,5 +1,6 @@
 //! Output of findings: `results.json` for programs, `README.md` for readers, figures. All text is generated from the data.
 
+use super::attempts::minutes;
 use super::finding::{Finding, Table, number, with_interval};
 use super::verdict::{ClaimCheck, Met, RULE, Verdict, Wants};
 use super::{Options, Paper, seeds};
@@ -8,6 +9,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
+use web_time::Instant;
 
 /// Origin of the numbers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,6 +77,27 @@ impl Header {
 }
 
 impl Report {
+    /// Evaluate the claims in order, and write the report into the folder `out` after each.
+    ///
+    /// # Errors
+    /// Those of `find`, or the folder cannot be written.
+    pub fn evaluate(
+        &mut self,
+        claims: &[&str],
+        out: &Path,
+        find: impl Fn(&str) -> anyhow::Result<Finding>,
+        notify: &dyn Fn(&str),
+    ) -> anyhow::Result<()> {
+        for claim in claims {
+            let begin = Instant::now();
+            let found = find(claim)?;
+            notify(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
+            self.findings.push(found);
+            self.write(out)?;
+        }
+        Ok(())
+    }
+
     /// Write all files into a folder. The same findings give the same bytes.
     ///
     /// # Errors

@@ -125,13 +125,7 @@ pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::R
     }
     // From here on rank 0 is alone.
     context.world = World::solo();
-    for claim in claims {
-        let begin = web_time::Instant::now();
-        let found = claims::find(&context, claim)?;
-        notify(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
-        report.findings.push(found);
-        report.write(&options.out)?;
-    }
+    report.evaluate(&claims, &options.out, |claim| claims::find(&context, claim), notify)?;
     Ok(Some(report))
 }
 

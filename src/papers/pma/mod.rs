@@ -134,13 +134,8 @@ pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::R
     // From here on rank 0 is alone.
     context.world = World::solo();
     let measure = Measure::new(&context);
-    for claim in chosen(&PAPER, &options.claims)? {
-        let begin = web_time::Instant::now();
-        let found = claims::find(&measure, claim)?;
-        notify(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
-        report.findings.push(found);
-        report.write(&options.out)?;
-    }
+    let claims = chosen(&PAPER, &options.claims)?;
+    report.evaluate(&claims, &options.out, |claim| claims::find(&measure, claim), notify)?;
     Ok(Some(report))
 }
 
