@@ -2,7 +2,7 @@
 //! over its settings and is trained only once.
 
 use crate::config::{GrpoSettings, ModelSettings, RolloutSettings, TaskSettings, TrainSettings};
-use crate::papers::attempts::Job;
+use crate::papers::attempts::TrainingJob;
 use crate::papers::store::digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ const FORMAT: &str = "lehr reproduce lopti 2";
 
 /// A training arm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Arm {
+pub struct LoptiArm {
     /// For display and folder names; not part of the key.
     #[serde(skip)]
     pub name: String,
@@ -23,18 +23,18 @@ pub struct Arm {
     /// RL task.
     pub task: TaskSettings,
     /// Kind of training.
-    pub work: Work,
+    pub work: ArmStage,
 }
 
 /// Fine-tuning or reinforcement learning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub enum Work {
+pub enum ArmStage {
     /// From random weights, on worked solutions.
     FineTune,
     /// From the end of another arm.
     Reinforce {
         /// That arm.
-        from: Box<Arm>,
+        from: Box<LoptiArm>,
         /// How completions are sampled.
         rollout: RolloutSettings,
         /// The update.
@@ -45,7 +45,7 @@ pub enum Work {
 }
 
 /// (questions, correct answers) by level.
-pub type Levels = BTreeMap<u32, (u64, u64)>;
+pub type LevelCounts = BTreeMap<u32, (u64, u64)>;
 
 /// An evaluation on held-out questions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,15 +53,15 @@ pub struct ArmEval {
     /// Number of steps.
     pub step: u64,
     /// Answers sampled at the temperature of the rollouts.
-    pub sampled: Levels,
+    pub sampled: LevelCounts,
     /// Greedy answers.
-    pub greedy: Levels,
+    pub greedy: LevelCounts,
 }
 
 /// The measurements of an arm.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Record {
+pub struct LoptiRecord {
     /// Mean cross-entropy of each update (fine-tuning).
     pub loss: Vec<f64>,
     /// Mean reward of each step's completions.
@@ -84,7 +84,7 @@ pub struct Record {
 
 impl ArmEval {
     /// Share of correct answers, over all levels or of one; NaN if there are none.
-    pub fn accuracy(levels: &Levels, level: Option<u32>) -> f64 {
+    pub fn accuracy(levels: &LevelCounts, level: Option<u32>) -> f64 {
         let asked = levels.iter().filter(|(l, _)| level.is_none_or(|want| want == **l)).map(|(_, counts)| counts);
         let (all, right) = asked.fold((0, 0), |sum, (all, right)| (sum.0 + all, sum.1 + right));
         right as f64 / all as f64
@@ -96,7 +96,7 @@ impl ArmEval {
     }
 }
 
-impl Record {
+impl LoptiRecord {
     /// Mean over the last evaluations (as the paper reports results) of greedy and sampled accuracy.
     pub fn accuracy(&self, level: Option<u32>) -> f64 {
         let last = &self.exams[self.exams.len().saturating_sub(super::scale::LAST_EXAMS)..];
@@ -120,7 +120,7 @@ impl Record {
     }
 }
 
-impl Arm {
+impl LoptiArm {
     /// Sixteen hexadecimal digits: a hash of everything that determines its numbers.
     pub fn key(&self) -> String {
         digest(&[FORMAT, env!("CARGO_PKG_VERSION"), &serde_json::to_string(self).unwrap_or_default()])
@@ -129,8 +129,8 @@ impl Arm {
     /// Settings of GRPO, if it uses them.
     pub fn grpo(&self) -> Option<&GrpoSettings> {
         match &self.work {
-            Work::FineTune => None,
-            Work::Reinforce { grpo, .. } => Some(grpo),
+            ArmStage::FineTune => None,
+            ArmStage::Reinforce { grpo, .. } => Some(grpo),
         }
     }
 
@@ -143,15 +143,15 @@ impl Arm {
     }
 }
 
-impl Job for Arm {
+impl TrainingJob for LoptiArm {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn parent(&self) -> Option<&Self> {
         match &self.work {
-            Work::FineTune => None,
-            Work::Reinforce { from, .. } => Some(from),
+            ArmStage::FineTune => None,
+            ArmStage::Reinforce { from, .. } => Some(from),
         }
     }
 
@@ -159,8 +159,8 @@ impl Job for Arm {
     fn cost(&self) -> f64 {
         let rows = (self.train.max_steps * self.train.batch_size as u64) as f64;
         match &self.work {
-            Work::FineTune => 3.0 * rows,
-            Work::Reinforce { exams, .. } => {
+            ArmStage::FineTune => 3.0 * rows,
+            ArmStage::Reinforce { exams, .. } => {
                 let exam = 2.0 * 4.0 * ((1 + exams.len()) * self.task.eval_questions) as f64;
                 rows * (4.0 + 2.0 + 3.0 * self.passes() as f64) + exam
             }
@@ -173,13 +173,14 @@ mod tests {
     use super::*;
 
     fn exam(step: u64, sampled: u64, greedy: u64) -> ArmEval {
-        let levels = |right: u64| Levels::from([(2, (10, right)), (3, (30, 0))]);
+        let levels = |right: u64| LevelCounts::from([(2, (10, right)), (3, (30, 0))]);
         ArmEval { step, sampled: levels(sampled), greedy: levels(greedy) }
     }
 
     #[test]
     fn accuracy_is_the_mean_of_the_last_evaluations() {
-        let record = Record { exams: vec![exam(0, 9, 9), exam(1, 1, 3), exam(2, 2, 4), exam(3, 6, 8)], ..Record::default() };
+        let record =
+            LoptiRecord { exams: vec![exam(0, 9, 9), exam(1, 1, 3), exam(2, 2, 4), exam(3, 6, 8)], ..LoptiRecord::default() };
         // Of level 2: 0.2, 0.3 and 0.7; of all 40 questions a quarter of that.
         assert!((record.accuracy(Some(2)) - 0.4).abs() < 1e-12 && (record.accuracy(None) - 0.1).abs() < 1e-12);
         assert_eq!(record.accuracy(Some(3)), 0.0);
@@ -188,9 +189,9 @@ mod tests {
 
     #[test]
     fn curve_sections_are_averaged() {
-        let record = Record { reward: (0..8).map(f64::from).collect(), ..Record::default() };
+        let record = LoptiRecord { reward: (0..8).map(f64::from).collect(), ..LoptiRecord::default() };
         assert_eq!(record.late_reward(), 6.5);
-        assert_eq!(Record::mean_of(&record.reward, 0.0, 0.5), 1.5);
-        assert!(Record::mean_of(&[], 0.0, 1.0).is_nan());
+        assert_eq!(LoptiRecord::mean_of(&record.reward, 0.0, 0.5), 1.5);
+        assert!(LoptiRecord::mean_of(&[], 0.0, 1.0).is_nan());
     }
 }

@@ -20,7 +20,7 @@ const INITIALIZER_RANGE: f64 = 0.08;
 
 /// One scale.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scale {
+pub struct LoptiScale {
     /// Its name for `--scale`.
     pub name: &'static str,
     /// Hidden size, intermediate size, layers, heads.
@@ -54,7 +54,7 @@ pub struct Scale {
 /// Valid names for `--scale`; `test` is for tests.
 pub const SCALES: [&str; 3] = ["tiny", "small", "gpu"];
 
-impl Scale {
+impl LoptiScale {
     // Length: a table.
     /// A scale by name.
     ///
@@ -230,14 +230,14 @@ mod tests {
     #[test]
     fn scales_are_consistent() {
         for name in SCALES.iter().chain(&["test"]) {
-            let s = Scale::named(name).unwrap();
+            let s = LoptiScale::named(name).unwrap();
             assert!(s.batch_size.is_multiple_of(s.num_generations) && s.batch_size.is_multiple_of(8), "{name}");
             assert!(s.probe.1.is_multiple_of(s.num_generations), "{name}");
             let exams = s.evaluation_steps();
             assert!(exams.len() >= LAST_EXAMS && exams.last() == Some(&s.steps) && exams[0] > 0, "{name}: {exams:?}");
             assert!(exams.windows(2).all(|w| w[0] < w[1]), "{name}: {exams:?}");
         }
-        assert!(Scale::named("huge").unwrap_err().to_string().contains("tiny, small, gpu"));
+        assert!(LoptiScale::named("huge").unwrap_err().to_string().contains("tiny, small, gpu"));
         assert!((PAPER_SHARES.iter().sum::<f64>() - 1.0).abs() < 1e-9);
     }
 }

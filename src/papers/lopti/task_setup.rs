@@ -13,7 +13,7 @@ const LOOKED_AT: u64 = 300;
 const OTHER_SEED: u64 = 1_000_003;
 
 /// A worked solution.
-struct Example {
+struct WorkedSolution {
     prompt: String,
     completion: String,
 }
@@ -94,15 +94,15 @@ fn open(settings: &TaskSettings, seed: u64) -> anyhow::Result<Box<dyn Task>> {
 }
 
 /// Question `n` with its solution: a step-by-step search for a puzzle, the result for a sum.
-fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow::Result<Example> {
+fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow::Result<WorkedSolution> {
     if settings.task == TaskKind::Kk {
         let people = TaskSettings::list("people", &settings.people, kk::generate::PEOPLE)?;
         let puzzle = kk::made(people[(n % people.len() as u64) as usize], seed, Split::Train, n)?;
         let row = kk::row(settings.form, &puzzle, seed, n);
-        return Ok(Example { prompt: row.prompt, completion: row.completion });
+        return Ok(WorkedSolution { prompt: row.prompt, completion: row.completion });
     }
     let question = task.question(Split::Train, n)?;
-    Ok(Example { prompt: question.prompt, completion: question.answer })
+    Ok(WorkedSolution { prompt: question.prompt, completion: question.answer })
 }
 
 /// Maximum number of solutions per row.

@@ -1,13 +1,13 @@
 //! L3 and L4: effect of one update on its own tokens and on other tokens.
 
-use super::super::bench::{Bench, By};
+use super::super::bench::{Bench, UpdateRule};
 use super::super::context::LoptiContext;
 use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
 use super::BINS;
-use crate::papers::finding::{Finding, number, with_interval};
+use crate::papers::finding::{ClaimFinding, number, with_interval};
 use crate::papers::stats::{Estimate, Unit, mean};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Chart, Panels, Series, Violins};
 use crate::train::bins::{QUARTILES, bin};
 use crate::train::reinforce::probe::{Change, probe};
@@ -35,7 +35,7 @@ fn rate(bench: &mut Bench) -> anyhow::Result<f64> {
     let rollouts = bench.batch(0)?;
     let mut rate = 0.1;
     for _ in 0..10 {
-        let found = spreads(&bench.update(&rollouts, UpdateMethod::Grpo, By::Sgd(rate))?.changes);
+        let found = spreads(&bench.update(&rollouts, UpdateMethod::Grpo, UpdateRule::Sgd(rate))?.changes);
         let middle = 0.5 * (found[1] + found[2]);
         // Without tokens in the middle bins no calibration is possible.
         if middle.is_nan() || (0.9 * SPREAD..1.1 * SPREAD).contains(&middle) {
@@ -59,7 +59,7 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
 
 /// Selective updates for a seed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Selective {
+struct SelectiveUpdates {
     /// For each of [`SELECTIVE`] and each batch: correlation of its tokens' changes with those of the full update.
     correlation: Vec<Vec<f64>>,
     /// The same by bin and batch: interquartile range of the change.
@@ -70,9 +70,9 @@ struct Selective {
     drawn: Vec<Vec<Vec<f32>>>,
 }
 
-fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Selective> {
+fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<SelectiveUpdates> {
     let n = SELECTIVE.len();
-    let mut out = Selective {
+    let mut out = SelectiveUpdates {
         correlation: vec![Vec::new(); n],
         spread: vec![vec![Vec::new(); 4]; n],
         size: vec![vec![Vec::new(); 4]; n],
@@ -82,7 +82,7 @@ fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Se
         let rollouts = bench.batch(batch)?;
         let mut full: Vec<f64> = Vec::new();
         for (i, (_, way)) in SELECTIVE.iter().enumerate() {
-            let changes = bench.update(&rollouts, *way, By::Sgd(rate))?.changes;
+            let changes = bench.update(&rollouts, *way, UpdateRule::Sgd(rate))?.changes;
             let moved: Vec<f64> = changes.iter().map(Change::moved).collect();
             if i == 0 {
                 full.clone_from(&moved);
@@ -112,7 +112,7 @@ fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Se
 
 // Length: one experiment in order.
 /// Updating only low-probability tokens has the effect of the full update.
-pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let batches = c.scale.probe.0;
     let mut all = Vec::new();
     let mut rates = Vec::new();
@@ -124,17 +124,25 @@ pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
     let correlations: Vec<Unit> = all.iter().map(|s| s.correlation.clone()).collect();
     let tops: Vec<Unit> = all.iter().map(|s| s.size.iter().map(|bins| bins[3].clone()).collect()).collect();
     let checks = vec![
-        ClaimCheck::new("correlation of low-only with the full update", Estimate::of(&correlations, |m| m[1]), Wants::Above(0.9)),
+        ClaimCheck::new(
+            "correlation of low-only with the full update",
+            Estimate::of(&correlations, |m| m[1]),
+            Requirement::Above(0.9),
+        ),
         ClaimCheck::new(
             "that minus the correlation of high-only",
             Estimate::of(&correlations, |m| m[1] - m[2]),
-            Wants::Above(0.2),
+            Requirement::Above(0.2),
         ),
-        ClaimCheck::new("correlation of high-only with the full update", Estimate::of(&correlations, |m| m[2]), Wants::Nothing),
+        ClaimCheck::new(
+            "correlation of high-only with the full update",
+            Estimate::of(&correlations, |m| m[2]),
+            Requirement::Nothing,
+        ),
         ClaimCheck::new(
             "mean |change| of tokens with p > 0.75: low-only over high-only",
             Estimate::of(&tops, |m| m[1] / m[2]),
-            Wants::Above(1.0),
+            Requirement::Above(1.0),
         ),
     ];
     let rows = SELECTIVE.iter().enumerate().map(|(i, (name, _))| {
@@ -154,7 +162,7 @@ pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
         panels = panels.panel(violins.violins("", &bins).y_range(-reach, reach));
     }
     let columns = ["updated", "correlation with the full update [95 %]", BINS[0], BINS[1], BINS[2], BINS[3]];
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "L3",
         "Updating only low-probability tokens changes all probabilities as the full update does; updating only high-probability ones does not",
         "Fig. 1 (c, e, f): low-only nearly identical to the full update, high-only a third as wide, the top quartile itself included",
@@ -177,7 +185,7 @@ const WAYS: [UpdateMethod; 5] =
 const OPTIMIZERS: [&str; 2] = ["gradient descent", "AdamW"];
 
 /// For each method, bin and batch: of the tokens with positive advantage that changed, the share that rose.
-fn right_of(bench: &mut Bench, by: By, batches: u64) -> anyhow::Result<Vec<Vec<Vec<f64>>>> {
+fn right_of(bench: &mut Bench, by: UpdateRule, batches: u64) -> anyhow::Result<Vec<Vec<Vec<f64>>>> {
     let mut out = vec![vec![Vec::new(); 4]; WAYS.len()];
     for batch in 0..batches {
         let rollouts = bench.batch(batch)?;
@@ -192,11 +200,11 @@ fn right_of(bench: &mut Bench, by: By, batches: u64) -> anyhow::Result<Vec<Vec<V
 
 // Length: one experiment in order.
 /// Tokens move in the direction of their advantage about half of the time; AR and Lopti raise the share of the top bin.
-pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let batches = c.scale.probe.0;
     let mut found: [Vec<Vec<Vec<Vec<f64>>>>; 2] = Default::default();
     for seed in &c.seeds {
-        let by = [By::Sgd(rate_of(c, *seed)?), By::Adam];
+        let by = [UpdateRule::Sgd(rate_of(c, *seed)?), UpdateRule::Adam];
         for ((by, name), all) in by.iter().zip(OPTIMIZERS).zip(&mut found) {
             all.push(c.measured(*seed, &format!("right direction, {name}"), |bench| right_of(bench, *by, batches))?);
         }
@@ -207,15 +215,15 @@ pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
     let at = |way: usize, bin: usize| 4 * way + bin;
     let mut checks = Vec::new();
     for (units, name) in units.iter().zip(OPTIMIZERS) {
-        let check = |what: &str, from: (usize, usize), to: (usize, usize), wants: Wants| {
+        let check = |what: &str, from: (usize, usize), to: (usize, usize), wants: Requirement| {
             let (a, b) = (at(to.0, to.1), at(from.0, from.1));
             ClaimCheck::new(format!("{name}: {what}"), Estimate::of(units, move |m| m[a] - m[b]), wants)
         };
-        checks.push(check("GRPO, lowest minus top quartile", (0, 3), (0, 0), Wants::Above(0.0)));
-        checks.push(check("top quartile, AR minus GRPO", (0, 3), (1, 3), Wants::Above(0.0)));
-        checks.push(check("top quartile, Lopti minus GRPO", (0, 3), (2, 3), Wants::Above(0.0)));
-        checks.push(check("top quartile, Lopti minus GRPO in two passes", (3, 3), (2, 3), Wants::Nothing));
-        checks.push(check("top quartile, Lopti minus a random split", (4, 3), (2, 3), Wants::Nothing));
+        checks.push(check("GRPO, lowest minus top quartile", (0, 3), (0, 0), Requirement::Above(0.0)));
+        checks.push(check("top quartile, AR minus GRPO", (0, 3), (1, 3), Requirement::Above(0.0)));
+        checks.push(check("top quartile, Lopti minus GRPO", (0, 3), (2, 3), Requirement::Above(0.0)));
+        checks.push(check("top quartile, Lopti minus GRPO in two passes", (3, 3), (2, 3), Requirement::Nothing));
+        checks.push(check("top quartile, Lopti minus a random split", (4, 3), (2, 3), Requirement::Nothing));
     }
     let mut rows = Vec::new();
     let mut panels = Panels::new("L4: tokens with a positive advantage whose probability rose", 2)
@@ -236,7 +244,7 @@ pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
         panels = panels.panel(chart);
     }
     let columns = ["optimizer", "update", BINS[0], BINS[1], BINS[2], BINS[3]];
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "L4",
         "Under GRPO probable tokens with a positive advantage hardly move the right way; AR and Lopti lift them",
         "Fig. 3: GRPO 0.530, 0.514, 0.501, 0.497 by quartile; the top quartile 0.526 with AR, 0.534 with Lopti",

@@ -1,14 +1,14 @@
 //! P2 and P3: merging at a constant rate compared with annealing, and merging during the decay.
 
 use crate::merge::MergeRule;
-use crate::papers::finding::{Finding, number, with_interval};
-use crate::papers::pma::arm::Arm;
+use crate::papers::finding::{ClaimFinding, number, with_interval};
+use crate::papers::pma::arm::PmaArm;
 use crate::papers::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
 use crate::papers::pma::plan::SnapshotWindow;
 use crate::papers::pma::scale::{FORK, GRID, N, Size, V0};
-use crate::papers::pma::sized_model::Scored;
+use crate::papers::pma::sized_model::HeldOutScores;
 use crate::papers::stats::{Estimate, Unit};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Chart, Panels, Series};
 
 /// Evaluation points in the decay: 20, 40, 60, 80 and 100 % of it.
@@ -22,7 +22,7 @@ fn percent(i: u64) -> String {
     format!("{} %", 100 * i / PARTS)
 }
 
-fn arms(m: &Measure<'_>) -> Vec<Arm> {
+fn arms(m: &Measure<'_>) -> Vec<PmaArm> {
     let plan = m.context.plan();
     m.context
         .scale
@@ -34,7 +34,7 @@ fn arms(m: &Measure<'_>) -> Vec<Arm> {
 
 // Length: one experiment in order.
 /// Merging at a constant rate estimates or matches annealing.
-pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p2(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     m.context.ensure(&arms(m))?;
     let plan = m.context.plan();
     let window = V0 * (N as u64 - 1);
@@ -76,16 +76,24 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
     }
     let [early, end] = [&all[0], &all[PARTS as usize - 1]];
     let checks = vec![
-        ClaimCheck::new("20 % into the fork: constant minus PMA (nats)", Estimate::of(early, |a| a[0] - a[2]), Wants::Above(0.0)),
-        ClaimCheck::new("20 % into the fork: annealed minus PMA (nats)", Estimate::of(early, |a| a[1] - a[2]), Wants::Above(0.0)),
+        ClaimCheck::new(
+            "20 % into the fork: constant minus PMA (nats)",
+            Estimate::of(early, |a| a[0] - a[2]),
+            Requirement::Above(0.0),
+        ),
+        ClaimCheck::new(
+            "20 % into the fork: annealed minus PMA (nats)",
+            Estimate::of(early, |a| a[1] - a[2]),
+            Requirement::Above(0.0),
+        ),
         ClaimCheck::new(
             "end: recovered share R = (constant - PMA) / (constant - annealed)",
             Estimate::of(end, |a| (a[0] - a[2]) / (a[0] - a[1])),
-            Wants::Above(0.9),
+            Requirement::Above(0.9),
         ),
-        ClaimCheck::new("end: PMA minus annealed (nats)", Estimate::of(end, |a| a[2] - a[1]), Wants::Nothing),
+        ClaimCheck::new("end: PMA minus annealed (nats)", Estimate::of(end, |a| a[2] - a[1]), Requirement::Nothing),
     ];
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P2",
         "Merging at a constant rate estimates what annealing would give: better early in the fork, as good at its end",
         "Fig. 3: read off by eye, R = 0.64 (MMLU), 0.94 (GSM8K), 1.0 (BBH), 1.5 (HumanEval); one fork of one model",
@@ -109,11 +117,11 @@ fn inside(at: u64) -> SnapshotWindow {
 
 // Length: one experiment in order.
 /// Merging early in the decay reaches its final loss; the gain vanishes with the rate.
-pub fn p3(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p3(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     m.context.ensure(&arms(m))?;
     let plan = m.context.plan();
     // Arms of a unit: raw and merged at each part of the decay, then the constant branch at its end.
-    let unit_of = |size: &Size, seed: u64| -> anyhow::Result<Vec<Scored>> {
+    let unit_of = |size: &Size, seed: u64| -> anyhow::Result<Vec<HeldOutScores>> {
         let arm = plan.annealed(size, seed);
         let mut out = Vec::new();
         for i in 1..=PARTS {
@@ -158,27 +166,31 @@ pub fn p3(m: &Measure<'_>) -> anyhow::Result<Finding> {
         ClaimCheck::new(
             "gap of PMA at 20 % of the decay to its end, over what annealing gains",
             Estimate::of(&all, gap(1)),
-            Wants::Nothing,
+            Requirement::Nothing,
         ),
         ClaimCheck::new(
             "gap of PMA at 40 % of the decay to its end, over what annealing gains",
             Estimate::of(&all, gap(2)),
-            Wants::Below(0.1),
+            Requirement::Below(0.1),
         ),
-        ClaimCheck::new("gain of merging at 20 % of the decay (nats)", Estimate::of(&all, gain(1)), Wants::Above(0.0)),
+        ClaimCheck::new("gain of merging at 20 % of the decay (nats)", Estimate::of(&all, gain(1)), Requirement::Above(0.0)),
         ClaimCheck::new(
             "gain at 20 % minus gain at 60 % (nats)",
             Estimate::of(&all, |a| gain(1)(a) - gain(3)(a)),
-            Wants::Above(0.0),
+            Requirement::Above(0.0),
         ),
         ClaimCheck::new(
             "gain at 60 % minus gain at 100 % (nats)",
             Estimate::of(&all, |a| gain(3)(a) - gain(5)(a)),
-            Wants::Above(0.0),
+            Requirement::Above(0.0),
         ),
-        ClaimCheck::new("gain at 100 % over gain at 20 %", Estimate::of(&all, |a| gain(5)(a) / gain(1)(a)), Wants::Within(0.1)),
+        ClaimCheck::new(
+            "gain at 100 % over gain at 20 %",
+            Estimate::of(&all, |a| gain(5)(a) / gain(1)(a)),
+            Requirement::Within(0.1),
+        ),
     ];
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P3",
         "Merging early in the decay gives what its end gives, and the gain of merging vanishes as the rate goes to 0",
         "Fig. 2 and Sec. 4.6: PMA early in the decay is comparable to the end of the decay; values are not printed",

@@ -1,12 +1,12 @@
 //! P9: a diverged run restarted from a merge of three checkpoints, and the control that the paper lacks: from the newest one alone.
 
-use crate::papers::finding::{Finding, number};
-use crate::papers::pma::arm::Arm;
+use crate::papers::finding::{ClaimFinding, number};
+use crate::papers::pma::arm::PmaArm;
 use crate::papers::pma::measure::Measure;
 use crate::papers::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, RescuePolicy};
-use crate::papers::pma::spike::{LOST, Lost, first_lost};
+use crate::papers::pma::spike::{Divergence, LOST, first_lost};
 use crate::papers::stats::{Estimate, mean, median};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// Arms per spike.
@@ -32,17 +32,17 @@ fn name(rescue: &RescuePolicy) -> String {
 }
 
 /// A diverged run.
-struct Event {
-    hot: Arm,
-    lost: Lost,
+struct DivergedRun {
+    hot: PmaArm,
+    lost: Divergence,
     loss: Vec<f64>,
 }
 
 /// Diverged runs with enough checkpoints after the warm-up and before the spike for a merge.
-fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<Event>, usize)> {
+fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<DivergedRun>, usize)> {
     let (plan, hot) = (m.context.plan(), &m.context.scale.hot);
     let first = m.context.seeds.first().copied().unwrap_or(1);
-    let arms: Vec<Arm> = (0..hot.runs).map(|i| plan.hot(first + i)).collect();
+    let arms: Vec<PmaArm> = (0..hot.runs).map(|i| plan.hot(first + i)).collect();
     m.context.ensure(&arms)?;
     let mut found = Vec::new();
     for arm in &arms {
@@ -50,14 +50,14 @@ fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<Event>, usize)> {
         if let Some(lost) = first_lost(&loss)
             && lost.at as u64 + 1 >= hot.warmup + RESCUE_COUNT * HOT_EVERY + MARGIN
         {
-            found.push(Event { hot: arm.clone(), lost, loss });
+            found.push(DivergedRun { hot: arm.clone(), lost, loss });
         }
     }
     Ok((found, arms.len()))
 }
 
 /// Loss at the end of a rescued run minus the loss before the spike.
-fn above(loss: &[f64], lost: &Lost) -> f64 {
+fn above(loss: &[f64], lost: &Divergence) -> f64 {
     let tail: Vec<f64> =
         loss[loss.len().saturating_sub(TAIL)..].iter().map(|l| if l.is_finite() { *l } else { f64::INFINITY }).collect();
     median(&tail) - lost.before
@@ -65,11 +65,12 @@ fn above(loss: &[f64], lost: &Lost) -> f64 {
 
 // Length: one experiment in order.
 /// Merging three checkpoints rescues a diverged run.
-pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p9(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (events, runs) = events(m)?;
     let plan = m.context.plan();
-    let spike = |e: &Event| e.lost.at as u64 + 1;
-    let arms: Vec<Arm> = events.iter().flat_map(|e| policies().into_iter().map(|p| plan.rescued(&e.hot, spike(e), p))).collect();
+    let spike = |e: &DivergedRun| e.lost.at as u64 + 1;
+    let arms: Vec<PmaArm> =
+        events.iter().flat_map(|e| policies().into_iter().map(|p| plan.rescued(&e.hot, spike(e), p))).collect();
     m.context.ensure(&arms)?;
     // Event, policy: final loss minus the loss before the spike.
     let mut ends: Vec<Vec<f64>> = Vec::new();
@@ -84,22 +85,26 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let difference: Vec<f64> = ends.iter().map(|row| share(row, 1) - share(row, 0)).collect();
     let pma: Vec<f64> = ends.iter().map(|row| share(row, 1)).collect();
     let enough = ends.len() >= LEAST;
-    let wants = |w: Wants| if enough { w } else { Wants::Nothing };
+    let wants = |w: Requirement| if enough { w } else { Requirement::Nothing };
     let mut checks = vec![
         ClaimCheck::new(
             "share of PMA rescues that come back, over spikes and policies",
             Estimate::of_values(&pma),
-            wants(Wants::Above(0.5)),
+            wants(Requirement::Above(0.5)),
         ),
         ClaimCheck::new(
             "that share minus that of the single checkpoint (the control)",
             Estimate::of_values(&difference),
-            wants(Wants::Above(0.0)),
+            wants(Requirement::Above(0.0)),
         ),
     ];
     for (i, policy) in policies().iter().enumerate().filter(|(_, p)| p.merged) {
         let values: Vec<f64> = ends.iter().map(|row| survived(row[i]) - survived(row[i - 1])).collect();
-        checks.push(ClaimCheck::new(format!("{}: PMA minus single", name(policy)), Estimate::of_values(&values), Wants::Nothing));
+        checks.push(ClaimCheck::new(
+            format!("{}: PMA minus single", name(policy)),
+            Estimate::of_values(&values),
+            Requirement::Nothing,
+        ));
     }
     let rows = events.iter().zip(&ends).map(|(e, ends)| {
         let mut row = vec![e.hot.train.seed.to_string(), spike(e).to_string(), number(e.lost.before), number(e.lost.after)];
@@ -123,7 +128,7 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
         events.len(),
         m.context.scale.hot.horizon,
     );
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P9",
         "Merging the last three checkpoints before a collapse rescues the run",
         "Fig. 7 right: one 330M/3.3B run at a rate of 6e-3; it passes the spike and follows the old trajectory; no control without merging",
@@ -139,7 +144,7 @@ fn calm(loss: &[f64]) -> Vec<f64> {
     (0..loss.len()).map(|i| median(&loss[i.saturating_sub(3)..(i + 4).min(loss.len())])).collect()
 }
 
-fn picture(events: &[Event], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> String {
+fn picture(events: &[DivergedRun], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> String {
     let policies = policies();
     let names: Vec<String> = policies.iter().filter(|p| p.merged).map(name).collect();
     let share = |i: usize| mean(&ends.iter().map(|row| f64::from(row[i] <= LOST)).collect::<Vec<_>>());

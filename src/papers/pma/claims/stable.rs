@@ -1,11 +1,11 @@
 //! P1 and P11: merging at a constant learning rate, by model size and by learning rate.
 
-use crate::papers::finding::{Finding, number, with_interval};
+use crate::papers::finding::{ClaimFinding, number, with_interval};
 use crate::papers::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
 use crate::papers::pma::plan::{RATES, SnapshotWindow, readout};
 use crate::papers::pma::scale::{GRID, READOUTS};
 use crate::papers::stats::{Estimate, Unit, mean};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// Evaluation points of P1: 69 and 100 %.
@@ -17,7 +17,7 @@ fn gain(m: &[f64]) -> f64 {
 
 // Length: one experiment in order.
 /// Merging in the stable phase beats the newest checkpoint at every size.
-pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p1(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (mut checks, mut rows, mut wins) = (Vec::new(), Vec::new(), Vec::new());
     let mut panels = Panels::new("P1: merging ten checkpoints of the stable phase", LATE.len()).subtitle(
         "validation loss of the latest checkpoint and of its merge (SMA, N = 10, V = 0.5 % of the tokens); bars: mean, lines: range over seeds",
@@ -45,7 +45,7 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
             checks.push(ClaimCheck::new(
                 format!("gain of size {} at {} (nats)", size.name, readout(index)),
                 found,
-                Wants::Above(0.0),
+                Requirement::Above(0.0),
             ));
         }
         let names: Vec<&str> = m.context.scale.sizes.iter().map(|s| s.name).collect();
@@ -60,12 +60,12 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
     checks.push(ClaimCheck::new(
         "share of all runs and read-outs in which the merge is lower",
         Estimate::of_values(&wins),
-        Wants::Above(0.99),
+        Requirement::Above(0.99),
     ));
     let design = "Every size and seed at a constant rate; SMA of N = 10 checkpoints V0 = 0.5 % apart against the newest of them, at 69 % and \
         100 % of the tokens. The claim needs a gain above 0 at every size and read-out, and in every single run."
         .into();
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P1",
         "In the stable phase the merge of ten checkpoints beats the latest one, at every model size",
         "Fig. 1 and 9: e.g. HumanEval 31.1 to 36.6 (1.3B/13B), 54.3 to 61.6 (10B/100B), 50.6 to 57.9 (dense 70B)",
@@ -82,7 +82,7 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
 
 // Length: one experiment in order.
 /// A higher stable learning rate gives a larger gain from merging.
-pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p11(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let size = m.context.scale.smallest();
     let plan = m.context.plan();
     let arms: Vec<_> = m.context.seeds.iter().flat_map(|s| RATES.map(|r| plan.rate(r, *s))).collect();
@@ -102,7 +102,7 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
     for i in 1..RATES.len() {
         let found = Estimate::of(&units, move |a| (a[2 * i] - a[2 * i + 1]) - (a[2 * i - 2] - a[2 * i - 1]));
         let what = format!("gain at {}x minus gain at {}x the rate (nats)", RATES[i], RATES[i - 1]);
-        checks.push(ClaimCheck::new(what, found, Wants::Above(0.0)));
+        checks.push(ClaimCheck::new(what, found, Requirement::Above(0.0)));
     }
     let best = |unit: &Unit, arm: usize| {
         let loss = |i: &usize| mean(&unit[2 * i + arm]);
@@ -111,13 +111,13 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
     for (arm, name) in ["latest", "merged"].iter().enumerate() {
         let values: Vec<f64> = units.iter().map(|u| best(u, arm)).collect();
         let what = format!("log2 of the best rate for the {name} weights (0: the base's)");
-        checks.push(ClaimCheck::new(what, Estimate::of_values(&values), Wants::Nothing));
+        checks.push(ClaimCheck::new(what, Estimate::of_values(&values), Requirement::Nothing));
     }
     let shift: Vec<f64> = units.iter().map(|u| best(u, 1) - best(u, 0)).collect();
     checks.push(ClaimCheck::new(
         "log2 of how much the best merged rate exceeds the best unmerged one",
         Estimate::of_values(&shift),
-        Wants::Nothing,
+        Requirement::Nothing,
     ));
     let mut rows = Vec::new();
     let (mut points, mut ranges): ([Points; 2], [Points; 2]) = Default::default();
@@ -143,7 +143,7 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
     for (arm, name) in ["latest", "PMA"].iter().enumerate() {
         chart = chart.add(Series::line(name, &points[arm]).marked().with_errors(&ranges[arm]));
     }
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P11",
         "A higher learning rate in the stable phase makes merging gain more",
         "Limitations: the authors' belief, not quantified",

@@ -1,12 +1,12 @@
 //! P7 and P8: training from a merge: continued training and fine-tuning.
 
-use crate::papers::finding::{Finding, number, with_interval};
-use crate::papers::pma::arm::{Arm, ArmStart, Text};
+use crate::papers::finding::{ClaimFinding, number, with_interval};
+use crate::papers::pma::arm::{ArmStart, PmaArm, TrainingText};
 use crate::papers::pma::measure::{Measure, arm_mean, arm_range, arm_text};
 use crate::papers::pma::plan::{CT_READOUTS, Init, LATER_GRID};
-use crate::papers::pma::sized_model::Scored;
+use crate::papers::pma::sized_model::HeldOutScores;
 use crate::papers::stats::{Estimate, Unit, deviation, mean, median, quantile};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Chart, Panels, Series};
 
 /// Arms of P7: starting point, fraction of the base's learning rate.
@@ -18,7 +18,7 @@ const CONTINUED: [(Init, f64, &str); 4] = [
 ];
 
 /// Held-out loss on the shifted text of every arm of P7 after a fraction of its updates.
-fn continued(m: &Measure<'_>, seed: u64, part: u64) -> anyhow::Result<Vec<Scored>> {
+fn continued(m: &Measure<'_>, seed: u64, part: u64) -> anyhow::Result<Vec<HeldOutScores>> {
     let (plan, size) = (m.context.plan(), m.context.scale.middle());
     let sized_model = m.sized_model(size)?;
     CONTINUED
@@ -26,8 +26,8 @@ fn continued(m: &Measure<'_>, seed: u64, part: u64) -> anyhow::Result<Vec<Scored
         .map(|(init, factor, _)| {
             let arm = plan.continued(*init, *factor, seed)?;
             match (&arm.begin, part) {
-                (ArmStart::From { arm, mix, .. }, 0) => sized_model.score(arm, mix, Text::Shifted),
-                _ => sized_model.score(&arm, &[(part * m.context.scale.ct_steps / LATER_GRID, 1.0)], Text::Shifted),
+                (ArmStart::From { arm, mix, .. }, 0) => sized_model.score(arm, mix, TrainingText::Shifted),
+                _ => sized_model.score(&arm, &[(part * m.context.scale.ct_steps / LATER_GRID, 1.0)], TrainingText::Shifted),
             }
         })
         .collect()
@@ -50,10 +50,10 @@ fn training(m: &Measure<'_>, first: u64, last: u64) -> anyhow::Result<Vec<Unit>>
 
 // Length: one experiment in order.
 /// PMA as the starting point of continued training.
-pub fn p7(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p7(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (plan, steps) = (m.context.plan(), m.context.scale.ct_steps);
     let arms = m.context.seeds.iter().flat_map(|s| CONTINUED.map(|(i, f, _)| plan.continued(i, f, *s)));
-    m.context.ensure(&arms.collect::<anyhow::Result<Vec<Arm>>>()?)?;
+    m.context.ensure(&arms.collect::<anyhow::Result<Vec<PmaArm>>>()?)?;
     let parts: Vec<Vec<Unit>> =
         CT_READOUTS.iter().map(|p| m.units(|seed| continued(m, seed, *p))).collect::<anyhow::Result<_>>()?;
     let [first, last] = [&parts[0], &parts[CT_READOUTS.len() - 1]];
@@ -67,32 +67,32 @@ pub fn p7(m: &Measure<'_>) -> anyhow::Result<Finding> {
         ClaimCheck::new(
             "validation loss at the start: latest minus PMA (nats)",
             Estimate::of(first, |a| a[0] - a[1]),
-            Wants::Above(0.0),
+            Requirement::Above(0.0),
         ),
         ClaimCheck::new(
             "training loss of the first 5 %: latest minus PMA, 1x (nats)",
             Estimate::of(&begin, |a| a[0] - a[1]),
-            Wants::Above(0.0),
+            Requirement::Above(0.0),
         ),
         ClaimCheck::new(
             "validation loss at the end: latest minus PMA, 1x, over the gap at the start",
             Estimate::of(&joined, |a| (a[4] - a[5]) / (a[0] - a[1])),
-            Wants::Within(0.1),
+            Requirement::Within(0.1),
         ),
         ClaimCheck::new(
             "training loss of the last 5 %: latest minus PMA, 1x (nats)",
             Estimate::of(&end, |a| a[0] - a[1]),
-            Wants::Nothing,
+            Requirement::Nothing,
         ),
         ClaimCheck::new(
             "learning rate of PMA: loss at the end at 0.5x minus at 1x, over what continued training gains",
             Estimate::of(&joined, |a| (a[7] - a[5]) / (a[1] - a[5])),
-            Wants::Within(0.05),
+            Requirement::Within(0.05),
         ),
         ClaimCheck::new(
             "the same from the latest checkpoint",
             Estimate::of(&joined, |a| (a[6] - a[4]) / (a[0] - a[4])),
-            Wants::Nothing,
+            Requirement::Nothing,
         ),
     ];
     let mut rows = Vec::new();
@@ -121,7 +121,7 @@ pub fn p7(m: &Measure<'_>) -> anyhow::Result<Finding> {
     }
     let names: Vec<&str> = CONTINUED.iter().map(|c| c.2).collect();
     let columns = [&["of the updates"][..], &names, &["latest minus PMA, 1x [95 %]"]].concat();
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P7",
         "Continued training from the merge starts lower, ends alike, and needs no other learning rate",
         "Fig. 6: marginally lower at the start, then all four curves (peaks 4.08e-4 and 2.04e-4) converge",
@@ -148,13 +148,13 @@ fn spikes(norms: &[f64]) -> f64 {
 
 // Length: one experiment in order.
 /// PMA as the starting point of fine-tuning.
-pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p8(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (plan, size) = (m.context.plan(), m.context.scale.middle());
     let steps = m.context.scale.sft_steps;
     let arms = m.context.seeds.iter().flat_map(|s| INITS.map(|i| plan.tuned(i, *s)));
-    m.context.ensure(&arms.collect::<anyhow::Result<Vec<Arm>>>()?)?;
+    m.context.ensure(&arms.collect::<anyhow::Result<Vec<PmaArm>>>()?)?;
     let mut norms: Vec<[Vec<f64>; 3]> = Vec::new();
-    let mut scored: Vec<Vec<Scored>> = Vec::new();
+    let mut scored: Vec<Vec<HeldOutScores>> = Vec::new();
     for seed in &m.context.seeds {
         let arms = INITS.iter().map(|i| plan.tuned(*i, *seed)).collect::<anyhow::Result<Vec<_>>>()?;
         let mut row: [Vec<f64>; 3] = Default::default();
@@ -163,19 +163,21 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
         }
         norms.push(row);
         scored.push(
-            arms.iter().map(|arm| m.sized_model(size)?.score(arm, &[(steps, 1.0)], Text::Task)).collect::<anyhow::Result<_>>()?,
+            arms.iter()
+                .map(|arm| m.sized_model(size)?.score(arm, &[(steps, 1.0)], TrainingText::Task))
+                .collect::<anyhow::Result<_>>()?,
         );
     }
     type Statistic = (&'static str, fn(&[f64]) -> f64);
     let statistics: [Statistic; 4] =
         [("mean", mean), ("standard deviation", deviation), ("99th percentile", |v| quantile(v, 0.99)), ("spikes", spikes)];
-    let answers = |s: &Scored, k: usize| s.accuracy.map_or(f64::NAN, |a| a[k]);
+    let answers = |s: &HeldOutScores, k: usize| s.accuracy.map_or(f64::NAN, |a| a[k]);
     let (mut checks, mut rows) = (Vec::new(), Vec::new());
     for (name, statistic) in statistics {
         let values = |i: usize| norms.iter().map(|n| statistic(&n[i])).collect::<Vec<f64>>();
         let (latest, pma) = (values(0), values(1));
         let difference: Vec<f64> = latest.iter().zip(&pma).map(|(l, p)| l - p).collect();
-        let wants = if name == "spikes" { Wants::Nothing } else { Wants::Above(0.0) };
+        let wants = if name == "spikes" { Requirement::Nothing } else { Requirement::Above(0.0) };
         checks.push(ClaimCheck::new(
             format!("{name} of the gradient norm: latest minus PMA"),
             Estimate::of_values(&difference),
@@ -187,7 +189,7 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
     }
     for (k, name) in ["accuracy by token", "exact answers"].iter().enumerate() {
         let difference: Vec<f64> = scored.iter().map(|s| answers(&s[1], k) - answers(&s[0], k)).collect();
-        let wants = if k == 1 { Wants::Above(-0.02) } else { Wants::Nothing };
+        let wants = if k == 1 { Requirement::Above(-0.02) } else { Requirement::Nothing };
         checks.push(ClaimCheck::new(format!("{name}: PMA minus latest"), Estimate::of_values(&difference), wants));
         let mut row = vec![name.to_string()];
         row.extend((0..3).map(|i| number(mean(&scored.iter().map(|s| answers(&s[i], k)).collect::<Vec<_>>()))));
@@ -206,7 +208,7 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
         }
         panels = panels.panel(chart);
     }
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P8",
         "Fine-tuning from the merge has a steadier gradient norm, and its result is no worse",
         "Fig. 7 left: visibly steadier, no numbers; Table 1: e.g. MMLU 86.8 to 87.1, GPQA 55.2 to 54.0",
