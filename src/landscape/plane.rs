@@ -18,7 +18,7 @@ pub struct Plane {
 
 /// The drawn part of a plane.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Frame {
+pub struct PlaneRange {
     /// Left and right end.
     pub x: (f64, f64),
     /// Lower and upper end.
@@ -84,7 +84,7 @@ impl Plane {
     }
 }
 
-impl Frame {
+impl PlaneRange {
     /// A frame around these points with a margin on each side: a share of the larger extent.
     pub fn around(points: &[(f64, f64)], margin: f64) -> Self {
         let ends = |values: &dyn Fn(&(f64, f64)) -> f64| {
@@ -165,7 +165,7 @@ mod tests {
         let mean = average_in_f64(&[&a, &b], &[0.5, 0.5]);
         assert!(says(&a, &mean, &b).contains("one line"));
         assert!(says(&a, &b, &b[..2]).contains("different shapes"));
-        let frame = Frame::around(&[(0.0, 0.0), (4.0, 1.0)], 0.5);
+        let frame = PlaneRange::around(&[(0.0, 0.0), (4.0, 1.0)], 0.5);
         assert_eq!((frame.x, frame.y), ((-2.0, 6.0), (-2.0, 3.0)));
         assert_eq!(frame.axes(3), [vec![-2.0, 2.0, 6.0], vec![-2.0, 0.5, 3.0]]);
     }

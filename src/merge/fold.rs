@@ -1,6 +1,6 @@
 //! Fold an adapter (LoRA) into its base model; the result is an ordinary model folder.
 
-use super::folder::{COPIED, MAX_COPIED, Target, dtype_name, make_parents, remove_written, set_dtype};
+use super::folder::{COPIED, MAX_COPIED, MergeTarget, dtype_name, make_parents, remove_written, set_dtype};
 use super::numbers::encode;
 use crate::model::adapter::{self, AdapterFolder};
 use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
@@ -68,7 +68,7 @@ impl AdapterFold {
     ///
     /// # Errors
     /// Unreadable files, a number that the type cannot represent, a disk error, or an end of the work by `progress`.
-    pub fn save(&self, vfs: &dyn Vfs, target: &Target, progress: &mut Progress<'_>) -> Result<Manifest> {
+    pub fn save(&self, vfs: &dyn Vfs, target: &MergeTarget, progress: &mut Progress<'_>) -> Result<Manifest> {
         let (parent, name) = target.place();
         let metadata = BTreeMap::from([("lehr.folded".to_owned(), self.folders[0].display().to_string())]);
         let tensors: Vec<_> = self.tensors.iter().map(|(name, dtype, shape)| (name.as_str(), *dtype, shape.as_slice())).collect();

@@ -182,11 +182,11 @@ fn a_disk_error_leaves_all_or_nothing() {
     let place = Place::new();
     let small = |seed| BTreeMap::from([("w".to_owned(), Stored::new(Dtype::F32, &[5], &random(seed, 5)))]);
     let dirs = [folder(&place.path("a"), &small(1)), folder(&place.path("b"), &small(2))];
-    let inputs = Inputs::open(&RealFs, &dirs, Verification::Hashes).unwrap();
+    let inputs = MergeInputs::open(&RealFs, &dirs, Verification::Hashes).unwrap();
     let merge = inputs.merge(&MergeRule::Sma).unwrap();
-    let recipe = Recipe::new(&merge, &MergeRule::Sma, None);
+    let recipe = MergeRecipe::new(&merge, &MergeRule::Sma, None);
     let save = |fs: &FaultFs, top: &str| {
-        let target = Target::new(&RealFs, &place.path(top).join("deep/out")).unwrap();
+        let target = MergeTarget::new(&RealFs, &place.path(top).join("deep/out")).unwrap();
         merge.save(fs, &target, &recipe, &mut silent)
     };
     let count = FaultFs::counting();

@@ -97,10 +97,10 @@ fn windows_are_trailing_and_evenly_spaced() {
     damage(600, "config.json");
     damage(500, "optimizer.safetensors");
     let window = choose(&RealFs, &run, &spec(3, Some("100"), Some(600))).unwrap();
-    let error = format!("{:#}", Inputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap_err());
+    let error = format!("{:#}", MergeInputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap_err());
     assert!(error.contains("step-00000600: config.json: its SHA-256"), "{error}");
     let window = choose(&RealFs, &run, &spec(3, Some("100"), Some(500))).unwrap();
-    Inputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap();
+    MergeInputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap();
 }
 
 #[test]
