@@ -58,7 +58,7 @@ pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
     Ok(i32::from(counts.disagree + counts.quiz_disagrees > 0))
 }
 
-fn in_words(solved: &rows::Solved) -> String {
+fn in_words(solved: &rows::SolvedRow) -> String {
     let found = match solved.text() {
         Some(text) => text,
         None => format!("{} solutions", solved.solutions),
@@ -84,7 +84,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, solved: &rows::Solved) {
+    fn add(&mut self, solved: &rows::SolvedRow) {
         self.rows += 1;
         self.one_solution += u64::from(solved.solution.is_some());
         self.agree += u64::from(solved.agrees == Some(true));

@@ -2,7 +2,7 @@
 
 use super::math::verdict;
 #[cfg(not(target_arch = "wasm32"))]
-use super::process::Process;
+use super::process::GraderProcess;
 use super::question_set::{QuestionSource, RowReader};
 use super::question_stream::QuestionStream;
 use super::{Grade, Question, Split, Task};
@@ -32,7 +32,7 @@ enum Kind {
     Number,
     Regex,
     #[cfg(not(target_arch = "wasm32"))]
-    Process(Process),
+    Process(GraderProcess),
 }
 
 impl RowGrader {
@@ -44,7 +44,7 @@ impl RowGrader {
         let kind = match (settings.grader, &settings.grader_command) {
             (Grader::Process, None) => bail!("--grader process: needs --grader-command, the program that grades"),
             #[cfg(not(target_arch = "wasm32"))]
-            (_, Some(command)) => Kind::Process(Process::new(command, settings.grader_timeout)?),
+            (_, Some(command)) => Kind::Process(GraderProcess::new(command, settings.grader_timeout)?),
             #[cfg(target_arch = "wasm32")]
             (_, Some(_)) => bail!("--grader-command: there are no programs to start here"),
             (Grader::Exact, None) => Kind::Exact,

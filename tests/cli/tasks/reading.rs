@@ -4,7 +4,7 @@ use super::tree::Tree;
 use lehr::config::Form;
 use lehr::data::tasks::kk::claim::Claim;
 use lehr::data::tasks::kk::english::{self, NAMES, SPEECH};
-use lehr::data::tasks::kk::reading::{Read, read};
+use lehr::data::tasks::kk::reading::{ParsedPuzzle, read};
 use lehr::data::tasks::kk::{self, compact, made, notation, row};
 use lehr::data::tasks::{Draws, Split};
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn generated_claims_are_read_back() {
             let row = row(form, &puzzle, 2, n);
             for text in [&row.quiz, &row.prompt] {
                 let back = read(text).unwrap_or_else(|e| panic!("{text}: {e:#}"));
-                assert_eq!(back, Read { names: row.names.clone(), claims: puzzle.claims.clone() }, "{text}");
+                assert_eq!(back, ParsedPuzzle { names: row.names.clone(), claims: puzzle.claims.clone() }, "{text}");
             }
         }
     }

@@ -6,11 +6,11 @@ use lehr::data::tasks::{Split, kk, open};
 use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
 use lehr::progress::silent;
 
-fn rows(count: u64) -> Vec<kk::Row> {
+fn rows(count: u64) -> Vec<kk::KkRow> {
     (0..count).map(|n| kk::row(Form::Compact, &kk::made(3, 1, Split::Train, n).unwrap(), 1, n)).collect()
 }
 
-fn tokenizer(rows: &[kk::Row]) -> Tokenizer {
+fn tokenizer(rows: &[kk::KkRow]) -> Tokenizer {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.jsonl");
     let lines: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 /// A puzzle as text with its step-by-step solution: a row of `lehr data kk`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct KkRow {
     /// Text of the puzzle.
     pub quiz: String,
     /// Names of the people.
@@ -57,7 +57,7 @@ pub fn made(people: usize, seed: u64, split: Split, n: u64) -> Result<Puzzle> {
 }
 
 /// The puzzle as text; names, wording and steps are random, determined by (seed, n).
-pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
+pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> KkRow {
     let mut words = Draws::new(seed, "kk words", n);
     let mut steps = Draws::new(seed, "kk steps", n);
     let people = puzzle.people();
@@ -66,7 +66,7 @@ pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
         Form::Compact => (0..people).map(compact::name).collect(),
     };
     let is_knight = |person: usize| puzzle.is_knight(person);
-    let next = if form == Form::Natural { search::Next::Mentioned } else { search::Next::Any };
+    let next = if form == Form::Natural { search::SearchOrder::Mentioned } else { search::SearchOrder::Any };
     let steps_taken = search::search(&puzzle.claims, next, &mut steps);
     let solution = english::solution(&names, is_knight);
     let (quiz, thought, answer, gap) = match form {
@@ -85,7 +85,7 @@ pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
     };
     let prompt = plain_prompt(form, &quiz);
     let completion = format!("{thought}</think>{gap}<answer>{answer}</answer>");
-    Row {
+    KkRow {
         names: names.into_iter().map(str::to_owned).collect(),
         solution: (0..people).map(is_knight).collect(),
         solution_text_format: solution,
