@@ -4,7 +4,7 @@ mod task;
 
 use super::{is_typed, open, output, refuse};
 use crate::config::{DataSettings, DeviceSettings, TaskSettings, Usage};
-use crate::data::{self, Batch, Cache, IGNORE, Notices};
+use crate::data::{self, Batch, IGNORE, Notices, TokenCache};
 use crate::device::Device;
 use crate::progress::silent;
 use crate::train::{Evaluation, Scorer};
@@ -107,7 +107,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
         val_fraction: if whole { 0.0 } else { args.val_fraction },
         ..DataSettings::default()
     };
-    let (_, dataset) = data::load(&settings, Some(tokenizer), &Cache::User, &mut notices, &mut silent)?;
+    let (_, dataset) = data::load(&settings, Some(tokenizer), &TokenCache::User, &mut notices, &mut silent)?;
     notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
     let range = if whole { Some(dataset.train) } else { dataset.val };
     let Some(range) = range else { anyhow::bail!("--data: too little text to score") };

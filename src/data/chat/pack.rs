@@ -9,7 +9,7 @@ pub type Bin = Vec<u32>;
 
 /// The examples of a file, and their weight in the mixture.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Share {
+pub(super) struct MixtureShare {
     /// Numbers of its examples.
     pub examples: Range<u32>,
     /// Passes over them per epoch.
@@ -21,7 +21,7 @@ pub(super) struct Share {
 /// A file of n examples with weight w contributes the draws floor(w n e) to floor(w n (e + 1)) of an endless series that goes through all n
 /// in a new order each time. So after any number of epochs the counts of a file's examples differ by at most one, and with weight 1 each
 /// occurs once per epoch.
-pub(super) fn draws(shares: &[Share], seed: u64, epoch: u64) -> Vec<u32> {
+pub(super) fn draws(shares: &[MixtureShare], seed: u64, epoch: u64) -> Vec<u32> {
     let mut drawn = Vec::new();
     for (i, share) in shares.iter().enumerate() {
         let n = u64::from(share.examples.end - share.examples.start);
@@ -110,9 +110,9 @@ mod tests {
     #[test]
     fn each_example_once_per_epoch_and_mixture_weights_hold() {
         let shares = [
-            Share { examples: 0..30, weight: 1.0 },
-            Share { examples: 30..100, weight: 2.0 },
-            Share { examples: 100..107, weight: 0.4 },
+            MixtureShare { examples: 0..30, weight: 1.0 },
+            MixtureShare { examples: 30..100, weight: 2.0 },
+            MixtureShare { examples: 100..107, weight: 0.4 },
         ];
         let mut seen = vec![0u32; 107];
         for epoch in 0..10 {

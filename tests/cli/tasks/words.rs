@@ -1,7 +1,7 @@
 //! The tokenizer of words.
 
 use lehr::config::{DataSettings, Form, TaskSettings};
-use lehr::data::chat::{ChatTemplate, Encoder, LossOn, PLAIN, Row};
+use lehr::data::chat::{ChatRow, ChatTemplate, Encoder, LossOn, PLAIN};
 use lehr::data::tasks::{Split, kk, open};
 use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
 use lehr::progress::silent;
@@ -53,7 +53,7 @@ fn fine_tuning_rows_score_the_completion_and_its_end() {
     let loss_on = LossOn { assistant_only: true, completion_only: true };
     let encoder = Encoder { tokenizer: &tokenizer, template: &template, loss_on };
     for row in &rows {
-        let example = encoder.encode(&Row::Text(row.prompt.clone(), row.completion.clone())).unwrap();
+        let example = encoder.encode(&ChatRow::Text(row.prompt.clone(), row.completion.clone())).unwrap();
         let prompt = row.prompt.split(' ').count();
         assert_eq!(example.tokens.len(), row.text.split(' ').count() + 1);
         assert_eq!(example.tokens.last().copied(), tokenizer.eos_id());
@@ -72,7 +72,7 @@ fn documents_of_a_corpus_end_in_the_end_of_text() {
     std::fs::write(&path, lines).unwrap();
     let mut notices = Notices::new();
     let corpus = Corpus::open(&[path], &mut notices).unwrap();
-    let cache = lehr::data::Cache::Off;
+    let cache = lehr::data::TokenCache::Off;
     let file = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut notices, &mut silent).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
     let expected: usize = rows.iter().map(|row| row.text.split(' ').count() + 1).sum();
