@@ -9,7 +9,7 @@ use crate::device::Device;
 use crate::event::{Moved, Number, Tokens};
 use crate::merge::COPIED;
 use crate::model::Model;
-use crate::model::checkpoint::{Existing, Origin, Place, save};
+use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, save};
 use crate::model::hf_config::{HfConfig, config_json};
 use crate::model::safetensors_file::write_safetensors;
 use crate::train::reinforce::{Rollout, UpdateStats, probe, tokens};
@@ -324,8 +324,8 @@ fn write_model(device: &Device, model: &Model, from: &Path, config: &HfConfig, (
     /// Maximum size of a copied file.
     const MAX_COPIED: u64 = 64 << 20;
     let bytes = 4 * model.parameters.count() as u64 + (1 << 20);
-    let place = Place { parent, name, bytes, existing: Existing::Refuse };
-    let origin = Origin { adapter: "lehr replay".into(), ..Origin::default() };
+    let place = CheckpointTarget { parent, name, bytes, existing: IfExists::Refuse };
+    let origin = CheckpointOrigin { adapter: "lehr replay".into(), ..CheckpointOrigin::default() };
     save(&RealFs, place, &origin, |out| {
         let mut reader = model.reader(device, &model.values);
         out.file("model.safetensors", |file| {

@@ -3,7 +3,7 @@
 use super::folder::{COPIED, MAX_COPIED, MergeTarget, dtype_name, make_parents, remove_written, set_dtype};
 use super::numbers::encode;
 use crate::model::adapter::{self, AdapterFolder};
-use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
+use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
 use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::{Dtype, header_bytes};
 use crate::model::weight_files::WeightFiles;
@@ -75,13 +75,13 @@ impl AdapterFold {
         let (header, bytes) = header_bytes(&metadata, &tensors)?;
         let small = self.small_files()?;
         let mut made = Vec::new();
-        let place = Place {
+        let place = CheckpointTarget {
             parent,
             name,
             bytes: bytes + header.len() as u64 + small.iter().map(|(_, content)| content.len() as u64).sum::<u64>(),
-            existing: Existing::Refuse,
+            existing: IfExists::Refuse,
         };
-        let origin = Origin { adapter: "lehr merge --lora".into(), ..Origin::default() };
+        let origin = CheckpointOrigin { adapter: "lehr merge --lora".into(), ..CheckpointOrigin::default() };
         let saved = make_parents(vfs, parent, &mut made).and_then(|()| {
             let saved = save(vfs, place, &origin, |out| {
                 out.file("model.safetensors", |file| {

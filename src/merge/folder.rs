@@ -3,10 +3,10 @@
 
 use super::stream::WeightedFolders;
 use super::{MergeInputs, MergeRule, MergeWindow, TensorTreatment};
-use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
+use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
 use crate::model::safetensors_file::{Dtype, header_bytes};
 use crate::progress::{Progress, report};
-use crate::vfs::{Kind, Vfs, clean, shown};
+use crate::vfs::{FileKind, Vfs, clean, shown};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -161,8 +161,8 @@ impl MergeTarget {
         let Some(name) = name else { bail!("{}: name a new folder", at()) };
         match vfs.kind(path).with_context(at)? {
             None => {}
-            Some(Kind::Dir) if vfs.list(path).with_context(at)?.is_empty() => {}
-            Some(Kind::Dir) => bail!("{}: the folder exists and is not empty: choose another name or remove it", at()),
+            Some(FileKind::Dir) if vfs.list(path).with_context(at)?.is_empty() => {}
+            Some(FileKind::Dir) => bail!("{}: the folder exists and is not empty: choose another name or remove it", at()),
             Some(_) => bail!("{}: is a file or a link: choose another name", at()),
         }
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -214,11 +214,11 @@ impl WeightedFolders<'_> {
             remove_written(vfs, &made);
             return Err(e);
         }
-        let place = Place {
+        let place = CheckpointTarget {
             parent: &target.parent,
             name: &target.name,
             bytes: bytes_of_tensors + header.len() as u64 + files.iter().map(|(_, content)| content.len() as u64).sum::<u64>(),
-            existing: Existing::Refuse,
+            existing: IfExists::Refuse,
         };
         // An unusable input is not an error of the output disk and is reported as it is.
         let mut refused = None;
@@ -251,11 +251,11 @@ impl WeightedFolders<'_> {
         }
     }
 
-    fn origin(&self) -> Origin {
+    fn origin(&self) -> CheckpointOrigin {
         let newest = self.inputs().newest();
         let base = newest.manifest.as_ref().map(|m| m.origin.clone()).unwrap_or_default();
         let step = self.inputs().folders.iter().filter_map(super::InputFolder::step).max().unwrap_or(0);
-        Origin { step, adapter: "lehr merge".into(), ..base }
+        CheckpointOrigin { step, adapter: "lehr merge".into(), ..base }
     }
 
     /// Everything but the weights: (name, content).

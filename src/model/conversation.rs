@@ -104,7 +104,7 @@ pub struct Conversation<'a> {
 
 /// Limits of a conversation, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConversationLimits {
     /// Maximum tokens of context, including the reply.
     pub context: usize,
     /// Maximum tokens of a reply; less than `context`.
@@ -120,7 +120,7 @@ impl<'a> Conversation<'a> {
         device: &'a Device,
         model: &Model,
         (tokenizer, template): (&'a Tokenizer, ChatTemplate),
-        limits: Limits,
+        limits: ConversationLimits,
         sampling: Sampling,
     ) -> Result<Self> {
         let generator = Generator::new(device, model, 1, limits.context)?;

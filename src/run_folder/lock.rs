@@ -1,7 +1,7 @@
 //! One trainer per run: an advisory lock on the file `lock`, which the system releases when its holder exits.
 
 use crate::number_format::{clock, date};
-use crate::vfs::{Kind, Vfs, VfsLock, clean, is_locked, shown, unix_time};
+use crate::vfs::{FileKind, Vfs, VfsLock, clean, is_locked, shown, unix_time};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -34,7 +34,7 @@ impl RunLock {
     pub fn acquire(vfs: &dyn Vfs, run: &Path) -> Result<Self> {
         let path = run.join(NAME);
         let found = vfs.kind(&path).with_context(|| shown(&path))?;
-        ensure!(matches!(found, None | Some(Kind::File)), "{}: is not a plain file: remove it", shown(&path));
+        ensure!(matches!(found, None | Some(FileKind::File)), "{}: is not a plain file: remove it", shown(&path));
         let file = vfs.lock_file(&path).with_context(|| format!("{}: cannot be opened", shown(&path)))?;
         let locked = file.try_lock();
         let locked =

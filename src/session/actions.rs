@@ -6,7 +6,7 @@ use super::save::{self, TrainerFile};
 use super::unsaved::Outcome;
 use crate::config::Stage;
 use crate::event::{Checkpoint as Saved, Command, Eval, Event, LiveSettings};
-use crate::model::checkpoint::Origin;
+use crate::model::checkpoint::CheckpointOrigin;
 use crate::run_folder::Purged;
 use crate::train::predictions::PredictionStats;
 use crate::vfs::shown;
@@ -114,7 +114,7 @@ impl Run<'_> {
         self.folder.check(self.vfs)?;
         let step = self.trainer.state.step;
         self.watch_save(step, false);
-        let origin = Origin { step, ..self.origin.clone() };
+        let origin = CheckpointOrigin { step, ..self.origin.clone() };
         self.retention.forget(step);
         let checkpoints = self.folder.checkpoints();
         let attempt = |run: &Self| save::save(run.vfs, &checkpoints, &run.trainer, &run.tokenizer, &run.trainer_file(), &origin);

@@ -13,7 +13,7 @@ use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
 use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
 use crate::event::{Checkpoint as Saved, Event, Finished};
-use crate::model::checkpoint::{Checkpoint, Origin};
+use crate::model::checkpoint::{Checkpoint, CheckpointOrigin};
 use crate::number_format::counted;
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
@@ -163,7 +163,7 @@ fn begin_run<'a>(
         true => Some(TensorBoard::create(vfs, folder.path(), start_from.resumed().map(Checkpoint::step))?),
         false => None,
     };
-    let origin = Origin {
+    let origin = CheckpointOrigin {
         step: 0,
         run_id: folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
         config_hash: super::config_hash(&settings)?,

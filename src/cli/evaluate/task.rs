@@ -4,7 +4,7 @@ use super::super::{open, output};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::data::Notices;
 use crate::data::tasks::{self, Split, Task};
-use crate::model::{Rollouts, rollout};
+use crate::model::{RolloutEngine, rollout};
 use crate::number_format::counted;
 use crate::ops::sample::Sampling;
 use crate::session;
@@ -86,7 +86,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let model = open::model(&device, &dir, &config, max_len)?;
     let answers = count as usize * own.samples.max(1);
     let suits = || rollout::default_slots(&config.model, max_len, device.sizes());
-    let mut engine = Rollouts::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), max_len)?;
+    let mut engine = RolloutEngine::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), max_len)?;
     let stops = tokenizer.end_tokens().ids();
     let mut evaluator = TaskModel { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops, chat };
     let mut ways = vec![(0.0, 1)];

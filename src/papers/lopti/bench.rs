@@ -10,7 +10,7 @@ use crate::config::{DeviceSettings, GrpoSettings, LossType, OptimizerKind, Setti
 use crate::data::tasks::Task;
 use crate::device::{Arena, Device};
 use crate::event::BinGradient;
-use crate::model::{Model, Rollouts};
+use crate::model::{Model, RolloutEngine};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
 use crate::papers::attempts::check;
@@ -30,7 +30,7 @@ pub struct Bench {
     model: Model,
     weights: Vec<f32>,
     hands: [OptimizerPasses; 2],
-    engine: Rollouts,
+    engine: RolloutEngine,
     task: Box<dyn Task>,
     task_setup: TaskSetup,
     settings: Settings,
@@ -100,7 +100,7 @@ impl Bench {
         };
         let hands = [hand(OptimizerKind::Sgd)?, hand(OptimizerKind::Adamw)?];
         let slots = slots(&config, &settings, &scale.rollout(), device.sizes());
-        let engine = Rollouts::new(&device, &model, slots, scale.seq_len())?;
+        let engine = RolloutEngine::new(&device, &model, slots, scale.seq_len())?;
         let task = task_setup.task_context(&scale.task(sft.task.task), seed)?.task;
         Ok(Self {
             device,

@@ -5,7 +5,7 @@ use crate::config::RolloutSettings;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
 use crate::device::Device;
-use crate::model::{Model, RolloutRequest, Rollouts, SampledCompletion};
+use crate::model::{Model, RolloutEngine, RolloutRequest, SampledCompletion};
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
 use anyhow::{Result, ensure};
@@ -49,7 +49,7 @@ pub struct Sampler<'a> {
     /// The policy.
     pub model: &'a Model,
     /// Rollout engine.
-    pub engine: &'a mut Rollouts,
+    pub engine: &'a mut RolloutEngine,
     /// RL task: questions and grader.
     pub task: &'a mut dyn Task,
     /// The model's tokenizer.

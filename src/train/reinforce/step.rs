@@ -11,7 +11,7 @@ use crate::device::{Device, Sizes, Tensor};
 use crate::event::{BinGradient, Event, Norms, TaskEval};
 use crate::model::rollout::default_slots;
 use crate::model::weight_files::WeightFiles;
-use crate::model::{Model, Rollouts};
+use crate::model::{Model, RolloutEngine};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
@@ -38,7 +38,7 @@ pub struct TaskContext {
 /// State of GRPO beside model and optimizer.
 pub struct Reinforce {
     pub(super) task_context: TaskContext,
-    pub(super) engine: Rollouts,
+    pub(super) engine: RolloutEngine,
     policy: Policy,
     /// The reference model, if the loss has a KL term.
     reference: Option<Model>,
@@ -100,7 +100,7 @@ impl Reinforce {
         let slots = slots(&model.config, settings, rollout, device.sizes()).min(completions.div_ceil(world.size()));
         Ok(Self {
             task_context,
-            engine: Rollouts::in_world(device, model, slots, max_len, world.clone())?,
+            engine: RolloutEngine::in_world(device, model, slots, max_len, world.clone())?,
             policy: Policy::in_world(device, model, settings, world.clone())?,
             reference: None,
             rollout: rollout.clone(),
@@ -295,7 +295,7 @@ impl TrainingStage for Reinforce {
     fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()> {
         let on = PolicyModel { device, model, optimizer };
         match announced.kind.as_str() {
-            Rollouts::ROLLOUTS => self.engine.follow(device, model, announced),
+            RolloutEngine::ROLLOUTS => self.engine.follow(device, model, announced),
             Policy::SCORE => self.policy.follow_score(device, (model, self.reference.as_ref()), announced),
             Policy::UPDATE => self.policy.follow_update(on, announced),
             kind => bail!("{kind}: unknown command (a defect of lehr)"),

@@ -6,7 +6,7 @@ use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
 use crate::device::Device;
 use crate::event::{Score, TaskEval};
-use crate::model::{Model, RolloutRequest, Rollouts, SampledCompletion};
+use crate::model::{Model, RolloutEngine, RolloutRequest, SampledCompletion};
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
 use crate::stats::Z;
@@ -21,7 +21,7 @@ pub struct TaskModel<'a> {
     /// The model.
     pub model: &'a Model,
     /// Rollout engine; its rows hold prompt and completion.
-    pub engine: &'a mut Rollouts,
+    pub engine: &'a mut RolloutEngine,
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
     /// Stop tokens.

@@ -2,7 +2,7 @@
 
 use super::*;
 use lehr::model::checkpoint::step_name;
-use lehr::vfs::fault::{FaultFs, Trouble};
+use lehr::vfs::fault::{FaultFs, FaultKind};
 
 /// Everything below a folder, with sizes.
 fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
@@ -193,7 +193,7 @@ fn a_disk_error_leaves_all_or_nothing() {
     save(&count, "whole").unwrap();
     assert!(count.operations() > 20, "{:?}", count.log());
     for n in 0..count.operations() {
-        for trouble in Trouble::ERRORS {
+        for trouble in FaultKind::ERRORS {
             let (fs, top) = (FaultFs::lasting(n, trouble), format!("{n}-{trouble:?}"));
             let saved = save(&fs, &top);
             let out = place.path(&top).join("deep/out");

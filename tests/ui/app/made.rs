@@ -5,7 +5,7 @@ use lehr::app::child::{Job, JobState};
 use lehr::app::state::{AppState, OpenRun};
 use lehr::event::{Checkpoint, Completion, Event, Merged, Norms, Number, Sample, Tokens};
 use lehr::history::RunFiles;
-use lehr::model::inspect::{Guess, InspectedToken, Inspection, Lens, LensPrediction};
+use lehr::model::inspect::{InspectedToken, Inspection, Lens, LensPrediction, PredictedToken};
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::Path;
@@ -205,8 +205,11 @@ fn nulls(value: &mut Value) {
 pub fn inspection(n: usize, layers: usize, heads: usize) -> Inspection {
     let words = ["Once", " upon", " a", " time", " there", " was", " a\n", " cat", " who", " sat", ".", " <b>"];
     let word = |i: usize| words[i % words.len()].to_owned() + &"'".repeat(i / words.len());
-    let guess =
-        |i: usize, k: usize| Guess { id: (i + k) as u32, piece: word(i + k), probability: 0.6 / (1 + k * k + i % 3) as f32 };
+    let guess = |i: usize, k: usize| PredictedToken {
+        id: (i + k) as u32,
+        piece: word(i + k),
+        probability: 0.6 / (1 + k * k + i % 3) as f32,
+    };
     let next = |i: usize| (0..12).map(|k| guess(i + 1, k)).collect::<Vec<_>>();
     let row = |l: usize, h: usize, q: usize| {
         let raw: Vec<f32> = (0..=q).map(|k| (((l + 2) * (h + 3) * (k + 1) + q) % 7) as f32 + 0.5).collect();
