@@ -115,7 +115,7 @@ fn right_by_group(rollouts: &[Rollout], after: &[Vec<f32>]) -> Vec<Option<f64>> 
     let mut groups: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     for (rollout, after) in rollouts.iter().zip(after) {
         let (right, all) = groups.entry(rollout.group).or_default();
-        for is_right in probe::changes(from_ref(rollout), from_ref(after)).iter().filter_map(probe::Change::right) {
+        for is_right in probe::changes(from_ref(rollout), from_ref(after)).iter().filter_map(probe::TokenChange::right) {
             *all += 1;
             *right += u64::from(is_right);
         }

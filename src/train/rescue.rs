@@ -25,7 +25,7 @@ pub const SPAN: u64 = 2000;
 
 /// A rescue that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Past {
+pub struct PastRescue {
     /// First update of the spike.
     pub onset: u64,
     /// The update at which it was decided.
@@ -71,7 +71,7 @@ pub struct Ladder {
     /// Factor on the learning rate.
     learning_rate_scale: f64,
     /// Every rescue so far.
-    pub past: Vec<Past>,
+    pub past: Vec<PastRescue>,
 }
 
 impl Default for Ladder {
@@ -185,7 +185,7 @@ impl Ladder {
         self.good.retain(|g| *g <= to);
         self.young.clear();
         (self.fresh, self.learning_rate_scale) = (false, plan.learning_rate_scale);
-        self.past.push(Past { onset: trouble.onset, at: trouble.at, to });
+        self.past.push(PastRescue { onset: trouble.onset, at: trouble.at, to });
         Ok(plan)
     }
 

@@ -18,7 +18,7 @@ use crate::papers::store::WorkFolder;
 use crate::progress::Interrupted;
 use crate::session::control::Control;
 use crate::train::Optimizer;
-use crate::train::reinforce::probe::{Change, changes, gradient_by_quartile, pass_of};
+use crate::train::reinforce::probe::{TokenChange, changes, gradient_by_quartile, pass_of};
 use crate::train::reinforce::{Loss, Policy, PolicyModel, Rollout, Sampler, advantage, passes, slots};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub enum UpdateRule {
 /// The effect and duration of an update.
 pub struct UpdateEffect {
     /// Every response token before and after; advantages are the original ones for every method.
-    pub changes: Vec<Change>,
+    pub changes: Vec<TokenChange>,
     /// Seconds of the update alone.
     pub seconds: f64,
     /// Seconds for computing the advantages.

@@ -10,7 +10,7 @@ use crate::papers::stats::{Estimate, Unit, mean};
 use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Chart, Panels, Series, Violins};
 use crate::train::bins::{QUARTILES, bin};
-use crate::train::reinforce::probe::{Change, probe};
+use crate::train::reinforce::probe::{TokenChange, probe};
 use serde::{Deserialize, Serialize};
 
 /// Calibration as in the paper's figures: a step that gives the middle half of the tokens between 0.25 and 0.75 this spread.
@@ -25,7 +25,7 @@ const SELECTIVE: [(&str, UpdateMethod); 3] = [
 ];
 
 /// Interquartile range of the change, by bin.
-fn spreads(changes: &[Change]) -> [f64; 4] {
+fn spreads(changes: &[TokenChange]) -> [f64; 4] {
     let moved = probe(changes).all;
     std::array::from_fn(|b| moved.upper[b].0 - moved.lower[b].0)
 }
@@ -83,7 +83,7 @@ fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Se
         let mut full: Vec<f64> = Vec::new();
         for (i, (_, way)) in SELECTIVE.iter().enumerate() {
             let changes = bench.update(&rollouts, *way, UpdateRule::Sgd(rate))?.changes;
-            let moved: Vec<f64> = changes.iter().map(Change::moved).collect();
+            let moved: Vec<f64> = changes.iter().map(TokenChange::moved).collect();
             if i == 0 {
                 full.clone_from(&moved);
             }
@@ -272,7 +272,7 @@ mod tests {
         assert!((correlation(&[1.0, 2.0, 4.0], &[-1.0, -2.0, -4.0]) + 1.0).abs() < 1e-12);
         assert!(correlation(&[1.0, 1.0], &[1.0, 2.0]).is_nan());
         // Of five tokens at p = 0.3 that changed by 0, 0.1, ..., 0.4 the quartiles are 0.1 and 0.3.
-        let change = |i: u32| Change { before: 0.3f64.ln(), after: (0.3 + 0.1 * f64::from(i)).ln(), advantage: 1.0 };
+        let change = |i: u32| TokenChange { before: 0.3f64.ln(), after: (0.3 + 0.1 * f64::from(i)).ln(), advantage: 1.0 };
         let found = spreads(&(0..5).map(change).collect::<Vec<_>>());
         assert!((found[1] - 0.2).abs() < 1e-6 && found[0].is_nan(), "{found:?}");
     }
