@@ -71,9 +71,9 @@ pub use heatmap::Heatmap;
 pub use isolines::{Field, Isoline};
 pub use panels::{Figure, Panels};
 pub use scale::{Scale, Ticks, Values};
-pub use scene::{Anchor, Axes, Point, Rect, Region, Scene, Shape, Style, Type};
+pub use scene::{Anchor, Axes, Point, Rect, Region, Scene, Shape, Style, TextStyle};
 pub use series::{Series, dash};
-pub use violin::{Histogram, Quantiles, Spread, Violins};
+pub use violin::{Distribution, Histogram, Quantiles, Violins};
 
 #[cfg(test)]
 mod tests;
