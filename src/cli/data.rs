@@ -1,7 +1,7 @@
 //! `lehr data`: rows of the generated tasks, and solving and grading of external datasets.
 
 use super::{data_rows, output};
-use crate::config::{Form, MathKind, TaskSettings};
+use crate::config::{MathKind, PuzzleForm, TaskSettings};
 use crate::data::tasks::kk::{self, generate::PEOPLE};
 use crate::data::tasks::{Distinct, Split, math};
 use crate::number_format::counted;
@@ -74,7 +74,7 @@ struct KkArgs {
     people: String,
     /// Wording of questions.
     #[arg(long, value_enum, default_value = "natural")]
-    form: Form,
+    form: PuzzleForm,
     /// Also write duplicates of earlier puzzles, with other wording and steps.
     #[arg(long)]
     repeat: bool,

@@ -2,7 +2,7 @@
 
 use super::data::Out;
 use super::output;
-use crate::config::{Form, TaskKind, TaskSettings};
+use crate::config::{PuzzleForm, TaskKind, TaskSettings};
 use crate::data::tasks::custom::{self, RowGrader};
 use crate::data::tasks::kk::{reward, rows};
 use crate::data::tasks::{Grade, Question, math};
@@ -189,7 +189,7 @@ impl Rows<'_> {
             let (form, question) = kk_question(&row, self.args.think_open).with_context(|| place.to_owned())?;
             let roles = reward::roles(&question.answer).with_context(|| place.to_owned())?;
             // The wording cannot be detected inside of a chat template.
-            let form = if self.args.task.form == Form::Compact { Form::Compact } else { form };
+            let form = if self.args.task.form == PuzzleForm::Compact { PuzzleForm::Compact } else { form };
             let grade = reward::grade(form, &roles, &question.prompt, &response);
             return self.give(row, &grade);
         }
@@ -240,7 +240,7 @@ impl Rows<'_> {
 }
 
 /// A puzzle row as a question, and its wording. The prompt shows where reasoning was opened.
-fn kk_question(row: &Object, think_open: bool) -> anyhow::Result<(Form, Question)> {
+fn kk_question(row: &Object, think_open: bool) -> anyhow::Result<(PuzzleForm, Question)> {
     let asked = rows::asked(row)?;
     let mut prompt = asked.prompt.or(asked.quiz).unwrap_or_default();
     if think_open {

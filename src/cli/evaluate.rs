@@ -3,7 +3,7 @@
 mod task;
 
 use super::{is_typed, open, output, refuse};
-use crate::config::{DataSettings, DeviceSettings, TaskSettings, Usage};
+use crate::config::{DataSettings, DeviceSettings, TaskSettings, UsageError};
 use crate::data::{self, Batch, IGNORE, Notices, TokenCache};
 use crate::device::Device;
 use crate::progress::silent;
@@ -72,7 +72,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     if args.data.is_empty() {
         let text = "--data or --task: is missing; name a text whose loss to compute (--data text.txt), or a task whose questions to answer \
                     (--task kk, math or custom)";
-        anyhow::bail!(Usage(text.to_owned()));
+        anyhow::bail!(UsageError(text.to_owned()));
     }
     text(args)
 }

@@ -1,6 +1,6 @@
 //! Layers of settings: default < preset < config file < explicit flags.
 
-use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, Usage};
+use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, UsageError};
 use crate::number_format::did_you_mean;
 use clap::{ArgMatches, Command, parser::ValueSource};
 use std::collections::BTreeSet;
@@ -92,7 +92,7 @@ impl Layers {
     pub fn preset(&mut self, name: &str) -> anyhow::Result<()> {
         let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
             let hint = did_you_mean(name, preset_names());
-            anyhow::bail!(Usage(format!("--preset {name}: no such preset{hint}")));
+            anyhow::bail!(UsageError(format!("--preset {name}: no such preset{hint}")));
         };
         self.overlay(text, &format!("preset {name}"))
     }

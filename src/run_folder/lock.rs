@@ -11,7 +11,7 @@ const NAME: &str = "lock";
 
 /// The holder of a run, as written into its lock file. Only the lock itself decides; this is for messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
+pub struct LockOwner {
     /// Process id.
     pub pid: u32,
     /// Host name.
@@ -40,7 +40,7 @@ impl RunLock {
         let locked =
             locked.with_context(|| format!("{}: cannot be locked (a network folder?): use a local disk", shown(&path)))?;
         ensure!(locked, "{}: {}", shown(run), in_use(&file.text()));
-        let owner = Owner { pid: std::process::id(), host: host_name(), since: unix_time() as u64 };
+        let owner = LockOwner { pid: std::process::id(), host: host_name(), since: unix_time() as u64 };
         let text = format!("{}\n", serde_json::json!(owner));
         file.write(text.as_bytes()).with_context(|| format!("{}: cannot be written", shown(&path)))?;
         Ok(RunLock { file })
@@ -65,7 +65,7 @@ impl Drop for RunLock {
 }
 
 fn in_use(text: &str) -> String {
-    match serde_json::from_str::<Owner>(text) {
+    match serde_json::from_str::<LockOwner>(text) {
         Ok(o) => format!(
             "is in use by process {} on {} since {}: stop that one first, or use another --run",
             o.pid,

@@ -1,13 +1,13 @@
 //! From settings to a run: data, tokenizer, model, folder. Everything is checked before anything is written.
 
 use super::clock::RunClock;
-use super::control::{Commands, Control};
+use super::control::{CommandReader, Control};
 use super::emitter::{EventEmitter, GradNorms, Listener, Notification};
 use super::run::Run;
 use super::save::TrainerFile;
 use super::stage::{self, LoadedData, StageData};
 use super::starting_point::{self, StartingPoint};
-use super::unsaved::Unsaved;
+use super::unsaved::FailedSaves;
 use super::{driver_notes, ranks, reinforce};
 use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
 use crate::data::Tokenizer;
@@ -27,7 +27,7 @@ use web_time::Instant;
 
 /// How a run is started.
 #[derive(Clone, Debug, Default)]
-pub struct Start {
+pub struct RunStart {
     /// Folder of a new run; if absent, a new `runs/NAME`.
     pub run: Option<PathBuf>,
     /// Folder of an existing run to resume.
@@ -43,8 +43,8 @@ pub struct Start {
 /// Invalid settings, files or devices: one line with the remedy.
 pub fn train(
     settings: Settings,
-    start: &Start,
-    commands: Option<Commands>,
+    start: &RunStart,
+    commands: Option<CommandReader>,
     listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Finished> {
@@ -59,8 +59,8 @@ pub fn train(
 fn train_in(
     world: &World,
     settings: Settings,
-    start: &Start,
-    commands: Option<Commands>,
+    start: &RunStart,
+    commands: Option<CommandReader>,
     listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Finished> {
@@ -75,8 +75,8 @@ fn open<'a>(
     vfs: &'a dyn Vfs,
     world: &World,
     settings: Settings,
-    start: &Start,
-    commands: Option<Commands>,
+    start: &RunStart,
+    commands: Option<CommandReader>,
     mut listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
@@ -95,7 +95,7 @@ fn open<'a>(
 }
 
 /// What every rank prepares.
-pub(super) struct Prepared {
+pub(super) struct PreparedRun {
     pub trainer: Trainer,
     tokenizer: Tokenizer,
     data_tokens: (u64, u64),
@@ -109,7 +109,7 @@ pub(super) fn prepare_rank(
     existing: Option<&Path>,
     resumed: bool,
     listener: &mut Listener,
-) -> anyhow::Result<Prepared> {
+) -> anyhow::Result<PreparedRun> {
     let loaded = world.check_all(stage::load(settings, existing, resumed, listener))?;
     ranks::check_data(world, settings, &loaded)?;
     let LoadedData { tokenizer, material, config } = loaded;
@@ -123,19 +123,19 @@ pub(super) fn prepare_rank(
     let mut trainer = world.check_all(trainer)?;
     trainer.mixed_devices = mixed;
     ranks::notice_uneven(world, settings, listener);
-    Ok(Prepared { trainer, tokenizer, data_tokens, data_hash })
+    Ok(PreparedRun { trainer, tokenizer, data_tokens, data_hash })
 }
 
 // Length: sequential steps.
 fn begin_run<'a>(
     vfs: &'a dyn Vfs,
     (settings, start_from, held): (Settings, StartingPoint, Option<RunFolder>),
-    prepared: Prepared,
-    (start, commands): (&Start, Option<Commands>),
+    prepared: PreparedRun,
+    (start, commands): (&RunStart, Option<CommandReader>),
     mut listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
-    let Prepared { mut trainer, tokenizer, data_tokens, data_hash } = prepared;
+    let PreparedRun { mut trainer, tokenizer, data_tokens, data_hash } = prepared;
     // Checked again, because epochs are converted to updates only now.
     fork_fits(&start_from, &settings)?;
     notice_other_device(&trainer.device, &start_from, &mut listener);
@@ -189,7 +189,7 @@ fn begin_run<'a>(
         retention: Retention::new(RetentionPolicy { keep_last, keep_every }),
         last_saved: start_from.resumed().map(Checkpoint::step),
         checkpoint: start_from.resumed().map(|checkpoint| checkpoint.path.clone()),
-        unsaved: Unsaved::default(),
+        unsaved: FailedSaves::default(),
         eval_loss,
         accuracy: None,
         grad_norms,
@@ -206,7 +206,7 @@ fn begin_run<'a>(
 fn prepare(
     vfs: &dyn Vfs,
     settings: Settings,
-    start: &Start,
+    start: &RunStart,
     listener: &mut Listener,
 ) -> anyhow::Result<(Settings, StartingPoint, Option<RunFolder>)> {
     let Some(run) = &start.resume else {
@@ -410,7 +410,7 @@ fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, start_from: &StartingPoint) -> anyhow::Result<RunFolder> {
+fn new_folder(vfs: &dyn Vfs, start: &RunStart, settings: &Settings, start_from: &StartingPoint) -> anyhow::Result<RunFolder> {
     // Standard input cannot be read again, and relative paths depend on the current folder.
     let mut frozen = settings.clone();
     for path in frozen.data.data.iter_mut().chain(&mut frozen.data.val_data) {

@@ -4,7 +4,7 @@ use super::clock::RunClock;
 use super::control::{Control, RunRequest};
 use super::emitter::{EventEmitter, GradNorms};
 use super::rescue::RescueWatch;
-use super::unsaved::Unsaved;
+use super::unsaved::FailedSaves;
 use crate::config::{Settings, Stage, is_due};
 use crate::data::Tokenizer;
 use crate::event::{Command, Event, Finished, Started, Step};
@@ -46,7 +46,7 @@ pub struct Run<'a> {
     /// Step of the newest checkpoint.
     pub(super) last_saved: Option<u64>,
     pub(super) checkpoint: Option<PathBuf>,
-    pub(super) unsaved: Unsaved,
+    pub(super) unsaved: FailedSaves,
     pub(super) eval_loss: Option<f64>,
     pub(super) accuracy: Option<f64>,
     pub(super) grad_norms: GradNorms,

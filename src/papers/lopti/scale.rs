@@ -1,7 +1,7 @@
 //! Scales of the experiments: model, fine-tuning, RL task, and duration.
 
 use crate::config::{
-    Architecture, Form, GrpoSettings, ModelSettings, RolloutSettings, Scheduler, TaskKind, TaskSettings, TrainSettings,
+    Architecture, GrpoSettings, ModelSettings, PuzzleForm, RolloutSettings, Scheduler, TaskKind, TaskSettings, TrainSettings,
 };
 
 /// Default alpha of Advantage Reweighting (the paper, caption of Fig. 4).
@@ -209,7 +209,7 @@ impl LoptiScale {
         TaskSettings {
             task,
             people: self.people[0].into(),
-            form: Form::Compact,
+            form: PuzzleForm::Compact,
             // Sums of two digits: with one digit there are so few that a model memorizes them and fails on held-out ones.
             difficulty: if task == TaskKind::Math { "2".into() } else { usual.difficulty.clone() },
             eval_questions: self.exams.1,

@@ -1,7 +1,7 @@
 //! Puzzles that are made: by the rules, solved step by step, never in both splits.
 
 use super::tree::{Tree, assignments, orders, solutions};
-use lehr::config::Form;
+use lehr::config::PuzzleForm;
 use lehr::data::tasks::kk::generate::{Puzzle, fingerprint, split_of};
 use lehr::data::tasks::kk::search::{SearchOrder, SearchStep, search};
 use lehr::data::tasks::kk::{self, claim, distinct, made, row};
@@ -252,7 +252,7 @@ fn compact_rows_use_few_words_and_single_spaces() {
     let mut words = BTreeSet::new();
     let mut lengths = Vec::new();
     for n in 0..800 {
-        let row = row(Form::Compact, &made(3, 1, Split::Train, n).unwrap(), 1, n);
+        let row = row(PuzzleForm::Compact, &made(3, 1, Split::Train, n).unwrap(), 1, n);
         assert_eq!(row.text, format!("{}{}", row.prompt, row.completion));
         assert_eq!(row.prompt, format!("{} <think>", row.quiz));
         assert!(row.completion.starts_with(' ') && row.completion.ends_with(" </answer>"));

@@ -1,7 +1,7 @@
 //! Puzzles in words read back.
 
 use super::tree::Tree;
-use lehr::config::Form;
+use lehr::config::PuzzleForm;
 use lehr::data::tasks::kk::claim::Claim;
 use lehr::data::tasks::kk::english::{self, NAMES, SPEECH};
 use lehr::data::tasks::kk::reading::{ParsedPuzzle, read};
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 fn generated_claims_are_read_back() {
     for n in 0..1200 {
         let puzzle = made(2 + (n % 7) as usize, 2, Split::Train, n).unwrap();
-        for form in [Form::Natural, Form::Compact] {
+        for form in [PuzzleForm::Natural, PuzzleForm::Compact] {
             let row = row(form, &puzzle, 2, n);
             for text in [&row.quiz, &row.prompt] {
                 let back = read(text).unwrap_or_else(|e| panic!("{text}: {e:#}"));

@@ -2,7 +2,7 @@
 
 use super::claim::{Claim, solutions};
 use super::{english, notation, reading};
-use crate::config::Form;
+use crate::config::PuzzleForm;
 use crate::data::json_rows::Object;
 use crate::data::shown;
 use anyhow::{Context, Result, bail, ensure};
@@ -133,7 +133,7 @@ pub struct PromptFields {
     /// Number of people.
     pub people: usize,
     /// The wording.
-    pub form: Form,
+    pub form: PuzzleForm,
 }
 
 /// Prompt, puzzle and answer of a row; a missing answer is computed.
@@ -154,13 +154,13 @@ pub fn asked(row: &Object) -> Result<PromptFields> {
     let people =
         super::reward::roles(&answer).map_err(|e| anyhow::anyhow!("solution_text_format: {:?} {e}", shown(&answer)))?.len();
     let compact = quiz.as_ref().or(prompt.as_ref()).is_some_and(|text| reading::is_compact(text));
-    Ok(PromptFields { prompt, quiz, answer, people, form: if compact { Form::Compact } else { Form::Natural } })
+    Ok(PromptFields { prompt, quiz, answer, people, form: if compact { PuzzleForm::Compact } else { PuzzleForm::Natural } })
 }
 
 /// The name of a form, as in `--form`.
-pub fn form_name(form: Form) -> &'static str {
+pub fn form_name(form: PuzzleForm) -> &'static str {
     match form {
-        Form::Natural => "natural",
-        Form::Compact => "compact",
+        PuzzleForm::Natural => "natural",
+        PuzzleForm::Compact => "compact",
     }
 }
