@@ -1,6 +1,6 @@
 //! `lehr data solve` and `lehr data grade`: rows of external datasets.
 
-use super::data::Out;
+use super::data::RowOutput;
 use super::output;
 use crate::config::{PuzzleForm, TaskKind, TaskSettings};
 use crate::data::tasks::custom::{self, RowGrader};
@@ -30,7 +30,7 @@ pub(super) struct SolveArgs {
 /// Solve; exit code 1 if a row has a different solution.
 pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
     ensure!(args.task == TaskKind::Kk, "--task: only kk has puzzles to solve");
-    let mut counts = Counts::default();
+    let mut counts = AgreementCounts::default();
     read_objects(&args.file, rows::EXAMPLE, &mut silent, |place, row| {
         let given = rows::given(&row).with_context(|| place.to_owned())?;
         let solved = rows::solve(&given).with_context(|| place.to_owned())?;
@@ -74,7 +74,7 @@ fn in_words(solved: &rows::SolvedRow) -> String {
 
 /// Counts of the results.
 #[derive(Default, serde::Serialize)]
-struct Counts {
+struct AgreementCounts {
     rows: u64,
     one_solution: u64,
     agree: u64,
@@ -83,7 +83,7 @@ struct Counts {
     quiz_disagrees: u64,
 }
 
-impl Counts {
+impl AgreementCounts {
     fn add(&mut self, solved: &rows::SolvedRow) {
         self.rows += 1;
         self.one_solution += u64::from(solved.solution.is_some());
@@ -133,10 +133,10 @@ const BATCH: usize = 256;
 
 /// Grade; rows are returned with the result, a summary goes to standard error.
 pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
-    let mut grader = Rows {
+    let mut grader = GradedRows {
         args,
         grader: None,
-        out: Out::open(args.out.as_ref())?,
+        out: RowOutput::open(args.out.as_ref())?,
         waiting: Vec::new(),
         count: 0,
         ungraded: 0,
@@ -166,10 +166,10 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-struct Rows<'a> {
+struct GradedRows<'a> {
     args: &'a GradeArgs,
     grader: Option<RowGrader>,
-    out: Out,
+    out: RowOutput,
     waiting: Vec<(Object, Question, String)>,
     count: u64,
     /// Number of these that could not be graded.
@@ -178,7 +178,7 @@ struct Rows<'a> {
     reward: f64,
 }
 
-impl Rows<'_> {
+impl GradedRows<'_> {
     fn take(&mut self, place: &str, row: Object) -> anyhow::Result<()> {
         let response = match row.get("response").or_else(|| row.get("completion")) {
             Some(Value::String(text)) => text.clone(),

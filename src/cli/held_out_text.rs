@@ -18,7 +18,7 @@ use web_time::Instant;
 /// The evaluation text.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Judged on")]
-pub struct Text {
+pub struct HeldOutText {
     /// Evaluate on this text (file, folder of text files, JSONL with `text`; may be repeated) instead of the run's validation split.
     #[arg(long, visible_alias = "val-data", value_name = "PATH")]
     data: Vec<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Text {
     pub device: DeviceSettings,
 }
 
-impl Text {
+impl HeldOutText {
     /// An evaluator on a device for weights of the shape in `dir` (a model folder). `run` is its run.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! `lehr landscape`: the loss between checkpoints, and whether merging them improves it.
 
-use super::held_out_text::{EvalProgress, Text, folder_of, prepare, run_of, save};
+use super::held_out_text::{EvalProgress, HeldOutText, folder_of, prepare, run_of, save};
 use super::output;
 use crate::landscape::{MergeTest, Plane, PlaneRange, Quadratic};
 use crate::merge::ring::average_in_f64;
@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    text: Text,
+    text: HeldOutText,
 }
 
 /// Larger grids take days.

@@ -1,6 +1,6 @@
 //! `lehr merge sweep`: find the best merge of a run.
 
-use super::held_out_text::{EvalProgress, Text, folder_of, prepare, save};
+use super::held_out_text::{EvalProgress, HeldOutText, folder_of, prepare, save};
 use super::output;
 use crate::config::{DecayShape, MergeMethod};
 use crate::merge::sweep::{CheckpointCache, SweepCell, SweepGrid, SweepResult, sweep};
@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    text: Text,
+    text: HeldOutText,
 }
 
 /// Limit of the grid's size.

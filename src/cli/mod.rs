@@ -93,9 +93,9 @@ enum Commands {
     /// One HTML page about runs, readable without lehr.
     Report(report::Args),
     /// Print shell completions on standard output.
-    Completions(manuals::Completions),
+    Completions(manuals::CompletionsArgs),
     /// Manual pages of all commands.
-    Man(manuals::Man),
+    Man(manuals::ManArgs),
 }
 
 /// The command line, with each command's defaults and help.

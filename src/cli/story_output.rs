@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(40);
 pub fn play(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
     // From now on a signal stops the child cleanly.
     let _control = Control::listen(None)?;
-    let mut bar = Bar::new();
+    let mut bar = StoryProgressLine::new();
     while *player.phase() != Phase::Done {
         before(player, with_commands)?;
         let guess = guess(player)?;
@@ -45,7 +45,7 @@ pub fn play(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
 }
 
 /// Run the scene's commands to their end.
-fn run(player: &mut Player, bar: &mut Bar) {
+fn run(player: &mut Player, bar: &mut StoryProgressLine) {
     let mut asked = false;
     while *player.phase() == Phase::Running {
         if Control::interrupted() && !asked {
@@ -170,7 +170,7 @@ fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
         for metric in chart.of(&run.history) {
             if watch.metrics.is_empty() || watch.metrics.iter().any(|m| m == metric) {
                 let whose = if names.len() > 1 { format!("{name}: ") } else { String::new() };
-                lines.extend(Line::of(run, metric, chart.log_y, whose + &spec::label(metric)));
+                lines.extend(Sparkline::of(run, metric, chart.log_y, whose + &spec::label(metric)));
             }
         }
     }
@@ -185,14 +185,14 @@ fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
 }
 
 /// A sparkline.
-struct Line {
+struct Sparkline {
     name: String,
     first: String,
     last: String,
     heights: Vec<f64>,
 }
 
-impl Line {
+impl Sparkline {
     fn of(run: &RunFiles, metric: &str, log: bool, name: String) -> Option<Self> {
         let values = run.history.curves.get(metric)?.values();
         let columns = CHART.min(values.len());
@@ -257,12 +257,12 @@ fn table(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
 }
 
 /// The current command, its progress, and the remaining story: one updating line on a terminal, else occasional lines.
-struct Bar {
+struct StoryProgressLine {
     line: output::ProgressLine,
     doing: String,
 }
 
-impl Bar {
+impl StoryProgressLine {
     fn new() -> Self {
         Self { line: output::ProgressLine::every(output::LONG_LINE_SECONDS), doing: String::new() }
     }

@@ -93,7 +93,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     if own.samples > 0 && own.temperature > 0.0 {
         ways.push((own.temperature, own.samples));
     }
-    let mut progress = Progress::new(ways.iter().map(|(_, samples)| count as usize * samples).sum());
+    let mut progress = EvaluationProgress::new(ways.iter().map(|(_, samples)| count as usize * samples).sum());
     let mut sat = Vec::new();
     for (temperature, samples) in ways {
         let begin = Instant::now();
@@ -229,7 +229,7 @@ fn or_dash(number: f64, text: String) -> String {
 }
 
 /// Progress and estimated time.
-struct Progress {
+struct EvaluationProgress {
     all: usize,
     /// Answers of earlier modes.
     passed: usize,
@@ -237,7 +237,7 @@ struct Progress {
     line: output::ProgressLine,
 }
 
-impl Progress {
+impl EvaluationProgress {
     fn new(all: usize) -> Self {
         Self { all, passed: 0, begin: Instant::now(), line: output::ProgressLine::after(output::LONG_LINE_SECONDS) }
     }
