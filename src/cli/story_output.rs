@@ -3,7 +3,7 @@
 use super::output::{self, wrapped};
 use crate::history::{RunFiles, spec};
 use crate::session::control::{Control, INTERRUPTED};
-use crate::story::{Block, Phase, Player, StepKind, Watch};
+use crate::story::{Player, StepKind, StoryPhase, TextBlock, WatchItem};
 use std::io::IsTerminal as _;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -23,20 +23,20 @@ pub fn play(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
     // From now on a signal stops the child cleanly.
     let _control = Control::listen(None)?;
     let mut bar = StoryProgressLine::new();
-    while *player.phase() != Phase::Done {
+    while *player.phase() != StoryPhase::Done {
         before(player, with_commands)?;
         let guess = guess(player)?;
         player.go();
         run(player, &mut bar);
         match player.phase() {
-            Phase::Stopped => {
+            StoryPhase::Stopped => {
                 output::note(&format!(
                     "stopped; what was done is kept in {}, and the same command continues from there",
                     crate::vfs::shown(player.dir())
                 ));
                 return Ok(INTERRUPTED);
             }
-            Phase::Failed(text) => anyhow::bail!("{text}"),
+            StoryPhase::Failed(text) => anyhow::bail!("{text}"),
             _ => after(player, guess)?,
         }
         player.next();
@@ -47,7 +47,7 @@ pub fn play(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
 /// Run the scene's commands to their end.
 fn run(player: &mut Player, bar: &mut StoryProgressLine) {
     let mut asked = false;
-    while *player.phase() == Phase::Running {
+    while *player.phase() == StoryPhase::Running {
         if Control::interrupted() && !asked {
             asked = true;
             player.stop();
@@ -154,7 +154,7 @@ fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
 }
 
 /// The charts of a scene, as far as a terminal can show them.
-fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
+fn look(player: &Player, watch: &WatchItem) -> anyhow::Result<()> {
     if let Some(picture) = &watch.picture {
         let (step, file) = picture.split_once('/').unwrap_or((picture, ""));
         let path = player.product(step).unwrap_or_default().join(file);
@@ -228,18 +228,18 @@ fn number(v: f64) -> String {
     }
 }
 
-fn show(blocks: &[Block], indent: &str) -> anyhow::Result<()> {
+fn show(blocks: &[TextBlock], indent: &str) -> anyhow::Result<()> {
     for (i, block) in blocks.iter().enumerate() {
         if i > 0 {
             output::line("")?;
         }
         match block {
-            Block::Paragraph(words) => {
+            TextBlock::Paragraph(words) => {
                 for line in words.lines().flat_map(|l| wrapped(l, WIDTH - indent.len())) {
                     output::line(&format!("{indent}{line}"))?;
                 }
             }
-            Block::Lines(lines) => {
+            TextBlock::Lines(lines) => {
                 for line in lines.iter().flat_map(|l| l.lines()) {
                     output::line(&format!("{indent}    {line}"))?;
                 }
