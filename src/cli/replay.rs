@@ -6,7 +6,7 @@ mod step;
 use super::{open, output, refuse, with_stage_defaults};
 use crate::config::{DeviceSettings, GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
 use crate::device::Device;
-use crate::event::{Moved, Number, Tokens};
+use crate::event::{Number, ProbabilityChange, Tokens};
 use crate::merge::COPIED;
 use crate::model::Model;
 use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, save};
@@ -262,7 +262,7 @@ fn print(report: &ReplayReport) -> Result<()> {
     });
     table(&["probability", "tokens", "share", "of the gradient", "grad norm"], shares)?;
     output::line("")?;
-    let Moved { count, least, lower, median, upper, most, right, .. } = &probe.all;
+    let ProbabilityChange { count, least, lower, median, upper, most, right, .. } = &probe.all;
     let moved = bins.iter().enumerate().map(|(b, bin)| {
         let changes = [least, lower, median, upper, most].map(|of| signed(of[b].0));
         let right = if right[b].0.is_nan() { "-".into() } else { format!("{:.3}", right[b].0) };

@@ -4,7 +4,7 @@
 use super::html::{count, line, number, percent, plural};
 use super::page::{Section, figure, table};
 use super::run::ReportRun;
-use crate::event::{Bins, Moved, Number, Predicted, Predictions, Tokens};
+use crate::event::{Bins, Number, Predicted, Predictions, ProbabilityChange, Tokens};
 use crate::history::spreads;
 use crate::plot::{Bars, Distribution, Figure, Violins};
 use crate::stats::weighted_mean;
@@ -193,7 +193,7 @@ fn at(values: &[Number], i: usize) -> f64 {
 /// Distribution of the changes of all steps, by quartile of probability.
 fn moved(tokens: &[Tokens], positive: bool) -> Vec<Distribution> {
     let sides = tokens.iter().filter_map(|t| t.probe.as_ref().map(|p| if positive { &p.positive } else { &p.negative }));
-    spreads(&sides.collect::<Vec<&Moved>>())
+    spreads(&sides.collect::<Vec<&ProbabilityChange>>())
 }
 
 /// Share that moved in the direction of its advantage: of all (0), of those with a positive (1) or a negative (2) advantage.

@@ -5,7 +5,7 @@ use super::sampling::SampleRequest;
 use super::save::{self, TrainerFile};
 use super::unsaved::SaveNotice;
 use crate::config::Stage;
-use crate::event::{Checkpoint as Saved, Command, Eval, Event, LiveSettings};
+use crate::event::{Command, Eval, Event, LiveSettings, SavedCheckpoint as Saved};
 use crate::model::checkpoint::CheckpointOrigin;
 use crate::run_folder::PurgeResult;
 use crate::train::predictions::PredictionStats;

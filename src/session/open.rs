@@ -12,7 +12,7 @@ use super::{driver_notes, ranks, reinforce};
 use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
 use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
-use crate::event::{Checkpoint as Saved, Event, Finished};
+use crate::event::{Event, Finished, SavedCheckpoint as Saved};
 use crate::model::checkpoint::{Checkpoint, CheckpointOrigin};
 use crate::number_format::counted;
 use crate::ops::matmul::measured_peak_gflops;

@@ -2,7 +2,7 @@
 
 use crate::backend::{self, Backend, CommandOutput, End, RunningCommand};
 use crate::event::Command;
-use crate::history::{RunFiles, State};
+use crate::history::{RunFiles, RunState};
 use crate::run_folder::{RunLock, checkpoints};
 use crate::vfs::{RealFs, Vfs as _, shown, write_whole};
 use anyhow::{Context as _, Result, bail};
@@ -121,7 +121,7 @@ pub fn attempt(run: &Path) -> Result<EarlierAttempt> {
         bail!("{}: a trainer of an earlier attempt still works there; wait for it or end it", shown(run));
     }
     if let Ok(files) = RunFiles::read(run)
-        && matches!(&files.history.state, State::Finished(f) if f.reason == "completed")
+        && matches!(&files.history.state, RunState::Finished(f) if f.reason == "completed")
     {
         return Ok(EarlierAttempt::Complete);
     }

@@ -9,7 +9,7 @@
 use super::compare::{Comparison, PairedDifference};
 use super::script::StepKind;
 use super::templates;
-use crate::history::{Axis, Curve, History, RunFiles, State, spec};
+use crate::history::{Axis, Curve, History, RunFiles, RunState, spec};
 use crate::number_format::visible;
 use crate::run_folder::checkpoints;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -286,7 +286,7 @@ fn of_run(run: &History, name: &str, statistic: &str) -> Result<Fact> {
         "seconds" => return number(run.seconds()),
         "rescues" => return number(run.rescues.len() as f64),
         "spikes" => {
-            let State::Finished(f) = &run.state else { bail!("the run has not ended") };
+            let RunState::Finished(f) = &run.state else { bail!("the run has not ended") };
             return number(f.spikes as f64);
         }
         _ => {}
@@ -327,7 +327,7 @@ fn events_of(run: &History, event: &str) -> Result<Vec<Value>> {
     let task_evals = |greedy: bool| json(run.task_evals.iter().filter(move |e| (e.temperature == 0.0) == greedy));
     match event {
         "Started" => json(run.started.iter()),
-        "Finished" => json([&run.state].into_iter().filter_map(|s| if let State::Finished(f) = s { Some(f) } else { None })),
+        "Finished" => json([&run.state].into_iter().filter_map(|s| if let RunState::Finished(f) = s { Some(f) } else { None })),
         "Tokens" => json(run.tokens.iter()),
         "Greedy" => task_evals(true),
         "Sampled" => task_evals(false),

@@ -15,7 +15,7 @@ use super::time_estimate::{StoryProgress, TimeEstimate};
 use crate::backend::{Backend, End};
 use crate::config::DeviceSettings;
 use crate::event::Command;
-use crate::history::{RunFiles, State};
+use crate::history::{RunFiles, RunState};
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
@@ -328,7 +328,7 @@ impl Player {
 
     /// Whether the running trainer is paused.
     pub fn is_paused(&self) -> bool {
-        self.step().and_then(|step| self.run(&step.name)).is_some_and(|run| run.history.state == State::Paused)
+        self.step().and_then(|step| self.run(&step.name)).is_some_and(|run| run.history.state == RunState::Paused)
     }
 
     /// Pause or resume the running trainer.

@@ -3,7 +3,7 @@
 
 use super::{Loss, Policy, PolicyModel, Rollout, UpdatePass, passes};
 use crate::config::GrpoSettings;
-use crate::event::{BinGradient, Moved, Number, Probe};
+use crate::event::{BinGradient, Number, ProbabilityChange, Probe};
 use crate::stats::quantile_of_sorted;
 use crate::train::bins::{QUARTILES, bin, short};
 use anyhow::Result;
@@ -61,7 +61,7 @@ pub fn probe(changes: &[TokenChange]) -> Probe {
     Probe { all: side(|_| true), positive: side(|a| a > 0.0), negative: side(|a| a < 0.0) }
 }
 
-fn moved<'a>(changes: impl Iterator<Item = &'a TokenChange>) -> Moved {
+fn moved<'a>(changes: impl Iterator<Item = &'a TokenChange>) -> ProbabilityChange {
     let mut bins: [Vec<f64>; 4] = Default::default();
     let mut right = [[0u64; 2]; 4];
     for change in changes {
@@ -73,7 +73,7 @@ fn moved<'a>(changes: impl Iterator<Item = &'a TokenChange>) -> Moved {
     }
     bins.iter_mut().for_each(|bin| bin.sort_by(f64::total_cmp));
     let at = |q: f64| -> Vec<Number> { bins.iter().map(|bin| short(quantile_of_sorted(bin, q))).collect() };
-    Moved {
+    ProbabilityChange {
         count: bins.iter().map(|b| b.len() as u64).collect(),
         least: at(OUTLIERS),
         lower: at(0.25),

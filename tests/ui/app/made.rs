@@ -3,7 +3,7 @@
 use super::{State, recorded};
 use lehr::app::child::{Job, JobState};
 use lehr::app::state::{AppState, OpenRun};
-use lehr::event::{Checkpoint, Completion, Event, Merged, Norms, Number, Sample, Tokens};
+use lehr::event::{Completion, Event, Merged, Norms, Number, Sample, SavedCheckpoint, Tokens};
 use lehr::history::RunFiles;
 use lehr::model::inspect::{InspectedToken, Inspection, Lens, LensPrediction, PredictedToken};
 use serde_json::Value;
@@ -131,7 +131,7 @@ fn enlarge(files: &mut RunFiles) {
             let text = "\u{1b}[31mlong ".repeat(if step % 800 == 0 { 1 << 17 } else { 10 });
             files.history.push(Event::Sample(Sample { step, prompt: "\u{202e}p".into(), text, ..Sample::default() }));
             let path = format!("runs/huge/checkpoints/step-{step:08}").into();
-            files.history.push(Event::Checkpoint(Checkpoint { step, path, bytes: 1, save_seconds: 0.0 }));
+            files.history.push(Event::Checkpoint(SavedCheckpoint { step, path, bytes: 1, save_seconds: 0.0 }));
         }
     }
 }
@@ -143,7 +143,7 @@ pub fn with_checkpoints(mut run: OpenRun, dir: &Path) -> OpenRun {
     for step in (1..=10).map(|i| 20 * i) {
         let path = run.files.path.join(format!("checkpoints/step-{step:08}"));
         std::fs::create_dir_all(&path).unwrap();
-        run.files.history.push(Event::Checkpoint(Checkpoint { step, path, bytes: 1, save_seconds: 0.0 }));
+        run.files.history.push(Event::Checkpoint(SavedCheckpoint { step, path, bytes: 1, save_seconds: 0.0 }));
     }
     run
 }
