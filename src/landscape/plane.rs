@@ -1,6 +1,7 @@
 //! A plane in weight space. Its points are averages of three checkpoints (weights that sum to 1), so that directions need no memory and
 //! the checkpoints are represented exactly.
 
+use crate::stats::range;
 use anyhow::{Result, ensure};
 
 /// Checkpoints closer to a line than this share of their distance do not define a plane in f32 precision.
@@ -85,12 +86,9 @@ impl Plane {
 }
 
 impl PlaneRange {
-    /// A frame around these points with a margin on each side: a share of the larger extent.
+    /// A range around these points with a margin on each side: a share of the larger extent.
     pub fn around(points: &[(f64, f64)], margin: f64) -> Self {
-        let ends = |values: &dyn Fn(&(f64, f64)) -> f64| {
-            points.iter().map(values).fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)))
-        };
-        let (x, y) = (ends(&|p| p.0), ends(&|p| p.1));
+        let (x, y) = (range(points.iter().map(|p| p.0)), range(points.iter().map(|p| p.1)));
         let by = margin * (x.1 - x.0).max(y.1 - y.0);
         Self { x: (x.0 - by, x.1 + by), y: (y.0 - by, y.1 + by) }
     }

@@ -175,11 +175,11 @@ impl Report {
 
 /// The decisive checks, in one cell.
 fn measured(f: &ClaimFinding) -> String {
-    let decisive = f.checks.iter().filter(|c| c.wants != Requirement::Nothing);
+    let decisive = f.checks.iter().filter(|c| c.requirement != Requirement::Nothing);
     let lines: Vec<String> = decisive
         .map(|c| {
             let n = c.estimate.units.len();
-            format!("{}: {} (n = {n}; needs {}: {})", c.what, with_interval(&c.estimate), c.wants.words(), c.met.words())
+            format!("{}: {} (n = {n}; needs {}: {})", c.what, with_interval(&c.estimate), c.requirement.words(), c.met.words())
         })
         .collect();
     if lines.is_empty() { "too little to decide".into() } else { lines.join("<br>") }
@@ -191,7 +191,8 @@ fn plainly(f: &ClaimFinding) -> String {
     let [yes, no, open] = [CheckOutcome::Yes, CheckOutcome::No, CheckOutcome::Unclear].map(which);
     let asked = yes.len() + no.len() + open.len();
     let list = |checks: &[&ClaimCheck]| {
-        let each = checks.iter().map(|c| format!("{} is {}, needed {}", c.what, with_interval(&c.estimate), c.wants.words()));
+        let each =
+            checks.iter().map(|c| format!("{} is {}, needed {}", c.what, with_interval(&c.estimate), c.requirement.words()));
         each.collect::<Vec<_>>().join("; ")
     };
     if asked == 0 {
@@ -226,7 +227,7 @@ fn finding(out: &mut String, f: &ClaimFinding) {
             format!("[{}, {}]", number(low), number(high)),
             student,
             c.estimate.units.len().to_string(),
-            c.wants.words(),
+            c.requirement.words(),
             c.met.words().into(),
         ]
     });

@@ -37,7 +37,8 @@ pub struct ClaimCheck {
     /// The measurement.
     pub estimate: Estimate,
     /// The condition.
-    pub wants: Requirement,
+    #[serde(rename = "wants")]
+    pub requirement: Requirement,
     /// The result.
     pub met: CheckOutcome,
 }
@@ -64,16 +65,16 @@ pub const RULE: &str = "Each check is a number with a 95 % interval: the wider, 
 
 impl ClaimCheck {
     /// Compare a measurement with its condition.
-    pub fn new(what: impl Into<String>, estimate: Estimate, wants: Requirement) -> Self {
+    pub fn new(what: impl Into<String>, estimate: Estimate, requirement: Requirement) -> Self {
         let [low, high] = estimate.interval();
-        let met = match wants {
+        let met = match requirement {
             Requirement::Nothing => CheckOutcome::Reported,
             _ if estimate.mean.is_nan() => CheckOutcome::Unclear,
             Requirement::Above(x) => three(low > x, high <= x),
             Requirement::Below(x) => three(high < x, low >= x),
             Requirement::Within(x) => three(low >= -x && high <= x, low > x || high < -x),
         };
-        Self { what: what.into(), estimate, wants, met }
+        Self { what: what.into(), estimate, requirement, met }
     }
 }
 
@@ -136,8 +137,8 @@ impl CheckOutcome {
 mod tests {
     use super::*;
 
-    fn check(values: &[f64], wants: Requirement) -> ClaimCheck {
-        ClaimCheck::new("x", Estimate::of_values(values), wants)
+    fn check(values: &[f64], requirement: Requirement) -> ClaimCheck {
+        ClaimCheck::new("x", Estimate::of_values(values), requirement)
     }
 
     #[test]
@@ -145,12 +146,12 @@ mod tests {
         let clear = check(&[1.0, 1.1, 0.9], Requirement::Above(0.0));
         let contrary = check(&[-1.0, -1.1, -0.9], Requirement::Above(0.0));
         let open = check(&[1.0, -1.0, 0.4], Requirement::Above(0.0));
-        let told = check(&[-5.0, -5.0, -5.0], Requirement::Nothing);
+        let reported = check(&[-5.0, -5.0, -5.0], Requirement::Nothing);
         let of = |checks: &[&ClaimCheck]| ClaimVerdict::of(&checks.iter().map(|c| (*c).clone()).collect::<Vec<_>>());
-        assert_eq!(of(&[&clear, &clear, &told]), ClaimVerdict::Holds);
+        assert_eq!(of(&[&clear, &clear, &reported]), ClaimVerdict::Holds);
         assert_eq!(of(&[&clear, &contrary, &open]), ClaimVerdict::Fails);
         assert_eq!(of(&[&clear, &open]), ClaimVerdict::Undecided);
-        assert_eq!(of(&[&told]), ClaimVerdict::Undecided);
+        assert_eq!(of(&[&reported]), ClaimVerdict::Undecided);
         assert_eq!(of(&[]), ClaimVerdict::Undecided);
     }
 

@@ -40,7 +40,8 @@ pub enum ArmStage {
         /// The update.
         grpo: Box<GrpoSettings>,
         /// Steps of its evaluations.
-        exams: Vec<u64>,
+        #[serde(rename = "exams")]
+        evals: Vec<u64>,
     },
 }
 
@@ -77,7 +78,8 @@ pub struct LoptiRecord {
     /// Share of tokens by quartile of probability, at the first and at the last step.
     pub shares: [Vec<f64>; 2],
     /// Before the first step, and at the requested steps.
-    pub exams: Vec<ArmEval>,
+    #[serde(rename = "exams")]
+    pub evals: Vec<ArmEval>,
     /// Total seconds.
     pub seconds: f64,
 }
@@ -99,13 +101,13 @@ impl ArmEval {
 impl LoptiRecord {
     /// Mean over the last evaluations (as the paper reports results) of greedy and sampled accuracy.
     pub fn accuracy(&self, level: Option<u32>) -> f64 {
-        let last = &self.exams[self.exams.len().saturating_sub(super::scale::LAST_EXAMS)..];
+        let last = &self.evals[self.evals.len().saturating_sub(super::scale::LAST_EVALS)..];
         last.iter().map(|e| e.both(level)).sum::<f64>() / last.len() as f64
     }
 
     /// The same before the first step; NaN without an evaluation.
     pub fn accuracy_before(&self) -> f64 {
-        self.exams.first().map_or(f64::NAN, |e| e.both(None))
+        self.evals.first().map_or(f64::NAN, |e| e.both(None))
     }
 
     /// Mean of a curve over a part of the run; `from` and `to` are between 0 and 1.
@@ -160,9 +162,9 @@ impl TrainingJob for LoptiArm {
         let rows = (self.train.max_steps * self.train.batch_size as u64) as f64;
         match &self.work {
             ArmStage::FineTune => 3.0 * rows,
-            ArmStage::Reinforce { exams, .. } => {
-                let exam = 2.0 * 4.0 * ((1 + exams.len()) * self.task.eval_questions) as f64;
-                rows * (4.0 + 2.0 + 3.0 * self.passes() as f64) + exam
+            ArmStage::Reinforce { evals, .. } => {
+                let eval = 2.0 * 4.0 * ((1 + evals.len()) * self.task.eval_questions) as f64;
+                rows * (4.0 + 2.0 + 3.0 * self.passes() as f64) + eval
             }
         }
     }
@@ -172,7 +174,7 @@ impl TrainingJob for LoptiArm {
 mod tests {
     use super::*;
 
-    fn exam(step: u64, sampled: u64, greedy: u64) -> ArmEval {
+    fn eval(step: u64, sampled: u64, greedy: u64) -> ArmEval {
         let levels = |right: u64| LevelCounts::from([(2, (10, right)), (3, (30, 0))]);
         ArmEval { step, sampled: levels(sampled), greedy: levels(greedy) }
     }
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn accuracy_is_the_mean_of_the_last_evaluations() {
         let record =
-            LoptiRecord { exams: vec![exam(0, 9, 9), exam(1, 1, 3), exam(2, 2, 4), exam(3, 6, 8)], ..LoptiRecord::default() };
+            LoptiRecord { evals: vec![eval(0, 9, 9), eval(1, 1, 3), eval(2, 2, 4), eval(3, 6, 8)], ..LoptiRecord::default() };
         // Of level 2: 0.2, 0.3 and 0.7; of all 40 questions a quarter of that.
         assert!((record.accuracy(Some(2)) - 0.4).abs() < 1e-12 && (record.accuracy(None) - 0.1).abs() < 1e-12);
         assert_eq!(record.accuracy(Some(3)), 0.0);

@@ -8,7 +8,7 @@ use super::task_setup::TaskSetup;
 use super::training::TrainingContext;
 use crate::config::{DeviceSettings, TaskKind};
 use crate::papers::attempts::{AttemptResult, JobRunner, run_jobs};
-use crate::papers::stats::mean;
+use crate::papers::stats::{mean, range};
 use crate::papers::store::WorkFolder;
 use crate::progress::Progress;
 use crate::world::World;
@@ -142,14 +142,14 @@ pub fn mean_of(records: &[LoptiRecord], value: impl Fn(&LoptiRecord) -> f64) -> 
 
 /// (smallest, largest) over records, for error bars.
 pub fn range_of(records: &[LoptiRecord], value: impl Fn(&LoptiRecord) -> f64) -> (f64, f64) {
-    records.iter().map(value).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+    range(records.iter().map(value))
 }
 
 /// Numbers of people (or grades) in the evaluation of an arm.
 pub fn levels(records: &[LoptiRecord]) -> Vec<u32> {
     records
         .iter()
-        .flat_map(|r| &r.exams)
+        .flat_map(|r| &r.evals)
         .flat_map(|e| e.sampled.keys())
         .copied()
         .collect::<std::collections::BTreeSet<_>>()

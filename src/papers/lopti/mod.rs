@@ -68,9 +68,9 @@ fn header(options: &ReproduceOptions, c: &LoptiContext<'_>) -> anyhow::Result<Re
             s.steps, s.batch_size, s.num_generations, s.people[0], s.temperature, s.mini_batches, s.learning_rate
         ),
         format!(
-            "exams: {} held-out puzzles, none of which occurs in training; greedy and sampled; results are the mean of the last {}",
-            s.exams.1,
-            scale::LAST_EXAMS
+            "evaluations: {} held-out puzzles, none of which occurs in training; greedy and sampled; results are the mean of the last {}",
+            s.evals.1,
+            scale::LAST_EVALS
         ),
     ];
     let rows = [

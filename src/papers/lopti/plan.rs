@@ -181,7 +181,7 @@ impl LoptiPlan<'_> {
                 from: Box::new(self.sft(setting.task(), seed)),
                 rollout: self.scale.rollout(),
                 grpo: Box::new(grpo),
-                exams: self.scale.evaluation_steps(),
+                evals: self.scale.evaluation_steps(),
             },
         }
     }

@@ -100,8 +100,8 @@ impl TrainingContext<'_> {
         trainer.model.set(&trainer.device, &weights(self.store, from)?);
         trainer.keep_reference(None)?;
         let asked = serde_json::to_string(&(&arm.task, rollout, arm.train.seed))?;
-        let first = self.store.remember(&["exam", &from.key(), &asked], || exam(&mut trainer, rollout.temperature))?;
-        Ok(LoptiTraining { trainer, arm, record: LoptiRecord { exams: vec![first], ..LoptiRecord::default() }, progress })
+        let first = self.store.remember(&["exam", &from.key(), &asked], || evaluate(&mut trainer, rollout.temperature))?;
+        Ok(LoptiTraining { trainer, arm, record: LoptiRecord { evals: vec![first], ..LoptiRecord::default() }, progress })
     }
 }
 
@@ -137,11 +137,11 @@ impl TrainingLoop for LoptiTraining<'_> {
     fn after_update(&mut self, is_step: bool) -> anyhow::Result<bool> {
         let step = self.trainer.state.step;
         (self.progress)("training", step, self.arm.train.max_steps)?;
-        if let ArmStage::Reinforce { rollout, exams, .. } = &self.arm.work
+        if let ArmStage::Reinforce { rollout, evals, .. } = &self.arm.work
             && is_step
-            && exams.contains(&step)
+            && evals.contains(&step)
         {
-            self.record.exams.push(exam(&mut self.trainer, rollout.temperature)?);
+            self.record.evals.push(evaluate(&mut self.trainer, rollout.temperature)?);
         }
         Ok(true)
     }
@@ -171,7 +171,7 @@ fn note(record: &mut LoptiRecord, row: &StepResult) {
 const CORRECT: &str = "accuracy";
 
 /// Evaluate greedy and sampled answers.
-fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<ArmEval> {
+fn evaluate(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<ArmEval> {
     let mut ask = |temperature: f64| -> anyhow::Result<TaskEval> {
         Ok(trainer.evaluate_task(temperature, &mut |_, _, _| Ok(!Control::interrupted()))?.ok_or(Interrupted)?)
     };

@@ -6,7 +6,7 @@ use super::plan::SnapshotWindow;
 use super::scale::Size;
 use super::sized_model::{HeldOutScores, SizedModel};
 use crate::papers::finding::number;
-use crate::papers::stats::{Unit, mean};
+use crate::papers::stats::{Unit, mean, range};
 
 /// Points of a line, or the ends of its error bars.
 pub type Points = Vec<(f64, f64)>;
@@ -70,6 +70,5 @@ pub fn arm_text(units: &[Unit], arm: usize) -> String {
 
 /// (smallest, largest) mean loss of an arm over units, for error bars.
 pub fn arm_range(units: &[Unit], arm: usize) -> (f64, f64) {
-    let means = units.iter().map(|u| mean(&u[arm]));
-    means.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), m| (low.min(m), high.max(m)))
+    range(units.iter().map(|u| mean(&u[arm])))
 }

@@ -80,8 +80,22 @@ const fn size(name: &'static str, shape: [usize; 4], steps: u64, learning_rate: 
     Size { name, hidden, intermediate, layers, heads, steps, learning_rate }
 }
 
+/// A scale that takes seconds; its results mean nothing.
+fn for_tests(hot: DivergentRegime) -> PmaScale {
+    PmaScale {
+        name: "test",
+        sizes: ["S", "M", "L"].map(|n| size(n, [16, 32, 1, 2], GRID, 4e-3)).to_vec(),
+        batch_size: 2,
+        seq_len: 16,
+        val_tokens: 1024,
+        ct_steps: 40,
+        sft_steps: 40,
+        slice: 5,
+        hot: DivergentRegime { steps: 300, runs: 2, warmup: 10, horizon: 60, ..hot },
+    }
+}
+
 impl PmaScale {
-    // Length: a table.
     /// A scale by name.
     ///
     /// # Errors
@@ -134,17 +148,7 @@ impl PmaScale {
                 slice: 25,
                 hot: DivergentRegime { steps: 12_000, ..hot },
             },
-            "test" => Self {
-                name: "test",
-                sizes: ["S", "M", "L"].map(|n| size(n, [16, 32, 1, 2], GRID, 4e-3)).to_vec(),
-                batch_size: 2,
-                seq_len: 16,
-                val_tokens: 1024,
-                ct_steps: 40,
-                sft_steps: 40,
-                slice: 5,
-                hot: DivergentRegime { steps: 300, runs: 2, warmup: 10, horizon: 60, ..hot },
-            },
+            "test" => for_tests(hot),
             _ => anyhow::bail!("--scale {}: no such scale; choose one of {}", crate::vfs::clean(name), SCALES.join(", ")),
         })
     }

@@ -22,7 +22,7 @@ fn picture(title: &str, of: &[MethodArms], unit: &str) -> String {
 
 fn picture_of(title: &str, of: &[MethodArms], unit: &str) -> String {
     Panels::new(title, 2)
-        .subtitle(&format!("mean of the last exams, range over seeds; {}", before(of)))
+        .subtitle(&format!("mean of the last evaluations, range over seeds; {}", before(of)))
         .panel(level_bars("accuracy", of, unit))
         .panel(reward_chart("reward of the rollouts", of))
         .svg()
@@ -51,7 +51,6 @@ fn gained(row: &MethodArms) -> Estimate {
     Estimate::of_values(&row.records.iter().map(|r| accuracy(r) - r.accuracy_before()).collect::<Vec<_>>())
 }
 
-// Length: one experiment in order.
 /// K&K: the ranking, comparison with the controls, and interaction with the number of people.
 pub fn puzzles(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let of = rows(c, &LoptiPlan::ways("L5"))?;
@@ -77,17 +76,18 @@ pub fn puzzles(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks.push(ClaimCheck::new(format!("reward of the last quarter: {name} minus GRPO"), found, Requirement::Nothing));
     }
     let s = c.scale;
-    let table = level_table("Mean over seeds; accuracy of the last three exams, greedy and sampled together", &of, "people");
+    let table =
+        level_table("Mean over seeds; accuracy of the last three evaluations, greedy and sampled together", &of, "people");
     let mut found = ClaimFinding::new(
         "L5",
         "On Knights and Knaves GRPO < AR ~ Lopti < AR + Lopti, and the gain grows with the number of people",
         "Fig. 4: 3B 0.39, 0.53, 0.54, 0.57; 7B 0.77, 0.89, 0.86, 0.91; single runs, 100 puzzles a cell",
         format!(
             "From the same fine-tuned model: {} steps of {} completions ({} a puzzle) at temperature {}, {} updates a pass, AdamW at {:.0e} (chosen \
-             for plain GRPO), clip 0.20 / 0.24, k3 0.001; alpha = {ALPHA}, eta = {ETA}; fresh puzzles of {} people; exams of {} held-out puzzles, \
+             for plain GRPO), clip 0.20 / 0.24, k3 0.001; alpha = {ALPHA}, eta = {ETA}; fresh puzzles of {} people; evaluations on {} held-out puzzles, \
              the same for all arms. The claim needs each method above GRPO, both together above each alone, Lopti above GRPO with as many \
              updates and above a random split, and gains that grow with the number of people.",
-            s.steps, s.batch_size, s.num_generations, s.temperature, s.mini_batches, s.learning_rate, s.people[0], s.exams.1
+            s.steps, s.batch_size, s.num_generations, s.temperature, s.mini_batches, s.learning_rate, s.people[0], s.evals.1
         ),
         checks,
     );

@@ -81,7 +81,7 @@ fn level_table(title: &str, of: &[MethodArms], unit: &str) -> ResultTable {
     columns.extend(all.iter().map(|l| format!("{l} {unit}")));
     columns.extend(["all", "all, by seed", "greedy", "sampled", "reward, last quarter", "updates", "minutes"].map(String::from));
     let last = |r: &LoptiRecord, greedy: bool| {
-        r.exams.last().map_or(f64::NAN, |e| ArmEval::accuracy(if greedy { &e.greedy } else { &e.sampled }, None))
+        r.evals.last().map_or(f64::NAN, |e| ArmEval::accuracy(if greedy { &e.greedy } else { &e.sampled }, None))
     };
     let rows = of.iter().map(|row| {
         let mut cells = vec![row.name.clone()];

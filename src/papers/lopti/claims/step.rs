@@ -6,7 +6,7 @@ use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
 use super::BINS;
 use crate::papers::finding::{ClaimFinding, number, with_interval};
-use crate::papers::stats::{Estimate, Unit, mean};
+use crate::papers::stats::{Estimate, Unit, mean, range};
 use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Chart, Panels, Series, Violins};
 use crate::train::bins::{QUARTILES, bin};
@@ -102,15 +102,30 @@ fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Se
                 }
                 out.spread[i][b].push(spread);
                 out.size[i][b].push(mean(&bins[b].iter().map(|v| v.abs()).collect::<Vec<_>>()));
-                let room = DRAWN.saturating_sub(out.drawn[i][b].len());
-                out.drawn[i][b].extend(bins[b].iter().take(room.min(DRAWN / 4)).map(|v| *v as f32));
+                let left = DRAWN.saturating_sub(out.drawn[i][b].len());
+                out.drawn[i][b].extend(bins[b].iter().take(left.min(DRAWN / 4)).map(|v| *v as f32));
             }
         }
     }
     Ok(out)
 }
 
-// Length: one experiment in order.
+/// Violins of the change by bin, for each set of updated tokens.
+fn selective_panels(all: &[SelectiveUpdates]) -> Panels {
+    let mut panels = Panels::new("L3: change of probability by one update", SELECTIVE.len())
+        .subtitle("plain gradient descent, parameters restored before each; all seeds")
+        .footnote("The most extreme 1 % of each violin is left out, as in the paper. Bar: middle half; white: median.");
+    let most = all.iter().flat_map(|s| s.drawn.iter().flatten().flatten()).map(|v| f64::from(v.abs())).collect::<Vec<_>>();
+    let reach = crate::papers::stats::quantile(&most, 0.995);
+    for (i, (name, _)) in SELECTIVE.iter().enumerate() {
+        let bins: Vec<Vec<f64>> =
+            (0..4).map(|b| all.iter().flat_map(|s| s.drawn[i][b].iter().map(|v| f64::from(*v))).collect()).collect();
+        let violins = Violins::new(name, &BINS).x("probability before").y("p after - p before").hline(0.0).outliers(0.01);
+        panels = panels.panel(violins.violins("", &bins).y_range(-reach, reach));
+    }
+    panels
+}
+
 /// Updating only low-probability tokens has the effect of the full update.
 pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let batches = c.scale.probe.0;
@@ -150,17 +165,6 @@ pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         cells.extend((0..4).map(|b| number(mean(&all.iter().map(|s| mean(&s.spread[i][b])).collect::<Vec<_>>()))));
         cells
     });
-    let mut panels = Panels::new("L3: change of probability by one update", SELECTIVE.len())
-        .subtitle("plain gradient descent, parameters restored before each; all seeds")
-        .footnote("The most extreme 1 % of each violin is left out, as in the paper. Bar: middle half; white: median.");
-    let most = all.iter().flat_map(|s| s.drawn.iter().flatten().flatten()).map(|v| f64::from(v.abs())).collect::<Vec<_>>();
-    let reach = crate::papers::stats::quantile(&most, 0.995);
-    for (i, (name, _)) in SELECTIVE.iter().enumerate() {
-        let bins: Vec<Vec<f64>> =
-            (0..4).map(|b| all.iter().flat_map(|s| s.drawn[i][b].iter().map(|v| f64::from(*v))).collect()).collect();
-        let violins = Violins::new(name, &BINS).x("probability before").y("p after - p before").hline(0.0).outliers(0.01);
-        panels = panels.panel(violins.violins("", &bins).y_range(-reach, reach));
-    }
     let columns = ["updated", "correlation with the full update [95 %]", BINS[0], BINS[1], BINS[2], BINS[3]];
     Ok(ClaimFinding::new(
         "L3",
@@ -176,7 +180,7 @@ pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Distance of the quartiles of the change, by probability before", &columns, rows.collect())
-    .picture("l3-selective-updates", panels.svg()))
+    .picture("l3-selective-updates", selective_panels(&all).svg()))
 }
 
 /// Methods compared by L4.
@@ -198,7 +202,24 @@ fn right_of(bench: &mut Bench, by: UpdateRule, batches: u64) -> anyhow::Result<V
     Ok(out)
 }
 
-// Length: one experiment in order.
+/// The arm of a method and a bin in a unit of L4.
+fn arm_of(way: usize, bin: usize) -> usize {
+    4 * way + bin
+}
+
+/// A line per method: the share of tokens that rose, by bin.
+fn right_chart(optimizer: &str, units: &[Unit]) -> Chart {
+    let mut chart = Chart::new(optimizer).x("quartile of probability").y("share that rose").hline(0.5, "");
+    for (w, way) in WAYS.iter().enumerate() {
+        let seeds = |b: usize| units.iter().map(|u| mean(&u[arm_of(w, b)])).collect::<Vec<_>>();
+        let points: Vec<(f64, f64)> = (0..4).map(|b| ((b + 1) as f64 + 0.05 * (w as f64 - 2.0), mean(&seeds(b)))).collect();
+        let ranges: Vec<(f64, f64)> = (0..4).map(|b| range(seeds(b))).collect();
+        let line = Series::line(&way.name(), &points).marked().with_errors(&ranges);
+        chart = chart.add(if w > 2 { line.dashed() } else { line });
+    }
+    chart
+}
+
 /// Tokens move in the direction of their advantage about half of the time; AR and Lopti raise the share of the top bin.
 pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let batches = c.scale.probe.0;
@@ -209,15 +230,13 @@ pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
             all.push(c.measured(*seed, &format!("right direction, {name}"), |bench| right_of(bench, *by, batches))?);
         }
     }
-    // Arms of a unit: by method, then by bin.
     let units =
         found.each_ref().map(|all| all.iter().map(|seed| seed.iter().flatten().cloned().collect()).collect::<Vec<Unit>>());
-    let at = |way: usize, bin: usize| 4 * way + bin;
     let mut checks = Vec::new();
     for (units, name) in units.iter().zip(OPTIMIZERS) {
-        let check = |what: &str, from: (usize, usize), to: (usize, usize), wants: Requirement| {
-            let (a, b) = (at(to.0, to.1), at(from.0, from.1));
-            ClaimCheck::new(format!("{name}: {what}"), Estimate::of(units, move |m| m[a] - m[b]), wants)
+        let check = |what: &str, from: (usize, usize), to: (usize, usize), required: Requirement| {
+            let (a, b) = (arm_of(to.0, to.1), arm_of(from.0, from.1));
+            ClaimCheck::new(format!("{name}: {what}"), Estimate::of(units, move |m| m[a] - m[b]), required)
         };
         checks.push(check("GRPO, lowest minus top quartile", (0, 3), (0, 0), Requirement::Above(0.0)));
         checks.push(check("top quartile, AR minus GRPO", (0, 3), (1, 3), Requirement::Above(0.0)));
@@ -229,19 +248,12 @@ pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let mut panels = Panels::new("L4: tokens with a positive advantage whose probability rose", 2)
         .subtitle("one step from the fine-tuned model; mean over seeds and batches, range over seeds");
     for (units, name) in units.iter().zip(OPTIMIZERS) {
-        let mut chart = Chart::new(name).x("quartile of probability").y("share that rose").hline(0.5, "");
         for (w, way) in WAYS.iter().enumerate() {
-            let seeds = |b: usize| units.iter().map(|u: &Unit| mean(&u[at(w, b)])).collect::<Vec<_>>();
-            let points: Vec<(f64, f64)> = (0..4).map(|b| ((b + 1) as f64 + 0.05 * (w as f64 - 2.0), mean(&seeds(b)))).collect();
-            let ranges: Vec<(f64, f64)> =
-                (0..4).map(|b| seeds(b).iter().fold((1.0f64, 0.0f64), |(l, h), v| (l.min(*v), h.max(*v)))).collect();
-            let line = Series::line(&way.name(), &points).marked().with_errors(&ranges);
-            chart = chart.add(if w > 2 { line.dashed() } else { line });
             let mut cells = vec![name.to_string(), way.name()];
-            cells.extend((0..4).map(|b| with_interval(&Estimate::of(units, move |m| m[at(w, b)]))));
+            cells.extend((0..4).map(|b| with_interval(&Estimate::of(units, move |m| m[arm_of(w, b)]))));
             rows.push(cells);
         }
-        panels = panels.panel(chart);
+        panels = panels.panel(right_chart(name, units));
     }
     let columns = ["optimizer", "update", BINS[0], BINS[1], BINS[2], BINS[3]];
     Ok(ClaimFinding::new(
@@ -251,7 +263,7 @@ pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         format!(
             "{} batches in all ({batches} a seed) of {} completions; the update of each method from the same weights, by plain gradient descent \
              (as in L3) and by AdamW at the rate of training (moments at zero); tokens that did not move at all are left out. The paper's \
-             effect is 3 to 4 points, which wants a hundred batches. The claim needs, with both optimizers, the lowest quartile above the top \
+             effect is 3 to 4 points, which takes a hundred batches. The claim needs, with both optimizers, the lowest quartile above the top \
              one under GRPO, and AR and Lopti above GRPO in the top one. Controls: as many updates without a split, and a random split.",
             batches * c.seeds.len() as u64,
             c.scale.probe.1

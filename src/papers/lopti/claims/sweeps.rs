@@ -5,7 +5,7 @@ use super::super::plan::{ALPHAS, ETAS, LoptiPlan, UPDATES};
 use super::super::scale::{ALPHA, ETA};
 use super::{LoptiRecord, MethodArms, accuracy, difference, level_table, rows};
 use crate::papers::finding::{ClaimFinding, number};
-use crate::papers::stats::Estimate;
+use crate::papers::stats::{Estimate, range};
 use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Chart, Panels, Series};
 
@@ -78,7 +78,6 @@ pub fn eta(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     Ok(found.picture("l7-eta", curves("L7: Lopti's threshold", "eta", &at, &refs)))
 }
 
-// Length: one experiment in order.
 /// Updates per rollout: does the gain shrink or reverse?
 pub fn updates(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let of = rows(c, &LoptiPlan::ways("L13"))?;
@@ -112,10 +111,7 @@ pub fn updates(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     for (way, name) in names.iter().enumerate() {
         let found: Vec<Estimate> = cells.iter().map(|cell| gain(cell, way)).collect();
         let points: Vec<(f64, f64)> = UPDATES.iter().zip(&found).map(|(n, e)| (*n as f64, e.mean)).collect();
-        let ranges: Vec<(f64, f64)> = found
-            .iter()
-            .map(|e| e.units.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v))))
-            .collect();
+        let ranges: Vec<(f64, f64)> = found.iter().map(|e| range(e.units.iter().copied())).collect();
         chart = chart.add(Series::line(name, &points).marked().with_errors(&ranges));
     }
     let columns = ["updates", "GRPO", "AR", "Lopti", "gain of AR [95 %]", "gain of Lopti [95 %]", "gradient norm (GRPO)"];

@@ -6,7 +6,7 @@ use super::super::scale::PAPER_SHARES;
 use super::BINS;
 use crate::event::Tokens;
 use crate::papers::finding::{ClaimFinding, number, with_interval};
-use crate::papers::stats::{Estimate, Unit, mean, quantile, spearman};
+use crate::papers::stats::{Estimate, Unit, mean, quantile, range, spearman};
 use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Bars, Chart, Panels};
 use crate::rng::Rng;
@@ -32,17 +32,12 @@ fn seed_means(units: &[Unit], arm: usize) -> Vec<f64> {
     units.iter().map(|u| mean(&u[arm])).collect()
 }
 
-fn range(values: &[f64]) -> (f64, f64) {
-    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
-}
-
 fn add(bars: Bars, name: &str, units: &[Unit], bins: usize) -> Bars {
     let means: Vec<Vec<f64>> = (0..bins).map(|b| seed_means(units, b)).collect();
     let values: Vec<f64> = means.iter().map(|m| mean(m)).collect();
-    bars.bars_with_errors(name, &values, &means.iter().map(|m| range(m)).collect::<Vec<_>>())
+    bars.bars_with_errors(name, &values, &means.iter().map(|m| range(m.iter().copied())).collect::<Vec<_>>())
 }
 
-// Length: one experiment in order.
 /// Regime check: does the histogram of probabilities resemble the paper's?
 pub fn regime(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let all = c.seeds.iter().map(|s| statistics_of(c, *s)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -112,6 +107,12 @@ struct TokenGradient {
     blocks: Vec<f64>,
 }
 
+impl TokenGradient {
+    fn block(&self, block: usize) -> f64 {
+        self.blocks.get(block).copied().unwrap_or(f64::NAN)
+    }
+}
+
 fn singles(bench: &mut Bench, tokens: usize, seed: u64) -> anyhow::Result<Vec<TokenGradient>> {
     let rollouts = bench.batch(0)?;
     let places: Vec<(usize, usize)> =
@@ -148,7 +149,22 @@ fn block_of(name: &str) -> Option<usize> {
 /// Below this gap single precision cannot resolve the norm with respect to the logits.
 const SEEN: f64 = 0.01;
 
-// Length: one experiment in order.
+/// Norms over 1 - p, with the bounds at the logits.
+fn single_panels(all: &[Vec<TokenGradient>], least: f64) -> Panels {
+    let dots = |value: fn(&TokenGradient) -> f64| all.iter().flatten().map(|s| (s.gap, value(s))).collect::<Vec<_>>();
+    let ends = [1e-4, 1.0];
+    let chart = |title: &str, dots: &[(f64, f64)]| {
+        Chart::new(title).x("1 - p").y("gradient norm").log_x().log_y().x_range(ends[0], 1.05).scatter("tokens", dots)
+    };
+    let line = |factor: f64| ends.map(|x| (x, factor * x));
+    Panels::new("L1: the gradient of single tokens", 2)
+        .subtitle("log pi of one sampled token, advantage 1; all seeds")
+        .panel(
+            chart("at the logits", &dots(|s| s.logits)).line("upper bound", &line(2f64.sqrt())).line("lower bound", &line(least)),
+        )
+        .panel(chart("all parameters", &dots(|s| s.all)))
+}
+
 /// The gradient of a single token falls with its probability.
 pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let n = c.scale.single_tokens;
@@ -183,12 +199,8 @@ pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         ),
     ];
     for b in 0..blocks {
-        let found = correlation(&|s| s.blocks.get(b).copied().unwrap_or(f64::NAN));
-        checks.push(ClaimCheck::new(
-            format!("rank correlation of 1 - p and the norm in block {}", b + 1),
-            found,
-            Requirement::Above(0.9),
-        ));
+        let what = format!("rank correlation of 1 - p and the norm in block {}", b + 1);
+        checks.push(ClaimCheck::new(what, correlation(&|s| s.block(b)), Requirement::Above(0.9)));
     }
     let spread = |value: &dyn Fn(&TokenGradient) -> f64| -> Vec<String> {
         let ratios: Vec<f64> = all.iter().flatten().filter(|s| s.gap > SEEN).map(|s| value(s) / s.gap).collect();
@@ -198,22 +210,7 @@ pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         [vec!["logits".into()], spread(&|s| s.logits)].concat(),
         [vec!["all parameters".into()], spread(&|s| s.all)].concat(),
     ];
-    rows.extend(
-        (0..blocks)
-            .map(|b| [vec![format!("block {}", b + 1)], spread(&|s| s.blocks.get(b).copied().unwrap_or(f64::NAN))].concat()),
-    );
-    let dots = |value: fn(&TokenGradient) -> f64| all.iter().flatten().map(|s| (s.gap, value(s))).collect::<Vec<_>>();
-    let ends = [1e-4, 1.0];
-    let chart = |title: &str, dots: &[(f64, f64)]| {
-        Chart::new(title).x("1 - p").y("gradient norm").log_x().log_y().x_range(ends[0], 1.05).scatter("tokens", dots)
-    };
-    let line = |factor: f64| ends.map(|x| (x, factor * x));
-    let panels = Panels::new("L1: the gradient of single tokens", 2)
-        .subtitle("log pi of one sampled token, advantage 1; all seeds")
-        .panel(
-            chart("at the logits", &dots(|s| s.logits)).line("upper bound", &line(2f64.sqrt())).line("lower bound", &line(least)),
-        )
-        .panel(chart("all parameters", &dots(|s| s.all)));
+    rows.extend((0..blocks).map(|b| [vec![format!("block {}", b + 1)], spread(&|s| s.block(b))].concat()));
     Ok(ClaimFinding::new(
         "L1",
         "The gradient of a token is as large as 1 - p, up to constants of the layers",
@@ -226,7 +223,7 @@ pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Norm over 1 - p: 5th, 50th and 95th percentile", &["where", "5 %", "median", "95 %"], rows)
-    .picture("l1-single-tokens", panels.svg()))
+    .picture("l1-single-tokens", single_panels(&all, least).svg()))
 }
 
 /// The paper's norms by quartile, relative to that of all tokens (Fig. 1 d).

@@ -6,8 +6,8 @@ use crate::papers::pma::arm::{PmaArm, TrainingText};
 use crate::papers::pma::measure::{Measure, arm_text};
 use crate::papers::pma::plan::SnapshotWindow;
 use crate::papers::pma::scale::{FORK, GRID, N, V0};
-use crate::papers::pma::sized_model::{HeldOutScores, SizedModel, hessian_times};
-use crate::papers::stats::{Estimate, mean};
+use crate::papers::pma::sized_model::{SizedModel, hessian_times};
+use crate::papers::stats::{Estimate, Unit, mean};
 use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,52 @@ fn places() -> [(&'static str, bool, SnapshotWindow); 3] {
     ]
 }
 
-// Length: one experiment in order.
+/// A number of each seed's forms.
+fn estimate(forms: &[Forms], value: impl Fn(&Forms) -> f64) -> Estimate {
+    Estimate::of_values(&forms.iter().map(value).collect::<Vec<_>>())
+}
+
+/// Losses of three checkpoints of the base runs and of their mean, for all sizes.
+fn three_and_mean(m: &Measure<'_>) -> anyhow::Result<Vec<Unit>> {
+    let mut all = Vec::new();
+    for size in &m.context.scale.sizes {
+        all.extend(m.units(|seed| {
+            let mean = SnapshotWindow { at: GRID, every: THREE, n: 3, rule: MergeRule::Sma };
+            let windows = three(GRID).map(SnapshotWindow::single).into_iter().chain([mean]);
+            windows.map(|window| m.base(size, seed, &window)).collect()
+        })?);
+    }
+    Ok(all)
+}
+
+fn curvature_checks(found: &[Vec<Forms>], losses: &[Unit]) -> Vec<ClaimCheck> {
+    vec![
+        ClaimCheck::new(
+            "normalised cross terms at the constant rate",
+            estimate(&found[0], Forms::cross),
+            Requirement::Below(0.25),
+        ),
+        ClaimCheck::new(
+            "normalised cross terms at 90 % of the decay",
+            estimate(&found[2], Forms::cross),
+            Requirement::Above(0.75),
+        ),
+        ClaimCheck::new(
+            "d'Hd of the mean over that of the newest, constant rate (A.10: noise reduction beats lag below 1)",
+            estimate(&found[0], Forms::merged_over_newest),
+            Requirement::Below(1.0),
+        ),
+        ClaimCheck::new(
+            "loss: the best of three checkpoints minus their mean (nats), all sizes",
+            Estimate::of(losses, |a| a[0].min(a[1]).min(a[2]) - a[3]),
+            Requirement::Above(0.0),
+        ),
+        ClaimCheck::new("normalised cross terms at 50 % of the decay", estimate(&found[1], Forms::cross), Requirement::Nothing),
+        ClaimCheck::new("mean cosine in H at the constant rate", estimate(&found[0], Forms::cosine), Requirement::Nothing),
+        ClaimCheck::new("mean cosine in H at 90 % of the decay", estimate(&found[2], Forms::cosine), Requirement::Nothing),
+    ]
+}
+
 /// Deviations complement each other.
 pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (plan, size) = (m.context.plan(), m.context.scale.smallest());
@@ -117,41 +162,11 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         };
         found.push(m.context.seeds.iter().map(of).collect::<anyhow::Result<_>>()?);
     }
-    let cross = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::cross).collect::<Vec<_>>());
-    let cosine = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::cosine).collect::<Vec<_>>());
-    let condition = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::merged_over_newest).collect::<Vec<_>>());
-    // Three checkpoints of the window and their mean, for all sizes.
-    let three = |at: u64| [at - 2 * THREE, at - THREE, at];
-    let mut inside = Vec::new();
-    for z in &m.context.scale.sizes {
-        inside.extend(m.units(|seed| {
-            let arm = plan.base(z, seed);
-            let mut out: Vec<HeldOutScores> =
-                three(GRID).iter().map(|at| m.window(&arm, z, &SnapshotWindow::single(*at))).collect::<anyhow::Result<_>>()?;
-            out.push(m.window(&arm, z, &SnapshotWindow { at: GRID, every: THREE, n: 3, rule: MergeRule::Sma })?);
-            Ok(out)
-        })?);
-    }
-    let checks = vec![
-        ClaimCheck::new("normalised cross terms at the constant rate", cross(0), Requirement::Below(0.25)),
-        ClaimCheck::new("normalised cross terms at 90 % of the decay", cross(2), Requirement::Above(0.75)),
-        ClaimCheck::new(
-            "d'Hd of the mean over that of the newest, constant rate (A.10: noise reduction beats lag below 1)",
-            condition(0),
-            Requirement::Below(1.0),
-        ),
-        ClaimCheck::new(
-            "loss: the best of three checkpoints minus their mean (nats), all sizes",
-            Estimate::of(&inside, |a| a[0].min(a[1]).min(a[2]) - a[3]),
-            Requirement::Above(0.0),
-        ),
-        ClaimCheck::new("normalised cross terms at 50 % of the decay", cross(1), Requirement::Nothing),
-        ClaimCheck::new("mean cosine in H at the constant rate", cosine(0), Requirement::Nothing),
-        ClaimCheck::new("mean cosine in H at 90 % of the decay", cosine(2), Requirement::Nothing),
-    ];
-    let names = places();
-    let rows = names.iter().enumerate().map(|(i, (name, _, _))| {
-        vec![name.to_string(), with_interval(&cross(i)), with_interval(&cosine(i)), with_interval(&condition(i))]
+    let inside = three_and_mean(m)?;
+    let rows = places().iter().zip(&found).map(|((name, _, _), forms)| {
+        let numbers =
+            [Forms::cross, Forms::cosine, Forms::merged_over_newest].map(|value| with_interval(&estimate(forms, value)));
+        [vec![name.to_string()], numbers.to_vec()].concat()
     });
     let rows: Vec<_> = rows.collect();
     let losses = vec![(0..4).map(|arm| arm_text(&inside, arm)).collect::<Vec<_>>()];
@@ -167,7 +182,7 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
              sizes) the mean of three checkpoints below the best of them.",
             size.name
         ),
-        checks,
+        curvature_checks(&found, &inside),
     )
     .table("Curvature", &["window", "normalised cross terms [95 %]", "mean cosine in H [95 %]", "d'Hd: mean over newest [95 %]"], rows)
     .table("Loss of three checkpoints 2 % apart and of their mean, all sizes and seeds", &["oldest", "middle", "newest", "mean"], losses)
@@ -177,6 +192,11 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
 
 /// Snapshots between the three checkpoints of the slice: 2 %.
 const THREE: u64 = 8;
+
+/// Three checkpoints, the newest at `at`.
+fn three(at: u64) -> [u64; 3] {
+    [at - 2 * THREE, at - THREE, at]
+}
 
 /// The loss on the plane through three checkpoints.
 fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &PmaArm, three: [u64; 3]) -> anyhow::Result<String> {

@@ -4,6 +4,7 @@ use crate::papers::finding::{ClaimFinding, number};
 use crate::papers::pma::arm::PmaArm;
 use crate::papers::pma::measure::Measure;
 use crate::papers::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, RescuePolicy};
+use crate::papers::pma::scale::DivergentRegime;
 use crate::papers::pma::spike::{Divergence, LOST, first_lost};
 use crate::papers::stats::{Estimate, mean, median};
 use crate::papers::verdict::{ClaimCheck, Requirement};
@@ -63,11 +64,22 @@ fn above(loss: &[f64], lost: &Divergence) -> f64 {
     median(&tail) - lost.before
 }
 
-// Length: one experiment in order.
+fn design(hot: &DivergentRegime, size: &str, runs: usize, lost: usize) -> String {
+    format!(
+        "Size {size} at a rate of {:.0e} with beta1 = {}, beta2 = {}, no clipping and no decay: {runs} runs, of which {lost} were lost (0.5 nats above \
+         the median of the 50 updates before, still 0.2 above after 100 more). Each lost run is begun anew from the newest checkpoint at least \
+         {MARGIN} updates before the spike (one every {HOT_EVERY}), or from the mean of the newest three, with the same data or the data up \
+         to the spike skipped, Adam kept or reset; {} updates. Back is: the last {TAIL} within {LOST} nats of the trajectory before the spike. \
+         The claim needs more than half of the PMA rescues back, and more than of the single checkpoint's; fewer than {LEAST} spikes decide \
+         nothing.",
+        hot.learning_rate, hot.betas[0], hot.betas[1], hot.horizon,
+    )
+}
+
 /// Merging three checkpoints rescues a diverged run.
 pub fn p9(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (events, runs) = events(m)?;
-    let plan = m.context.plan();
+    let (plan, scale) = (m.context.plan(), &m.context.scale);
     let spike = |e: &DivergedRun| e.lost.at as u64 + 1;
     let arms: Vec<PmaArm> =
         events.iter().flat_map(|e| policies().into_iter().map(|p| plan.rescued(&e.hot, spike(e), p))).collect();
@@ -85,17 +97,17 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let difference: Vec<f64> = ends.iter().map(|row| share(row, 1) - share(row, 0)).collect();
     let pma: Vec<f64> = ends.iter().map(|row| share(row, 1)).collect();
     let enough = ends.len() >= LEAST;
-    let wants = |w: Requirement| if enough { w } else { Requirement::Nothing };
+    let required = |w: Requirement| if enough { w } else { Requirement::Nothing };
     let mut checks = vec![
         ClaimCheck::new(
             "share of PMA rescues that come back, over spikes and policies",
             Estimate::of_values(&pma),
-            wants(Requirement::Above(0.5)),
+            required(Requirement::Above(0.5)),
         ),
         ClaimCheck::new(
             "that share minus that of the single checkpoint (the control)",
             Estimate::of_values(&difference),
-            wants(Requirement::Above(0.0)),
+            required(Requirement::Above(0.0)),
         ),
     ];
     for (i, policy) in policies().iter().enumerate().filter(|(_, p)| p.merged) {
@@ -114,25 +126,11 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let mut columns = vec!["seed".to_string(), "spike at".into(), "loss before".into(), "loss after".into()];
     columns.extend(policies().iter().map(|p| format!("{}: {}", if p.merged { "PMA" } else { "single" }, name(p))));
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    let design = format!(
-        "Size {} at a rate of {:.0e} with beta1 = {}, beta2 = {}, no clipping and no decay: {runs} runs, of which {} were lost (0.5 nats above \
-         the median of the 50 updates before, still 0.2 above after 100 more). Each lost run is begun anew from the newest checkpoint at least \
-         {MARGIN} updates before the spike (one every {HOT_EVERY}), or from the mean of the newest three, with the same data or the data up \
-         to the spike skipped, Adam kept or reset; {} updates. Back is: the last {TAIL} within {LOST} nats of the trajectory before the spike. \
-         The claim needs more than half of the PMA rescues back, and more than of the single checkpoint's; fewer than {LEAST} spikes decide \
-         nothing.",
-        m.context.scale.smallest().name,
-        m.context.scale.hot.learning_rate,
-        m.context.scale.hot.betas[0],
-        m.context.scale.hot.betas[1],
-        events.len(),
-        m.context.scale.hot.horizon,
-    );
     Ok(ClaimFinding::new(
         "P9",
         "Merging the last three checkpoints before a collapse rescues the run",
         "Fig. 7 right: one 330M/3.3B run at a rate of 6e-3; it passes the spike and follows the old trajectory; no control without merging",
-        design,
+        design(&scale.hot, scale.smallest().name, runs, events.len()),
         checks,
     )
     .table("Every spike and every way on", &columns, rows.collect())

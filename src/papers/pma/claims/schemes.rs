@@ -6,7 +6,7 @@ use crate::papers::pma::measure::{Measure, arm_mean, arm_range};
 use crate::papers::pma::plan::{SnapshotWindow, readout};
 use crate::papers::pma::scale::{GRID, N, READOUTS, V0};
 use crate::papers::pma::sized_model::HeldOutScores;
-use crate::papers::stats::{Estimate, Unit, mean, spearman};
+use crate::papers::stats::{Estimate, Unit, mean, range, spearman};
 use crate::papers::verdict::{ClaimCheck, Requirement};
 use crate::plot::{Bars, Chart, Panels, Series};
 
@@ -141,8 +141,7 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         ClaimCheck::new(what, grid.better(0, one, other), Requirement::Above(0.0))
     };
     let spread = |m: &[f64]| {
-        let four = &m[1..5];
-        let (low, high) = four.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+        let (low, high) = range(m[1..5].iter().copied());
         (high - low) / (m[0] - m[3])
     };
     let checks = vec![
@@ -184,7 +183,7 @@ pub fn p5(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let grid = SchemeGrid::new(m, intervals())?;
     let spread = |units: &[Unit]| {
         Estimate::of(units, |m| {
-            let (low, high) = m[1..].iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+            let (low, high) = range(m[1..].iter().copied());
             high - low
         })
     };

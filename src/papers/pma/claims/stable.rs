@@ -15,7 +15,18 @@ fn gain(m: &[f64]) -> f64 {
     m[0] - m[1]
 }
 
-// Length: one experiment in order.
+/// Mean and range of the latest checkpoint and of the merge, by size.
+fn size_bars(m: &Measure<'_>, index: usize, bars: &[Vec<(f64, (f64, f64))>; 2]) -> Bars {
+    let names: Vec<&str> = m.context.scale.sizes.iter().map(|s| s.name).collect();
+    let mut chart =
+        Bars::new(&format!("at {} of the tokens", readout(index)), &names).x("size").y("validation loss (nats)").from_any();
+    for (name, bars) in ["latest", "PMA"].iter().zip(bars) {
+        let (values, ranges): (Vec<f64>, Vec<(f64, f64)>) = bars.iter().copied().unzip();
+        chart = chart.bars_with_errors(name, &values, &ranges);
+    }
+    chart
+}
+
 /// Merging in the stable phase beats the newest checkpoint at every size.
 pub fn p1(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (mut checks, mut rows, mut wins) = (Vec::new(), Vec::new(), Vec::new());
@@ -48,14 +59,7 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
                 Requirement::Above(0.0),
             ));
         }
-        let names: Vec<&str> = m.context.scale.sizes.iter().map(|s| s.name).collect();
-        let mut chart =
-            Bars::new(&format!("at {} of the tokens", readout(index)), &names).x("size").y("validation loss (nats)").from_any();
-        for (name, bars) in ["latest", "PMA"].iter().zip(&bars) {
-            let (values, ranges): (Vec<f64>, Vec<(f64, f64)>) = bars.iter().copied().unzip();
-            chart = chart.bars_with_errors(name, &values, &ranges);
-        }
-        panels = panels.panel(chart);
+        panels = panels.panel(size_bars(m, index, &bars));
     }
     checks.push(ClaimCheck::new(
         "share of all runs and read-outs in which the merge is lower",
@@ -80,27 +84,11 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     .picture("p1-gain-by-size", panels.svg()))
 }
 
-// Length: one experiment in order.
-/// A higher stable learning rate gives a larger gain from merging.
-pub fn p11(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
-    let size = m.context.scale.smallest();
-    let plan = m.context.plan();
-    let arms: Vec<_> = m.context.seeds.iter().flat_map(|s| RATES.map(|r| plan.rate(r, *s))).collect();
-    m.context.ensure(&arms)?;
-    // Arms of a unit: raw and merged at each rate.
-    let units: Vec<Unit> = m.units(|seed| {
-        let mut out = Vec::new();
-        for rate in RATES {
-            let arm = plan.rate(rate, seed);
-            for window in [SnapshotWindow::single(GRID), SnapshotWindow::standard(GRID)] {
-                out.push(m.window(&arm, size, &window)?);
-            }
-        }
-        Ok(out)
-    })?;
+/// Gains at neighbouring rates, and the best rates. Arms of a unit: raw and merged at each rate.
+fn rate_checks(units: &[Unit]) -> Vec<ClaimCheck> {
     let mut checks = Vec::new();
     for i in 1..RATES.len() {
-        let found = Estimate::of(&units, move |a| (a[2 * i] - a[2 * i + 1]) - (a[2 * i - 2] - a[2 * i - 1]));
+        let found = Estimate::of(units, move |a| gain(&a[2 * i..]) - gain(&a[2 * i - 2..]));
         let what = format!("gain at {}x minus gain at {}x the rate (nats)", RATES[i], RATES[i - 1]);
         checks.push(ClaimCheck::new(what, found, Requirement::Above(0.0)));
     }
@@ -119,10 +107,29 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         Estimate::of_values(&shift),
         Requirement::Nothing,
     ));
+    checks
+}
+
+/// A higher stable learning rate gives a larger gain from merging.
+pub fn p11(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
+    let size = m.context.scale.smallest();
+    let plan = m.context.plan();
+    let arms: Vec<_> = m.context.seeds.iter().flat_map(|s| RATES.map(|r| plan.rate(r, *s))).collect();
+    m.context.ensure(&arms)?;
+    let units: Vec<Unit> = m.units(|seed| {
+        let mut out = Vec::new();
+        for rate in RATES {
+            let arm = plan.rate(rate, seed);
+            for window in [SnapshotWindow::single(GRID), SnapshotWindow::standard(GRID)] {
+                out.push(m.window(&arm, size, &window)?);
+            }
+        }
+        Ok(out)
+    })?;
     let mut rows = Vec::new();
     let (mut points, mut ranges): ([Points; 2], [Points; 2]) = Default::default();
     for (i, rate) in RATES.iter().enumerate() {
-        let found = Estimate::of(&units, |a| a[2 * i] - a[2 * i + 1]);
+        let found = Estimate::of(&units, |a| gain(&a[2 * i..]));
         let learning_rate = rate * size.learning_rate;
         rows.push(vec![
             format!("{rate}x ({learning_rate:.1e})"),
@@ -153,7 +160,7 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
             size.name,
             RATES.map(|r| r.to_string()).join(", ")
         ),
-        checks,
+        rate_checks(&units),
     )
     .table("By learning rate", &["rate", "latest", "merged", "gain [95 %]"], rows)
     .picture("p11-learning-rate", chart.svg()))
