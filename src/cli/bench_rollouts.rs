@@ -3,7 +3,7 @@
 use super::{bench::Args, open, output};
 use crate::config::ModelConfig;
 use crate::device::{Device, Recorder, Recording, Tensor};
-use crate::model::{Model, RolloutEngine, RolloutRequest};
+use crate::model::{Model, RolloutBatch, RolloutEngine, RolloutRequest};
 use crate::ops::sample::Sampling;
 use crate::progress::silent;
 use crate::rng::Rng;
@@ -63,7 +63,8 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
     for round in 0..=args.steps {
         let begin = Instant::now();
         let sampling = Sampling { seed: round as u64, ..Sampling::default() };
-        engine.run(&device, &model, &requests, &sampling, &[], &mut silent)?;
+        let batch = RolloutBatch { requests: &requests, sampling: &sampling, stops: &[] };
+        engine.run(&device, &model, batch, &mut silent)?;
         seconds.push(begin.elapsed().as_secs_f64());
     }
     // The first run includes compilation.

@@ -193,7 +193,6 @@ fn adapted<T>(c: &ModelConfig, r: usize, make: &mut impl FnMut(&str, &[usize]) -
 }
 
 impl<T: Clone> Activations<T> {
-    // Length: one line per tensor.
     /// The only place where activations are named and shaped; `make` allocates each.
     pub fn declare(
         c: &ModelConfig,

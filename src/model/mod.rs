@@ -17,7 +17,7 @@ mod weights;
 
 pub use activations::{Activations, Pass};
 pub use generate::Generator;
-pub use rollout::{RolloutEngine, RolloutRequest, SampledCompletion};
+pub use rollout::{RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
 pub use weights::{Adapter, Block, BlockAdapters, Parameters, PerProduct, TensorSpec, Trained, WeightInit, Weights};
 
 use crate::config::ModelConfig;

@@ -40,6 +40,17 @@ impl RolloutRequest {
     }
 }
 
+/// Requests, and how their tokens are sampled.
+#[derive(Clone, Copy, Debug)]
+pub struct RolloutBatch<'a> {
+    /// The prompts to complete.
+    pub requests: &'a [RolloutRequest],
+    /// Temperature, seed and truncation of the distribution.
+    pub sampling: &'a Sampling,
+    /// Tokens that end a completion.
+    pub stops: &'a [u32],
+}
+
 /// A finished completion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SampledCompletion {
@@ -128,15 +139,13 @@ impl RolloutEngine {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[RolloutRequest],
-        sampling: &Sampling,
-        stops: &[u32],
+        batch: RolloutBatch<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<Option<Vec<SampledCompletion>>> {
-        self.check(requests, stops)?;
+        self.check(batch)?;
         let world = self.world.clone();
-        let task = world.announce(Self::ROLLOUTS, &(requests, sampling, stops))?;
-        let out = self.share(device, model, requests, sampling, stops, progress)?;
+        let task = world.announce(Self::ROLLOUTS, &(batch.requests, batch.sampling, batch.stops))?;
+        let out = self.share(device, model, batch, progress)?;
         task.done();
         Ok(out)
     }
@@ -147,7 +156,8 @@ impl RolloutEngine {
     /// A lost rank, or a device fault.
     pub fn follow(&mut self, device: &Device, model: &Model, announced: &Announced) -> Result<()> {
         let (requests, sampling, stops): (Vec<RolloutRequest>, Sampling, Vec<u32>) = announced.read()?;
-        self.share(device, model, &requests, &sampling, &stops, &mut silent).map(|_| ())
+        let batch = RolloutBatch { requests: &requests, sampling: &sampling, stops: &stops };
+        self.share(device, model, batch, &mut silent).map(|_| ())
     }
 
     /// Sample a contiguous share of the requests, which often have the same prompt, and gather all completions.
@@ -155,18 +165,16 @@ impl RolloutEngine {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[RolloutRequest],
-        sampling: &Sampling,
-        stops: &[u32],
+        batch: RolloutBatch<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<Option<Vec<SampledCompletion>>> {
         if self.world.is_solo() {
-            return self.run_alone(device, model, requests, sampling, stops, progress);
+            return self.run_alone(device, model, batch, progress);
         }
-        let own = &requests[self.world.share(requests.len())];
-        let all = requests.len() as u64;
+        let own = RolloutBatch { requests: &batch.requests[self.world.share(batch.requests.len())], ..batch };
+        let all = batch.requests.len() as u64;
         let mut of_all = |what: &str, done: u64, own: u64| progress(what, done * all / own.max(1), all);
-        let found = self.run_alone(device, model, own, sampling, stops, &mut of_all)?;
+        let found = self.run_alone(device, model, own, &mut of_all)?;
         let parts: Vec<Option<Vec<SampledCompletion>>> = self.world.all_gather_values(&found)?;
         Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat()))
     }
@@ -175,11 +183,10 @@ impl RolloutEngine {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[RolloutRequest],
-        sampling: &Sampling,
-        stops: &[u32],
+        batch: RolloutBatch<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<Option<Vec<SampledCompletion>>> {
+        let RolloutBatch { requests, sampling, stops } = batch;
         device.write(&self.settings, &sampling.pack(stops));
         let mut out = Vec::with_capacity(requests.len());
         while out.len() < requests.len() {
@@ -247,7 +254,7 @@ impl RolloutEngine {
         Ok(requests.iter().map(of).collect())
     }
 
-    fn check(&self, requests: &[RolloutRequest], stops: &[u32]) -> Result<()> {
+    fn check(&self, RolloutBatch { requests, stops, .. }: RolloutBatch<'_>) -> Result<()> {
         ensure!(stops.len() <= MOST_STOPS, "{} tokens end a text; at most {MOST_STOPS} are looked for", stops.len());
         for request in requests {
             ensure!(!request.prompt.is_empty(), "the prompt holds no token; give at least one character");

@@ -6,7 +6,7 @@ mod chance;
 use lehr::data::{Batch, IGNORE};
 use lehr::device::{Device, Tensor};
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, RolloutEngine, RolloutRequest, SampledCompletion, hf_config};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion, hf_config};
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;
@@ -51,7 +51,7 @@ fn go(
     sampling: &Sampling,
     stops: &[u32],
 ) -> Vec<SampledCompletion> {
-    engine.run(device, model, requests, sampling, stops, &mut silent).unwrap().unwrap()
+    engine.run(device, model, RolloutBatch { requests, sampling, stops }, &mut silent).unwrap().unwrap()
 }
 
 fn greedy() -> Sampling {
@@ -255,16 +255,18 @@ fn rollouts_report_progress_and_can_be_stopped() {
         reported.push(done);
         Ok(done < 10)
     };
-    assert_eq!(engine.run(&device, &model, &requests, &sampling, &[3], &mut stop_at).unwrap(), None);
+    let batch = RolloutBatch { requests: &requests, sampling: &sampling, stops: &[3] };
+    assert_eq!(engine.run(&device, &model, batch, &mut stop_at).unwrap(), None);
     assert!(reported.is_sorted() && (10..30).contains(reported.last().unwrap()), "{reported:?}");
     // Neither stopping nor an error leaves traces.
-    let failed = engine.run(&device, &model, &requests, &sampling, &[3], &mut |_, _, _| anyhow::bail!("enough"));
+    let failed = engine.run(&device, &model, batch, &mut |_, _, _| anyhow::bail!("enough"));
     assert_eq!(failed.unwrap_err().to_string(), "enough");
     assert_eq!(go(&device, &model, &mut engine, &requests, &sampling, &[3]), want);
     assert_eq!(go(&device, &model, &mut engine, &[], &sampling, &[3]), []);
     let of = |prompt: Vec<u32>, max_new| [RolloutRequest { prompt, key: [0; 2], max_new }];
     for (request, word) in [(of(vec![], 1), "no token"), (of(vec![1; ROOM], 1), "64 tokens"), (of(vec![1], 0), "0 tokens")] {
-        let error = engine.run(&device, &model, &request, &sampling, &[], &mut silent).unwrap_err().to_string();
+        let batch = RolloutBatch { requests: &request, sampling: &sampling, stops: &[] };
+        let error = engine.run(&device, &model, batch, &mut silent).unwrap_err().to_string();
         assert!(error.contains(word) && !error.contains('\n'), "{error}");
     }
     assert!(RolloutEngine::new(&device, &model, 4, model.max_context() + 1).is_err());

@@ -5,7 +5,7 @@ use crate::config::RolloutSettings;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
 use crate::device::Device;
-use crate::model::{Model, RolloutEngine, RolloutRequest, SampledCompletion};
+use crate::model::{Model, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
 use anyhow::{Result, ensure};
@@ -115,8 +115,8 @@ impl Sampler<'_> {
             .collect();
         let begin = web_time::Instant::now();
         let mut watch = |_: &str, done, all| progress("sampling", done, all);
-        let Some(completions) = self.engine.run(self.device, self.model, &requests, &self.sampling, self.stops, &mut watch)?
-        else {
+        let batch = RolloutBatch { requests: &requests, sampling: &self.sampling, stops: self.stops };
+        let Some(completions) = self.engine.run(self.device, self.model, batch, &mut watch)? else {
             return Ok(None);
         };
         out.seconds[0] = begin.elapsed().as_secs_f64();

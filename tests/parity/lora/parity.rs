@@ -6,7 +6,7 @@ use lehr::config::ModelConfig;
 use lehr::data::Batch;
 use lehr::device::Device;
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, RolloutEngine, RolloutRequest};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest};
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::train::{GradientPass, Optimizer, Scorer};
@@ -191,7 +191,8 @@ fn a_folded_model_matches_the_adapted_one() {
             let [a, b] = models.each_ref().map(|model| {
                 let mut rollouts = RolloutEngine::new(&device, model, 1, model.max_context()).unwrap();
                 let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-                let done = rollouts.run(&device, model, std::slice::from_ref(&request), &sampling, &[], &mut |_, _, _| Ok(true));
+                let batch = RolloutBatch { requests: std::slice::from_ref(&request), sampling: &sampling, stops: &[] };
+                let done = rollouts.run(&device, model, batch, &mut |_, _, _| Ok(true));
                 done.unwrap().unwrap().remove(0)
             });
             assert_eq!(a.tokens, b.tokens, "{case}");
