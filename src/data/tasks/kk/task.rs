@@ -3,14 +3,14 @@
 use super::super::distinct::{Distinct, allowed, level_of};
 use super::super::question_set::{HeldOutQuestions, QuestionSource, RowReader};
 use super::super::question_stream::QuestionStream;
-use super::super::{Grade, Question, Split, Task};
+use super::super::{Grade, Question, Split, Task, TaskInput};
 use super::claim::Claim;
 use super::generate::{PEOPLE, Puzzle, fingerprint};
 use super::{made, notation, reward, row, rows};
-use crate::config::{DataSettings, PuzzleForm, TaskSettings};
+use crate::config::{PuzzleForm, TaskSettings};
+use crate::data::Notices;
 use crate::data::chat::question_chat;
 use crate::data::json_rows::Object;
-use crate::data::{Notices, Tokenizer};
 use anyhow::{Result, ensure};
 
 /// System prompt, natural form.
@@ -44,14 +44,8 @@ impl Kk {
     ///
     /// # Errors
     /// A setting out of range, an invalid row.
-    pub fn open(
-        settings: &TaskSettings,
-        data: &DataSettings,
-        seed: u64,
-        tokenizer: Option<&Tokenizer>,
-        date: i64,
-        notices: &mut Notices,
-    ) -> Result<Self> {
+    pub(crate) fn open(input: &TaskInput<'_>, notices: &mut Notices) -> Result<Self> {
+        let &TaskInput { settings, data, seed, tokenizer, date } = input;
         let system = if settings.form == PuzzleForm::Compact { SYSTEM_COMPACT } else { SYSTEM };
         let question_stream = QuestionStream::new(settings, tokenizer, date, Some(system), true)?;
         let form = settings.form;

@@ -18,11 +18,11 @@ use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
 use super::question_set::{HeldOutQuestions, QuestionSource, RowReader};
 use super::question_stream::QuestionStream;
-use super::{Grade, Question, Split, Task};
-use crate::config::{DataSettings, MathKind, TaskSettings};
+use super::{Grade, Question, Split, Task, TaskInput};
+use crate::config::{MathKind, TaskSettings};
 use crate::data::chat::question_chat;
 use crate::data::json_rows::Object;
-use crate::data::{Notices, Tokenizer, shown};
+use crate::data::{Notices, shown};
 use anyhow::{Context, Result, bail};
 use countdown::Countdown;
 use serde::Serialize;
@@ -125,14 +125,8 @@ impl Math {
     ///
     /// # Errors
     /// A setting out of range, an invalid row.
-    pub fn open(
-        settings: &TaskSettings,
-        data: &DataSettings,
-        seed: u64,
-        tokenizer: Option<&Tokenizer>,
-        date: i64,
-        notices: &mut Notices,
-    ) -> Result<Self> {
+    pub(crate) fn open(input: &TaskInput<'_>, notices: &mut Notices) -> Result<Self> {
+        let &TaskInput { settings, data, seed, tokenizer, date } = input;
         let kind = settings.math;
         let system = match kind {
             _ if !data.data.is_empty() || data.val_data.is_some() => SYSTEM,
