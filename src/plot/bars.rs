@@ -39,25 +39,13 @@ struct BarSeries {
     errors: Vec<(f64, f64)>,
 }
 
-super::builders!(Bars);
+super::builders!(Bars, x);
 
 impl Bars {
     /// An empty chart with the names of its groups.
     pub fn new<S: AsRef<str>>(title: &str, groups: &[S]) -> Self {
         let groups = groups.iter().map(|g| g.as_ref().to_string()).collect();
         Self { words: Captions { title: title.into(), ..Captions::default() }, groups, zero: true, ..Self::default() }
-    }
-
-    /// Name of the horizontal axis.
-    pub fn x(mut self, label: &str) -> Self {
-        self.x = label.into();
-        self
-    }
-
-    /// Name of the vertical axis, with its unit.
-    pub fn y(mut self, label: &str) -> Self {
-        self.y.label = label.into();
-        self
     }
 
     /// One value per group; NaN leaves a labelled gap.

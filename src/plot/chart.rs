@@ -30,24 +30,12 @@ pub struct Chart {
     marks: Vec<(f64, f64, String)>,
 }
 
-super::builders!(Chart);
+super::builders!(Chart, x.label);
 
 impl Chart {
     /// An empty chart with a title.
     pub fn new(title: &str) -> Self {
         Self { words: Captions { title: title.into(), ..Captions::default() }, ..Self::default() }
-    }
-
-    /// Name of the horizontal axis, with its unit.
-    pub fn x(mut self, label: &str) -> Self {
-        self.x.label = label.into();
-        self
-    }
-
-    /// Name of the vertical axis, with its unit.
-    pub fn y(mut self, label: &str) -> Self {
-        self.y.label = label.into();
-        self
     }
 
     /// Logarithmic horizontal axis; values not above 0 are omitted.

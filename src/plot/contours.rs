@@ -46,7 +46,7 @@ pub struct Contours {
     equal: bool,
 }
 
-super::builders!(Contours);
+super::builders!(Contours, x.label);
 
 impl Contours {
     /// Values of the function on a grid; NaN is a hole.
@@ -62,18 +62,6 @@ impl Contours {
             path: Vec::new(),
             equal: false,
         }
-    }
-
-    /// Name of the horizontal axis, with its unit.
-    pub fn x(mut self, label: &str) -> Self {
-        self.x.label = label.into();
-        self
-    }
-
-    /// Name of the vertical axis, with its unit.
-    pub fn y(mut self, label: &str) -> Self {
-        self.y.label = label.into();
-        self
     }
 
     /// Label of the colour bar, with the unit.

@@ -59,7 +59,7 @@ pub struct Violins {
     notes: Vec<String>,
 }
 
-super::builders!(Violins);
+super::builders!(Violins, x);
 
 #[derive(Clone, Debug)]
 struct ViolinSeries {
@@ -87,11 +87,11 @@ const CELLS: usize = 360;
 impl Histogram {
     /// Several distributions combined; numbers of a bin are assumed to be uniform within it.
     pub fn pooled(parts: &[Self]) -> Self {
-        let sound = || parts.iter().filter(|p| p.high > p.low && p.counts.iter().sum::<f64>() > 0.0);
-        let (low, high) = sound().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.low), b.max(p.high)));
+        let drawn = || parts.iter().filter(|p| p.high > p.low && p.counts.iter().sum::<f64>() > 0.0);
+        let (low, high) = drawn().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.low), b.max(p.high)));
         let mut counts = vec![0.0; if high > low { CELLS } else { 0 }];
         let cell = (high - low) / CELLS as f64;
-        for part in sound() {
+        for part in drawn() {
             let width = (part.high - part.low) / part.counts.len() as f64;
             for (i, count) in part.counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
                 let (from, to) = ((part.low + width * i as f64 - low) / cell, (part.low + width * (i + 1) as f64 - low) / cell);
@@ -196,18 +196,6 @@ impl Violins {
     pub fn new<S: AsRef<str>>(title: &str, groups: &[S]) -> Self {
         let groups = groups.iter().map(|g| g.as_ref().to_string()).collect();
         Self { words: Captions { title: title.into(), ..Captions::default() }, groups, ..Self::default() }
-    }
-
-    /// Name of the horizontal axis.
-    pub fn x(mut self, label: &str) -> Self {
-        self.x = label.into();
-        self
-    }
-
-    /// Name of the vertical axis, with its unit.
-    pub fn y(mut self, label: &str) -> Self {
-        self.y.label = label.into();
-        self
     }
 
     /// The distribution of each group.
