@@ -349,8 +349,8 @@ pub struct Rescue {
     /// The observed cause, as text.
     pub cause: String,
     /// What was done differently from the settings, and why, as text; empty if nothing.
-    #[serde(default)]
-    pub remark: String,
+    #[serde(default, alias = "remark")]
+    pub note: String,
     /// First update that may have been part of the spike.
     #[serde(default)]
     pub onset: u64,

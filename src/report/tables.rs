@@ -94,8 +94,8 @@ pub(super) fn events(runs: &[ReportRun]) -> Option<Section> {
         }
         let mut out = if rows.is_empty() { String::new() } else { table("", &["step", "what", ""], rows) + &left_out(left) };
         for r in &history.rescues {
-            if !r.remark.is_empty() {
-                out += &format!("<p>About the rescue at step {}: {}</p>\n", count(r.step), line(&r.remark));
+            if !r.note.is_empty() {
+                out += &format!("<p>About the rescue at step {}: {}</p>\n", count(r.step), line(&r.note));
             }
         }
         if saves > 0 {

@@ -5,7 +5,7 @@ use super::sampling::SampleRequest;
 use super::save::{self, TrainerFile};
 use super::unsaved::SaveNotice;
 use crate::config::Stage;
-use crate::event::{Command, Eval, Event, LiveSettings, SavedCheckpoint as Saved};
+use crate::event::{Command, Eval, Event, LiveSettings, SavedCheckpoint};
 use crate::model::checkpoint::CheckpointOrigin;
 use crate::run_folder::PurgeResult;
 use crate::train::predictions::PredictionStats;
@@ -130,7 +130,7 @@ impl Run<'_> {
                 self.last_saved = Some(step);
                 self.checkpoint = Some(path.clone());
                 let save_seconds = begin.elapsed().as_secs_f64();
-                self.out.emit(&Event::Checkpoint(Saved { step, path, bytes: manifest.bytes(), save_seconds }));
+                self.out.emit(&Event::Checkpoint(SavedCheckpoint { step, path, bytes: manifest.bytes(), save_seconds }));
                 self.unsaved.saved().into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
                 let purged = self.retention.purge(self.vfs, self.folder.path());
                 let warnings = match purged {

@@ -12,7 +12,7 @@ use super::{driver_notes, ranks, reinforce};
 use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
 use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
-use crate::event::{Event, Finished, SavedCheckpoint as Saved};
+use crate::event::{Event, Finished, SavedCheckpoint};
 use crate::model::checkpoint::{Checkpoint, CheckpointOrigin};
 use crate::number_format::counted;
 use crate::ops::matmul::measured_peak_gflops;
@@ -126,7 +126,39 @@ pub(super) fn prepare_rank(
     Ok(PreparedRun { trainer, tokenizer, data_tokens, data_hash })
 }
 
-// Length: sequential steps.
+/// The folder of the run: a new one, or that of the resumed run.
+fn folder_of(
+    vfs: &dyn Vfs,
+    held: Option<RunFolder>,
+    start: &RunStart,
+    (settings, start_from): (&Settings, &StartingPoint),
+    (trainer, tokenizer): (&Trainer, &Tokenizer),
+) -> anyhow::Result<RunFolder> {
+    if let Some(folder) = held {
+        start.max_steps.map_or(Ok(()), |max_steps| keep_extended(&folder, max_steps))?;
+        return Ok(folder);
+    }
+    let folder = new_folder(vfs, start, settings, start_from)?;
+    reinforce::keep_reference(vfs, &folder, trainer, tokenizer, start_from.parent())?;
+    Ok(folder)
+}
+
+/// The origin of the run's checkpoints; the step is set when one is saved.
+fn origin_of(
+    folder: &RunFolder,
+    settings: &Settings,
+    trainer: &Trainer,
+    start_from: &StartingPoint,
+) -> anyhow::Result<CheckpointOrigin> {
+    Ok(CheckpointOrigin {
+        step: 0,
+        run_id: folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        config_hash: super::config_hash(settings)?,
+        adapter: trainer.device.summary().title(),
+        parent: start_from.parent(),
+    })
+}
+
 fn begin_run<'a>(
     vfs: &'a dyn Vfs,
     (settings, start_from, held): (Settings, StartingPoint, Option<RunFolder>),
@@ -144,32 +176,14 @@ fn begin_run<'a>(
     // The reference model is the starting point.
     reinforce::take_reference(&settings, &start_from, &mut trainer)?;
     let peak_gflops = trainer.world().size() as f64 * measured_peak_gflops(&trainer.device)?;
-    let folder = match held {
-        None => {
-            let folder = new_folder(vfs, start, &settings, &start_from)?;
-            reinforce::keep_reference(vfs, &folder, &trainer, &tokenizer, start_from.parent())?;
-            folder
-        }
-        Some(folder) => {
-            start.max_steps.map_or(Ok(()), |max_steps| keep_extended(&folder, max_steps))?;
-            folder
-        }
-    };
+    let folder = folder_of(vfs, held, start, (&settings, &start_from), (&trainer, &tokenizer))?;
     let (log, grad_norms) = match start_from.resumed().zip(file.as_ref()) {
         None => (EventLog::create(vfs, &folder.events())?, GradNorms::default()),
         Some((checkpoint, file)) => resumed_log(vfs, &folder, checkpoint, file)?,
     };
-    let tensorboard = match settings.save.tensorboard {
-        true => Some(TensorBoard::create(vfs, folder.path(), start_from.resumed().map(Checkpoint::step))?),
-        false => None,
-    };
-    let origin = CheckpointOrigin {
-        step: 0,
-        run_id: folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        config_hash: super::config_hash(&settings)?,
-        adapter: trainer.device.summary().title(),
-        parent: start_from.parent(),
-    };
+    let last_saved = start_from.resumed().map(Checkpoint::step);
+    let tensorboard = settings.save.tensorboard.then(|| TensorBoard::create(vfs, folder.path(), last_saved)).transpose()?;
+    let origin = origin_of(&folder, &settings, &trainer, &start_from)?;
     let tokens_before = file.as_ref().map_or(trainer.state.num_tokens, |file| file.tokens_before);
     let TrainerFile { seconds, eval_loss, samples_bytes, watch, .. } = file.unwrap_or_default();
     let SaveSettings { keep_last, keep_every, .. } = settings.save;
@@ -187,7 +201,7 @@ fn begin_run<'a>(
         data_tokens,
         data_hash,
         retention: Retention::new(RetentionPolicy { keep_last, keep_every }),
-        last_saved: start_from.resumed().map(Checkpoint::step),
+        last_saved,
         checkpoint: start_from.resumed().map(|checkpoint| checkpoint.path.clone()),
         unsaved: FailedSaves::default(),
         eval_loss,
@@ -263,7 +277,7 @@ fn resumed_log<'a>(
     }
     // The save event was cut off. A log that cannot be written does not stop a run.
     let (step, path, bytes) = (checkpoint.step(), checkpoint.path.clone(), checkpoint.manifest.bytes());
-    let _ = log.append(&Event::Checkpoint(Saved { step, path, bytes, save_seconds: 0.0 }));
+    let _ = log.append(&Event::Checkpoint(SavedCheckpoint { step, path, bytes, save_seconds: 0.0 }));
     Ok((log, grad_norms))
 }
 

@@ -155,7 +155,7 @@ impl Run<'_> {
             method: settings.rescue.name().into(),
             from_steps: plan.from_steps.clone(),
             cause: trouble.cause.clone(),
-            remark: plan.remark.clone(),
+            note: plan.note.clone(),
             onset: trouble.onset,
             loss_before: trouble.loss_before,
             loss_at_spike: trouble.loss_at_spike,

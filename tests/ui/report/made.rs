@@ -150,7 +150,7 @@ pub fn pretrain(dir: &Path, name: &str, steps: u64) -> PathBuf {
         to_step: steps - 1,
         method: "pma".into(),
         cause: "the loss rose".into(),
-        remark: "two checkpoints were gone".into(),
+        note: "two checkpoints were gone".into(),
         count: 1,
         ..Rescue::default()
     }));
