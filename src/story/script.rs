@@ -6,7 +6,7 @@ use super::compare::{Comparison, FIELDS};
 use super::facts::check_name;
 use super::templates::{FactName, names, names_of_expression};
 use crate::history::spec;
-use crate::number_format::did_you_mean;
+use crate::number_format::{did_you_mean, one_line};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -514,8 +514,4 @@ fn check_word(name: &str) -> Result<()> {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     ensure!(fits, "{name:?}: names are of a-z, 0-9 and _");
     Ok(())
-}
-
-fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
 }

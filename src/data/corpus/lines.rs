@@ -1,7 +1,7 @@
 //! JSON, one document per line or list element: bad ones are skipped and counted, and are not fatal on their own.
 
 use super::{ByteReader, DocumentPiece};
-use crate::data::files::{MAX_RECORD_BYTES, Record as Cut, Records};
+use crate::data::files::{MAX_RECORD_BYTES, Record, Records};
 use crate::data::{Notices, shown};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -59,11 +59,11 @@ impl LineReader {
     pub(super) fn next_document(&mut self, notices: &mut Notices) -> Result<Option<DocumentPiece>> {
         loop {
             let terminated = match self.cut.next().with_context(|| format!("{}: cannot be read", self.name))? {
-                Cut::End => {
+                Record::End => {
                     self.finish(notices)?;
                     return Ok(None);
                 }
-                Cut::TooLong => {
+                Record::TooLong => {
                     self.too_long += 1;
                     let mib = MAX_RECORD_BYTES >> 20;
                     notices.push(format!(
@@ -74,7 +74,7 @@ impl LineReader {
                     ));
                     continue;
                 }
-                Cut::Whole(terminated) => terminated,
+                Record::Whole(terminated) => terminated,
             };
             if let Some(text) = self.parse(terminated, notices) {
                 self.repetitions.note(&text);

@@ -4,7 +4,7 @@
 //! and the result is read back and compared with the original.
 
 use super::pre::PreTokenizer;
-use super::value::{Metadata, MetadataValue as Setting};
+use super::value::{Metadata, MetadataValue};
 use super::vocabulary::{MAX_TOKEN, TokenType, escape, fillers, tokenizer_files};
 use crate::data::{Tokenizer, char_of};
 use crate::vfs::clean;
@@ -147,11 +147,12 @@ impl TokenTable {
             }
             *token = if bpe { spelled.into_iter().collect() } else { escape(&text) };
         }
-        let set = |out: &mut GgufTokenizer, name: &str, value: &str| out.metadata.set(name, Setting::Text(value.to_owned()));
+        let set =
+            |out: &mut GgufTokenizer, name: &str, value: &str| out.metadata.set(name, MetadataValue::Text(value.to_owned()));
         if bpe {
             set(out, "tokenizer.ggml.model", "gpt2");
             set(out, "tokenizer.ggml.pre", "gpt-2");
-            out.metadata.set("tokenizer.ggml.merges", Setting::Texts(merges.into_iter().collect()));
+            out.metadata.set("tokenizer.ggml.merges", MetadataValue::Texts(merges.into_iter().collect()));
         } else {
             set(out, "tokenizer.ggml.model", "rwkv");
         }
@@ -177,9 +178,9 @@ impl TokenTable {
         if list.is_empty() {
             list.push(format!("{} {}", char_of(0xff), char_of(0xfe)));
         }
-        out.metadata.set("tokenizer.ggml.model", Setting::Text("gpt2".into()));
-        out.metadata.set("tokenizer.ggml.pre", Setting::Text(pre.into()));
-        out.metadata.set("tokenizer.ggml.merges", Setting::Texts(list));
+        out.metadata.set("tokenizer.ggml.model", MetadataValue::Text("gpt2".into()));
+        out.metadata.set("tokenizer.ggml.pre", MetadataValue::Text(pre.into()));
+        out.metadata.set("tokenizer.ggml.merges", MetadataValue::Texts(list));
         Ok(())
     }
 
@@ -197,14 +198,14 @@ impl TokenTable {
             let found = self.tokens.iter_mut().enumerate().find(|(_, t)| t.as_ref().is_some_and(|(token, _)| token == unknown));
             if let Some((id, Some(token))) = found {
                 token.1 = TokenType::Unknown;
-                out.metadata.set("tokenizer.ggml.unknown_token_id", Setting::U32(id as u32));
+                out.metadata.set("tokenizer.ggml.unknown_token_id", MetadataValue::U32(id as u32));
             }
         }
         let scores = self.scores(&merges(model)?)?;
-        out.metadata.set("tokenizer.ggml.model", Setting::Text("llama".into()));
-        out.metadata.set("tokenizer.ggml.pre", Setting::Text("default".into()));
-        out.metadata.set("tokenizer.ggml.scores", Setting::F32s(scores));
-        out.metadata.set("tokenizer.ggml.add_space_prefix", Setting::Bool(prefix));
+        out.metadata.set("tokenizer.ggml.model", MetadataValue::Text("llama".into()));
+        out.metadata.set("tokenizer.ggml.pre", MetadataValue::Text("default".into()));
+        out.metadata.set("tokenizer.ggml.scores", MetadataValue::F32s(scores));
+        out.metadata.set("tokenizer.ggml.add_space_prefix", MetadataValue::Bool(prefix));
         Ok(())
     }
 
@@ -258,10 +259,10 @@ impl TokenTable {
         }
         let unused = kinds.iter().position(|kind| *kind == TokenType::Unused as i32);
         let m = &mut out.metadata;
-        m.set("tokenizer.ggml.tokens", Setting::Texts(tokens));
-        m.set("tokenizer.ggml.token_type", Setting::I32s(kinds));
+        m.set("tokenizer.ggml.tokens", MetadataValue::Texts(tokens));
+        m.set("tokenizer.ggml.token_type", MetadataValue::I32s(kinds));
         if let Some(bos) = tokenizer.bos_id() {
-            m.set("tokenizer.ggml.bos_token_id", Setting::U32(bos));
+            m.set("tokenizer.ggml.bos_token_id", MetadataValue::U32(bos));
         }
         let mut ends: Vec<u32> = tokenizer.eos_id().into_iter().collect();
         ends.extend(tokenizer.end_tokens().ids().iter().copied().filter(|id| Some(*id) != tokenizer.eos_id()));
@@ -270,18 +271,18 @@ impl TokenTable {
             ends.push(unused.context("no token ends a text: llama.cpp would take one of the vocabulary for it")? as u32);
         }
         for (name, id) in ["eos", "eot", "eom"].into_iter().zip(&ends) {
-            m.set(format!("tokenizer.ggml.{name}_token_id"), Setting::U32(*id));
+            m.set(format!("tokenizer.ggml.{name}_token_id"), MetadataValue::U32(*id));
         }
         if ends.len() > 3 {
             out.notes.push(format!("{} tokens end a text; a GGUF file names three: the Modelfile names all", ends.len()));
         }
         if let Some(pad) = tokenizer.pad_id() {
-            m.set("tokenizer.ggml.padding_token_id", Setting::U32(pad));
+            m.set("tokenizer.ggml.padding_token_id", MetadataValue::U32(pad));
         }
-        m.set("tokenizer.ggml.add_bos_token", Setting::Bool(self.begin.is_some()));
-        m.set("tokenizer.ggml.add_eos_token", Setting::Bool(self.end.is_some()));
+        m.set("tokenizer.ggml.add_bos_token", MetadataValue::Bool(self.begin.is_some()));
+        m.set("tokenizer.ggml.add_eos_token", MetadataValue::Bool(self.end.is_some()));
         if let Some(template) = tokenizer.chat_template()? {
-            m.set("tokenizer.chat_template", Setting::Text(template));
+            m.set("tokenizer.chat_template", MetadataValue::Text(template));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::file::GgufFile;
 use super::pre::PreTokenizer;
-use super::value::{Metadata, MetadataValue as Setting};
+use super::value::{Metadata, MetadataValue};
 use crate::data::{byte_of, char_of};
 use crate::vfs::{clean, shown};
 use anyhow::{Context, Result, bail, ensure};
@@ -120,7 +120,7 @@ impl<'a> Vocabulary<'a> {
         ensure!((1..=MAX_TOKENS).contains(&tokens.len()), "tokenizer.ggml.tokens has {} entries", tokens.len());
         let kinds = match metadata.get("tokenizer.ggml.token_type") {
             None => vec![TokenType::Normal; tokens.len()],
-            Some(Setting::I32s(list)) => list.iter().map(|code| kind_of(*code)).collect::<Result<_>>()?,
+            Some(MetadataValue::I32s(list)) => list.iter().map(|code| kind_of(*code)).collect::<Result<_>>()?,
             Some(_) => bail!("tokenizer.ggml.token_type: must be a list of 32-bit numbers"),
         };
         ensure!(
@@ -222,7 +222,7 @@ impl<'a> Vocabulary<'a> {
 
     /// As transformers' `sentencepiece_tokenizer`: pieces are merged in the order of their scores.
     fn sentencepiece(&self, metadata: &Metadata) -> Result<Value> {
-        let Some(Setting::F32s(scores)) = metadata.get("tokenizer.ggml.scores") else {
+        let Some(MetadataValue::F32s(scores)) = metadata.get("tokenizer.ggml.scores") else {
             bail!("tokenizer.ggml.scores is missing, or no list of 32-bit floats")
         };
         ensure!(
