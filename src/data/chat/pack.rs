@@ -51,7 +51,7 @@ pub(super) fn shuffled<T: Clone>(things: &[T], rng: Rng, epoch: u64) -> Vec<T> {
 
 /// Best-fit decreasing (TRL's `bfd`): longest first, each into the fullest row in which it fits. No example is cut. Examples of equal
 /// length keep their order.
-pub fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, room: usize) -> Vec<Bin> {
+pub fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, seq_len: usize) -> Vec<Bin> {
     let mut sorted = drawn.to_vec();
     sorted.sort_by_key(|example| std::cmp::Reverse(length(*example)));
     let mut bins: Vec<Bin> = Vec::new();
@@ -68,7 +68,7 @@ pub fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, room: usize) -> Ve
             }
             None => {
                 bins.push(Vec::new());
-                (room, bins.len() - 1)
+                (seq_len, bins.len() - 1)
             }
         };
         bins[bin].push(example);
@@ -92,18 +92,18 @@ mod tests {
     fn packing_respects_the_limit_and_places_each_example_once() {
         let rng = Rng::new(5, "test");
         for case in 0..200 {
-            let room = 1 + rng.below(case, 0, 40) as usize;
+            let seq_len = 1 + rng.below(case, 0, 40) as usize;
             let n = rng.below(case, 1, 60) as u32;
-            let lengths: Vec<usize> = (0..n).map(|i| 1 + rng.below(case, 2 + u64::from(i), room as u64) as usize).collect();
+            let lengths: Vec<usize> = (0..n).map(|i| 1 + rng.below(case, 2 + u64::from(i), seq_len as u64) as usize).collect();
             let drawn: Vec<u32> = (0..n).collect();
-            let bins = best_fit(&drawn, |i| lengths[i as usize], room);
+            let bins = best_fit(&drawn, |i| lengths[i as usize], seq_len);
             let mut all: Vec<u32> = bins.concat();
             all.sort_unstable();
             assert_eq!(all, drawn);
             let sums: Vec<usize> = bins.iter().map(|b| b.iter().map(|i| lengths[*i as usize]).sum()).collect();
-            assert!(sums.iter().all(|s| *s <= room));
+            assert!(sums.iter().all(|s| *s <= seq_len));
             // Best fit never leaves two rows that could be merged: at most one row is at most half full.
-            assert!(sums.iter().filter(|s| **s * 2 <= room).count() <= 1, "{sums:?} of {room}");
+            assert!(sums.iter().filter(|s| **s * 2 <= seq_len).count() <= 1, "{sums:?} of {seq_len}");
         }
     }
 
