@@ -5,7 +5,8 @@ use super::super::plan::LoptiPlan;
 use super::{LoptiRecord, MethodArms, accuracy, before, difference, level_bars, level_table, reward_chart, rows};
 use crate::papers::finding::ClaimFinding;
 use crate::papers::stats::Estimate;
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Below, Nothing, Within};
 use crate::plot::Panels;
 
 fn picture(title: &str, of: &[MethodArms]) -> String {
@@ -28,14 +29,10 @@ pub fn reversed(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let [grpo, lopti, high, lot] = [&of[0], &of[1], &of[2], &of[3]];
     let drop: Vec<f64> = high.records.iter().map(late_drop).collect();
     let checks = vec![
-        ClaimCheck::new("accuracy: high first minus GRPO", difference(high, grpo, accuracy), Requirement::Below(0.0)),
-        ClaimCheck::new("accuracy: high first minus Lopti", difference(high, lopti, accuracy), Requirement::Below(0.0)),
-        ClaimCheck::new("accuracy: high first minus a random split", difference(high, lot, accuracy), Requirement::Below(0.0)),
-        ClaimCheck::new(
-            "high first: reward of the last tenth minus its best fifth",
-            Estimate::of_values(&drop),
-            Requirement::Nothing,
-        ),
+        ClaimCheck::new("accuracy: high first minus GRPO", difference(high, grpo, accuracy), Below(0.0)),
+        ClaimCheck::new("accuracy: high first minus Lopti", difference(high, lopti, accuracy), Below(0.0)),
+        ClaimCheck::new("accuracy: high first minus a random split", difference(high, lot, accuracy), Below(0.0)),
+        ClaimCheck::new("high first: reward of the last tenth minus its best fifth", Estimate::of_values(&drop), Nothing),
     ];
     let mut found = ClaimFinding::new(
         "L8",
@@ -55,10 +52,10 @@ pub fn masked(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let of = rows(c, &LoptiPlan::ways("L9"))?;
     let [grpo, quarter, half, low] = [&of[0], &of[1], &of[2], &of[3]];
     let checks = vec![
-        ClaimCheck::new("accuracy: only p > 0.25 minus GRPO", difference(quarter, grpo, accuracy), Requirement::Below(0.0)),
-        ClaimCheck::new("accuracy: only p > 0.5 minus GRPO", difference(half, grpo, accuracy), Requirement::Below(0.0)),
-        ClaimCheck::new("accuracy: only p < 0.25 minus GRPO", difference(low, grpo, accuracy), Requirement::Within(0.1)),
-        ClaimCheck::new("accuracy: only p < 0.25 minus only p > 0.5", difference(low, half, accuracy), Requirement::Above(0.0)),
+        ClaimCheck::new("accuracy: only p > 0.25 minus GRPO", difference(quarter, grpo, accuracy), Below(0.0)),
+        ClaimCheck::new("accuracy: only p > 0.5 minus GRPO", difference(half, grpo, accuracy), Below(0.0)),
+        ClaimCheck::new("accuracy: only p < 0.25 minus GRPO", difference(low, grpo, accuracy), Within(0.1)),
+        ClaimCheck::new("accuracy: only p < 0.25 minus only p > 0.5", difference(low, half, accuracy), Above(0.0)),
     ];
     let mut found = ClaimFinding::new(
         "L9",

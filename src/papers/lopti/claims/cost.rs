@@ -6,7 +6,8 @@ use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
 use crate::papers::finding::{ClaimFinding, number};
 use crate::papers::stats::{Estimate, Unit, mean, median};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Below, Nothing};
 use crate::plot::Bars;
 
 /// Rounds with every method once, after an untimed one.
@@ -34,10 +35,10 @@ pub fn update_time(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let medians: Vec<Vec<f64>> = units.iter().map(|u| u.iter().map(|arm| median(arm)).collect()).collect();
     let of = |value: &dyn Fn(&[f64]) -> f64| Estimate::of_values(&medians.iter().map(|m| value(m)).collect::<Vec<_>>());
     let checks = vec![
-        ClaimCheck::new("AR: advantages beyond GRPO's, over an update", of(&|m| m[3] / m[0]), Requirement::Below(0.01)),
-        ClaimCheck::new("Lopti's update over GRPO's", of(&|m| m[2] / m[0]), Requirement::Above(1.9)),
-        ClaimCheck::new("Lopti's update over GRPO's, from above", of(&|m| m[2] / m[0]), Requirement::Below(2.1)),
-        ClaimCheck::new("AR's update over GRPO's", of(&|m| m[1] / m[0]), Requirement::Nothing),
+        ClaimCheck::new("AR: advantages beyond GRPO's, over an update", of(&|m| m[3] / m[0]), Below(0.01)),
+        ClaimCheck::new("Lopti's update over GRPO's", of(&|m| m[2] / m[0]), Above(1.9)),
+        ClaimCheck::new("Lopti's update over GRPO's, from above", of(&|m| m[2] / m[0]), Below(2.1)),
+        ClaimCheck::new("AR's update over GRPO's", of(&|m| m[1] / m[0]), Nothing),
     ];
     let seconds = |way: usize| medians.iter().map(|m| m[way]).collect::<Vec<_>>();
     let rows = WAYS

@@ -6,7 +6,8 @@ use super::super::scale::{ALPHA, ETA, SMALL_ALPHA};
 use super::{MethodArms, accuracy, before, difference, level_bars, level_table, reward_chart, rows};
 use crate::papers::finding::ClaimFinding;
 use crate::papers::stats::Estimate;
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Below, Nothing};
 use crate::plot::Panels;
 
 /// Index of GRPO; the four methods come first.
@@ -41,7 +42,7 @@ fn ranking(of: &[MethodArms]) -> Vec<ClaimCheck> {
     [(AR, "AR"), (LOPTI, "Lopti"), (BOTH, "AR + Lopti")]
         .map(|(row, name)| {
             let what = format!("accuracy: {name} minus {}", plain.name);
-            ClaimCheck::new(what, difference(&of[row], plain, accuracy), Requirement::Above(0.0))
+            ClaimCheck::new(what, difference(&of[row], plain, accuracy), Above(0.0))
         })
         .into()
 }
@@ -56,10 +57,10 @@ pub fn puzzles(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let of = rows(c, &LoptiPlan::ways("L5"))?;
     let [twice, lot] = [4, 5];
     let mut checks = ranking(&of);
-    checks.push(ClaimCheck::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Requirement::Above(0.0)));
+    checks.push(ClaimCheck::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Above(0.0)));
     for (row, what) in [(twice, "GRPO with as many updates"), (lot, "Lopti, random split")] {
         let found = difference(&of[LOPTI], &of[row], accuracy);
-        checks.push(ClaimCheck::new(format!("accuracy: Lopti minus {what}"), found, Requirement::Above(0.0)));
+        checks.push(ClaimCheck::new(format!("accuracy: Lopti minus {what}"), found, Above(0.0)));
     }
     let levels = super::levels(&of[GRPO].records);
     if let [least, .., most] = levels[..] {
@@ -68,12 +69,12 @@ pub fn puzzles(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
             let (hard, easy) = (gain(most), gain(least));
             let more: Vec<f64> = hard.units.iter().zip(&easy.units).map(|(h, e)| h - e).collect();
             let what = format!("gain of {name} with {most} people minus with {least}");
-            checks.push(ClaimCheck::new(what, Estimate::of_values(&more), Requirement::Above(0.0)));
+            checks.push(ClaimCheck::new(what, Estimate::of_values(&more), Above(0.0)));
         }
     }
     for (row, name) in [(AR, "AR"), (LOPTI, "Lopti"), (BOTH, "AR + Lopti"), (twice, "GRPO in two passes")] {
         let found = difference(&of[row], &of[GRPO], super::LoptiRecord::late_reward);
-        checks.push(ClaimCheck::new(format!("reward of the last quarter: {name} minus GRPO"), found, Requirement::Nothing));
+        checks.push(ClaimCheck::new(format!("reward of the last quarter: {name} minus GRPO"), found, Nothing));
     }
     let s = c.scale;
     let table =
@@ -100,26 +101,10 @@ pub fn controls(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let of = rows(c, &LoptiPlan::ways("L5b"))?;
     let [grpo, lopti, apart, root, double] = [&of[0], &of[1], &of[2], &of[3], &of[4]];
     let checks = vec![
-        ClaimCheck::new(
-            "accuracy: Lopti minus GRPO at 1.41 times the rate",
-            difference(lopti, root, accuracy),
-            Requirement::Above(0.0),
-        ),
-        ClaimCheck::new(
-            "accuracy: Lopti minus GRPO at twice the rate",
-            difference(lopti, double, accuracy),
-            Requirement::Above(0.0),
-        ),
-        ClaimCheck::new(
-            "accuracy: Lopti with moments apart minus GRPO",
-            difference(apart, grpo, accuracy),
-            Requirement::Above(0.0),
-        ),
-        ClaimCheck::new(
-            "accuracy: Lopti minus Lopti with moments apart",
-            difference(lopti, apart, accuracy),
-            Requirement::Nothing,
-        ),
+        ClaimCheck::new("accuracy: Lopti minus GRPO at 1.41 times the rate", difference(lopti, root, accuracy), Above(0.0)),
+        ClaimCheck::new("accuracy: Lopti minus GRPO at twice the rate", difference(lopti, double, accuracy), Above(0.0)),
+        ClaimCheck::new("accuracy: Lopti with moments apart minus GRPO", difference(apart, grpo, accuracy), Above(0.0)),
+        ClaimCheck::new("accuracy: Lopti minus Lopti with moments apart", difference(lopti, apart, accuracy), Nothing),
     ];
     let mut found = ClaimFinding::new(
         "L5b",
@@ -155,10 +140,10 @@ pub fn sums(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let of = rows(c, &LoptiPlan::ways("L12"))?;
     let checks = vec![
         // If training does not improve accuracy, no method can gain, and the comparison is not informative.
-        ClaimCheck::new("accuracy: GRPO minus before", gained(&of[GRPO]), Requirement::Above(0.05)),
-        ClaimCheck::new("accuracy: AR minus GRPO", difference(&of[AR], &of[GRPO], accuracy), Requirement::Below(0.02)),
-        ClaimCheck::new("accuracy: Lopti minus GRPO", difference(&of[LOPTI], &of[GRPO], accuracy), Requirement::Below(0.02)),
-        ClaimCheck::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Requirement::Below(0.01)),
+        ClaimCheck::new("accuracy: GRPO minus before", gained(&of[GRPO]), Above(0.05)),
+        ClaimCheck::new("accuracy: AR minus GRPO", difference(&of[AR], &of[GRPO], accuracy), Below(0.02)),
+        ClaimCheck::new("accuracy: Lopti minus GRPO", difference(&of[LOPTI], &of[GRPO], accuracy), Below(0.02)),
+        ClaimCheck::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Below(0.01)),
     ];
     let mut found = ClaimFinding::new(
         "L12",

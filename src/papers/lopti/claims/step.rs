@@ -7,7 +7,10 @@ use super::super::scale::{ALPHA, ETA};
 use super::BINS;
 use crate::papers::finding::{ClaimFinding, number, with_interval};
 use crate::papers::stats::{Estimate, Unit, mean, range};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::{
+    ClaimCheck, Requirement,
+    Requirement::{Above, Nothing},
+};
 use crate::plot::{Chart, Panels, Series, Violins};
 use crate::train::bins::{QUARTILES, bin};
 use crate::train::reinforce::probe::{TokenChange, probe};
@@ -139,25 +142,13 @@ pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let correlations: Vec<Unit> = all.iter().map(|s| s.correlation.clone()).collect();
     let tops: Vec<Unit> = all.iter().map(|s| s.size.iter().map(|bins| bins[3].clone()).collect()).collect();
     let checks = vec![
-        ClaimCheck::new(
-            "correlation of low-only with the full update",
-            Estimate::of(&correlations, |m| m[1]),
-            Requirement::Above(0.9),
-        ),
-        ClaimCheck::new(
-            "that minus the correlation of high-only",
-            Estimate::of(&correlations, |m| m[1] - m[2]),
-            Requirement::Above(0.2),
-        ),
-        ClaimCheck::new(
-            "correlation of high-only with the full update",
-            Estimate::of(&correlations, |m| m[2]),
-            Requirement::Nothing,
-        ),
+        ClaimCheck::new("correlation of low-only with the full update", Estimate::of(&correlations, |m| m[1]), Above(0.9)),
+        ClaimCheck::new("that minus the correlation of high-only", Estimate::of(&correlations, |m| m[1] - m[2]), Above(0.2)),
+        ClaimCheck::new("correlation of high-only with the full update", Estimate::of(&correlations, |m| m[2]), Nothing),
         ClaimCheck::new(
             "mean |change| of tokens with p > 0.75: low-only over high-only",
             Estimate::of(&tops, |m| m[1] / m[2]),
-            Requirement::Above(1.0),
+            Above(1.0),
         ),
     ];
     let rows = SELECTIVE.iter().enumerate().map(|(i, (name, _))| {
@@ -238,11 +229,11 @@ pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
             let (a, b) = (arm_of(to.0, to.1), arm_of(from.0, from.1));
             ClaimCheck::new(format!("{name}: {what}"), Estimate::of(units, move |m| m[a] - m[b]), required)
         };
-        checks.push(check("GRPO, lowest minus top quartile", (0, 3), (0, 0), Requirement::Above(0.0)));
-        checks.push(check("top quartile, AR minus GRPO", (0, 3), (1, 3), Requirement::Above(0.0)));
-        checks.push(check("top quartile, Lopti minus GRPO", (0, 3), (2, 3), Requirement::Above(0.0)));
-        checks.push(check("top quartile, Lopti minus GRPO in two passes", (3, 3), (2, 3), Requirement::Nothing));
-        checks.push(check("top quartile, Lopti minus a random split", (4, 3), (2, 3), Requirement::Nothing));
+        checks.push(check("GRPO, lowest minus top quartile", (0, 3), (0, 0), Above(0.0)));
+        checks.push(check("top quartile, AR minus GRPO", (0, 3), (1, 3), Above(0.0)));
+        checks.push(check("top quartile, Lopti minus GRPO", (0, 3), (2, 3), Above(0.0)));
+        checks.push(check("top quartile, Lopti minus GRPO in two passes", (3, 3), (2, 3), Nothing));
+        checks.push(check("top quartile, Lopti minus a random split", (4, 3), (2, 3), Nothing));
     }
     let mut rows = Vec::new();
     let mut panels = Panels::new("L4: tokens with a positive advantage whose probability rose", 2)

@@ -6,7 +6,8 @@ use super::super::scale::{ALPHA, ETA};
 use super::{LoptiRecord, MethodArms, accuracy, difference, level_table, rows};
 use crate::papers::finding::{ClaimFinding, number};
 use crate::papers::stats::{Estimate, range};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Nothing, Within};
 use crate::plot::{Chart, Panels, Series};
 
 /// A curve over a setting: accuracy and reward.
@@ -36,10 +37,10 @@ pub fn alpha(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         })
         .collect();
     let checks = vec![
-        ClaimCheck::new("accuracy: alpha 0.3 minus 0", difference(row(ALPHA), row(0.0), accuracy), Requirement::Above(0.0)),
-        ClaimCheck::new("accuracy: alpha 0.3 minus 1", difference(row(ALPHA), row(1.0), accuracy), Requirement::Above(0.0)),
-        ClaimCheck::new("accuracy: alpha 0.3 minus 0.7", difference(row(ALPHA), row(0.7), accuracy), Requirement::Above(0.0)),
-        ClaimCheck::new("the best alpha", Estimate::of_values(&best), Requirement::Nothing),
+        ClaimCheck::new("accuracy: alpha 0.3 minus 0", difference(row(ALPHA), row(0.0), accuracy), Above(0.0)),
+        ClaimCheck::new("accuracy: alpha 0.3 minus 1", difference(row(ALPHA), row(1.0), accuracy), Above(0.0)),
+        ClaimCheck::new("accuracy: alpha 0.3 minus 0.7", difference(row(ALPHA), row(0.7), accuracy), Above(0.0)),
+        ClaimCheck::new("the best alpha", Estimate::of_values(&best), Nothing),
     ];
     let mut found = ClaimFinding::new(
         "L6",
@@ -59,11 +60,11 @@ pub fn eta(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let at: Vec<f64> = [0.0].into_iter().chain(ETAS).collect();
     let row = |eta: f64| &of[at.iter().position(|a| *a == eta).unwrap_or(0)];
     let checks = vec![
-        ClaimCheck::new("accuracy: eta 0.3 minus 0.5", difference(row(0.3), row(ETA), accuracy), Requirement::Within(0.05)),
-        ClaimCheck::new("accuracy: eta 0.3 minus GRPO", difference(row(0.3), row(0.0), accuracy), Requirement::Above(0.0)),
-        ClaimCheck::new("accuracy: eta 0.5 minus GRPO", difference(row(ETA), row(0.0), accuracy), Requirement::Above(0.0)),
-        ClaimCheck::new("accuracy: eta 0.5 minus 0.1", difference(row(ETA), row(0.1), accuracy), Requirement::Nothing),
-        ClaimCheck::new("accuracy: eta 0.5 minus 0.9", difference(row(ETA), row(0.9), accuracy), Requirement::Nothing),
+        ClaimCheck::new("accuracy: eta 0.3 minus 0.5", difference(row(0.3), row(ETA), accuracy), Within(0.05)),
+        ClaimCheck::new("accuracy: eta 0.3 minus GRPO", difference(row(0.3), row(0.0), accuracy), Above(0.0)),
+        ClaimCheck::new("accuracy: eta 0.5 minus GRPO", difference(row(ETA), row(0.0), accuracy), Above(0.0)),
+        ClaimCheck::new("accuracy: eta 0.5 minus 0.1", difference(row(ETA), row(0.1), accuracy), Nothing),
+        ClaimCheck::new("accuracy: eta 0.5 minus 0.9", difference(row(ETA), row(0.9), accuracy), Nothing),
     ];
     let mut found = ClaimFinding::new(
         "L7",
@@ -91,8 +92,8 @@ pub fn updates(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         let [a, b] = [gain(few, way), gain(many, way)];
         let shrinks: Vec<f64> = a.units.iter().zip(&b.units).map(|(a, b)| a - b).collect();
         let what = format!("gain of {name} with {least} update a pass minus with {most}");
-        checks.push(ClaimCheck::new(what, Estimate::of_values(&shrinks), Requirement::Above(0.0)));
-        checks.push(ClaimCheck::new(format!("gain of {name} with {most} updates"), b, Requirement::Nothing));
+        checks.push(ClaimCheck::new(what, Estimate::of_values(&shrinks), Above(0.0)));
+        checks.push(ClaimCheck::new(format!("gain of {name} with {most} updates"), b, Nothing));
     }
     let mut table = Vec::new();
     for (cell, n) in cells.iter().zip(UPDATES) {

@@ -7,7 +7,8 @@ use super::BINS;
 use crate::event::Tokens;
 use crate::papers::finding::{ClaimFinding, number, with_interval};
 use crate::papers::stats::{Estimate, Unit, mean, quantile, range, spearman};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Within};
 use crate::plot::{Bars, Chart, Panels};
 use crate::rng::Rng;
 use crate::train::reinforce::tokens::statistics;
@@ -48,7 +49,7 @@ pub fn regime(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
             ClaimCheck::new(
                 format!("share of tokens with p {} minus the paper's {:.3}", BINS[b], PAPER_SHARES[b]),
                 found,
-                Requirement::Within(0.1),
+                Within(0.1),
             )
         })
         .collect();
@@ -190,17 +191,13 @@ pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         ClaimCheck::new(
             "share of tokens inside of the bounds at the logits",
             Estimate::of_values(&all.iter().map(|s| mean(&kept(s))).collect::<Vec<_>>()),
-            Requirement::Above(0.999),
+            Above(0.999),
         ),
-        ClaimCheck::new(
-            "rank correlation of 1 - p and the norm over all parameters",
-            correlation(&|s| s.all),
-            Requirement::Above(0.9),
-        ),
+        ClaimCheck::new("rank correlation of 1 - p and the norm over all parameters", correlation(&|s| s.all), Above(0.9)),
     ];
     for b in 0..blocks {
         let what = format!("rank correlation of 1 - p and the norm in block {}", b + 1);
-        checks.push(ClaimCheck::new(what, correlation(&|s| s.block(b)), Requirement::Above(0.9)));
+        checks.push(ClaimCheck::new(what, correlation(&|s| s.block(b)), Above(0.9)));
     }
     let spread = |value: &dyn Fn(&TokenGradient) -> f64| -> Vec<String> {
         let ratios: Vec<f64> = all.iter().flatten().filter(|s| s.gap > SEEN).map(|s| value(s) / s.gap).collect();
@@ -248,14 +245,10 @@ pub fn by_bin(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let mut checks: Vec<ClaimCheck> = (0..3)
         .map(|b| {
             let what = format!("norm of p {} over norm of p {}", BINS[b], BINS[b + 1]);
-            ClaimCheck::new(what, Estimate::of(&units, move |m| m[b] / m[b + 1]), Requirement::Above(1.0))
+            ClaimCheck::new(what, Estimate::of(&units, move |m| m[b] / m[b + 1]), Above(1.0))
         })
         .collect();
-    checks.push(ClaimCheck::new(
-        "norm of p < 0.25 over norm of all tokens",
-        Estimate::of(&units, |m| m[0] / m[4]),
-        Requirement::Above(0.7),
-    ));
+    checks.push(ClaimCheck::new("norm of p < 0.25 over norm of all tokens", Estimate::of(&units, |m| m[0] / m[4]), Above(0.7)));
     let rows = (0..4).map(|b| {
         vec![
             BINS[b].into(),

@@ -8,7 +8,8 @@ use crate::papers::pma::plan::SnapshotWindow;
 use crate::papers::pma::scale::{FORK, GRID, N, Size, V0};
 use crate::papers::pma::sized_model::HeldOutScores;
 use crate::papers::stats::{Estimate, Unit};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Below, Nothing, Within};
 use crate::plot::{Chart, Panels, Series};
 
 /// Evaluation points in the decay: 20, 40, 60, 80 and 100 % of it.
@@ -45,22 +46,14 @@ fn size_chart(size: &Size, x: &str, names: &[&str], points: &[Points], ranges: &
 fn fork_checks(all: &[Vec<Unit>]) -> Vec<ClaimCheck> {
     let [early, end] = [&all[0], &all[PARTS as usize - 1]];
     vec![
-        ClaimCheck::new(
-            "20 % into the fork: constant minus PMA (nats)",
-            Estimate::of(early, |a| a[0] - a[2]),
-            Requirement::Above(0.0),
-        ),
-        ClaimCheck::new(
-            "20 % into the fork: annealed minus PMA (nats)",
-            Estimate::of(early, |a| a[1] - a[2]),
-            Requirement::Above(0.0),
-        ),
+        ClaimCheck::new("20 % into the fork: constant minus PMA (nats)", Estimate::of(early, |a| a[0] - a[2]), Above(0.0)),
+        ClaimCheck::new("20 % into the fork: annealed minus PMA (nats)", Estimate::of(early, |a| a[1] - a[2]), Above(0.0)),
         ClaimCheck::new(
             "end: recovered share R = (constant - PMA) / (constant - annealed)",
             Estimate::of(end, |a| (a[0] - a[2]) / (a[0] - a[1])),
-            Requirement::Above(0.9),
+            Above(0.9),
         ),
-        ClaimCheck::new("end: PMA minus annealed (nats)", Estimate::of(end, |a| a[2] - a[1]), Requirement::Nothing),
+        ClaimCheck::new("end: PMA minus annealed (nats)", Estimate::of(end, |a| a[2] - a[1]), Nothing),
     ]
 }
 
@@ -155,29 +148,17 @@ fn decay_checks(all: &[Unit]) -> Vec<ClaimCheck> {
         ClaimCheck::new(
             "gap of PMA at 20 % of the decay to its end, over what annealing gains",
             Estimate::of(all, gap(1)),
-            Requirement::Nothing,
+            Nothing,
         ),
         ClaimCheck::new(
             "gap of PMA at 40 % of the decay to its end, over what annealing gains",
             Estimate::of(all, gap(2)),
-            Requirement::Below(0.1),
+            Below(0.1),
         ),
-        ClaimCheck::new("gain of merging at 20 % of the decay (nats)", Estimate::of(all, gain(1)), Requirement::Above(0.0)),
-        ClaimCheck::new(
-            "gain at 20 % minus gain at 60 % (nats)",
-            Estimate::of(all, |a| gain(1)(a) - gain(3)(a)),
-            Requirement::Above(0.0),
-        ),
-        ClaimCheck::new(
-            "gain at 60 % minus gain at 100 % (nats)",
-            Estimate::of(all, |a| gain(3)(a) - gain(5)(a)),
-            Requirement::Above(0.0),
-        ),
-        ClaimCheck::new(
-            "gain at 100 % over gain at 20 %",
-            Estimate::of(all, |a| gain(5)(a) / gain(1)(a)),
-            Requirement::Within(0.1),
-        ),
+        ClaimCheck::new("gain of merging at 20 % of the decay (nats)", Estimate::of(all, gain(1)), Above(0.0)),
+        ClaimCheck::new("gain at 20 % minus gain at 60 % (nats)", Estimate::of(all, |a| gain(1)(a) - gain(3)(a)), Above(0.0)),
+        ClaimCheck::new("gain at 60 % minus gain at 100 % (nats)", Estimate::of(all, |a| gain(3)(a) - gain(5)(a)), Above(0.0)),
+        ClaimCheck::new("gain at 100 % over gain at 20 %", Estimate::of(all, |a| gain(5)(a) / gain(1)(a)), Within(0.1)),
     ]
 }
 

@@ -8,7 +8,8 @@ use crate::papers::pma::plan::SnapshotWindow;
 use crate::papers::pma::scale::{FORK, GRID, N, V0};
 use crate::papers::pma::sized_model::{SizedModel, hessian_times};
 use crate::papers::stats::{Estimate, Unit, mean};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Below, Nothing};
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
 use serde::{Deserialize, Serialize};
 
@@ -115,29 +116,21 @@ fn three_and_mean(m: &Measure<'_>) -> anyhow::Result<Vec<Unit>> {
 
 fn curvature_checks(found: &[Vec<Forms>], losses: &[Unit]) -> Vec<ClaimCheck> {
     vec![
-        ClaimCheck::new(
-            "normalised cross terms at the constant rate",
-            estimate(&found[0], Forms::cross),
-            Requirement::Below(0.25),
-        ),
-        ClaimCheck::new(
-            "normalised cross terms at 90 % of the decay",
-            estimate(&found[2], Forms::cross),
-            Requirement::Above(0.75),
-        ),
+        ClaimCheck::new("normalised cross terms at the constant rate", estimate(&found[0], Forms::cross), Below(0.25)),
+        ClaimCheck::new("normalised cross terms at 90 % of the decay", estimate(&found[2], Forms::cross), Above(0.75)),
         ClaimCheck::new(
             "d'Hd of the mean over that of the newest, constant rate (A.10: noise reduction beats lag below 1)",
             estimate(&found[0], Forms::merged_over_newest),
-            Requirement::Below(1.0),
+            Below(1.0),
         ),
         ClaimCheck::new(
             "loss: the best of three checkpoints minus their mean (nats), all sizes",
             Estimate::of(losses, |a| a[0].min(a[1]).min(a[2]) - a[3]),
-            Requirement::Above(0.0),
+            Above(0.0),
         ),
-        ClaimCheck::new("normalised cross terms at 50 % of the decay", estimate(&found[1], Forms::cross), Requirement::Nothing),
-        ClaimCheck::new("mean cosine in H at the constant rate", estimate(&found[0], Forms::cosine), Requirement::Nothing),
-        ClaimCheck::new("mean cosine in H at 90 % of the decay", estimate(&found[2], Forms::cosine), Requirement::Nothing),
+        ClaimCheck::new("normalised cross terms at 50 % of the decay", estimate(&found[1], Forms::cross), Nothing),
+        ClaimCheck::new("mean cosine in H at the constant rate", estimate(&found[0], Forms::cosine), Nothing),
+        ClaimCheck::new("mean cosine in H at 90 % of the decay", estimate(&found[2], Forms::cosine), Nothing),
     ]
 }
 

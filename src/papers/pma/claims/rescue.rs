@@ -7,7 +7,10 @@ use crate::papers::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, RescuePolicy};
 use crate::papers::pma::scale::DivergentRegime;
 use crate::papers::pma::spike::{Divergence, LOST, first_lost};
 use crate::papers::stats::{Estimate, mean, median};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::{
+    ClaimCheck, Requirement,
+    Requirement::{Above, Nothing},
+};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// Arms per spike.
@@ -97,26 +100,22 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let difference: Vec<f64> = ends.iter().map(|row| share(row, 1) - share(row, 0)).collect();
     let pma: Vec<f64> = ends.iter().map(|row| share(row, 1)).collect();
     let enough = ends.len() >= LEAST;
-    let required = |w: Requirement| if enough { w } else { Requirement::Nothing };
+    let required = |w: Requirement| if enough { w } else { Nothing };
     let mut checks = vec![
         ClaimCheck::new(
             "share of PMA rescues that come back, over spikes and policies",
             Estimate::of_values(&pma),
-            required(Requirement::Above(0.5)),
+            required(Above(0.5)),
         ),
         ClaimCheck::new(
             "that share minus that of the single checkpoint (the control)",
             Estimate::of_values(&difference),
-            required(Requirement::Above(0.0)),
+            required(Above(0.0)),
         ),
     ];
     for (i, policy) in policies().iter().enumerate().filter(|(_, p)| p.merged) {
         let values: Vec<f64> = ends.iter().map(|row| survived(row[i]) - survived(row[i - 1])).collect();
-        checks.push(ClaimCheck::new(
-            format!("{}: PMA minus single", name(policy)),
-            Estimate::of_values(&values),
-            Requirement::Nothing,
-        ));
+        checks.push(ClaimCheck::new(format!("{}: PMA minus single", name(policy)), Estimate::of_values(&values), Nothing));
     }
     let rows = events.iter().zip(&ends).map(|(e, ends)| {
         let mut row = vec![e.hot.train.seed.to_string(), spike(e).to_string(), number(e.lost.before), number(e.lost.after)];

@@ -7,7 +7,8 @@ use crate::papers::pma::plan::{SnapshotWindow, readout};
 use crate::papers::pma::scale::{GRID, N, READOUTS, V0};
 use crate::papers::pma::sized_model::HeldOutScores;
 use crate::papers::stats::{Estimate, Unit, mean, range, spearman};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Below, Nothing, Within};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// A merge scheme, independent of the evaluation point.
@@ -138,7 +139,7 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let grid = SchemeGrid::new(m, weightings())?;
     let early = |one, other| {
         let what = format!("12.75 %: {one} lower than {other} (nats)");
-        ClaimCheck::new(what, grid.better(0, one, other), Requirement::Above(0.0))
+        ClaimCheck::new(what, grid.better(0, one, other), Above(0.0))
     };
     let spread = |m: &[f64]| {
         let (low, high) = range(m[1..5].iter().copied());
@@ -151,17 +152,17 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         ClaimCheck::new(
             "100 %: spread of the four schemes over the gain of SMA",
             Estimate::of(&grid.readouts[3], spread),
-            Requirement::Below(0.1),
+            Below(0.1),
         ),
         ClaimCheck::new(
             "12.75 %, other reading of EMA: EMA 0.1 renormalised (norm.) lower than SMA (nats)",
             grid.better(0, "EMA 0.1 norm.", "SMA"),
-            Requirement::Nothing,
+            Nothing,
         ),
         ClaimCheck::new(
             "12.75 %, other reading of EMA: EMA 0.1 renormalised (norm.) lower than EMA 0.1 as a recursion (nats)",
             grid.better(0, "EMA 0.1 norm.", "EMA 0.1"),
-            Requirement::Nothing,
+            Nothing,
         ),
     ];
     Ok(ClaimFinding::new(
@@ -190,11 +191,11 @@ pub fn p5(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let [first, last] = [spread(&grid.readouts[0]), spread(&grid.readouts[3])];
     let shrinks: Vec<f64> = first.units.iter().zip(&last.units).map(|(f, l)| l / f).collect();
     let checks = vec![
-        ClaimCheck::new("12.75 %: gain at V0/2 (nats)", grid.gain(0, "V0/2"), Requirement::Above(0.0)),
-        ClaimCheck::new("12.75 %: gain at 2 V0 (nats)", grid.gain(0, "2 V0"), Requirement::Below(0.0)),
-        ClaimCheck::new("12.75 %: gain at 4 V0 (nats)", grid.gain(0, "4 V0"), Requirement::Below(0.0)),
-        ClaimCheck::new("spread over V at 100 % over that at 12.75 %", Estimate::of_values(&shrinks), Requirement::Below(0.5)),
-        ClaimCheck::new("100 %: gain at 4 V0 (nats)", grid.gain(3, "4 V0"), Requirement::Nothing),
+        ClaimCheck::new("12.75 %: gain at V0/2 (nats)", grid.gain(0, "V0/2"), Above(0.0)),
+        ClaimCheck::new("12.75 %: gain at 2 V0 (nats)", grid.gain(0, "2 V0"), Below(0.0)),
+        ClaimCheck::new("12.75 %: gain at 4 V0 (nats)", grid.gain(0, "4 V0"), Below(0.0)),
+        ClaimCheck::new("spread over V at 100 % over that at 12.75 %", Estimate::of_values(&shrinks), Below(0.5)),
+        ClaimCheck::new("100 %: gain at 4 V0 (nats)", grid.gain(3, "4 V0"), Nothing),
     ];
     Ok(ClaimFinding::new(
         "P5",
@@ -215,15 +216,15 @@ pub fn p6(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let mut checks = Vec::new();
     for pair in ["N = 3", "N = 6", "N = 10", "N = 15"].windows(2) {
         let what = format!("12.75 %: {} lower than {} (nats)", pair[0], pair[1]);
-        checks.push(ClaimCheck::new(what, grid.better(0, pair[0], pair[1]), Requirement::Above(0.0)));
+        checks.push(ClaimCheck::new(what, grid.better(0, pair[0], pair[1]), Above(0.0)));
     }
     for pair in ["N = 3", "N = 6", "N = 10"].windows(2) {
         let what = format!("100 %: {} lower than {} (nats)", pair[1], pair[0]);
-        checks.push(ClaimCheck::new(what, grid.better(3, pair[1], pair[0]), Requirement::Above(0.0)));
+        checks.push(ClaimCheck::new(what, grid.better(3, pair[1], pair[0]), Above(0.0)));
     }
     let [ten, fifteen] = [grid.arm("N = 10"), grid.arm("N = 15")];
     let alike = Estimate::of(&grid.readouts[3], move |m| (m[fifteen] - m[ten]) / (m[0] - m[ten]));
-    checks.push(ClaimCheck::new("100 %: N = 15 minus N = 10, over the gain of N = 10", alike, Requirement::Within(0.1)));
+    checks.push(ClaimCheck::new("100 %: N = 15 minus N = 10, over the gain of N = 10", alike, Within(0.1)));
     Ok(ClaimFinding::new(
         "P6",
         "Many checkpoints hurt early and help late: N = 3 > 6 > 10 > 15, then 3 < 6 < 10 ~ 15",
@@ -261,21 +262,13 @@ pub fn p56(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         rows.push(vec![readout(i).into(), with_interval(&age), with_interval(&count)]);
     }
     let checks = vec![
-        ClaimCheck::new(
-            "12.75 %: rank correlation of gain and mean age",
-            Estimate::of_values(&correlations[0][0]),
-            Requirement::Below(-0.9),
-        ),
+        ClaimCheck::new("12.75 %: rank correlation of gain and mean age", Estimate::of_values(&correlations[0][0]), Below(-0.9)),
         ClaimCheck::new(
             "100 %: rank correlation of gain and effective count",
             Estimate::of_values(&correlations[3][1]),
-            Requirement::Above(0.7),
+            Above(0.7),
         ),
-        ClaimCheck::new(
-            "100 %: rank correlation of gain and mean age",
-            Estimate::of_values(&correlations[3][0]),
-            Requirement::Nothing,
-        ),
+        ClaimCheck::new("100 %: rank correlation of gain and mean age", Estimate::of_values(&correlations[3][0]), Nothing),
     ];
     let svg = collapse(m, &grid, &place)?;
     Ok(ClaimFinding::new(

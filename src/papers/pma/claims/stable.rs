@@ -5,7 +5,8 @@ use crate::papers::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text
 use crate::papers::pma::plan::{RATES, SnapshotWindow, readout};
 use crate::papers::pma::scale::{GRID, READOUTS};
 use crate::papers::stats::{Estimate, Unit, mean};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Nothing};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// Evaluation points of P1: 69 and 100 %.
@@ -53,18 +54,14 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
             for (arm, bars) in bars.iter_mut().enumerate() {
                 bars.push((arm_mean(&units, arm), arm_range(&units, arm)));
             }
-            checks.push(ClaimCheck::new(
-                format!("gain of size {} at {} (nats)", size.name, readout(index)),
-                found,
-                Requirement::Above(0.0),
-            ));
+            checks.push(ClaimCheck::new(format!("gain of size {} at {} (nats)", size.name, readout(index)), found, Above(0.0)));
         }
         panels = panels.panel(size_bars(m, index, &bars));
     }
     checks.push(ClaimCheck::new(
         "share of all runs and read-outs in which the merge is lower",
         Estimate::of_values(&wins),
-        Requirement::Above(0.99),
+        Above(0.99),
     ));
     let design = "Every size and seed at a constant rate; SMA of N = 10 checkpoints V0 = 0.5 % apart against the newest of them, at 69 % and \
         100 % of the tokens. The claim needs a gain above 0 at every size and read-out, and in every single run."
@@ -90,7 +87,7 @@ fn rate_checks(units: &[Unit]) -> Vec<ClaimCheck> {
     for i in 1..RATES.len() {
         let found = Estimate::of(units, move |a| gain(&a[2 * i..]) - gain(&a[2 * i - 2..]));
         let what = format!("gain at {}x minus gain at {}x the rate (nats)", RATES[i], RATES[i - 1]);
-        checks.push(ClaimCheck::new(what, found, Requirement::Above(0.0)));
+        checks.push(ClaimCheck::new(what, found, Above(0.0)));
     }
     let best = |unit: &Unit, arm: usize| {
         let loss = |i: &usize| mean(&unit[2 * i + arm]);
@@ -99,13 +96,13 @@ fn rate_checks(units: &[Unit]) -> Vec<ClaimCheck> {
     for (arm, name) in ["latest", "merged"].iter().enumerate() {
         let values: Vec<f64> = units.iter().map(|u| best(u, arm)).collect();
         let what = format!("log2 of the best rate for the {name} weights (0: the base's)");
-        checks.push(ClaimCheck::new(what, Estimate::of_values(&values), Requirement::Nothing));
+        checks.push(ClaimCheck::new(what, Estimate::of_values(&values), Nothing));
     }
     let shift: Vec<f64> = units.iter().map(|u| best(u, 1) - best(u, 0)).collect();
     checks.push(ClaimCheck::new(
         "log2 of how much the best merged rate exceeds the best unmerged one",
         Estimate::of_values(&shift),
-        Requirement::Nothing,
+        Nothing,
     ));
     checks
 }

@@ -6,7 +6,8 @@ use crate::papers::pma::measure::{Measure, arm_mean, arm_range, arm_text};
 use crate::papers::pma::plan::{CT_READOUTS, Init, LATER_GRID};
 use crate::papers::pma::sized_model::HeldOutScores;
 use crate::papers::stats::{Estimate, Unit, deviation, mean, median, quantile};
-use crate::papers::verdict::{ClaimCheck, Requirement};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Nothing, Within};
 use crate::plot::{Chart, Panels, Series};
 
 /// Arms of P7: starting point, fraction of the base's learning rate.
@@ -54,33 +55,29 @@ fn continued_checks(first: &[Unit], last: &[Unit], begin: &[Unit], end: &[Unit])
         ClaimCheck::new(
             "validation loss at the start: latest minus PMA (nats)",
             Estimate::of(first, |a| a[0] - a[1]),
-            Requirement::Above(0.0),
+            Above(0.0),
         ),
         ClaimCheck::new(
             "training loss of the first 5 %: latest minus PMA, 1x (nats)",
             Estimate::of(begin, |a| a[0] - a[1]),
-            Requirement::Above(0.0),
+            Above(0.0),
         ),
         ClaimCheck::new(
             "validation loss at the end: latest minus PMA, 1x, over the gap at the start",
             Estimate::of(&joined, |a| (a[4] - a[5]) / (a[0] - a[1])),
-            Requirement::Within(0.1),
+            Within(0.1),
         ),
         ClaimCheck::new(
             "training loss of the last 5 %: latest minus PMA, 1x (nats)",
             Estimate::of(end, |a| a[0] - a[1]),
-            Requirement::Nothing,
+            Nothing,
         ),
         ClaimCheck::new(
             "learning rate of PMA: loss at the end at 0.5x minus at 1x, over what continued training gains",
             Estimate::of(&joined, |a| (a[7] - a[5]) / (a[1] - a[5])),
-            Requirement::Within(0.05),
+            Within(0.05),
         ),
-        ClaimCheck::new(
-            "the same from the latest checkpoint",
-            Estimate::of(&joined, |a| (a[6] - a[4]) / (a[0] - a[4])),
-            Requirement::Nothing,
-        ),
+        ClaimCheck::new("the same from the latest checkpoint", Estimate::of(&joined, |a| (a[6] - a[4]) / (a[0] - a[4])), Nothing),
     ]
 }
 
@@ -202,7 +199,7 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         let values = |i: usize| norms.iter().map(|n| statistic(&n[i])).collect::<Vec<f64>>();
         let (latest, pma) = (values(0), values(1));
         let difference: Vec<f64> = latest.iter().zip(&pma).map(|(l, p)| l - p).collect();
-        let required = if name == "spikes" { Requirement::Nothing } else { Requirement::Above(0.0) };
+        let required = if name == "spikes" { Nothing } else { Above(0.0) };
         checks.push(ClaimCheck::new(
             format!("{name} of the gradient norm: latest minus PMA"),
             Estimate::of_values(&difference),
@@ -214,7 +211,7 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     }
     for (k, name) in ["accuracy by token", "exact answers"].iter().enumerate() {
         let difference: Vec<f64> = scored.iter().map(|s| answers(&s[1], k) - answers(&s[0], k)).collect();
-        let required = if k == 1 { Requirement::Above(-0.02) } else { Requirement::Nothing };
+        let required = if k == 1 { Above(-0.02) } else { Nothing };
         checks.push(ClaimCheck::new(format!("{name}: PMA minus latest"), Estimate::of_values(&difference), required));
         let mut row = vec![name.to_string()];
         row.extend((0..3).map(|i| number(mean(&scored.iter().map(|s| answers(&s[i], k)).collect::<Vec<_>>()))));
