@@ -135,12 +135,12 @@ const CONSTANT: usize = 2 * PARTS as usize;
 
 /// What merging gains at a part of the decay.
 fn gain(i: usize) -> impl Fn(&[f64]) -> f64 {
-    move |a| a[2 * i - 2] - a[2 * i - 1]
+    move |a: &[f64]| a[2 * i - 2] - a[2 * i - 1]
 }
 
 /// Distance of the merge at a part of the decay from its end, over what annealing gains.
 fn gap(i: usize) -> impl Fn(&[f64]) -> f64 {
-    move |a| (a[2 * i - 1] - a[END]) / (a[CONSTANT] - a[END])
+    move |a: &[f64]| (a[2 * i - 1] - a[END]) / (a[CONSTANT] - a[END])
 }
 
 fn decay_checks(all: &[Unit]) -> Vec<ClaimCheck> {

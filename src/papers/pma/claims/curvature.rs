@@ -156,7 +156,8 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         found.push(m.context.seeds.iter().map(of).collect::<anyhow::Result<_>>()?);
     }
     let inside = three_and_mean(m)?;
-    let rows = places().iter().zip(&found).map(|((name, _, _), forms)| {
+    let windows = places();
+    let rows = windows.iter().zip(&found).map(|((name, _, _), forms)| {
         let numbers =
             [Forms::cross, Forms::cosine, Forms::merged_over_newest].map(|value| with_interval(&estimate(forms, value)));
         [vec![name.to_string()], numbers.to_vec()].concat()
