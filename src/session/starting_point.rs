@@ -152,7 +152,7 @@ impl StartingPoint {
         optimizer: Option<OptimizerState>,
     ) -> Result<Option<save::TrainerFile>> {
         let keep = optimizer == Some(OptimizerState::Keep);
-        trainer.model.initialise_adapters(&trainer.device, trainer.settings.seed);
+        trainer.initialise_adapters();
         match self {
             Self::Nothing => trainer.initialise(),
             Self::Model { dir, checkpoint } => {

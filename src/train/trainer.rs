@@ -159,6 +159,11 @@ impl Trainer {
         self.model.initialise(&self.device, self.settings.seed);
     }
 
+    /// The initial values of adapters, which a folder with weights does not hold.
+    pub fn initialise_adapters(&self) {
+        self.model.initialise_adapters(&self.device, self.settings.seed);
+    }
+
     /// GRPO: use the model of a folder, or a copy of the current one, as the reference model. Nothing is kept if the loss has no KL term.
     ///
     /// # Errors

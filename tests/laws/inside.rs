@@ -1,7 +1,6 @@
 //! What a run tells of its inside: norms part by part, held-out tokens by probability, samples on demand.
 
 mod commands;
-use crate::common;
 mod norms;
 mod predictions;
 

@@ -1,6 +1,5 @@
 //! Reinforcement as a whole: `lehr grpo` and the trainer behind it.
 
-use crate::common;
 #[cfg(unix)]
 mod graders;
 mod laws;

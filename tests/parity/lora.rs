@@ -1,9 +1,6 @@
 //! Low-rank adapters: gradients and training steps against PEFT, folded weights, the files, runs. The references are made by
 //! tests/golden/lora.py in float64.
 
-use crate::common;
-use crate::reference;
-
 mod parity;
 mod policy;
 mod runs;

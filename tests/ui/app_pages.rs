@@ -3,8 +3,8 @@
 //! Length: every page in every state, with what the tables of states need beside it.
 //!
 //! Snapshots lie in tests/snapshots. To renew them after a change of looks (look at them before they are committed):
-//! `UPDATE_SNAPSHOTS=true cargo test --release --test ui app_pages snapshots`. To see every page in every state:
-//! `cargo test --release --test ui app_pages look -- --ignored`, which writes PNGs to target/pages.
+//! `UPDATE_SNAPSHOTS=true cargo test --test ui app_pages snapshots`. To see every page in every state:
+//! `cargo test --test ui app_pages look -- --ignored`, which writes PNGs to target/pages.
 
 #![cfg(feature = "app")]
 

@@ -1,5 +1,5 @@
 //! Pictures of the main pages, compared with those that are kept. To renew them after a change that was meant, and looked at:
-//! `UPDATE_SNAPSHOTS=1 cargo test --release --test ui window pictures`.
+//! `UPDATE_SNAPSHOTS=1 cargo test --test ui window pictures`.
 
 use super::made;
 use egui_kittest::{SnapshotOptions, SnapshotResults};
