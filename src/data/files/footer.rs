@@ -239,7 +239,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep.parquet");
         std::fs::write(&path, [b"PAR1", &footer[..], &length, b"PAR1"].concat()).unwrap();
-        let opened = super::super::Columns::open(&path, super::super::Format::Parquet, None);
+        let opened = super::super::Columns::open(&path, super::super::FileFormat::Parquet, None);
         let error = opened.err().unwrap().to_string();
         assert!(error.contains("deep.parquet: cannot be read: its schema is nested more than 64 deep"), "{error}");
     }
