@@ -55,7 +55,6 @@ pub struct Args {
 /// Maximum tokens in a row.
 const MAX_ROOM: usize = 1 << 20;
 
-// Length: sequential.
 /// Generate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     check(args)?;
