@@ -383,7 +383,7 @@ impl Parameters {
     ///
     /// # Errors
     /// The error of `read`.
-    pub fn fill(&self, device: &Device, arena: &Arena, read: &mut super::Reader<'_>) -> anyhow::Result<()> {
+    pub fn fill(&self, device: &Device, arena: &Arena, read: &mut super::WeightReader<'_>) -> anyhow::Result<()> {
         for (spec, tensor) in self.tensors(arena) {
             let mut whole = Vec::with_capacity(spec.len());
             for (name, shape, _) in spec.ranges() {

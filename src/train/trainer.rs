@@ -4,7 +4,7 @@
 use super::live_merge::{LiveMerge, MergedWindow};
 use super::predictions::PredictionStats;
 use super::reinforce::{PendingStep, Reinforce, TaskContext};
-use super::stage::{Parts, TrainingStage};
+use super::stage::{TrainerParts, TrainingStage};
 use super::supervised::Supervised;
 use super::{Evaluation, Optimizer, learning_rate};
 use crate::config::{ModelConfig, Settings, TrainSettings};
@@ -214,7 +214,8 @@ impl Trainer {
         let updates = |s: &TrainerState| (s.step, s.optimizer_steps, s.second_optimizer_steps);
         let (before, hyper) = (updates(&self.state), hyper(&self.settings, &self.state));
         let Self { device, model, optimizer, live_merge, state, stage, .. } = self;
-        let result = stage.step(Parts { device, model, optimizer, live_merge: live_merge.as_mut(), state }, hyper, progress)?;
+        let result =
+            stage.step(TrainerParts { device, model, optimizer, live_merge: live_merge.as_mut(), state }, hyper, progress)?;
         if updates(&self.state) != before {
             self.synchronize(self.state.step != before.0)?;
         }

@@ -3,47 +3,47 @@
 use crate::common;
 
 use common::Place;
-use lehr::papers::attempts::Ended;
-use lehr::papers::pma::arm::{Arm, ArmStart, Text};
+use lehr::papers::attempts::AttemptResult;
+use lehr::papers::pma::arm::{ArmStart, PmaArm, TrainingText};
 use lehr::papers::pma::checkpoints::CheckpointStore;
 use lehr::papers::pma::context::PmaContext;
-use lehr::papers::pma::corpora::Texts;
+use lehr::papers::pma::corpora::Corpora;
 use lehr::papers::pma::plan::{PmaPlan, SnapshotWindow};
-use lehr::papers::pma::scale::{GRID, Scale};
+use lehr::papers::pma::scale::{GRID, PmaScale};
 use lehr::papers::pma::sized_model::SizedModel;
 use lehr::papers::pma::trajectory::train;
 use lehr::progress::silent;
 use lehr::world::World;
 use std::path::Path;
 
-fn texts() -> Texts {
-    Texts::open(None).unwrap()
+fn texts() -> Corpora {
+    Corpora::open(None).unwrap()
 }
 
 /// A short arm with snapshots and states.
-fn short(scale: &Scale, seed: u64) -> Arm {
+fn short(scale: &PmaScale, seed: u64) -> PmaArm {
     let base = PmaPlan { scale }.base(scale.smallest(), seed);
-    Arm { name: "short".into(), to_step: 12, snapshot_every: 3, states: vec![6], ..base }
+    PmaArm { name: "short".into(), to_step: 12, snapshot_every: 3, states: vec![6], ..base }
 }
 
-fn run(bank: &CheckpointStore, arm: &Arm, texts: &Texts) -> Ended {
+fn run(bank: &CheckpointStore, arm: &PmaArm, texts: &Corpora) -> AttemptResult {
     train(bank, arm, texts, &Default::default(), &mut silent).unwrap()
 }
 
 #[test]
 fn an_interrupted_arm_is_retrained_to_the_same_bits() {
-    let (scale, texts) = (Scale::named("test").unwrap(), texts());
+    let (scale, texts) = (PmaScale::named("test").unwrap(), texts());
     let arm = short(&scale, 3);
     let [whole, cut] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let checkpoints = CheckpointStore::open(whole.path(), &texts.digest).unwrap();
-    assert_eq!(run(&checkpoints, &arm, &texts), Ended::Done);
+    assert_eq!(run(&checkpoints, &arm, &texts), AttemptResult::Done);
     // What a kill leaves: files that were begun, no record.
     let other = CheckpointStore::open(cut.path(), &texts.digest).unwrap();
     std::fs::create_dir_all(other.folder(&arm)).unwrap();
     std::fs::write(other.folder(&arm).join("weights.f32"), [7u8; 100_001]).unwrap();
     std::fs::write(other.folder(&arm).join("state-6.f32"), [7u8; 5]).unwrap();
     assert!(!other.is_done(&arm));
-    assert_eq!(run(&other, &arm, &texts), Ended::Done);
+    assert_eq!(run(&other, &arm, &texts), AttemptResult::Done);
     for step in [3, 6, 9, 12] {
         let [a, b] = [&checkpoints, &other].map(|b| b.weights(&arm, step).unwrap());
         assert!(a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())), "step {step}");
@@ -53,58 +53,61 @@ fn an_interrupted_arm_is_retrained_to_the_same_bits() {
     assert_eq!((a.loss.len(), a.loss, a.grad_norm), (12, b.loss, b.grad_norm));
     // A finished arm is left alone.
     let before = std::fs::metadata(checkpoints.folder(&arm).join("weights.f32")).unwrap().modified().unwrap();
-    assert_eq!(run(&checkpoints, &arm, &texts), Ended::Done);
+    assert_eq!(run(&checkpoints, &arm, &texts), AttemptResult::Done);
     assert_eq!(std::fs::metadata(checkpoints.folder(&arm).join("weights.f32")).unwrap().modified().unwrap(), before);
 }
 
 #[test]
 fn an_arm_in_another_process_is_busy() {
-    let (scale, texts) = (Scale::named("test").unwrap(), texts());
+    let (scale, texts) = (PmaScale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 1);
     let held = checkpoints.lock(&arm).unwrap();
     assert!(held.is_some());
-    assert_eq!(run(&checkpoints, &arm, &texts), Ended::Busy);
+    assert_eq!(run(&checkpoints, &arm, &texts), AttemptResult::Busy);
 }
 
 /// Kept moments and weights of a step go on exactly as if nothing had been between.
 #[test]
 fn an_unchanged_fork_equals_the_run() {
-    let (scale, texts) = (Scale::named("test").unwrap(), texts());
+    let (scale, texts) = (PmaScale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 2);
     run(&checkpoints, &arm, &texts);
     let begin = ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) };
-    let fork = Arm { name: "fork".into(), begin, from_step: 6, states: Vec::new(), ..arm.clone() };
+    let fork = PmaArm { name: "fork".into(), begin, from_step: 6, states: Vec::new(), ..arm.clone() };
     run(&checkpoints, &fork, &texts);
     assert_eq!(checkpoints.weights(&arm, 12).unwrap(), checkpoints.weights(&fork, 12).unwrap());
     assert_eq!(checkpoints.record(&arm).unwrap().loss[6..], checkpoints.record(&fork).unwrap().loss);
     // Fresh moments do differ.
     let begin = ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None };
-    let fresh = Arm { name: "fresh".into(), begin, ..fork };
+    let fresh = PmaArm { name: "fresh".into(), begin, ..fork };
     run(&checkpoints, &fresh, &texts);
     assert_ne!(checkpoints.weights(&arm, 12).unwrap(), checkpoints.weights(&fresh, 12).unwrap());
 }
 
 #[test]
 fn arm_keys_depend_on_settings_not_names() {
-    let scale = Scale::named("test").unwrap();
+    let scale = PmaScale::named("test").unwrap();
     let arm = short(&scale, 1);
-    let key = |a: &Arm| a.key("texts");
-    assert_eq!(key(&arm), key(&Arm { name: "other".into(), ..arm.clone() }));
+    let key = |a: &PmaArm| a.key("texts");
+    assert_eq!(key(&arm), key(&PmaArm { name: "other".into(), ..arm.clone() }));
     assert_ne!(key(&arm), arm.key("other texts"));
     let mut others = vec![
         short(&scale, 2),
-        Arm { text: Text::Shifted, ..arm.clone() },
-        Arm { skip: 1, ..arm.clone() },
-        Arm { to_step: 11, ..arm.clone() },
-        Arm { until_lost: true, ..arm.clone() },
+        PmaArm { text: TrainingText::Shifted, ..arm.clone() },
+        PmaArm { skip: 1, ..arm.clone() },
+        PmaArm { to_step: 11, ..arm.clone() },
+        PmaArm { until_lost: true, ..arm.clone() },
     ];
-    others.push(Arm { begin: ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None }, ..arm.clone() });
     others
-        .push(Arm { begin: ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) }, ..arm.clone() });
+        .push(PmaArm { begin: ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None }, ..arm.clone() });
+    others.push(PmaArm {
+        begin: ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) },
+        ..arm.clone()
+    });
     let mut keys: Vec<String> = others.iter().chain([&arm]).map(key).collect();
     keys.sort();
     keys.dedup();
@@ -113,7 +116,7 @@ fn arm_keys_depend_on_settings_not_names() {
 
 #[test]
 fn merge_windows_match_the_paper() {
-    let scale = Scale::named("tiny").unwrap();
+    let scale = PmaScale::named("tiny").unwrap();
     let size = scale.smallest();
     let standard = SnapshotWindow::standard(GRID);
     assert_eq!(standard.snapshots(), (0..10).map(|i| 382 + 2 * i).collect::<Vec<_>>());
@@ -129,7 +132,7 @@ fn merge_windows_match_the_paper() {
 /// The gradient that curvature is made from is the slope of the loss that is reported.
 #[test]
 fn gradients_match_finite_differences() {
-    let scale = Scale::named("test").unwrap();
+    let scale = PmaScale::named("test").unwrap();
     let place = tempfile::tempdir().unwrap();
     let texts = texts();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
@@ -143,7 +146,7 @@ fn gradients_match_finite_differences() {
     let slope: f64 = lab.gradient(&at, 1024).unwrap().iter().zip(&direction).map(|(g, d)| g * d).sum();
     let moved = |e: f64| {
         let weights: Vec<f32> = at.iter().zip(&direction).map(|(a, d)| (f64::from(*a) + e * d) as f32).collect();
-        lab.score_weights_on(&weights, Text::Base, 1024).unwrap().loss()
+        lab.score_weights_on(&weights, TrainingText::Base, 1024).unwrap().loss()
     };
     let measured = (moved(0.05) - moved(-0.05)) / 0.1;
     assert!((slope - measured).abs() < 2e-3 * slope.abs() && slope.abs() > 1e-3, "{slope} against {measured}");

@@ -2,7 +2,7 @@
 
 use lehr::config::Architecture;
 use lehr::config::DataSettings;
-use lehr::data::{Cache, Corpus, IGNORE, Notices, Tokenizer, TrainOrder, load};
+use lehr::data::{Corpus, IGNORE, Notices, TokenCache, Tokenizer, TrainOrder, load};
 use lehr::progress::silent;
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ fn settings(data: &Path, tokenizer: &str) -> DataSettings {
     DataSettings { data: vec![data.into()], tokenizer: tokenizer.into(), ..DataSettings::default() }
 }
 
-fn run(settings: &DataSettings, cache: &Cache) -> anyhow::Result<(Tokenizer, lehr::data::Dataset, Vec<String>)> {
+fn run(settings: &DataSettings, cache: &TokenCache) -> anyhow::Result<(Tokenizer, lehr::data::Dataset, Vec<String>)> {
     let mut notices = Notices::new();
     let (tokenizer, dataset) = load(settings, None, cache, &mut notices, &mut silent)?;
     Ok((tokenizer, dataset, notices.take()))
@@ -24,7 +24,7 @@ fn text_becomes_batches() {
     let text: String = (0..500).map(|i| format!("Line number {i} says: é 東京!\n")).collect();
     let path = folder.path().join("corpus.txt");
     fs::write(&path, &text).unwrap();
-    let cache = Cache::Folder(folder.path().join("cache"));
+    let cache = TokenCache::Folder(folder.path().join("cache"));
     for kind in ["bytes", "chars", "bpe:300"] {
         let (tokenizer, dataset, notices) = run(&settings(&path, kind), &cache).unwrap();
         assert!(notices.is_empty(), "{notices:?}");
@@ -47,7 +47,7 @@ fn a_models_own_tokenizer_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("corpus.jsonl");
     fs::write(&path, "{\"text\":\"one\"}\n{\"text\":\"two three\"}\n".repeat(20)).unwrap();
-    let (first, dataset, _) = run(&settings(&path, "chars"), &Cache::Off).unwrap();
+    let (first, dataset, _) = run(&settings(&path, "chars"), &TokenCache::Off).unwrap();
     assert_eq!(first.vocab_size(), "one twhr".chars().count() + 1, "and the end of a document");
     // Each ends in a token that also stands in front of the first one.
     assert_eq!(dataset.train.len() + dataset.val.unwrap().len(), 1 + 20 * ("one".len() + "two three".len() + 2) as u64);
@@ -55,10 +55,10 @@ fn a_models_own_tokenizer_is_used() {
         fs::write(folder.path().join(name), content).unwrap();
     }
     let by_path = settings(&path, folder.path().to_str().unwrap());
-    let (second, ..) = run(&by_path, &Cache::Off).unwrap();
+    let (second, ..) = run(&by_path, &TokenCache::Off).unwrap();
     assert_eq!(second.json(), first.json());
     let mut notices = Notices::new();
-    let (third, _) = load(&settings(&path, "bytes"), Some(first), &Cache::Off, &mut notices, &mut silent).unwrap();
+    let (third, _) = load(&settings(&path, "bytes"), Some(first), &TokenCache::Off, &mut notices, &mut silent).unwrap();
     assert_eq!(third.json(), second.json(), "the setting gives way");
 }
 
@@ -69,7 +69,7 @@ fn a_separate_validation_text_is_used() {
     fs::write(&train, "abc".repeat(50)).unwrap();
     fs::write(&val, "abd").unwrap();
     let settings = DataSettings { val_data: Some(val), ..settings(&train, "chars") };
-    let (tokenizer, dataset, _) = run(&settings, &Cache::Off).unwrap();
+    let (tokenizer, dataset, _) = run(&settings, &TokenCache::Off).unwrap();
     assert_eq!(tokenizer.vocab_size(), 4, "characters of both");
     assert_eq!((dataset.train.len(), dataset.val.unwrap().len()), (150, 3));
 }
@@ -80,7 +80,7 @@ fn refusals_are_one_line_and_name_the_cause() {
     let path = folder.path().join("corpus.txt");
     fs::write(&path, "some text").unwrap();
     let error = |settings: &DataSettings| {
-        let text = format!("{:#}", run(settings, &Cache::Off).err().unwrap());
+        let text = format!("{:#}", run(settings, &TokenCache::Off).err().unwrap());
         assert!(!text.contains('\n'), "{text:?}");
         text
     };
@@ -127,10 +127,10 @@ fn a_dataset_folder_is_read() {
     );
     // Validation by name; a file that has no text.
     fs::write(at("data/validation.jsonl"), "{\"text\": \"val\"}\n").unwrap();
-    let (_, dataset, notices) = run(&settings(folder.path(), "bytes"), &Cache::Off).unwrap();
+    let (_, dataset, notices) = run(&settings(folder.path(), "bytes"), &TokenCache::Off).unwrap();
     assert!(dataset.val.unwrap().len() < 8 && notices[0].contains("used for validation: data/validation.jsonl"), "{notices:?}");
     let chats = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rows/zstd.parquet");
-    let error = format!("{:#}", run(&settings(&chats, "bytes"), &Cache::Off).err().unwrap());
+    let error = format!("{:#}", run(&settings(&chats, "bytes"), &TokenCache::Off).err().unwrap());
     assert!(error.contains("zstd.parquet: has no column text; its columns are id, score, messages, tools"), "{error}");
 }
 
@@ -146,7 +146,7 @@ fn speed() {
     fs::write(&file, &big).unwrap();
     let corpus = Corpus::open(&[file], &mut Notices::new()).unwrap();
     let mib = corpus.total_bytes() as f64 / f64::from(1 << 20);
-    let cache = Cache::Folder(folder.path().join("cache"));
+    let cache = TokenCache::Folder(folder.path().join("cache"));
     for kind in ["bytes", "chars", "bpe:1024", "bpe:8192"] {
         let start = Instant::now();
         let small = Corpus::from_text("text", text.clone());

@@ -2,14 +2,14 @@
 
 use lehr::config::{Architecture, Llama3Scaling, ModelConfig};
 use lehr::event::{Event, Step};
-use lehr::model::checkpoint::{self, Existing, Origin, Place, SaveFailed};
+use lehr::model::checkpoint::{self, CheckpointOrigin, CheckpointTarget, IfExists, SaveFailed};
 use lehr::model::hf_config::{self, SpecialTokens};
 use lehr::model::safetensors_file::{SafetensorsFile, serialized_bytes, write_safetensors};
 use lehr::model::weight_files::WeightFiles;
 use lehr::run_folder::{
     EventLog, EventReader, Retention, RetentionPolicy, RunFolder, RunLock, TensorBoard, checkpoints, read_all,
 };
-use lehr::vfs::fault::{FaultFs, PowerCut, Trouble};
+use lehr::vfs::fault::{FaultFs, FaultKind, PowerCut};
 use lehr::vfs::{RealFs, Vfs};
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,8 +49,8 @@ fn numbers(step: u64, name: &str, shape: &[usize]) -> Vec<f32> {
 fn save(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(PathBuf, checkpoint::Manifest), SaveFailed> {
     let (parent, name) = (checkpoints::folder(run), checkpoint::step_name(step));
     let bytes = 2 * serialized_bytes(&BTreeMap::new(), &specs()).unwrap();
-    let place = Place { parent: &parent, name: &name, bytes, existing: Existing::Replace };
-    let origin = Origin { step, run_id: "r1".into(), config_hash: "c1".into(), adapter: "none".into(), parent: None };
+    let place = CheckpointTarget { parent: &parent, name: &name, bytes, existing: IfExists::Replace };
+    let origin = CheckpointOrigin { step, run_id: "r1".into(), config_hash: "c1".into(), adapter: "none".into(), parent: None };
     checkpoint::save(vfs, place, &origin, |w| {
         for file in ["model.safetensors", "optimizer.safetensors"] {
             w.file(file, |out| {

@@ -5,7 +5,7 @@ use crate::common;
 use common::{Place, Trainer, kind};
 use lehr::data::Tokenizer;
 use lehr::device::Device;
-use lehr::model::checkpoint::{self, Existing, Origin};
+use lehr::model::checkpoint::{self, CheckpointOrigin, IfExists};
 use lehr::model::{Model, hf_config};
 use lehr::run_folder::{RunFolder, checkpoints};
 use lehr::session::save::ModelFolder;
@@ -155,8 +155,10 @@ fn the_estimate_of_a_save_is_right() {
     let tokenizer = Tokenizer::bytes(true).unwrap();
     let folder = ModelFolder { device: &device, model: &model, values: &model.values, tokenizer: &tokenizer };
     let dir = tempfile::tempdir().unwrap();
-    let place = checkpoint::Place { parent: dir.path(), name: "model", bytes: folder.bytes(1), existing: Existing::Refuse };
-    let (_, manifest) = checkpoint::save(&RealFs, place, &Origin::default(), |out| folder.write(out, &BTreeMap::new())).unwrap();
+    let place =
+        checkpoint::CheckpointTarget { parent: dir.path(), name: "model", bytes: folder.bytes(1), existing: IfExists::Refuse };
+    let (_, manifest) =
+        checkpoint::save(&RealFs, place, &CheckpointOrigin::default(), |out| folder.write(out, &BTreeMap::new())).unwrap();
     let (said, written) = (folder.bytes(1), manifest.bytes());
     assert!(written <= said && said < written + (64 << 10), "said {said}, written {written}");
 }

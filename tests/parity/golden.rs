@@ -5,7 +5,7 @@ use crate::reference;
 
 use lehr::device::{Device, Recorder, Recording, Tensor};
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, RolloutRequest, Rollouts, hf_config, transformer};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, hf_config, transformer};
 use lehr::ops::embedding::Spans;
 use lehr::ops::objective::stats;
 use lehr::ops::rope::Rotation;
@@ -186,9 +186,10 @@ fn greedy_continuations_match_pytorch() {
         let (tokens, want) = (golden.integers("tokens"), golden.integers("greedy"));
         let model = open(&device, case, "config.json", golden.shape("tokens")[1]);
         let request = RolloutRequest { prompt: tokens[..5].to_vec(), key: [0, 0], max_new: want.len() };
-        let mut rollouts = Rollouts::new(&device, &model, 1, model.max_context()).unwrap();
+        let mut rollouts = RolloutEngine::new(&device, &model, 1, model.max_context()).unwrap();
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-        let done = rollouts.run(&device, &model, &[request], &sampling, &[], &mut silent).unwrap().unwrap();
+        let batch = RolloutBatch { requests: &[request], sampling: &sampling, stops: &[] };
+        let done = rollouts.run(&device, &model, batch, &mut silent).unwrap().unwrap();
         assert_eq!(done[0].tokens, want, "{case}");
     }
 }

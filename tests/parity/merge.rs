@@ -4,7 +4,7 @@ use crate::common;
 
 use common::{Place, json_lines, run};
 use lehr::config::{DecayShape, MergeMethod};
-use lehr::merge::{Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target, Verification};
+use lehr::merge::{METADATA_KEY, MergeInputs, MergeRecipe, MergeRule, MergeTarget, Verification, WeightedFolders};
 use lehr::model::checkpoint::{self, verify};
 use lehr::progress::silent;
 use lehr::run_folder::checkpoints;
@@ -103,11 +103,11 @@ fn rule(method: MergeMethod) -> MergeRule {
 
 /// Merge in this process.
 fn merged(dirs: &[PathBuf], rule: &MergeRule, threads: usize, out: &Path) -> Tensors {
-    let inputs = Inputs::open(&RealFs, dirs, Verification::Hashes).unwrap();
+    let inputs = MergeInputs::open(&RealFs, dirs, Verification::Hashes).unwrap();
     let mut merge = inputs.merge(rule).unwrap();
     merge.threads = threads;
-    let recipe = Recipe::new(&merge, rule, None);
-    merge.save(&RealFs, &Target::new(&RealFs, out).unwrap(), &recipe, &mut silent).unwrap();
+    let recipe = MergeRecipe::new(&merge, rule, None);
+    merge.save(&RealFs, &MergeTarget::new(&RealFs, out).unwrap(), &recipe, &mut silent).unwrap();
     verify(&RealFs, out).unwrap();
     weights(out)
 }
@@ -153,7 +153,7 @@ fn a_merge_is_the_weighted_sum_in_f64() {
             }
         }
         // The same numbers one tensor at a time, as a model is filled.
-        let inputs = Inputs::open(&RealFs, &dirs, Verification::Sizes).unwrap();
+        let inputs = MergeInputs::open(&RealFs, &dirs, Verification::Sizes).unwrap();
         let merge = inputs.merge(&rule(method)).unwrap();
         for (name, tensor) in &got {
             let alone = merge.read_f32(name, &tensor.shape).unwrap();
@@ -214,8 +214,8 @@ fn order_names_and_threads_change_no_bit() {
     let place = Place::new();
     let dirs: Vec<PathBuf> = (0..4).map(|i| folder(&place.path(&format!("{i}")), &model(i, Dtype::F32))).collect();
     let inner = |weights: &[f64], dirs: &[PathBuf], threads: usize| {
-        let inputs = Inputs::open(&RealFs, dirs, Verification::Sizes).unwrap();
-        let mut merge = Merge::new(&inputs, weights).unwrap();
+        let inputs = MergeInputs::open(&RealFs, dirs, Verification::Sizes).unwrap();
+        let mut merge = WeightedFolders::new(&inputs, weights).unwrap();
         merge.threads = threads;
         let mut out = Vec::new();
         merge

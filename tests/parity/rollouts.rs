@@ -6,7 +6,7 @@ mod chance;
 use lehr::data::{Batch, IGNORE};
 use lehr::device::{Device, Tensor};
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, RolloutRequest, Rollouts, SampledCompletion, hf_config};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion, hf_config};
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;
@@ -46,12 +46,12 @@ fn open(device: &Device, case: &str) -> Model {
 fn go(
     device: &Device,
     model: &Model,
-    engine: &mut Rollouts,
+    engine: &mut RolloutEngine,
     requests: &[RolloutRequest],
     sampling: &Sampling,
     stops: &[u32],
 ) -> Vec<SampledCompletion> {
-    engine.run(device, model, requests, sampling, stops, &mut silent).unwrap().unwrap()
+    engine.run(device, model, RolloutBatch { requests, sampling, stops }, &mut silent).unwrap().unwrap()
 }
 
 fn greedy() -> Sampling {
@@ -87,7 +87,7 @@ fn greedily_as_transformers(device: &Device) {
         let model = open(device, case);
         let rows = golden[case].as_array().unwrap();
         for slots in [1, 3, 8, 16] {
-            let mut engine = Rollouts::new(device, &model, slots, ROOM).unwrap();
+            let mut engine = RolloutEngine::new(device, &model, slots, ROOM).unwrap();
             let request = |row: &Value| RolloutRequest { prompt: ids(&row["prompt"]), key: [0; 2], max_new: 24 };
             let requests: Vec<RolloutRequest> = rows.iter().map(request).collect();
             let found = go(device, &model, &mut engine, &requests, &greedy(), &[]);
@@ -133,14 +133,14 @@ fn completions_do_not_depend_on_slot_order_or_neighbours() {
         let alone: Vec<SampledCompletion> = requests
             .iter()
             .flat_map(|request| {
-                let mut engine = Rollouts::new(&device, &model, 1, ROOM).unwrap();
+                let mut engine = RolloutEngine::new(&device, &model, 1, ROOM).unwrap();
                 go(&device, &model, &mut engine, std::slice::from_ref(request), &sampling, &stops)
             })
             .collect();
         let ended = alone.iter().filter(|c| !c.truncated).count();
         assert!(ended > 2 && ended < 40, "{case}: {ended} of 41 ended by a stop; the test shows little");
         for slots in [1, 3, 8, 41, 64] {
-            let mut engine = Rollouts::new(&device, &model, slots, ROOM).unwrap();
+            let mut engine = RolloutEngine::new(&device, &model, slots, ROOM).unwrap();
             assert_eq!(engine.slots(), slots);
             let what = format!("{case}, {slots} slots");
             let first = go(&device, &model, &mut engine, &requests, &sampling, &stops);
@@ -167,7 +167,7 @@ fn completions_end_at_stop_tokens_and_limits() {
     let case = "qwen3";
     let model = open(&device, case);
     let rows = golden[case].as_array().unwrap();
-    let mut engine = Rollouts::new(&device, &model, 3, ROOM).unwrap();
+    let mut engine = RolloutEngine::new(&device, &model, 3, ROOM).unwrap();
     let whole: Vec<(Vec<u32>, Vec<u32>)> = rows.iter().map(|row| (ids(&row["prompt"]), ids(&row["completion"]))).collect();
     // Stops: the completion goes up to the first of them, which is part of it. They also stand in prompts, where they stop nothing.
     let stops = [whole[4].1[5], whole[5].1[3], whole[0].0[0]];
@@ -209,7 +209,7 @@ fn sampler_log_probabilities_match_the_trainer() {
     for (case, temperature) in [("qwen3", 1.0), ("llama-gqa", 0.7), ("llama-tied", 1.6), ("qwen2", 1.0)] {
         let model = open(&device, case);
         let requests = mixed(Rng::new(9, "rollouts test"), 24, model.config.vocab_size);
-        let mut engine = Rollouts::new(&device, &model, 7, ROOM).unwrap();
+        let mut engine = RolloutEngine::new(&device, &model, 7, ROOM).unwrap();
         // Filters change what is drawn, not the log-probability that is told: that of the whole distribution.
         let sampling = Sampling { temperature, top_k: 10, top_p: 0.9, min_p: 0.02, seed: 4 };
         let found = go(&device, &model, &mut engine, &requests, &sampling, &[3]);
@@ -245,7 +245,7 @@ fn sampler_log_probabilities_match_the_trainer() {
 fn rollouts_report_progress_and_can_be_stopped() {
     let device = device();
     let model = open(&device, "llama-tied");
-    let mut engine = Rollouts::new(&device, &model, 4, ROOM).unwrap();
+    let mut engine = RolloutEngine::new(&device, &model, 4, ROOM).unwrap();
     let requests = mixed(Rng::new(5, "rollouts test"), 30, model.config.vocab_size);
     let sampling = Sampling { seed: 8, ..Sampling::default() };
     let want = go(&device, &model, &mut engine, &requests, &sampling, &[3]);
@@ -255,18 +255,20 @@ fn rollouts_report_progress_and_can_be_stopped() {
         reported.push(done);
         Ok(done < 10)
     };
-    assert_eq!(engine.run(&device, &model, &requests, &sampling, &[3], &mut stop_at).unwrap(), None);
+    let batch = RolloutBatch { requests: &requests, sampling: &sampling, stops: &[3] };
+    assert_eq!(engine.run(&device, &model, batch, &mut stop_at).unwrap(), None);
     assert!(reported.is_sorted() && (10..30).contains(reported.last().unwrap()), "{reported:?}");
     // Neither stopping nor an error leaves traces.
-    let failed = engine.run(&device, &model, &requests, &sampling, &[3], &mut |_, _, _| anyhow::bail!("enough"));
+    let failed = engine.run(&device, &model, batch, &mut |_, _, _| anyhow::bail!("enough"));
     assert_eq!(failed.unwrap_err().to_string(), "enough");
     assert_eq!(go(&device, &model, &mut engine, &requests, &sampling, &[3]), want);
     assert_eq!(go(&device, &model, &mut engine, &[], &sampling, &[3]), []);
     let of = |prompt: Vec<u32>, max_new| [RolloutRequest { prompt, key: [0; 2], max_new }];
     for (request, word) in [(of(vec![], 1), "no token"), (of(vec![1; ROOM], 1), "64 tokens"), (of(vec![1], 0), "0 tokens")] {
-        let error = engine.run(&device, &model, &request, &sampling, &[], &mut silent).unwrap_err().to_string();
+        let batch = RolloutBatch { requests: &request, sampling: &sampling, stops: &[] };
+        let error = engine.run(&device, &model, batch, &mut silent).unwrap_err().to_string();
         assert!(error.contains(word) && !error.contains('\n'), "{error}");
     }
-    assert!(Rollouts::new(&device, &model, 4, model.max_context() + 1).is_err());
-    assert!(Rollouts::new(&device, &model, 0, ROOM).is_err());
+    assert!(RolloutEngine::new(&device, &model, 4, model.max_context() + 1).is_err());
+    assert!(RolloutEngine::new(&device, &model, 0, ROOM).is_err());
 }

@@ -4,7 +4,9 @@ use crate::common;
 
 use common::{PATIENCE, Place, run};
 use lehr::backend::Native;
-use lehr::story::{Action, Host, Options, Phase, Player, Shown, Story, Where, demo, lesson, lesson_names};
+use lehr::story::{
+    Host, Player, PlayerOptions, Story, StoryAction, StoryLocation, StoryPhase, StoryView, demo, lesson, lesson_names,
+};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -73,9 +75,9 @@ worse = "Worse, by {{ rise.difference|fixed(3) }}."
 inconclusive = "No difference: {{ rise.low|fixed(3) }} to {{ rise.high|fixed(3) }}."
 "#;
 
-fn options(dir: &Path, seed: u64) -> Options {
+fn options(dir: &Path, seed: u64) -> PlayerOptions {
     let backend = Arc::new(Native::new(PathBuf::from(env!("CARGO_BIN_EXE_lehr"))));
-    Options { place: Where::In(dir.to_owned()), seed, device: Default::default(), backend }
+    PlayerOptions { place: StoryLocation::In(dir.to_owned()), seed, device: Default::default(), backend }
 }
 
 /// Poll until something is so.
@@ -83,14 +85,14 @@ fn wait(player: &mut Player, what: &str, until: impl Fn(&Player) -> bool) {
     let end = Instant::now() + PATIENCE;
     while !until(player) {
         assert!(Instant::now() < end, "waiting for {what}: {:?}", player.phase());
-        assert!(!matches!(player.phase(), Phase::Failed(_)), "{:?}", player.phase());
+        assert!(!matches!(player.phase(), StoryPhase::Failed(_)), "{:?}", player.phase());
         if !player.poll() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-fn words(blocks: &[lehr::story::Block]) -> String {
+fn words(blocks: &[lehr::story::TextBlock]) -> String {
     format!("{blocks:?}")
 }
 
@@ -99,12 +101,12 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     let dir = tempfile::tempdir().unwrap();
     let story = Story::parse("small", SMALL).unwrap().quick();
     let mut player = Player::open(story, options(dir.path(), 3)).unwrap();
-    assert_eq!(player.phase(), &Phase::Reading);
+    assert_eq!(player.phase(), &StoryPhase::Reading);
     // Before the run there are no numbers, and nothing runs by itself.
     assert!(!player.poll() && player.answer().is_err() && player.step().is_none());
     player.go();
     wait(&mut player, "the training", |p| p.step().is_some_and(|s| s.name == "one"));
-    wait(&mut player, "the end", |p| *p.phase() == Phase::Seen);
+    wait(&mut player, "the end", |p| *p.phase() == StoryPhase::Seen);
     let run = player.run("one").unwrap();
     assert_eq!(run.history.step, 20);
     let loss = &run.history.curves["loss"];
@@ -115,9 +117,9 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     let wrong = player.check_prediction(0).unwrap().unwrap();
     assert_eq!((wrong.is_right, wrong.text.as_str()), (false, "Not quite. The gradient points downhill."));
     player.next();
-    assert_eq!((player.phase(), player.scene_number()), (&Phase::Reading, 1));
+    assert_eq!((player.phase(), player.scene_number()), (&StoryPhase::Reading, 1));
     player.go();
-    wait(&mut player, "the second scene", |p| *p.phase() == Phase::Seen);
+    wait(&mut player, "the second scene", |p| *p.phase() == StoryPhase::Seen);
     let rows = std::fs::read_to_string(dir.path().join("small/rows.jsonl")).unwrap();
     let first: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
     assert!(words(&player.seen().unwrap()).contains(first["text"].as_str().unwrap()), "{:?}", player.seen());
@@ -135,7 +137,7 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     let seen = words(&player.seen().unwrap());
     assert!(mean < 0.0 && seen.contains(&format!("Better, by {mean:.3}.")), "{mean}: {seen}");
     player.next();
-    assert_eq!(player.phase(), &Phase::Done);
+    assert_eq!(player.phase(), &StoryPhase::Done);
 }
 
 #[test]
@@ -147,12 +149,12 @@ fn a_story_that_is_stopped_saves_and_goes_on_with_the_same_result() {
     };
     let mut whole = open("whole");
     whole.go();
-    wait(&mut whole, "the end", |p| *p.phase() == Phase::Seen);
+    wait(&mut whole, "the end", |p| *p.phase() == StoryPhase::Seen);
     let mut player = open("cut");
     player.go();
     wait(&mut player, "some updates", |p| p.run("one").is_some_and(|r| r.history.step >= 5));
     player.stop();
-    wait(&mut player, "the stop", |p| *p.phase() == Phase::Stopped);
+    wait(&mut player, "the stop", |p| *p.phase() == StoryPhase::Stopped);
     let saved = player.run("one").unwrap().history.step;
     assert!((5..300).contains(&saved), "{saved}");
     drop(player);
@@ -160,7 +162,7 @@ fn a_story_that_is_stopped_saves_and_goes_on_with_the_same_result() {
     let mut player = open("cut");
     assert!(player.dir().ends_with("cut"), "{:?}", player.dir());
     player.go();
-    wait(&mut player, "the end", |p| *p.phase() == Phase::Seen);
+    wait(&mut player, "the end", |p| *p.phase() == StoryPhase::Seen);
     assert_eq!(player.run("one").unwrap().history.step, 300);
     let loss = |p: &Player| format!("{:?}", p.fact("asked.loss").unwrap());
     assert_eq!(loss(&player), loss(&whole));
@@ -186,11 +188,11 @@ fn a_training_is_paused_stepped_and_continued() {
     player.pause(false).unwrap();
     wait(&mut player, "more updates", |p| p.run("one").is_some_and(|r| r.history.step > at + 3));
     player.stop();
-    wait(&mut player, "the stop", |p| *p.phase() == Phase::Stopped);
+    wait(&mut player, "the stop", |p| *p.phase() == StoryPhase::Stopped);
 }
 
 /// A host's story once something is so.
-fn shown(host: &mut Host, what: &str, fits: impl Fn(&Shown) -> bool) -> Shown {
+fn shown(host: &mut Host, what: &str, fits: impl Fn(&StoryView) -> bool) -> StoryView {
     let end = Instant::now() + PATIENCE;
     loop {
         host.poll();
@@ -211,14 +213,14 @@ fn a_hosted_story_shows_its_results_and_is_saved_when_it_is_left() {
     };
     let short = SMALL.replace("\"2000\"", "\"20\"");
     let mut host = open("hosted", &short, false);
-    let first = shown(&mut host, "the text", |s| s.phase == Phase::Reading);
+    let first = shown(&mut host, "the text", |s| s.phase == StoryPhase::Reading);
     assert!(first.after.is_none() && first.runs.is_empty() && first.experiment.is_none(), "{first:?}");
     assert!(first.commands.iter().any(|line| line.starts_with("lehr pretrain ")), "{:?}", first.commands);
-    host.act(Action::Set("none".into(), "1".into()));
+    host.act(StoryAction::Set("none".into(), "1".into()));
     let refused = shown(&mut host, "the refusal", |s| s.refused.is_some()).refused.unwrap();
     assert!(refused.contains("not a parameter"), "{refused}");
-    host.act(Action::Run);
-    let seen = shown(&mut host, "the results", |s| s.phase == Phase::Seen);
+    host.act(StoryAction::Run);
+    let seen = shown(&mut host, "the results", |s| s.phase == StoryPhase::Seen);
     let Some(Ok(after)) = &seen.after else { panic!("{:?}", seen.after) };
     assert!(words(&after.answer).contains("Down, by ") && after.checked.len() == 2, "{after:?}");
     assert!(seen.runs["one"].join("events.jsonl").is_file());
@@ -227,13 +229,13 @@ fn a_hosted_story_shows_its_results_and_is_saved_when_it_is_left() {
     let at = experiment.args.iter().position(|arg| arg == "--max-steps").unwrap();
     assert_eq!(experiment.args[at + 1], "400");
     assert_eq!(experiment.run(|_| false), dir.path().join("hosted/experiment-1"));
-    host.act(Action::Next);
-    assert_eq!(shown(&mut host, "the second scene", |s| s.number == 1).phase, Phase::Reading);
+    host.act(StoryAction::Next);
+    assert_eq!(shown(&mut host, "the second scene", |s| s.number == 1).phase, StoryPhase::Reading);
     let mut host = open("automatic", &short, true);
     let over = shown(&mut host, "the end", |s| s.is_over);
     assert!(over.is_last() && over.before.len() == 1 && over.before[0].0 == "First", "{:?}", over.before);
     let mut host = open("left", SMALL, false);
-    host.act(Action::Run);
+    host.act(StoryAction::Run);
     shown(&mut host, "updates", |s| s.can_pause && s.progress.share > 0.0);
     drop(host);
     let log = dir.path().join("left/one/events.jsonl");
@@ -251,11 +253,11 @@ fn a_command_that_fails_is_told_in_a_line() {
     let mut player = Player::open(Story::parse("bad", &text).unwrap(), options(dir.path(), 1)).unwrap();
     player.go();
     let end = Instant::now() + PATIENCE;
-    while !matches!(player.phase(), Phase::Failed(_)) && Instant::now() < end {
+    while !matches!(player.phase(), StoryPhase::Failed(_)) && Instant::now() < end {
         player.poll();
         std::thread::sleep(Duration::from_millis(5));
     }
-    let Phase::Failed(text) = player.phase() else { panic!("{:?}", player.phase()) };
+    let StoryPhase::Failed(text) = player.phase() else { panic!("{:?}", player.phase()) };
     assert!(text.starts_with("training: ") && text.contains("seq-len") && text.lines().count() == 1, "{text}");
 }
 

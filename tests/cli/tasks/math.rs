@@ -1,9 +1,9 @@
 //! Sums, countdown, numbers in text.
 
 use lehr::config::MathKind;
-use lehr::data::tasks::math::answer::{Found, after_reasoning, find};
+use lehr::data::tasks::math::answer::{LocatedAnswer, after_reasoning, find};
 use lehr::data::tasks::math::countdown::Countdown;
-use lehr::data::tasks::math::reading::{Reading, last_number, number};
+use lehr::data::tasks::math::reading::{ParsedAnswer, last_number, number};
 use lehr::data::tasks::math::{distinct, grade, made, row_question, verdict};
 use lehr::data::tasks::{Question, Split};
 use proptest::prelude::*;
@@ -241,7 +241,7 @@ fn numbers_are_compared_as_numbers() {
     ];
     let read = |text: &str| {
         let text = text.strip_prefix("#### ").map_or(text, |line| line.trim_end_matches(" dollars"));
-        number(text).map(Reading::Quantity)
+        number(text).map(ParsedAnswer::Quantity)
     };
     let all: Vec<(usize, &str)> = same.iter().enumerate().flat_map(|(i, list)| list.iter().map(move |text| (i, *text))).collect();
     for (i, a) in &all {
@@ -302,8 +302,8 @@ fn the_last_number_is_the_answer() {
         ("none", None),
         ("", None),
     ] {
-        let found = last_number(text).map(Reading::Quantity);
-        let wanted = wanted.map(|wanted| Reading::Quantity(number(wanted).unwrap()));
+        let found = last_number(text).map(ParsedAnswer::Quantity);
+        let wanted = wanted.map(|wanted| ParsedAnswer::Quantity(number(wanted).unwrap()));
         assert_eq!(found.is_some(), wanted.is_some(), "{text}: {found:?}");
         assert!(found.zip(wanted).is_none_or(|(found, wanted)| found.same(&wanted)), "{text}");
     }
@@ -315,7 +315,7 @@ fn the_last_number_is_the_answer() {
 
 #[test]
 fn marked_answers_are_found() {
-    use Found::{Hashes, Marked, Plain};
+    use LocatedAnswer::{Hashes, Marked, Plain};
     for (text, found) in [
         ("a\n#### 72", Hashes("72")),
         ("#### 1\n#### 2\nrest", Hashes("1")),

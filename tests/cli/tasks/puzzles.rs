@@ -1,9 +1,9 @@
 //! Puzzles that are made: by the rules, solved step by step, never in both splits.
 
 use super::tree::{Tree, assignments, orders, solutions};
-use lehr::config::Form;
+use lehr::config::PuzzleForm;
 use lehr::data::tasks::kk::generate::{Puzzle, fingerprint, split_of};
-use lehr::data::tasks::kk::search::{Next, Step, search};
+use lehr::data::tasks::kk::search::{SearchOrder, SearchStep, search};
 use lehr::data::tasks::kk::{self, claim, distinct, made, row};
 use lehr::data::tasks::{Draws, Split};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -96,16 +96,18 @@ fn every_solution_step_holds_and_the_last_ones_are_the_solution() {
         let mut assumed: Vec<(usize, bool)> = Vec::new();
         // Roles that failed, each with the roles under which it did.
         let mut failed: HashSet<Failure> = HashSet::new();
-        for step in search(&puzzle.claims, [Next::Any, Next::Mentioned][(n % 2) as usize], &mut Draws::new(3, "steps", n)) {
+        for step in
+            search(&puzzle.claims, [SearchOrder::Any, SearchOrder::Mentioned][(n % 2) as usize], &mut Draws::new(3, "steps", n))
+        {
             match step {
-                Step::Assume { person, knight } => {
+                SearchStep::Assume { person, knight } => {
                     kinds[0] += 1;
                     assert!(assumed.iter().all(|(p, _)| *p != person));
                     assert!(!failed.contains(&(assumed.clone(), person, knight)), "assumed although it failed");
                     assumed.push((person, knight));
                     assert!(assumed.iter().all(|(speaker, _)| open(&assumed, *speaker)), "{assumed:?} {trees:?}");
                 }
-                Step::Refute { person, knight, since } => {
+                SearchStep::Refute { person, knight, since } => {
                     kinds[1] += 1;
                     let mut with = assumed.clone();
                     with.push((person, knight));
@@ -113,7 +115,7 @@ fn every_solution_step_holds_and_the_last_ones_are_the_solution() {
                     assert!(!open(&with, since), "{with:?} does not refute {since}: {trees:?}");
                     failed.insert((assumed.clone(), person, knight));
                 }
-                Step::Back { from, to } => {
+                SearchStep::Back { from, to } => {
                     kinds[2] += 1;
                     assert!([true, false].iter().all(|knight| failed.contains(&(assumed.clone(), from, *knight))));
                     let given_up = assumed.pop().unwrap();
@@ -137,11 +139,11 @@ fn the_search_ends_with_no_or_many_solutions() {
         let claims: Vec<claim::Claim> = (0..4).map(|p| kk::generate::claim(p, 4, &mut draws)).collect();
         let all = solutions(&claims.iter().map(Tree::of).collect::<Vec<_>>());
         let mut assumed = BTreeMap::new();
-        for step in search(&claims, Next::Any, &mut draws) {
+        for step in search(&claims, SearchOrder::Any, &mut draws) {
             match step {
-                Step::Assume { person, knight } => drop(assumed.insert(person, knight)),
-                Step::Back { to, .. } => drop(assumed.remove(&to)),
-                Step::Refute { .. } => {}
+                SearchStep::Assume { person, knight } => drop(assumed.insert(person, knight)),
+                SearchStep::Back { to, .. } => drop(assumed.remove(&to)),
+                SearchStep::Refute { .. } => {}
             }
         }
         let end: Vec<bool> = assumed.values().copied().collect();
@@ -250,7 +252,7 @@ fn compact_rows_use_few_words_and_single_spaces() {
     let mut words = BTreeSet::new();
     let mut lengths = Vec::new();
     for n in 0..800 {
-        let row = row(Form::Compact, &made(3, 1, Split::Train, n).unwrap(), 1, n);
+        let row = row(PuzzleForm::Compact, &made(3, 1, Split::Train, n).unwrap(), 1, n);
         assert_eq!(row.text, format!("{}{}", row.prompt, row.completion));
         assert_eq!(row.prompt, format!("{} <think>", row.quiz));
         assert!(row.completion.starts_with(' ') && row.completion.ends_with(" </answer>"));

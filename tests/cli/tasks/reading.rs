@@ -1,10 +1,10 @@
 //! Puzzles in words read back.
 
 use super::tree::Tree;
-use lehr::config::Form;
+use lehr::config::PuzzleForm;
 use lehr::data::tasks::kk::claim::Claim;
 use lehr::data::tasks::kk::english::{self, NAMES, SPEECH};
-use lehr::data::tasks::kk::reading::{Read, read};
+use lehr::data::tasks::kk::reading::{ParsedPuzzle, read};
 use lehr::data::tasks::kk::{self, compact, made, notation, row};
 use lehr::data::tasks::{Draws, Split};
 use proptest::prelude::*;
@@ -13,11 +13,11 @@ use proptest::prelude::*;
 fn generated_claims_are_read_back() {
     for n in 0..1200 {
         let puzzle = made(2 + (n % 7) as usize, 2, Split::Train, n).unwrap();
-        for form in [Form::Natural, Form::Compact] {
+        for form in [PuzzleForm::Natural, PuzzleForm::Compact] {
             let row = row(form, &puzzle, 2, n);
             for text in [&row.quiz, &row.prompt] {
                 let back = read(text).unwrap_or_else(|e| panic!("{text}: {e:#}"));
-                assert_eq!(back, Read { names: row.names.clone(), claims: puzzle.claims.clone() }, "{text}");
+                assert_eq!(back, ParsedPuzzle { names: row.names.clone(), claims: puzzle.claims.clone() }, "{text}");
             }
         }
     }

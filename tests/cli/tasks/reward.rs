@@ -1,6 +1,6 @@
 //! The rule reward: its totals on a table of nasty answers, by the public rules, and its cost on hostile ones.
 
-use lehr::config::Form;
+use lehr::config::PuzzleForm;
 use lehr::data::tasks::Grade;
 use lehr::data::tasks::kk::reward::{grade, roles};
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ const UNREADABLE: f64 = -1.0;
 const BROKEN: f64 = -3.0;
 
 fn graded(prompt: &str, response: &str) -> Grade {
-    grade(Form::Natural, &roles(SOLUTION).unwrap(), prompt, response)
+    grade(PuzzleForm::Natural, &roles(SOLUTION).unwrap(), prompt, response)
 }
 
 /// (what follows `<think>`, total)
@@ -128,14 +128,15 @@ fn solutions_are_printed() {
     let right = solution(&|i| ["knight", "knave"][i % 2]);
     let known = roles(&right).unwrap();
     assert_eq!(known.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), names);
-    let graded = |answer: &str| grade(Form::Natural, &known, "<think>", &format!("x</think><answer>{answer}</answer>")).reward;
+    let graded =
+        |answer: &str| grade(PuzzleForm::Natural, &known, "<think>", &format!("x</think><answer>{answer}</answer>")).reward;
     assert_eq!(graded(&right), RIGHT);
     assert_eq!(graded(&right.to_uppercase()), RIGHT);
     for wrong in 0..names.len() {
         assert_eq!(graded(&solution(&|i| ["knight", "knave"][(i + usize::from(i == wrong)) % 2])), WRONG, "{}", names[wrong]);
     }
-    assert!(lehr::data::tasks::kk::reward::check(Form::Natural, &right).is_ok());
-    let knight = lehr::data::tasks::kk::reward::check(Form::Natural, "(1) Sir Knight is a knave").unwrap_err();
+    assert!(lehr::data::tasks::kk::reward::check(PuzzleForm::Natural, &right).is_ok());
+    let knight = lehr::data::tasks::kk::reward::check(PuzzleForm::Natural, "(1) Sir Knight is a knave").unwrap_err();
     assert!(knight.to_string().contains("is not right by itself"), "{knight}");
     assert!(of("").unwrap_err().contains("names no person"));
     assert!(of("knight").unwrap_err().contains("names no person"));
@@ -160,7 +161,7 @@ fn compact_answers_follow_the_same_rules() {
         (" A knight B knave C knight </answer>", BROKEN),
         ("</think> <answer> A knight B knave C knight", BROKEN),
     ] {
-        let verdict = grade(Form::Compact, &roles, "A says B knave . <think>", response);
+        let verdict = grade(PuzzleForm::Compact, &roles, "A says B knave . <think>", response);
         assert_eq!(verdict.reward, total, "{response:?}: {}", verdict.reason);
     }
 }

@@ -1,6 +1,6 @@
 //! `tasks::open`: where questions come from, in what order, in whose chat template.
 
-use lehr::config::{DataSettings, Form, Grader, MathKind, TaskKind, TaskSettings};
+use lehr::config::{DataSettings, Grader, MathKind, PuzzleForm, TaskKind, TaskSettings};
 use lehr::data::tasks::{Split, Task, kk, open};
 use lehr::data::{Notices, Tokenizer};
 use std::collections::{BTreeSet, HashSet};
@@ -28,7 +28,7 @@ fn write(dir: &Path, name: &str, rows: &[serde_json::Value]) -> std::path::PathB
 fn public_rows(count: u64) -> Vec<serde_json::Value> {
     (0..count)
         .map(|n| {
-            let row = kk::row(Form::Natural, &kk::made(5, 1, Split::Train, n).unwrap(), 1, n);
+            let row = kk::row(PuzzleForm::Natural, &kk::made(5, 1, Split::Train, n).unwrap(), 1, n);
             let mut row = serde_json::to_value(row).unwrap();
             for field in ["prompt", "completion", "text"] {
                 row.as_object_mut().unwrap().remove(field);
@@ -41,10 +41,10 @@ fn public_rows(count: u64) -> Vec<serde_json::Value> {
 #[test]
 fn generated_questions_depend_only_on_seed_and_number() {
     for (task, form, math) in [
-        (TaskKind::Kk, Form::Natural, MathKind::Arithmetic),
-        (TaskKind::Kk, Form::Compact, MathKind::Arithmetic),
-        (TaskKind::Math, Form::Natural, MathKind::Arithmetic),
-        (TaskKind::Math, Form::Natural, MathKind::Countdown),
+        (TaskKind::Kk, PuzzleForm::Natural, MathKind::Arithmetic),
+        (TaskKind::Kk, PuzzleForm::Compact, MathKind::Arithmetic),
+        (TaskKind::Math, PuzzleForm::Natural, MathKind::Arithmetic),
+        (TaskKind::Math, PuzzleForm::Natural, MathKind::Countdown),
     ] {
         let settings = TaskSettings { form, math, people: "3-5".into(), difficulty: "3-5".into(), ..settings(task) };
         let mut notices = Notices::new();
@@ -110,7 +110,7 @@ fn puzzle_rows_are_read() {
     assert_eq!((verdicts[0].reward, verdicts[1].reward), (3.0, -3.0));
 
     // What evaluation asks is not trained on, in other words and under other names neither.
-    let twin = kk::row(Form::Natural, &kk::made(5, 1, Split::Train, 80).unwrap(), 99, 5);
+    let twin = kk::row(PuzzleForm::Natural, &kk::made(5, 1, Split::Train, 80).unwrap(), 99, 5);
     let mut more = rows[..70].to_vec();
     more.push(serde_json::json!({"quiz": twin.quiz, "solution_text_format": twin.solution_text_format}));
     let train = write(dir.path(), "train.jsonl", &more);
@@ -323,7 +323,7 @@ fn evaluation_rows_may_be_given_separately() {
     let mut all = kk::distinct(vec![2], 1, Split::Train);
     let mut rows = Vec::new();
     while let Some((n, puzzle)) = all.draw().unwrap() {
-        rows.push(serde_json::to_value(kk::row(Form::Natural, &puzzle, 1, n)).unwrap());
+        rows.push(serde_json::to_value(kk::row(PuzzleForm::Natural, &puzzle, 1, n)).unwrap());
     }
     let left = rows.split_off(rows.len() - 5);
     let settings = TaskSettings { people: "2".into(), eval_questions: 1000, ..settings(TaskKind::Kk) };

@@ -1,7 +1,7 @@
 //! Claims as trees, and everything about them the slow way: one assignment at a time, by recursion.
 
 use lehr::data::tasks::Draws;
-use lehr::data::tasks::kk::claim::{Claim, Node};
+use lehr::data::tasks::kk::claim::{Claim, ClaimNode};
 use std::fmt;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,17 +44,17 @@ impl Tree {
 
     /// The tree of a claim of the library.
     pub fn of(claim: &Claim) -> Self {
-        fn part(nodes: &mut std::slice::Iter<'_, Node>) -> Tree {
+        fn part(nodes: &mut std::slice::Iter<'_, ClaimNode>) -> Tree {
             let node = *nodes.next().expect("a whole claim");
             let mut next = || Box::new(part(nodes));
             match node {
-                Node::Knight(p) => Tree::Knight(p.into()),
-                Node::Knave(p) => Tree::Knave(p.into()),
-                Node::Not => Tree::Not(next()),
-                Node::And(n) => Tree::And((0..n).map(|_| *next()).collect()),
-                Node::Or(n) => Tree::Or((0..n).map(|_| *next()).collect()),
-                Node::If => Tree::If(next(), next()),
-                Node::Iff => Tree::Iff(next(), next()),
+                ClaimNode::Knight(p) => Tree::Knight(p.into()),
+                ClaimNode::Knave(p) => Tree::Knave(p.into()),
+                ClaimNode::Not => Tree::Not(next()),
+                ClaimNode::And(n) => Tree::And((0..n).map(|_| *next()).collect()),
+                ClaimNode::Or(n) => Tree::Or((0..n).map(|_| *next()).collect()),
+                ClaimNode::If => Tree::If(next(), next()),
+                ClaimNode::Iff => Tree::Iff(next(), next()),
             }
         }
         part(&mut claim.nodes().iter())

@@ -1,16 +1,16 @@
 //! The tokenizer of words.
 
-use lehr::config::{DataSettings, Form, TaskSettings};
-use lehr::data::chat::{ChatTemplate, Encoder, LossOn, PLAIN, Row};
+use lehr::config::{DataSettings, PuzzleForm, TaskSettings};
+use lehr::data::chat::{ChatRow, ChatTemplate, Encoder, LossOn, PLAIN};
 use lehr::data::tasks::{Split, kk, open};
 use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
 use lehr::progress::silent;
 
-fn rows(count: u64) -> Vec<kk::Row> {
-    (0..count).map(|n| kk::row(Form::Compact, &kk::made(3, 1, Split::Train, n).unwrap(), 1, n)).collect()
+fn rows(count: u64) -> Vec<kk::KkRow> {
+    (0..count).map(|n| kk::row(PuzzleForm::Compact, &kk::made(3, 1, Split::Train, n).unwrap(), 1, n)).collect()
 }
 
-fn tokenizer(rows: &[kk::Row]) -> Tokenizer {
+fn tokenizer(rows: &[kk::KkRow]) -> Tokenizer {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.jsonl");
     let lines: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
@@ -53,7 +53,7 @@ fn fine_tuning_rows_score_the_completion_and_its_end() {
     let loss_on = LossOn { assistant_only: true, completion_only: true };
     let encoder = Encoder { tokenizer: &tokenizer, template: &template, loss_on };
     for row in &rows {
-        let example = encoder.encode(&Row::Text(row.prompt.clone(), row.completion.clone())).unwrap();
+        let example = encoder.encode(&ChatRow::Text(row.prompt.clone(), row.completion.clone())).unwrap();
         let prompt = row.prompt.split(' ').count();
         assert_eq!(example.tokens.len(), row.text.split(' ').count() + 1);
         assert_eq!(example.tokens.last().copied(), tokenizer.eos_id());
@@ -72,7 +72,7 @@ fn documents_of_a_corpus_end_in_the_end_of_text() {
     std::fs::write(&path, lines).unwrap();
     let mut notices = Notices::new();
     let corpus = Corpus::open(&[path], &mut notices).unwrap();
-    let cache = lehr::data::Cache::Off;
+    let cache = lehr::data::TokenCache::Off;
     let file = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut notices, &mut silent).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
     let expected: usize = rows.iter().map(|row| row.text.split(' ').count() + 1).sum();
@@ -84,9 +84,9 @@ fn documents_of_a_corpus_end_in_the_end_of_text() {
 fn words_missing_from_the_tokenizer_are_reported() {
     let tokenizer = tokenizer(&rows(200));
     for (people, form, says) in [
-        ("3", Form::Compact, None),
-        ("4", Form::Compact, Some(r#"--task kk: the tokenizer has no token for "D" in the questions and reads <unk>"#)),
-        ("3", Form::Natural, Some(r#"the tokenizer has no token for "very""#)),
+        ("3", PuzzleForm::Compact, None),
+        ("4", PuzzleForm::Compact, Some(r#"--task kk: the tokenizer has no token for "D" in the questions and reads <unk>"#)),
+        ("3", PuzzleForm::Natural, Some(r#"the tokenizer has no token for "very""#)),
     ] {
         let settings = TaskSettings { people: people.into(), form, ..TaskSettings::default() };
         let mut notices = Notices::new();
@@ -97,7 +97,7 @@ fn words_missing_from_the_tokenizer_are_reported() {
         }
     }
     let letters = Tokenizer::chars("ABC says knight".chars(), true).unwrap();
-    let settings = TaskSettings { form: Form::Compact, ..TaskSettings::default() };
+    let settings = TaskSettings { form: PuzzleForm::Compact, ..TaskSettings::default() };
     let error = open(&settings, &DataSettings::default(), 1, Some(&letters), 0, &mut Notices::new()).err().unwrap();
     assert!(format!("{error:#}").starts_with("--task kk: a question: tokenizer: the character"), "{error:#}");
 }

@@ -36,7 +36,7 @@ fn recovers(run: &Path, old: &[Option<u64>], context: &str) {
 
 #[test]
 fn an_error_at_any_operation_leaves_old_or_new() {
-    for trouble in Trouble::ERRORS {
+    for trouble in FaultKind::ERRORS {
         for n in 0..operations(&[100, 200, 300], 400) {
             let dir = run_with(&[100, 200, 300]);
             let fs = FaultFs::new(n, trouble);
@@ -45,7 +45,7 @@ fn an_error_at_any_operation_leaves_old_or_new() {
             if let Err(e) = &result {
                 let text = e.to_string();
                 assert!(text.contains("step-00000400") && text.contains("needs") && text.contains("free"), "{context}: {text}");
-                assert_eq!(e.disk_full, trouble == Trouble::NoSpace, "{context}: {text}");
+                assert_eq!(e.disk_full, trouble == FaultKind::NoSpace, "{context}: {text}");
             }
             // Without any restart: the loader sees old or new, two that verify are there, and nothing of a failed save is left
             // (but for what the failing operation itself could not remove).
@@ -69,7 +69,7 @@ fn a_persistent_disk_error_is_reported_and_keeps_old_checkpoints() {
     let count = FaultFs::counting();
     save(&count, dir.path(), 300).unwrap();
     for n in 0..count.operations() {
-        for trouble in Trouble::ERRORS {
+        for trouble in FaultKind::ERRORS {
             let fs = FaultFs::lasting(n, trouble);
             let saved = save(&fs, dir.path(), 300);
             let context = format!("{trouble:?} from {:?}", fs.log()[n]);
@@ -92,7 +92,7 @@ fn a_persistent_disk_error_is_reported_and_keeps_old_checkpoints() {
 fn a_kill_at_any_operation_leaves_old_or_new() {
     for n in 0..operations(&[100, 200], 300) {
         let dir = run_with(&[100, 200]);
-        let fs = FaultFs::new(n, Trouble::Killed);
+        let fs = FaultFs::new(n, FaultKind::Killed);
         let saved = round(&fs, dir.path(), 300);
         let loaded = load(dir.path());
         assert!([Some(200), Some(300)].contains(&loaded), "{:?}", fs.log().last());
@@ -103,7 +103,7 @@ fn a_kill_at_any_operation_leaves_old_or_new() {
 
 #[test]
 fn saving_a_step_again_never_loses_both() {
-    for trouble in [Trouble::Killed, Trouble::Io, Trouble::NoSpace] {
+    for trouble in [FaultKind::Killed, FaultKind::Io, FaultKind::NoSpace] {
         for n in 0..operations(&[300], 300) {
             let dir = run_with(&[300]);
             let fs = FaultFs::new(n, trouble);
@@ -119,7 +119,7 @@ fn a_power_cut_at_any_operation_leaves_old_or_new() {
     for n in 0..=operations(&[100, 200, 300], 400) {
         for how in 0..8 {
             let dir = run_with(&[100, 200, 300]);
-            let fs = FaultFs::new(n, Trouble::Killed);
+            let fs = FaultFs::new(n, FaultKind::Killed);
             let saved = round(&fs, dir.path(), 400).is_ok();
             let how = PowerCut { half_written: how & 1 > 0, renames_kept: how & 2 > 0, names_kept: how & 4 > 0 };
             fs.power_cut(how).unwrap();
@@ -141,7 +141,7 @@ fn a_failed_fsync_is_never_repeated_on_the_same_file() {
     assert!(syncs.len() >= 4);
     for n in syncs {
         let dir = run_with(&[100]);
-        let fs = FaultFs::new(n, Trouble::Io);
+        let fs = FaultFs::new(n, FaultKind::Io);
         save(&fs, dir.path(), 200).unwrap();
         let path = |line: &str| line.split_once(' ').unwrap().1.to_owned();
         let failed = path(&fs.log()[n]);
@@ -213,9 +213,9 @@ fn a_newer_format_and_escaping_names_are_refused() {
     fs::write(step.join("MANIFEST.json"), valid.replace("\"format\": 1", "\"format\": 9")).unwrap();
     let error = format!("{:#}", checkpoint::verify(&RealFs, &step).unwrap_err());
     assert!(error.contains("format 9") && error.contains("update lehr"), "{error}");
-    let place = Place { parent: dir.path(), name: "out", bytes: 0, existing: Existing::Refuse };
+    let place = CheckpointTarget { parent: dir.path(), name: "out", bytes: 0, existing: IfExists::Refuse };
     for name in ["../x", "a/b", "", "..", "MANIFEST.json", "a\\b", "c:d"] {
-        let result = checkpoint::save(&RealFs, place, &Origin::default(), |w| w.json(name, &1));
+        let result = checkpoint::save(&RealFs, place, &CheckpointOrigin::default(), |w| w.json(name, &1));
         assert!(result.is_err(), "{name}");
     }
     assert!(!dir.path().join("out").exists() && !dir.path().join("x").exists());
@@ -224,13 +224,13 @@ fn a_newer_format_and_escaping_names_are_refused() {
 #[test]
 fn an_export_never_overwrites_and_a_full_disk_says_how_much() {
     let dir = temp();
-    let place = Place { parent: dir.path(), name: "out", bytes: 10, existing: Existing::Refuse };
-    let save = |place| checkpoint::save(&RealFs, place, &Origin::default(), |w| w.json("config.json", &1));
+    let place = CheckpointTarget { parent: dir.path(), name: "out", bytes: 10, existing: IfExists::Refuse };
+    let save = |place| checkpoint::save(&RealFs, place, &CheckpointOrigin::default(), |w| w.json("config.json", &1));
     fs::create_dir(dir.path().join("out")).unwrap();
     save(place).unwrap();
     let again = save(place).unwrap_err().to_string();
     assert!(again.contains("out: cannot be saved") && again.contains("not empty"), "{again}");
-    let full = save(Place { name: "big", bytes: u64::MAX / 2, ..place }).unwrap_err();
+    let full = save(CheckpointTarget { name: "big", bytes: u64::MAX / 2, ..place }).unwrap_err();
     assert!(full.disk_full && full.to_string().contains("TiB") && full.free.is_some(), "{full}");
     assert_eq!(names_in(dir.path()), ["out"]);
 }
@@ -302,7 +302,7 @@ fn a_run_folder_is_created_once_and_survives_a_kill_at_any_operation() {
     let dir = temp();
     drop(RunFolder::create(&count, &dir.path().join("runs/a"), "x = 1\n").unwrap());
     for n in 0..count.operations() {
-        for trouble in [Trouble::Killed, Trouble::NoSpace] {
+        for trouble in [FaultKind::Killed, FaultKind::NoSpace] {
             let dir = temp();
             let path = dir.path().join("runs/a");
             let _ = RunFolder::create(&FaultFs::new(n, trouble), &path, "x = 1\n");

@@ -9,7 +9,7 @@ use lehr::data::Tokenizer;
 use lehr::data::tasks::{Grade, Question, Split, Task};
 use lehr::device::Device;
 use lehr::event::Event;
-use lehr::model::checkpoint::{Checkpoint, Origin};
+use lehr::model::checkpoint::{Checkpoint, CheckpointOrigin};
 use lehr::progress::silent;
 use lehr::session::save::{self, TrainerFile};
 use lehr::train::reinforce::TaskContext;
@@ -196,7 +196,7 @@ fn a_pending_step_resumes_where_it_stopped() {
         let dir = tempfile::tempdir().unwrap();
         let file = TrainerFile { state: first.state.clone(), ..TrainerFile::default() };
         let tokenizer = Tokenizer::bytes(true).unwrap();
-        let origin = Origin { step: first.state.step, ..Origin::default() };
+        let origin = CheckpointOrigin { step: first.state.step, ..CheckpointOrigin::default() };
         let (path, _) = save::save(&RealFs, dir.path(), &first, &tokenizer, &file, &origin).unwrap();
         drop(first);
         let mut second = trainer(&settings);

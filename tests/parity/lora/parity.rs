@@ -6,7 +6,7 @@ use lehr::config::ModelConfig;
 use lehr::data::Batch;
 use lehr::device::Device;
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, RolloutRequest, Rollouts};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest};
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::train::{GradientPass, Optimizer, Scorer};
@@ -189,9 +189,10 @@ fn a_folded_model_matches_the_adapted_one() {
             assert!(off < 2e-5, "{case}: scores differ by {off:e}");
             let request = RolloutRequest { prompt: batch.tokens[..5].to_vec(), key: [0, 0], max_new: 10 };
             let [a, b] = models.each_ref().map(|model| {
-                let mut rollouts = Rollouts::new(&device, model, 1, model.max_context()).unwrap();
+                let mut rollouts = RolloutEngine::new(&device, model, 1, model.max_context()).unwrap();
                 let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-                let done = rollouts.run(&device, model, std::slice::from_ref(&request), &sampling, &[], &mut |_, _, _| Ok(true));
+                let batch = RolloutBatch { requests: std::slice::from_ref(&request), sampling: &sampling, stops: &[] };
+                let done = rollouts.run(&device, model, batch, &mut |_, _, _| Ok(true));
                 done.unwrap().unwrap().remove(0)
             });
             assert_eq!(a.tokens, b.tokens, "{case}");

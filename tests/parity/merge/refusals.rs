@@ -2,7 +2,7 @@
 
 use super::*;
 use lehr::model::checkpoint::step_name;
-use lehr::vfs::fault::{FaultFs, Trouble};
+use lehr::vfs::fault::{FaultFs, FaultKind};
 
 /// Everything below a folder, with sizes.
 fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
@@ -182,18 +182,18 @@ fn a_disk_error_leaves_all_or_nothing() {
     let place = Place::new();
     let small = |seed| BTreeMap::from([("w".to_owned(), Stored::new(Dtype::F32, &[5], &random(seed, 5)))]);
     let dirs = [folder(&place.path("a"), &small(1)), folder(&place.path("b"), &small(2))];
-    let inputs = Inputs::open(&RealFs, &dirs, Verification::Hashes).unwrap();
+    let inputs = MergeInputs::open(&RealFs, &dirs, Verification::Hashes).unwrap();
     let merge = inputs.merge(&MergeRule::Sma).unwrap();
-    let recipe = Recipe::new(&merge, &MergeRule::Sma, None);
+    let recipe = MergeRecipe::new(&merge, &MergeRule::Sma, None);
     let save = |fs: &FaultFs, top: &str| {
-        let target = Target::new(&RealFs, &place.path(top).join("deep/out")).unwrap();
+        let target = MergeTarget::new(&RealFs, &place.path(top).join("deep/out")).unwrap();
         merge.save(fs, &target, &recipe, &mut silent)
     };
     let count = FaultFs::counting();
     save(&count, "whole").unwrap();
     assert!(count.operations() > 20, "{:?}", count.log());
     for n in 0..count.operations() {
-        for trouble in Trouble::ERRORS {
+        for trouble in FaultKind::ERRORS {
             let (fs, top) = (FaultFs::lasting(n, trouble), format!("{n}-{trouble:?}"));
             let saved = save(&fs, &top);
             let out = place.path(&top).join("deep/out");

@@ -1,7 +1,7 @@
 //! Which checkpoints a run gives, and a whole life: train, merge, evaluate, begin from the merge.
 
 use super::*;
-use checkpoint::{Existing, Origin, Place as At, save, step_name};
+use checkpoint::{CheckpointOrigin, CheckpointTarget as At, IfExists, save, step_name};
 use lehr::merge::{Interval, WindowSpec, choose, choose_at_most};
 
 /// A run of 32 tokens an update with (almost empty) checkpoints at these steps.
@@ -10,9 +10,9 @@ pub(super) fn fake_run(run: &Path, steps: &[u64]) {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(run.join("config.toml"), "[train]\nbatch_size = 4\nseq_len = 8\n").unwrap();
     for step in steps {
-        let origin = Origin { step: *step, ..Origin::default() };
+        let origin = CheckpointOrigin { step: *step, ..CheckpointOrigin::default() };
         let name = step_name(*step);
-        let at = At { parent: &folder, name: &name, bytes: 0, existing: Existing::Refuse };
+        let at = At { parent: &folder, name: &name, bytes: 0, existing: IfExists::Refuse };
         save(&RealFs, at, &origin, |out| {
             let tensor = Stored::new(Dtype::F32, &[2], &[*step as f32, 1.0]);
             let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)?;
@@ -97,10 +97,10 @@ fn windows_are_trailing_and_evenly_spaced() {
     damage(600, "config.json");
     damage(500, "optimizer.safetensors");
     let window = choose(&RealFs, &run, &spec(3, Some("100"), Some(600))).unwrap();
-    let error = format!("{:#}", Inputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap_err());
+    let error = format!("{:#}", MergeInputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap_err());
     assert!(error.contains("step-00000600: config.json: its SHA-256"), "{error}");
     let window = choose(&RealFs, &run, &spec(3, Some("100"), Some(500))).unwrap();
-    Inputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap();
+    MergeInputs::open(&RealFs, &window.folders(), Verification::Hashes).unwrap();
 }
 
 #[test]

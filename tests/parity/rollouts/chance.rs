@@ -1,7 +1,7 @@
 //! Draws: as often as the distribution says, and a function of seed, key and position.
 
 use super::{ROOM, device, floats, go, golden, ids, open};
-use lehr::model::{RolloutRequest, Rollouts};
+use lehr::model::{RolloutEngine, RolloutRequest};
 use lehr::ops::sample::{Sampling, twin};
 
 /// Upper bound of a chi-square statistic with `df` degrees of freedom that chance passes once in two million times (Wilson and Hilferty
@@ -44,7 +44,7 @@ fn token_frequencies_match_the_distribution() {
     const DRAWS: usize = 6000;
     for case in ["llama-gqa", "qwen3"] {
         let model = open(&device, case);
-        let mut engine = Rollouts::new(&device, &model, 64, ROOM).unwrap();
+        let mut engine = RolloutEngine::new(&device, &model, 64, ROOM).unwrap();
         let row = &golden[case][2];
         let logits = floats(&row["first_logits"]);
         let request =
@@ -74,7 +74,7 @@ fn later_tokens_are_drawn_independently() {
     // At a temperature this high all tokens are equally probable, whatever the model says: pairs must be as often as the product.
     let device = device();
     let model = open(&device, "qwen2");
-    let mut engine = Rollouts::new(&device, &model, 64, ROOM).unwrap();
+    let mut engine = RolloutEngine::new(&device, &model, 64, ROOM).unwrap();
     let flat = Sampling { temperature: 1e6, seed: 77, ..Sampling::default() };
     let vocab = model.config.vocab_size;
     let request = |i: usize| RolloutRequest { prompt: vec![1, 2], key: [3, i as u32], max_new: 12 };

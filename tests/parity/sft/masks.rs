@@ -1,7 +1,7 @@
 //! Which tokens count, written out by hand.
 
 use lehr::data::Tokenizer;
-use lehr::data::chat::{Chat, ChatTemplate, Encoder, LossOn, PLAIN, Row};
+use lehr::data::chat::{Chat, ChatRow, ChatTemplate, Encoder, LossOn, PLAIN};
 use serde_json::{Map, json};
 
 const ONLY: LossOn = LossOn { assistant_only: true, completion_only: true };
@@ -14,7 +14,7 @@ fn chat(turns: &[(&str, &str)]) -> Chat {
 /// Text in pieces, of which those with `true` count.
 type Pieces<'a> = &'a [(&'a str, bool)];
 
-fn check(tokenizer: &Tokenizer, source: &str, loss_on: LossOn, row: &Row, want: Pieces) {
+fn check(tokenizer: &Tokenizer, source: &str, loss_on: LossOn, row: &ChatRow, want: Pieces) {
     let template = ChatTemplate::new(source, tokenizer.special_tokens(), 0).unwrap();
     let got = Encoder { tokenizer, template: &template, loss_on }.encode(row).unwrap_or_else(|e| panic!("{row:?}: {e:#}"));
     let (mut tokens, mut scored) = (Vec::new(), Vec::new());
@@ -49,7 +49,7 @@ fn the_plain_template_scores_assistant_turns_and_their_end() {
             &tokenizer,
             PLAIN,
             ONLY,
-            &Row::Messages(chat(&turns)),
+            &ChatRow::Messages(chat(&turns)),
             &[
                 ("system:\nBe kind.\n\nuser:\nHä?\n\nassistant:\n", false),
                 (&first, true),
@@ -58,7 +58,7 @@ fn the_plain_template_scores_assistant_turns_and_their_end() {
             ],
         );
         // Without an assistant nothing counts; and all of it does where that is wanted.
-        let alone = Row::Messages(chat(&turns[..2]));
+        let alone = ChatRow::Messages(chat(&turns[..2]));
         check(&tokenizer, PLAIN, ONLY, &alone, &[("system:\nBe kind.\n\nuser:\nHä?\n\n", false)]);
         let all = LossOn { assistant_only: false, completion_only: false };
         check(&tokenizer, PLAIN, all, &alone, &[("system:\nBe kind.\n\nuser:\nHä?\n\n", true)]);
@@ -76,7 +76,7 @@ fn without_generation_blocks_prefixes_locate_turns() {
             &tokenizer,
             CHATML,
             ONLY,
-            &Row::Messages(chat(&turns)),
+            &ChatRow::Messages(chat(&turns)),
             &[
                 ("<user>a</>\n<assistant>", false),
                 ("bc</>\n", true),
@@ -101,7 +101,7 @@ fn where_prefixes_fail_contents_locate_turns() {
             &tokenizer,
             source,
             ONLY,
-            &Row::Messages(chat(&[("user", "q"), ("assistant", " one\n"), ("user", "q"), ("assistant", "two")])),
+            &ChatRow::Messages(chat(&[("user", "q"), ("assistant", " one\n"), ("user", "q"), ("assistant", "two")])),
             &[(&user, false), ("one", true), (end, true), (&user, false), ("()two", true), (end, true)],
         );
         // A template that hides them says so.
@@ -111,7 +111,7 @@ fn where_prefixes_fail_contents_locate_turns() {
             0,
         )
         .unwrap();
-        let row = Row::Messages(chat(&[("user", "q"), ("assistant", "a"), ("user", "q"), ("assistant", "b")]));
+        let row = ChatRow::Messages(chat(&[("user", "q"), ("assistant", "a"), ("user", "q"), ("assistant", "b")]));
         let got = Encoder { tokenizer: &tokenizer, template: &template, loss_on: ONLY }.encode(&row);
         assert!(got.is_ok(), "marks go through filters");
         let hidden = ChatTemplate::new(
@@ -137,11 +137,11 @@ fn turns_of_weight_zero_are_masked() {
         let end = if source == PLAIN { "\n\n" } else { "</>\n" };
         let muted = Chat { masked: vec![1], ..chat(&turns) };
         let (wrong, right) = (format!("wrong{end}"), format!("right{end}"));
-        let row = Row::Messages(muted.clone());
+        let row = ChatRow::Messages(muted.clone());
         check(&tokenizer, source, ONLY, &row, &[(asked[0], false), (&wrong, false), (asked[1], false), (&right, true)]);
         let all = LossOn { assistant_only: false, ..ONLY };
         check(&tokenizer, source, all, &row, &[(asked[0], true), (&wrong, false), (asked[1], true), (&right, true)]);
-        let row = Row::Turn(chat(&turns[..1]), muted);
+        let row = ChatRow::Turn(chat(&turns[..1]), muted);
         check(&tokenizer, source, ONLY, &row, &[(asked[0], false), (&wrong, false), (asked[1], true), (&right, true)]);
     }
 }
@@ -150,14 +150,14 @@ fn turns_of_weight_zero_are_masked() {
 fn completions_are_scored_and_prompts_masked() {
     for tokenizer in tokenizers() {
         let end = if tokenizer.eos_id().is_some() { "<|endoftext|>" } else { "" };
-        let text = |prompt: &str, completion: &str| Row::Text(prompt.into(), completion.into());
+        let text = |prompt: &str, completion: &str| ChatRow::Text(prompt.into(), completion.into());
         check(&tokenizer, PLAIN, ONLY, &text("ab", "cd"), &[("ab", false), ("cd", true), (end, true)]);
         check(&tokenizer, PLAIN, ONLY, &text("", "cd"), &[("cd", true), (end, true)]);
         let both = LossOn { completion_only: false, ..ONLY };
         check(&tokenizer, PLAIN, both, &text("ab", "cd"), &[("abcd", true), (end, true)]);
         let prompt = [("user", "a"), ("assistant", "b"), ("user", "c")];
         let whole = [&prompt[..], &[("assistant", "d")]].concat();
-        let turn = Row::Turn(chat(&prompt), chat(&whole));
+        let turn = ChatRow::Turn(chat(&prompt), chat(&whole));
         let said = format!("d{}", if end.is_empty() { "\n\n" } else { end });
         let middle = if end.is_empty() { "\n\n" } else { end };
         let before = format!("user:\na\n\nassistant:\nb{middle}user:\nc\n\nassistant:\n");
@@ -165,7 +165,13 @@ fn completions_are_scored_and_prompts_masked() {
     }
     // The end of the text is not put there twice.
     let tokenizer = Tokenizer::bytes(true).unwrap();
-    check(&tokenizer, PLAIN, ONLY, &Row::Text("a".into(), "b<|endoftext|>".into()), &[("a", false), ("b<|endoftext|>", true)]);
+    check(
+        &tokenizer,
+        PLAIN,
+        ONLY,
+        &ChatRow::Text("a".into(), "b<|endoftext|>".into()),
+        &[("a", false), ("b<|endoftext|>", true)],
+    );
 }
 
 /// Tokens that reach over the border of a turn count, as in transformers (`char_to_token` of both ends).

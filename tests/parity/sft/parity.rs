@@ -83,7 +83,7 @@ fn settings(g: &Golden, packing: bool) -> Settings {
 fn one_update_matches(device: Device, packing: bool) {
     let g = Golden::open();
     let mut settings = settings(&g, packing);
-    let from = chat::From { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };
+    let from = chat::ChatInput { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };
     let sft = settings.sft.clone().unwrap();
     let mut notices = Notices::new();
     let mut source: ChatSource = chat::load(&settings.data, &sft, &from, &mut notices, &mut silent).unwrap();
@@ -148,7 +148,7 @@ fn one_update_matches_trl() {
 fn packed_rows_are_independent() {
     let g = Golden::open();
     let settings = settings(&g, true);
-    let from = chat::From { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };
+    let from = chat::ChatInput { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };
     let source = chat::load(&settings.data, &settings.sft.clone().unwrap(), &from, &mut Notices::new(), &mut silent).unwrap();
     let batch = source.batch(0, source.rows_per_epoch() as usize);
     assert_eq!(batch.num_tokens as u64, g.value["step"]["num_tokens"].as_f64().unwrap() as u64);

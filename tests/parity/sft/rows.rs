@@ -1,7 +1,7 @@
 //! Rows and mixtures: what is read, what is refused and how it is said.
 
 use lehr::config::{Layers, Stage};
-use lehr::data::chat::{self, ChatTemplate, PLAIN, Part, Row, load, read_rows};
+use lehr::data::chat::{self, ChatRow, ChatTemplate, MixturePart, PLAIN, load, read_rows};
 use lehr::data::{IGNORE, Notices, Source, Tokenizer};
 use lehr::progress::silent;
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ impl Place {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<Row>> {
+fn read(path: &Path) -> anyhow::Result<Vec<ChatRow>> {
     let mut rows = Vec::new();
     read_rows(path, &mut silent, |_, row| {
         rows.push(row);
@@ -102,7 +102,7 @@ fn every_bad_row_is_refused_by_line_and_field() {
     assert_eq!(read(&path).unwrap().len(), 2);
     // Fields that are null are as good as absent.
     let path = place.file("rows.jsonl", r#"{"messages":[{"role":"user","content":"a","name":null}],"tools":null}"#);
-    let Row::Messages(chat) = &read(&path).unwrap()[0] else { panic!("messages") };
+    let ChatRow::Messages(chat) = &read(&path).unwrap()[0] else { panic!("messages") };
     assert!(chat.messages[0].get("name").is_none() && chat.extra.is_empty());
 }
 
@@ -112,7 +112,7 @@ fn a_path_may_have_a_weight() {
     let file = place.file("a.jsonl", "");
     let odd = place.file("b:2", "");
     let with = |suffix: &str| PathBuf::from(format!("{}{suffix}", file.display()));
-    let parse = |spec: &Path| Part::parse(spec, &mut Notices::new());
+    let parse = |spec: &Path| MixturePart::parse(spec, &mut Notices::new());
     assert_eq!(parse(&file).unwrap().weight, 1.0);
     let part = parse(&with(":0.5")).unwrap();
     assert_eq!((part.weight, part.files), (0.5, vec![file.clone()]));
@@ -129,7 +129,7 @@ fn a_path_may_have_a_weight() {
         let error = parse(&spec).expect_err(wanted).to_string();
         assert!(error.starts_with("--data ") && error.contains(wanted), "{error}");
     }
-    let error = Part::parse(Place::new().dir.path(), &mut Notices::new()).unwrap_err().to_string();
+    let error = MixturePart::parse(Place::new().dir.path(), &mut Notices::new()).unwrap_err().to_string();
     assert!(error.starts_with("--data ") && error.contains("no .jsonl, .json, .parquet or .arrow file"), "{error}");
     let (train, valid) = (place.file("train.jsonl", "{}"), place.file("valid.jsonl", "{}"));
     let part = parse(&PathBuf::from(format!("{}:3", place.dir.path().display()))).unwrap();
@@ -146,7 +146,7 @@ fn source(data: Vec<PathBuf>, fraction: f64, seed: u64, notices: &mut Notices) -
     (settings.data.data, settings.data.val_fraction) = (data, fraction);
     let tokenizer = Tokenizer::bytes(true)?;
     let template = ChatTemplate::new(PLAIN, tokenizer.special_tokens(), 0)?;
-    let from = chat::From { tokenizer: &tokenizer, template: &template, seq_len: 16, seed };
+    let from = chat::ChatInput { tokenizer: &tokenizer, template: &template, seq_len: 16, seed };
     load(&settings.data, &settings.sft.clone().unwrap_or_default(), &from, notices, &mut silent)
 }
 
@@ -242,7 +242,7 @@ fn an_unencodable_template_is_refused_at_start() {
     let try_with = |chars: &str| {
         let tokenizer = Tokenizer::chars(chars.chars(), false).unwrap();
         let (tokenizer, template) = chat::template_of(&tokenizer, None, 0).unwrap();
-        let from = chat::From { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
+        let from = chat::ChatInput { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
         load(&settings.data, &sft, &from, &mut Notices::new(), &mut silent).map(|_| ()).map_err(|e| format!("{e:#}"))
     };
     let error = try_with("abcdefghijklmnopqrstuvwxyz\n").unwrap_err();
@@ -259,7 +259,7 @@ fn an_unencodable_template_is_refused_at_start() {
     settings.data.data = vec![path];
     let tokenizer = Tokenizer::bytes(false).unwrap();
     let (tokenizer, template) = chat::template_of(&tokenizer, None, 0).unwrap();
-    let from = chat::From { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
+    let from = chat::ChatInput { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
     let error = load(&settings.data, &sft, &from, &mut Notices::new(), &mut silent).err().unwrap();
     let error = format!("{error:#}");
     assert!(error.contains("c.jsonl:1: ") && error.contains("not tool"), "{error}");
@@ -283,18 +283,18 @@ fn row_formats_are_equivalent() {
         assert_eq!(read(&place.file("rows.json", format!("[\n{row}\n]\n"))).unwrap(), wanted, "{row}");
     }
     let row = r#"{"conversations":[{"from":"system","value":"s"},{"from":"human","value":"a"},{"from":"gpt","value":"b","weight":0},{"from":"tool","value":"c"}],"system":"t"}"#;
-    let Row::Messages(chat) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("messages") };
+    let ChatRow::Messages(chat) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("messages") };
     let roles: Vec<_> = chat.messages.iter().map(|m| m["role"].as_str().unwrap()).collect();
     assert_eq!((roles, chat.masked), (vec!["system", "user", "assistant", "tool"], vec![2]));
     let row = r#"{"system":"t","conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b","weight":0}]}"#;
-    let Row::Messages(chat) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("messages") };
+    let ChatRow::Messages(chat) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("messages") };
     assert_eq!((chat.messages[0]["content"].as_str(), chat.masked), (Some("t"), vec![2]));
     let row = r#"{"instruction":"c","output":"d","history":[["a","b"]],"system":"s"}"#;
-    let Row::Messages(chat) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("messages") };
+    let ChatRow::Messages(chat) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("messages") };
     let said: Vec<_> = chat.messages.iter().map(|m| m["content"].as_str().unwrap()).collect();
     assert_eq!(said, ["s", "a", "b", "c", "d"]);
     let row = r#"{"prompt":[{"role":"user","content":"a"}],"completion":[{"role":"assistant","content":"b","trainable":false},{"role":"assistant","content":"c"}]}"#;
-    let Row::Turn(_, whole) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("a turn") };
+    let ChatRow::Turn(_, whole) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("a turn") };
     assert_eq!(whole.masked, [1]);
 }
 

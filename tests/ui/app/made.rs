@@ -3,9 +3,9 @@
 use super::{State, recorded};
 use lehr::app::child::{Job, JobState};
 use lehr::app::state::{AppState, OpenRun};
-use lehr::event::{Checkpoint, Completion, Event, Merged, Norms, Number, Sample, Tokens};
+use lehr::event::{Completion, Event, Merged, Norms, Number, Sample, SavedCheckpoint, Tokens};
 use lehr::history::RunFiles;
-use lehr::model::inspect::{Guess, InspectedToken, Inspection, Lens, LensPrediction};
+use lehr::model::inspect::{InspectedToken, Inspection, Lens, LensPrediction, PredictedToken};
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::Path;
@@ -131,7 +131,7 @@ fn enlarge(files: &mut RunFiles) {
             let text = "\u{1b}[31mlong ".repeat(if step % 800 == 0 { 1 << 17 } else { 10 });
             files.history.push(Event::Sample(Sample { step, prompt: "\u{202e}p".into(), text, ..Sample::default() }));
             let path = format!("runs/huge/checkpoints/step-{step:08}").into();
-            files.history.push(Event::Checkpoint(Checkpoint { step, path, bytes: 1, save_seconds: 0.0 }));
+            files.history.push(Event::Checkpoint(SavedCheckpoint { step, path, bytes: 1, save_seconds: 0.0 }));
         }
     }
 }
@@ -143,7 +143,7 @@ pub fn with_checkpoints(mut run: OpenRun, dir: &Path) -> OpenRun {
     for step in (1..=10).map(|i| 20 * i) {
         let path = run.files.path.join(format!("checkpoints/step-{step:08}"));
         std::fs::create_dir_all(&path).unwrap();
-        run.files.history.push(Event::Checkpoint(Checkpoint { step, path, bytes: 1, save_seconds: 0.0 }));
+        run.files.history.push(Event::Checkpoint(SavedCheckpoint { step, path, bytes: 1, save_seconds: 0.0 }));
     }
     run
 }
@@ -205,8 +205,11 @@ fn nulls(value: &mut Value) {
 pub fn inspection(n: usize, layers: usize, heads: usize) -> Inspection {
     let words = ["Once", " upon", " a", " time", " there", " was", " a\n", " cat", " who", " sat", ".", " <b>"];
     let word = |i: usize| words[i % words.len()].to_owned() + &"'".repeat(i / words.len());
-    let guess =
-        |i: usize, k: usize| Guess { id: (i + k) as u32, piece: word(i + k), probability: 0.6 / (1 + k * k + i % 3) as f32 };
+    let guess = |i: usize, k: usize| PredictedToken {
+        id: (i + k) as u32,
+        piece: word(i + k),
+        probability: 0.6 / (1 + k * k + i % 3) as f32,
+    };
     let next = |i: usize| (0..12).map(|k| guess(i + 1, k)).collect::<Vec<_>>();
     let row = |l: usize, h: usize, q: usize| {
         let raw: Vec<f32> = (0..=q).map(|k| (((l + 2) * (h + 3) * (k + 1) + q) % 7) as f32 + 0.5).collect();

@@ -2,8 +2,8 @@
 
 use lehr::config::{Settings, Stage};
 use lehr::event::{
-    Binned, Bins, Checkpoint, Completion, Eval, Event, Finished, Merged, Moved, Norms, Number, Predicted, Predictions, Probe,
-    Rescue, Sample, Score, Started, Step, TaskEval, Tokens,
+    Binned, Bins, Completion, Eval, Event, Finished, Merged, Norms, Number, Predicted, Predictions, ProbabilityChange, Probe,
+    Rescue, Sample, SavedCheckpoint, Score, Started, Step, TaskEval, Tokens,
 };
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -142,7 +142,7 @@ pub fn pretrain(dir: &Path, name: &str, steps: u64) -> PathBuf {
             text: format!(" upon a time, at step {step}"),
             ..Sample::default()
         }));
-        run.event(&Event::Checkpoint(Checkpoint { step, path: "c".into(), bytes: 9, save_seconds: 0.1 }));
+        run.event(&Event::Checkpoint(SavedCheckpoint { step, path: "c".into(), bytes: 9, save_seconds: 0.1 }));
     }
     run.event(&Event::HyperChanged { step: steps / 2, name: "learning_rate_scale".into(), before: 1.0, after: 0.5 });
     run.event(&Event::Rescue(Rescue {
@@ -150,7 +150,7 @@ pub fn pretrain(dir: &Path, name: &str, steps: u64) -> PathBuf {
         to_step: steps - 1,
         method: "pma".into(),
         cause: "the loss rose".into(),
-        remark: "two checkpoints were gone".into(),
+        note: "two checkpoints were gone".into(),
         count: 1,
         ..Rescue::default()
     }));
@@ -248,7 +248,7 @@ fn tokens(step: u64) -> Tokens {
         positive: binned(n),
         negative: binned(n),
     };
-    let moved = |sign: f64| Moved {
+    let moved = |sign: f64| ProbabilityChange {
         count: vec![10, 10, 10, 0],
         least: numbers(&[-0.2, -0.2, -0.1, f64::NAN]),
         lower: numbers(&[-0.02, -0.02, -0.01, f64::NAN]),

@@ -9,7 +9,7 @@ use eframe::egui;
 use egui_kittest::Harness;
 use lehr::app::state::{AppState, OpenRun};
 use lehr::config::{Layers, Settings, Stage};
-use lehr::event::{Checkpoint, Eval, Event, Merged, Number, Rescue, Started, Step, TaskEval};
+use lehr::event::{Eval, Event, Merged, Number, Rescue, SavedCheckpoint, Started, Step, TaskEval};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -71,7 +71,7 @@ pub fn pretraining(steps: u64) -> Vec<Event> {
                 Merged { step: n, method: "sma".into(), metrics, anneal_estimate: Some(loss - 0.1), ..Merged::default() };
             events.push(Event::Merged(merged));
             let path = format!("runs/made/checkpoints/step-{n:08}").into();
-            events.push(Event::Checkpoint(Checkpoint { step: n, path, bytes: 9_000_000, save_seconds: 0.2 }));
+            events.push(Event::Checkpoint(SavedCheckpoint { step: n, path, bytes: 9_000_000, save_seconds: 0.2 }));
         }
     }
     events.push(Event::HyperChanged { step: steps / 2, name: "learning_rate_scale".into(), before: 1.0, after: 0.5 });
