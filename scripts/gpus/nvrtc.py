@@ -46,6 +46,8 @@ __device__ inline float max(float a, float b) { return fmaxf(a, b); }
 __device__ inline float clamp(float a, float low, float high) { return fminf(fmaxf(a, low), high); }
 __device__ inline float exp(float a) { return __expf(a); }
 __device__ inline float log(float a) { return __logf(a); }
+__device__ inline float quad_shuffle_xor(float a, uint mask) { return __shfl_xor_sync(~0u, a, mask); }
+__device__ inline float simd_shuffle_xor(float a, uint mask) { return __shfl_xor_sync(~0u, a, mask); }
 enum class mem_flags { mem_threadgroup };
 __device__ inline void threadgroup_barrier(mem_flags) { __syncthreads(); }
 }

@@ -24,7 +24,7 @@ use super::sizes::SAFE_BINDING;
 use anyhow::Context as _;
 use status::Status;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Hardware and software adapters need different kernels (figures in LOG.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,9 @@ pub struct Gpu {
     vendor: Vendor,
     pub(super) counter: Option<IterationCounter>,
     limits: wgpu::Limits,
+    subgroup_lanes: usize,
+    /// Of them, neighbours that kernels may exchange values with: tested when first needed.
+    pub(crate) shuffled_lanes: OnceLock<usize>,
 }
 
 /// An adapter that can be opened.
@@ -126,7 +129,11 @@ impl Gpu {
         let adapter = &found.0;
         let info = adapter.get_info();
         let limits = if default_limits { wgpu::Limits::default() } else { capped(adapter.limits()) };
-        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        if !default_limits {
+            wanted |= wgpu::Features::SUBGROUP;
+        }
+        let features = adapter.features() & wanted;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("lehr"),
             required_features: features,
@@ -150,6 +157,12 @@ impl Gpu {
             vendor: if is_software { Vendor::Other } else { Vendor::of(&info) },
             counter: None,
             limits,
+            subgroup_lanes: if features.contains(wgpu::Features::SUBGROUP) {
+                1 << info.subgroup_min_size.max(1).ilog2()
+            } else {
+                1
+            },
+            shuffled_lanes: OnceLock::new(),
         })
     }
 
@@ -177,6 +190,11 @@ impl Gpu {
     /// iterations in total, without an error (`LP_MAX_TGSI_LOOP_ITERATIONS`; measured with 22.3.6).
     pub fn most_iterations(&self) -> usize {
         if self.is_software { 60_000 } else { usize::MAX }
+    }
+
+    /// Invocations of the smallest subgroup; 1 if this device has no subgroup operations.
+    pub fn subgroup_lanes(&self) -> usize {
+        self.subgroup_lanes
     }
 
     /// Maximum bytes of one binding.
