@@ -257,7 +257,7 @@ fn every_entry_point_translates_for_every_backend() {
         let file = format!("{}.wgsl", text.stem);
         // Tint needs the extension to be named, which naga does not know yet.
         let enable = if uses_subgroups(&text.text) { "enable subgroups;\n" } else { "" };
-        save(&target.join("wgsl").join(&file), [enable, &text.text].concat().as_bytes());
+        save(&target.join("wgsl").join(&file), [enable, text.text.as_str()].concat().as_bytes());
         let entries: Vec<&str> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
         let constants: Vec<std::collections::BTreeMap<_, _>> = sets.into_iter().map(|set| set.into_iter().collect()).collect();
         manifest.push(serde_json::json!({

@@ -335,6 +335,20 @@ mod tests {
         assert_eq!(device.tuned_choices()[0].1.seconds["slow to compile"], None);
     }
 
+    /// After a minute of searches a process uses what is cached, else the first candidate, without caching that.
+    #[test]
+    fn a_process_does_not_measure_forever() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = device(Some(folder.path()));
+        assert_eq!(device.tuned("known", &names(), seconds), "fast");
+        lock(&device.tuner).seconds = MOST_SECONDS_IN_ALL + 1.0;
+        assert_eq!(device.tuned("known", &names(), never), "fast");
+        assert_eq!(device.tuned("new", &names(), never), "slow");
+        assert_eq!(device.tuned_choices().len(), 1);
+        assert!(device.tune_anew());
+        assert_eq!(device.tuned("new", &names(), seconds), "fast");
+    }
+
     #[test]
     fn cached_choices_are_measured_anew_on_request() {
         let folder = tempfile::tempdir().unwrap();

@@ -2,8 +2,8 @@
 
 use super::super::check::{Case, Check, wide};
 use super::{
-    AttentionPass, AttentionPlan, Decoding, PASSES, Shape, Staging, TiledDecodePlan, append, backward_by, candidates, choose,
-    decode, decode_by, forward_by, shuffle, twin,
+    AttentionPlan, Decoding, PASSES, Shape, Staging, TiledDecodePlan, append, backward_by, candidates, choose, decode, decode_by,
+    forward_by, shuffle, twin,
 };
 use crate::device::{Device, Gpu, Vendor};
 
@@ -161,6 +161,17 @@ fn check_decode_plan(device: &Device, case: &mut Case, shape: Shape, tiled: Opti
 mod tests {
     use super::*;
 
+    /// Each plan once.
+    fn union<P: PartialEq>(vendors: &[Vendor], of: impl Fn(Vendor) -> Vec<P>) -> Vec<P> {
+        let mut all = Vec::new();
+        for plan in vendors.iter().flat_map(|&vendor| of(vendor)) {
+            if !all.contains(&plan) {
+                all.push(plan);
+            }
+        }
+        all
+    }
+
     /// Minutes on software adapters: the random cases of `CHECKS` run a few plans each time.
     #[test]
     #[ignore = "minutes"]
@@ -175,15 +186,6 @@ mod tests {
                 failures.push(format!("{}: {:.1} x allowed, {}", case.shape, case.worst, case.detail));
             }
         };
-        fn union<P: PartialEq>(vendors: &[Vendor], of: impl Fn(Vendor) -> Vec<P>) -> Vec<P> {
-            let mut all = Vec::new();
-            for plan in vendors.iter().flat_map(|&vendor| of(vendor)) {
-                if !all.contains(&plan) {
-                    all.push(plan);
-                }
-            }
-            all
-        }
         for head_dim in [32, 64, 80, 96, 128] {
             let plans = PASSES.map(|pass| union(vendors(gpu), |vendor| candidates::candidates(vendor, pass, head_dim, lanes)));
             for i in 0..plans.iter().map(Vec::len).max().unwrap_or(0) {

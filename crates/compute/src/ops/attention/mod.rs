@@ -22,7 +22,7 @@ pub use decode::DecodePlan;
 pub use decode_tiled::TiledDecodePlan;
 pub use source::{AttentionPass, AttentionPlan, Staging};
 
-use crate::device::{Cost, Device, Dispatcher, Extent, Gpu, GpuClass, Op, Recorder, Shader, Tensor, Vendor, grid};
+use crate::device::{Cost, Device, Dispatcher, Extent, Gpu, Op, Recorder, Shader, Tensor, Vendor, grid};
 use crate::{bind, shader, uniform};
 use anyhow::Context as _;
 use bytemuck::cast_slice;
