@@ -84,6 +84,9 @@ fn variants(vendor: Vendor, pass: AttentionPass) -> Vec<Variant> {
     }
 }
 
+/// Head widths with more than one plan: those of well-known models, for which the compilers' figures are known.
+pub(super) const TUNED_HEAD_DIMS: [usize; 5] = [32, 64, 80, 96, 128];
+
 /// Neighbours that use subgroup operations, at most: as many as the smallest subgroup of these GPUs has.
 pub(super) fn most_lanes(vendor: Vendor) -> usize {
     match vendor {
@@ -101,6 +104,9 @@ fn checked_lanes(vendor: Vendor, lanes: usize) -> usize {
 /// The plans for a pass that a GPU of this vendor may get, if `lanes` neighbours have subgroup operations; the first is used without tuning.
 pub(super) fn candidates(vendor: Vendor, pass: AttentionPass, head_dim: usize, lanes: usize) -> Vec<AttentionPlan> {
     let mut plans = vec![untuned(pass, head_dim)];
+    if !TUNED_HEAD_DIMS.contains(&head_dim) {
+        return plans;
+    }
     let lanes = checked_lanes(vendor, lanes);
     for v in variants(vendor, pass) {
         let plan = AttentionPlan::shared(pass, head_dim, v.vectors, v.chunk, v.threads, v.lanes.min(lanes));
@@ -113,8 +119,8 @@ pub(super) fn candidates(vendor: Vendor, pass: AttentionPass, head_dim: usize, l
 
 /// (invocations, keys of a tile, threads of a key at most, neighbours that use subgroup operations at most) of the plans for decoding that are
 /// tried, the most promising first.
-const DECODE_VARIANTS: [(usize, usize, usize, usize); 6] =
-    [(128, 128, 8, 16), (64, 64, 8, 16), (256, 128, 8, 16), (128, 128, 4, 1), (128, 128, 16, 16), (64, 64, 4, 1)];
+const DECODE_VARIANTS: [(usize, usize, usize, usize); 4] =
+    [(128, 128, 8, 16), (64, 64, 8, 16), (256, 128, 8, 16), (128, 128, 4, 1)];
 
 /// The plans for decoding that a GPU of this vendor may get for `heads` query heads in a workgroup, if `lanes` neighbours have subgroup operations; the first
 /// is used without tuning.
@@ -122,6 +128,9 @@ pub(super) fn decode_candidates(vendor: Vendor, head_dim: usize, heads: usize, l
     // With more heads these compilers keep the sums of many keys at a time, and spill them.
     let lanes = if matches!(vendor, Vendor::Intel | Vendor::Other) && heads > 2 { 1 } else { checked_lanes(vendor, lanes) };
     let mut plans = vec![TiledDecodePlan::new(head_dim, heads)];
+    if !TUNED_HEAD_DIMS.contains(&head_dim) {
+        return plans;
+    }
     for (threads, keys, split, most) in DECODE_VARIANTS {
         let split = TiledDecodePlan::split_for(head_dim, split);
         let plan = TiledDecodePlan { head_dim, heads, threads, keys, split, shuffled: split.min(most).min(lanes) };

@@ -186,7 +186,7 @@ mod tests {
                 failures.push(format!("{}: {:.1} x allowed, {}", case.shape, case.worst, case.detail));
             }
         };
-        for head_dim in [32, 64, 80, 96, 128] {
+        for head_dim in candidates::TUNED_HEAD_DIMS {
             let plans = PASSES.map(|pass| union(vendors(gpu), |vendor| candidates::candidates(vendor, pass, head_dim, lanes)));
             for i in 0..plans.iter().map(Vec::len).max().unwrap_or(0) {
                 let mut case = Case::new("every candidate", i as u64);
