@@ -147,6 +147,13 @@ impl Gpu {
         faults::listen(&device, faults);
         let status = Status::new(&device);
         let is_software = info.device_type == wgpu::DeviceType::Cpu;
+        let vendor = if is_software { Vendor::Other } else { Vendor::of(&info) };
+        let subgroup_lanes = match vendor {
+            _ if !features.contains(wgpu::Features::SUBGROUP) => 1,
+            // Metal does not tell; all of Apple's have as many.
+            Vendor::Apple => 32,
+            _ => 1 << info.subgroup_min_size.max(1).ilog2(),
+        };
         Ok(Self {
             device,
             queue,
@@ -154,14 +161,10 @@ impl Gpu {
             status,
             class: if is_software { GpuClass::Software } else { GpuClass::Hardware },
             is_software,
-            vendor: if is_software { Vendor::Other } else { Vendor::of(&info) },
+            vendor,
             counter: None,
             limits,
-            subgroup_lanes: if features.contains(wgpu::Features::SUBGROUP) {
-                1 << info.subgroup_min_size.max(1).ilog2()
-            } else {
-                1
-            },
+            subgroup_lanes,
             shuffled_lanes: OnceLock::new(),
         })
     }
