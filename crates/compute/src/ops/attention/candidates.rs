@@ -63,10 +63,12 @@ fn variants(vendor: Vendor, pass: AttentionPass) -> Vec<Variant> {
             vec![shuffle(4, 4, 128), memory(4, 8, 128), shuffle(4, 2, 128), shuffle(4, 4, 256), shuffle(2, 4, 128)]
         }
         (BackwardQuery, Amd | Nvidia | Apple) => {
-            vec![shuffle(4, 4, 128), shuffle(3, 4, 128), memory(4, 4, 128), memory(4, 8, 128), shuffle(2, 4, 256)]
+            vec![shuffle(4, 4, 128), shuffle(3, 4, 128), memory(4, 4, 128), shuffle(4, 8, 128), shuffle(2, 4, 256)]
         }
-        (BackwardQuery, Qualcomm) => vec![memory(4, 4, 128), shuffle(2, 4, 128), memory(3, 8, 128), shuffle(3, 2, 128)],
-        (BackwardQuery, Intel | Other) => vec![shuffle(2, 4, 128), shuffle(3, 2, 128), memory(3, 8, 128), memory(2, 8, 128)],
+        (BackwardQuery, Qualcomm) => vec![memory(4, 4, 128), shuffle(2, 4, 128), memory(2, 4, 128), shuffle(3, 2, 128)],
+        (BackwardQuery, Intel | Other) => {
+            vec![shuffle(2, 4, 128), shuffle(3, 2, 128), memory(2, 4, 128), memory(3, 2, 128)]
+        }
         (BackwardKey, Amd | Nvidia) => vec![
             shuffle(2, 4, 128),
             shuffle(2, 2, 128),
@@ -79,7 +81,7 @@ fn variants(vendor: Vendor, pass: AttentionPass) -> Vec<Variant> {
             vec![shuffle(2, 2, 128), shuffle(2, 4, 128), memory(2, 4, 128), memory(4, 2, 128), shuffle(2, 2, 256)]
         }
         (BackwardKey, Intel | Other) => {
-            vec![shuffle(2, 2, 256), memory(2, 4, 128), memory(2, 8, 128), memory(2, 2, 128), memory(1, 4, 256)]
+            vec![shuffle(2, 2, 256), memory(2, 4, 128), memory(2, 2, 128), memory(3, 2, 128)]
         }
     }
 }
@@ -110,7 +112,7 @@ pub(super) fn candidates(vendor: Vendor, pass: AttentionPass, head_dim: usize, l
     let lanes = checked_lanes(vendor, lanes);
     for v in variants(vendor, pass) {
         let plan = AttentionPlan::shared(pass, head_dim, v.vectors, v.chunk, v.threads, v.lanes.min(lanes));
-        if !plans.contains(&plan) {
+        if plan.fits() && !plans.contains(&plan) {
             plans.push(plan);
         }
     }
@@ -122,8 +124,8 @@ pub(super) fn candidates(vendor: Vendor, pass: AttentionPass, head_dim: usize, l
 const DECODE_VARIANTS: [(usize, usize, usize, usize); 4] =
     [(128, 128, 8, 16), (64, 64, 8, 16), (256, 128, 8, 16), (128, 128, 4, 1)];
 
-/// The plans for decoding that a GPU of this vendor may get for `heads` query heads in a workgroup, if `lanes` neighbours have subgroup operations; the first
-/// is used without tuning.
+/// The plans for decoding that a GPU of this vendor may get for `heads` query heads in a workgroup, if `lanes` neighbours have subgroup
+/// operations; the first is used without tuning.
 pub(super) fn decode_candidates(vendor: Vendor, head_dim: usize, heads: usize, lanes: usize) -> Vec<TiledDecodePlan> {
     // With more heads these compilers keep the sums of many keys at a time, and spill them.
     let lanes = if matches!(vendor, Vendor::Intel | Vendor::Other) && heads > 2 { 1 } else { checked_lanes(vendor, lanes) };

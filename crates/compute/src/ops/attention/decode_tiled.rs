@@ -150,7 +150,13 @@ impl TiledDecodePlan {
     /// Parts of the scores of a tile, and where its rows are.
     fn score(&self, t: &mut Text) {
         let Self { heads, threads, keys, split, shuffled, .. } = *self;
-        t.open(&format!("for (var k = local / {split}u; k < {keys}u; k += {}u)", threads / split));
+        if shuffled > 1 {
+            // The same rounds for all threads, as subgroup operations demand.
+            t.open(&format!("for (var round = 0u; round < {keys}u; round += {}u)", threads / split));
+            t.line(&format!("let k = round + local / {split}u;"));
+        } else {
+            t.open(&format!("for (var k = local / {split}u; k < {keys}u; k += {}u)", threads / split));
+        }
         t.line("let key = min(first + k, newest);");
         t.line("let place = min(select(row * dims.max_time, prefix, key < prefixed) + key, dims.cache_rows - 1u);");
         t.line("let at = cache_at(place, kv);");

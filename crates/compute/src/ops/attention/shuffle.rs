@@ -8,7 +8,7 @@ use super::wgsl_lines::Text;
 use crate::device::{Cost, Device, Extent, Gpu, Op, Recorder, Tensor};
 use crate::{bind, uniform};
 
-uniform! { struct ProbeDims { invocations: u32 } }
+uniform! { struct ProbeDims { numbers: u32 } }
 
 /// Whole and partial subgroups.
 const INVOCATIONS: usize = 160;
@@ -25,7 +25,7 @@ pub(super) fn lanes(device: &Device, gpu: &Gpu) -> usize {
 pub(super) fn source(lanes: usize) -> (String, String) {
     let mut t = Text::default();
     t.line("// Which invocations are neighbours in a subgroup.             made by crates/compute/src/ops/attention/shuffle.rs");
-    t.line("struct Dims { invocations: u32 }");
+    t.line("struct Dims { numbers: u32 }");
     t.line("");
     t.line("@group(0) @binding(0) var<uniform> dims: Dims;");
     t.line("@group(0) @binding(1) var<storage, read_write> found: array<u32>;");
@@ -36,11 +36,9 @@ pub(super) fn source(lanes: usize) -> (String, String) {
     for distance in distances.clone() {
         t.line(&format!("let at{distance} = {};", neighbour("local", distance)));
     }
-    t.open("if local < dims.invocations");
     for (i, distance) in distances.enumerate() {
-        t.line(&format!("found[{}u + local] = at{distance};", i * INVOCATIONS));
+        t.line(&format!("found[min({}u + local, dims.numbers - 1u)] = at{distance};", i * INVOCATIONS));
     }
-    t.close();
     t.close();
     (format!("attention_shuffle_x{lanes}"), t.text)
 }
@@ -56,7 +54,7 @@ fn probed(device: &Device, lanes: usize) -> anyhow::Result<usize> {
             Op { name: "attention.shuffle", cost: Cost::default(), reads: [], writes: bind!(found) },
             |wgsl| {
                 let (stem, text) = source(lanes);
-                let dims = ProbeDims { invocations: INVOCATIONS as u32 };
+                let dims = ProbeDims { numbers: (rounds * INVOCATIONS) as u32 };
                 wgsl.run_text((&stem, &text), "probe", dims, Extent::without_loops([1, 1, 1]))
             },
             |_, [], [_]| unreachable!("only GPUs are tested"),

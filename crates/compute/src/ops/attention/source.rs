@@ -141,11 +141,19 @@ impl AttentionPlan {
         self.split / self.shuffled
     }
 
+    /// Bytes of workgroup memory for exchanged sums.
+    fn exchange_memory(&self) -> usize {
+        if self.exchanging() > 1 { 2 * 4 * self.threads / self.shuffled * self.exchanged() } else { 0 }
+    }
+
+    /// Whether sums and at least one chunk of streamed rows fit in the workgroup memory that every adapter has.
+    pub(super) fn fits(&self) -> bool {
+        self.exchange_memory() + self.chunk * (2 * 4 * self.head_dim + 12) <= 16_384
+    }
+
     /// Streamed rows that lie in workgroup memory at a time: two matrices of them, three numbers each, and the exchanged sums fit in 16 KiB.
     pub(super) fn staged_rows(&self) -> usize {
-        let sums = self.threads / self.shuffled * self.exchanged();
-        let exchange = if self.exchanging() > 1 { 2 * 4 * sums } else { 0 };
-        let rows = 16_384_usize.saturating_sub(exchange) / (2 * 4 * self.head_dim + 12);
+        let rows = 16_384_usize.saturating_sub(self.exchange_memory()) / (2 * 4 * self.head_dim + 12);
         (rows / self.chunk).clamp(1, 32 / self.chunk) * self.chunk
     }
 
