@@ -38,7 +38,7 @@ fn shared(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: Shape) -> Atte
     let Shape { time, head_dim, .. } = example;
     let texts = plans.iter().map(AttentionPlan::text);
     let key = format!("attention {}/{} D{head_dim} G{} T{time}", hash(texts), first.entry(), example.group());
-    let chosen = named(&device.tuned(&key, &names, |name| seconds(device, &pass_of(device, named(name), example)?)));
+    let chosen = named(&device.tuned(&key, &names, |name| seconds(device, || pass_of(device, named(name), example))));
     // A long context may have more iterations than the example: some drivers execute a limited number.
     let fits = chosen.iterations(shape.time, shape.group()) <= gpu.most_iterations();
     if fits { chosen } else { first }
@@ -124,8 +124,14 @@ fn pass_of(device: &Device, plan: AttentionPlan, shape: Shape) -> anyhow::Result
     r.finish()
 }
 
-/// Least time of three runs, after one that compiles.
-fn seconds(device: &Device, recording: &Recording) -> anyhow::Result<f64> {
+/// Least time of three runs of what is recorded, after one that compiles.
+fn seconds(device: &Device, record: impl FnOnce() -> anyhow::Result<Recording>) -> anyhow::Result<f64> {
+    let best = record().and_then(|recording| least(device, &recording));
+    device.scratch_freed(SCRATCH);
+    best
+}
+
+fn least(device: &Device, recording: &Recording) -> anyhow::Result<f64> {
     device.replay(recording)?;
     device.wait()?;
     let mut best = f64::INFINITY;
@@ -182,7 +188,7 @@ fn tiled(device: &Device, gpu: &Gpu, shape: Shape, max_time: usize) -> TiledDeco
     let texts = plans.iter().map(TiledDecodePlan::text);
     let Shape { batch, heads, kv_heads, head_dim, .. } = example;
     let key = format!("attention {}/decode D{head_dim} H{heads}:{kv_heads} B{batch} T{time}", hash(texts));
-    let chosen = named(&device.tuned(&key, &names, |name| seconds(device, &decode_of(device, named(name), example, time)?)));
+    let chosen = named(&device.tuned(&key, &names, |name| seconds(device, || decode_of(device, named(name), example, time))));
     if chosen.iterations(max_time) <= gpu.most_iterations() { chosen } else { first }
 }
 
@@ -243,4 +249,33 @@ pub(super) fn sources(vendor: Vendor) -> Vec<(String, String)> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With tuning on, a GPU gets one of its candidates, the same again, and measurements leave no memory; with tuning off the first one.
+    #[test]
+    fn tuned_plans_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = Shape { batch: 16, time: 64, heads: 8, kv_heads: 4, head_dim: 32 };
+        let mut chosen = Vec::new();
+        for tuning in [false, true, true] {
+            let mut device = Device::named(None).expect("a device");
+            if device.gpu().is_some_and(|gpu| gpu.class() == GpuClass::Software) {
+                device.switch_gpu_class();
+            }
+            let Some(gpu) = device.gpu() else { return };
+            if tuning {
+                device.enable_tuning_in(Some(folder.path().to_path_buf()));
+            }
+            let plan = plan(&device, gpu, AttentionPass::BackwardKey, shape);
+            assert!(candidates(gpu.vendor(), plan.pass, 32, shuffle::lanes(&device, gpu)).contains(&plan), "{}", plan.name());
+            assert!(!device.ledger().entries().contains_key(SCRATCH), "scratch is freed");
+            chosen.push(plan);
+        }
+        assert_eq!(chosen[0], untuned(AttentionPass::BackwardKey, 32));
+        assert_eq!(chosen[1], chosen[2]);
+    }
 }
