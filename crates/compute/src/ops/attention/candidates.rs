@@ -7,7 +7,7 @@ use crate::device::Vendor;
 
 /// The parameters of a candidate that do not follow from pass and head width.
 #[derive(Clone, Copy)]
-struct Variant {
+struct PlanVariant {
     /// vec4 of a row that a thread holds, at most.
     vectors: usize,
     /// Streamed rows at a time.
@@ -19,13 +19,13 @@ struct Variant {
 }
 
 /// Through workgroup memory.
-const fn memory(vectors: usize, chunk: usize, threads: usize) -> Variant {
-    Variant { vectors, chunk, threads, lanes: 1 }
+const fn memory(vectors: usize, chunk: usize, threads: usize) -> PlanVariant {
+    PlanVariant { vectors, chunk, threads, lanes: 1 }
 }
 
 /// By subgroup operations.
-const fn shuffle(vectors: usize, chunk: usize, threads: usize) -> Variant {
-    Variant { vectors, chunk, threads, lanes: 16 }
+const fn shuffle(vectors: usize, chunk: usize, threads: usize) -> PlanVariant {
+    PlanVariant { vectors, chunk, threads, lanes: 16 }
 }
 
 /// The plan of a GPU without tuning. A thread holds so few numbers of a row that no compiler spills: 16 of each of the two or three matrices
@@ -47,7 +47,7 @@ pub(super) fn untuned(pass: AttentionPass, head_dim: usize) -> AttentionPlan {
 }
 
 /// What is tried beside that, by vendor: the starting points of the search, the most promising first, as it ends after a while.
-fn variants(vendor: Vendor, pass: AttentionPass) -> Vec<Variant> {
+fn variants(vendor: Vendor, pass: AttentionPass) -> Vec<PlanVariant> {
     use AttentionPass::{BackwardKey, BackwardQuery, Forward};
     use Vendor::{Amd, Apple, Intel, Nvidia, Other, Qualcomm};
     match (pass, vendor) {
