@@ -2,8 +2,8 @@
 
 use super::super::check::{Case, Check, wide};
 use super::{
-    AttentionPlan, Decoding, PASSES, Shape, Staging, TiledDecodePlan, append, backward_by, candidates, choose, decode, decode_by,
-    forward_by, shuffle, twin,
+    AttentionPass, AttentionPlan, Decoding, PASSES, Shape, Staging, TiledDecodePlan, append, backward_by, candidates, choose,
+    decode, decode_by, forward_by, shuffle, twin,
 };
 use crate::device::{Device, Gpu, Vendor};
 
@@ -47,7 +47,7 @@ fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<(
         (Staging::Direct, _) => PASSES.map(|pass| choose::direct(pass, shape.head_dim)),
         (Staging::Shared, Some(gpu)) => {
             let (lanes, vendor) = (shuffle::lanes(device, gpu), case.pick(vendors(gpu)));
-            PASSES.map(|pass| case.pick(&candidates::candidates(vendor, pass, shape.head_dim, lanes)))
+            PASSES.map(|pass| case.pick(&passes(vendor, pass, shape.head_dim, lanes)))
         }
         (Staging::Shared, None) => {
             case.shape = "not for this adapter".into();
@@ -61,6 +61,18 @@ fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<(
 fn vendors(gpu: &Gpu) -> &'static [Vendor] {
     let at = Vendor::ALL.iter().position(|&vendor| vendor == gpu.vendor()).filter(|_| !gpu.is_software());
     at.map_or(&Vendor::ALL, |at| &Vendor::ALL[at..=at])
+}
+
+/// The plans of a vendor that run where `lanes` neighbours have subgroup operations.
+fn passes(vendor: Vendor, pass: AttentionPass, head_dim: usize, lanes: usize) -> Vec<AttentionPlan> {
+    let all = candidates::candidates(vendor, pass, head_dim, candidates::most_lanes(vendor));
+    all.into_iter().filter(|plan| plan.shuffled <= lanes).collect()
+}
+
+/// As [`passes`], for decoding.
+fn decodings(vendor: Vendor, head_dim: usize, heads: usize, lanes: usize) -> Vec<TiledDecodePlan> {
+    let all = candidates::decode_candidates(vendor, head_dim, heads, candidates::most_lanes(vendor));
+    all.into_iter().filter(|plan| plan.shuffled <= lanes).collect()
 }
 
 /// One plan for each of [`PASSES`].
@@ -103,7 +115,7 @@ fn check_decode(device: &Device, case: &mut Case, tiled: bool) -> anyhow::Result
     let fits = TiledDecodePlan::new(shape.head_dim, heads).fits();
     let heads = if shape.group().is_multiple_of(heads) && fits { heads } else { 1 };
     let (lanes, vendor) = (shuffle::lanes(device, gpu), case.pick(vendors(gpu)));
-    let plans = candidates::decode_candidates(vendor, shape.head_dim, heads, lanes);
+    let plans = decodings(vendor, shape.head_dim, heads, lanes);
     let plan = case.pick(&plans);
     check_decode_plan(device, case, shape, Some(plan))
 }
@@ -187,7 +199,7 @@ mod tests {
             }
         };
         for head_dim in candidates::TUNED_HEAD_DIMS {
-            let plans = PASSES.map(|pass| union(vendors(gpu), |vendor| candidates::candidates(vendor, pass, head_dim, lanes)));
+            let plans = PASSES.map(|pass| union(vendors(gpu), |vendor| passes(vendor, pass, head_dim, lanes)));
             for i in 0..plans.iter().map(Vec::len).max().unwrap_or(0) {
                 let mut case = Case::new("every candidate", i as u64);
                 let kv_heads = case.int(1, 2);
@@ -198,7 +210,7 @@ mod tests {
                 note(case);
             }
             for heads in 1..=4 {
-                let all = union(vendors(gpu), |vendor| candidates::decode_candidates(vendor, head_dim, heads, lanes));
+                let all = union(vendors(gpu), |vendor| decodings(vendor, head_dim, heads, lanes));
                 for (i, plan) in all.into_iter().filter(TiledDecodePlan::fits).enumerate() {
                     let mut case = Case::new("every candidate", 100 + i as u64);
                     let shape = Shape { batch: 2, time: case.int(130, 300), heads: 2 * heads, kv_heads: 2, head_dim };
