@@ -11,6 +11,8 @@ COLUMNS = ["registers", "spills", "lds", "occupancy", "cycles", "instructions"]
 MARGINS = {"registers": (1.10, 8), "cycles": (1.15, 200)}
 # ptxas moves a few bytes to memory where that lets another workgroup run; no other compiler may.
 TOLERATED = {"ptxas": 64}
+# Older GPUs: what their compilers say is printed, but not kept, and nothing of it is a failure.
+FOR_INFORMATION = {"vega10", "polaris10"}
 
 
 def read(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
@@ -69,9 +71,10 @@ def main() -> int:
         new = sum(k not in before for k in kernels)
         note = "" if before_driver in ("", driver) else f"; the figures are of {before_driver}: growth is not compared"
         print(f"{device:<10} {len(kernels):>7} {len(spilling):>8} {len(worse):>5} {new:>4}  {driver}{note}")
-        failures += [f"{device}: {text}" for text in spilling + ([] if "update" in mode else worse)]
-        out.append(f"# {device}\t{driver}")
-        out += ["\t".join([device, k, *(f[c] for c in COLUMNS)]) for k, f in sorted(kernels.items())]
+        if device not in FOR_INFORMATION:
+            failures += [f"{device}: {text}" for text in spilling + ([] if "update" in mode else worse)]
+            out.append(f"# {device}\t{driver}")
+            out += ["\t".join([device, k, *(f[c] for c in COLUMNS)]) for k, f in sorted(kernels.items())]
         if "table" in mode:
             print(f"\n{'kernel':<64}" + "".join(f"{c:>13}" for c in COLUMNS))
             for k, f in sorted(kernels.items()):

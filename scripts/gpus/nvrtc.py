@@ -1,8 +1,8 @@
-"""Compile lehr's kernels with NVIDIA's own compiler, without a GPU: nvrtc.py FOLDER CHIP.
+"""Compile lehr's kernels with NVIDIA's own compiler, without a GPU: nvrtc.py FOLDER CHIP LIST.
 
 FOLDER holds the Metal translations that `cargo test --test shaders` writes (target/translated/metal): they are C++, and with a header that
 defines what they use of Metal they are CUDA. NVRTC (the package nvidia-cuda-nvrtc) compiles them for CHIP (sm_86) and its ptxas says what
-they take. Prints the table of vkstat. Bounds checks of buffers are left out, as on Vulkan, where the driver has them.
+they take. LIST is what `lehr doctor --write-shaders` says of NVIDIA: kernels that only other vendors get are left out. Prints the table of vkstat. Bounds checks of buffers are left out, as on Vulkan, where the driver has them.
 """
 
 import ctypes
@@ -46,6 +46,8 @@ __device__ inline float max(float a, float b) { return fmaxf(a, b); }
 __device__ inline float clamp(float a, float low, float high) { return fminf(fmaxf(a, low), high); }
 __device__ inline float exp(float a) { return __expf(a); }
 __device__ inline float log(float a) { return __logf(a); }
+__device__ inline float quad_shuffle_xor(float a, uint mask) { return __shfl_xor_sync(~0u, a, mask); }
+__device__ inline float simd_shuffle_xor(float a, uint mask) { return __shfl_xor_sync(~0u, a, mask); }
 enum class mem_flags { mem_threadgroup };
 __device__ inline void threadgroup_barrier(mem_flags) { __syncthreads(); }
 }
@@ -125,6 +127,7 @@ def compiled(nvrtc: ctypes.CDLL, source: str, chip: str) -> tuple[bool, str]:
 
 def main() -> int:
     folder, chip = Path(sys.argv[1]), sys.argv[2]
+    listed = {line.split(":")[0].removesuffix(".wgsl") for line in Path(sys.argv[3]).read_text().splitlines()}
     nvrtc, failed = library(), 0
     print(f"# NVIDIA {chip} | NVRTC, ptxas")
     print("\t".join(["kernel", "registers", "spills", "lds", "occupancy", "cycles", "instructions", "wave", "milliseconds"]))
@@ -132,6 +135,8 @@ def main() -> int:
     for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         name = path.name.removesuffix(".metal")
         stem, entry = name.rsplit(".", 1)
+        if stem not in listed:
+            continue
         name = stem if stem.endswith(f".{entry}") else name
         good, log = compiled(nvrtc, cuda(path.read_text()), chip)
         registers, spills = re.search(r"Used (\d+) registers", log), re.search(r"(\d+) bytes spill stores", log)

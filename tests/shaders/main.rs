@@ -58,6 +58,28 @@ fn every_shader_resolves_and_validates() {
     assert!(texts.len() > 8, "only {} texts found", texts.len());
 }
 
+fn uses_subgroups(text: &str) -> bool {
+    ["subgroup", "quadSwap", "quadBroadcast"]
+        .iter()
+        .any(|word| text.lines().any(|line| !line.contains("//") && line.contains(word)))
+}
+
+/// A device without subgroup operations refuses a text that has some: only candidates whose names say so may.
+#[test]
+fn subgroup_operations_are_only_where_names_say_so() {
+    let (texts, mut failures) = texts::all();
+    let mut count = 0;
+    for text in &texts {
+        let (uses, named) = (uses_subgroups(&text.text), text.stem.starts_with("attention_") && text.stem.contains("_x"));
+        count += usize::from(uses);
+        if uses != named {
+            failures.push(format!("{}: subgroup operations {uses}, by its name {named}", text.stem));
+        }
+    }
+    fail_if_any(&failures);
+    assert!(count > 10, "only {count} texts with subgroup operations");
+}
+
 #[test]
 fn shader_names_are_unique() {
     let (texts, _) = texts::all();
@@ -233,7 +255,9 @@ fn every_entry_point_translates_for_every_backend() {
             save(&target.join(output.backend).join(&output.file), &output.bytes);
         }
         let file = format!("{}.wgsl", text.stem);
-        save(&target.join("wgsl").join(&file), text.text.as_bytes());
+        // Tint needs the extension to be named, which naga does not know yet.
+        let enable = if uses_subgroups(&text.text) { "enable subgroups;\n" } else { "" };
+        save(&target.join("wgsl").join(&file), [enable, text.text.as_str()].concat().as_bytes());
         let entries: Vec<&str> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
         let constants: Vec<std::collections::BTreeMap<_, _>> = sets.into_iter().map(|set| set.into_iter().collect()).collect();
         manifest.push(serde_json::json!({

@@ -17,7 +17,7 @@ async function open() {
   const adapter = keep(await gpu.requestAdapter());
   if (!adapter) throw new Error('Dawn offers no null adapter');
   // Default limits on purpose: what every browser has.
-  return keep(await adapter.requestDevice());
+  return keep(await adapter.requestDevice({ requiredFeatures: ['subgroups'] }));
 }
 
 // Messages of one text; an empty list when all is well.

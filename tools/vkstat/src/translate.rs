@@ -16,7 +16,7 @@ pub struct Module {
 
 pub fn translate(text: &str, entry: &str, constants: &str, unchecked: bool) -> Result<Module> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).map_err(|e| e.emit_to_string(text))?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP).validate(&module).map_err(|e| e.emit_to_string(text))?;
     let mut values = naga::back::PipelineConstants::default();
     for constant in constants.split(',').filter(|c| !c.is_empty()) {
         let (name, value) = constant.split_once('=').ok_or_else(|| format!("{constant}: must be NAME=VALUE"))?;

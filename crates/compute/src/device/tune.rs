@@ -4,8 +4,9 @@
 //! version, lehr version), by key. A damaged file is ignored and rewritten; where it cannot be written, or in a browser, answers last as
 //! long as the [`Device`]. Every candidate is correct, so the choice only affects speed.
 //!
-//! The search is successive halving: after each round of measurements the faster half remains. [`Device::tuned_choices`] returns what was
-//! found, with the times.
+//! The search is successive halving: after each round of measurements the faster half remains, and always the first candidate, which is
+//! used without tuning: another one replaces it only if it is clearly faster in as many measurements. [`Device::tuned_choices`] returns what
+//! was found, with the times.
 
 use super::{Device, lock};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ enum Answer {
 pub struct TunedChoice {
     /// The selected candidate.
     pub chosen: String,
+    /// The one that is used without tuning.
+    #[serde(default)]
+    pub untuned: String,
     /// Least seconds of each candidate; none for one that was refused, took too long to compile, or was not reached in time.
     pub seconds: BTreeMap<String, Option<f64>>,
 }
@@ -36,6 +40,9 @@ const ROUNDS: usize = 4;
 const NEAR: f64 = 1.5;
 /// Time limit of a question, plus one measurement.
 const MOST_SECONDS: f64 = 10.0;
+/// Time limit of all questions of a process, plus one question: afterwards the first candidate is used, and nothing is cached. It does not
+/// apply where measurements are the purpose ([`Device::tune_anew`]).
+const MOST_SECONDS_IN_ALL: f64 = 60.0;
 /// A candidate other than the first is dropped when its first measurement takes longer, because it would be compiled at every start: some
 /// drivers take many seconds.
 const MOST_COMPILE_SECONDS: f64 = 4.0;
@@ -52,6 +59,8 @@ pub(super) struct Tuner {
     anew: bool,
     folder: Option<PathBuf>,
     answers: Answers,
+    /// That searches took.
+    seconds: f64,
     /// Keys of the choices that were needed.
     asked: BTreeSet<String>,
 }
@@ -77,6 +86,11 @@ impl Device {
         *lock(&self.tuner) = Tuner { on: true, folder, answers, ..Tuner::default() };
     }
 
+    /// Whether kernel choices are measured.
+    pub fn is_tuning(&self) -> bool {
+        lock(&self.tuner).on
+    }
+
     /// Measure each choice again when it is first needed, and cache the new one. False, and without effect, if tuning is off.
     pub fn tune_anew(&self) -> bool {
         let mut tuner = lock(&self.tuner);
@@ -95,7 +109,7 @@ impl Device {
     }
 
     /// The candidate for `key`: the cached one, else the one that `measure` finds clearly fastest; the first one if tuning is off, if none
-    /// can be measured, or if none is clearly faster.
+    /// can be measured, if none is clearly faster, or if this process has measured for a minute. The same within a process.
     ///
     /// # Panics
     /// When there are no candidates (a defect of the caller).
@@ -112,8 +126,13 @@ impl Device {
             {
                 return chosen.clone();
             }
+            if tuner.seconds > MOST_SECONDS_IN_ALL && !tuner.anew {
+                return candidates[0].clone();
+            }
         }
+        let begin = Instant::now();
         let best = search(candidates, measure);
+        lock(&self.tuner).seconds += begin.elapsed().as_secs_f64();
         let (mut chosen, mut bar) = (&candidates[0], CLEARLY * best[0]);
         for (name, &seconds) in candidates.iter().zip(&best).skip(1) {
             if seconds < bar {
@@ -121,7 +140,8 @@ impl Device {
             }
         }
         let seconds = candidates.iter().zip(&best).map(|(name, &s)| (name.clone(), s.is_finite().then_some(s))).collect();
-        self.learn(key, Answer::Choice(TunedChoice { chosen: chosen.clone(), seconds }));
+        let choice = TunedChoice { chosen: chosen.clone(), untuned: candidates[0].clone(), seconds };
+        self.learn(key, Answer::Choice(choice));
         chosen.clone()
     }
 
@@ -185,6 +205,9 @@ fn search(candidates: &[String], mut measure: impl FnMut(&str) -> anyhow::Result
         let fastest = best[left[0]];
         left.truncate(left.len().div_ceil(2).max(2));
         left.retain(|&i| best[i] <= NEAR * fastest);
+        // The first one is measured in every round, and first, so that its time is as good as the others'.
+        left.retain(|&i| i != 0);
+        left.insert(0, 0);
         if left.len() < 2 {
             break;
         }
@@ -275,7 +298,8 @@ mod tests {
         }
     }
 
-    /// Half of the candidates remain after a round, and none that is much slower than the fastest; the last two are measured in each round.
+    /// Half of the candidates remain after a round, and none that is much slower than the fastest; the last two are measured in each round,
+    /// and so is the first.
     #[test]
     fn the_faster_half_is_measured_again() {
         let folder = tempfile::tempdir().unwrap();
@@ -288,10 +312,10 @@ mod tests {
             Ok(times[name])
         });
         assert_eq!(chosen, "b");
-        let want = [("a", 2), ("b", ROUNDS), ("c", ROUNDS), ("d", 1), ("e", 1), ("far", 1)];
+        let want = [("a", ROUNDS), ("b", ROUNDS), ("c", ROUNDS), ("d", 1), ("e", 1), ("far", 1)];
         assert_eq!(counts, want.map(|(name, count)| (name.to_string(), count)).into());
         let seconds = times.into_iter().map(|(name, seconds)| (name.to_string(), Some(seconds))).collect();
-        assert_eq!(device.tuned_choices(), [("key".to_string(), TunedChoice { chosen, seconds })]);
+        assert_eq!(device.tuned_choices(), [("key".to_string(), TunedChoice { chosen, untuned: "a".into(), seconds })]);
     }
 
     /// A faster candidate that the driver takes long to compile is not chosen, and its time is not reported.
@@ -309,6 +333,20 @@ mod tests {
         });
         assert_eq!(chosen, "quick");
         assert_eq!(device.tuned_choices()[0].1.seconds["slow to compile"], None);
+    }
+
+    /// After a minute of searches a process uses what is cached, else the first candidate, without caching that.
+    #[test]
+    fn a_process_does_not_measure_forever() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = device(Some(folder.path()));
+        assert_eq!(device.tuned("known", &names(), seconds), "fast");
+        lock(&device.tuner).seconds = MOST_SECONDS_IN_ALL + 1.0;
+        assert_eq!(device.tuned("known", &names(), never), "fast");
+        assert_eq!(device.tuned("new", &names(), never), "slow");
+        assert_eq!(device.tuned_choices().len(), 1);
+        assert!(device.tune_anew());
+        assert_eq!(device.tuned("new", &names(), seconds), "fast");
     }
 
     #[test]

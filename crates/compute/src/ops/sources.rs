@@ -56,7 +56,7 @@ pub fn override_sets(module: &naga::Module, on_gpu: bool) -> anyhow::Result<Vec<
 
 /// (stem, WGSL) of every generated text. Stems are unique; `#import` lines are not resolved.
 pub fn generated() -> Vec<(String, String)> {
-    [matmul::sources(), attention::hardware_sources(), attention::software_sources()].concat()
+    [matmul::sources(), attention::all_hardware_sources(), attention::software_sources()].concat()
 }
 
 /// One kernel for a GPU.
@@ -77,7 +77,7 @@ pub struct GpuKernel {
 /// When a text is not valid (a defect of lehr).
 pub fn for_gpu(vendor: Vendor) -> anyhow::Result<Vec<GpuKernel>> {
     let files = files().map(|file| (file.stem.to_string(), file.source.to_string()));
-    let generated = [matmul::hardware_sources(vendor), attention::hardware_sources()].concat();
+    let generated = [matmul::hardware_sources(vendor), attention::hardware_sources(vendor)].concat();
     let mut all = Vec::new();
     for (stem, source) in files.chain(generated) {
         let text = resolve(&source)?;

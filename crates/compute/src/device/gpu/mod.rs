@@ -24,7 +24,7 @@ use super::sizes::SAFE_BINDING;
 use anyhow::Context as _;
 use status::Status;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Hardware and software adapters need different kernels (figures in LOG.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,9 @@ pub struct Gpu {
     vendor: Vendor,
     pub(super) counter: Option<IterationCounter>,
     limits: wgpu::Limits,
+    subgroup_lanes: usize,
+    /// Of them, neighbours that kernels may exchange values with: tested when first needed.
+    pub(crate) shuffled_lanes: OnceLock<usize>,
 }
 
 /// An adapter that can be opened.
@@ -126,7 +129,11 @@ impl Gpu {
         let adapter = &found.0;
         let info = adapter.get_info();
         let limits = if default_limits { wgpu::Limits::default() } else { capped(adapter.limits()) };
-        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        if !default_limits {
+            wanted |= wgpu::Features::SUBGROUP;
+        }
+        let features = adapter.features() & wanted;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("lehr"),
             required_features: features,
@@ -140,6 +147,13 @@ impl Gpu {
         faults::listen(&device, faults);
         let status = Status::new(&device);
         let is_software = info.device_type == wgpu::DeviceType::Cpu;
+        let vendor = if is_software { Vendor::Other } else { Vendor::of(&info) };
+        let subgroup_lanes = match vendor {
+            _ if !features.contains(wgpu::Features::SUBGROUP) => 1,
+            // Metal does not tell; all of Apple's have as many.
+            Vendor::Apple => 32,
+            _ => 1 << info.subgroup_min_size.max(1).ilog2(),
+        };
         Ok(Self {
             device,
             queue,
@@ -147,9 +161,11 @@ impl Gpu {
             status,
             class: if is_software { GpuClass::Software } else { GpuClass::Hardware },
             is_software,
-            vendor: if is_software { Vendor::Other } else { Vendor::of(&info) },
+            vendor,
             counter: None,
             limits,
+            subgroup_lanes,
+            shuffled_lanes: OnceLock::new(),
         })
     }
 
@@ -177,6 +193,11 @@ impl Gpu {
     /// iterations in total, without an error (`LP_MAX_TGSI_LOOP_ITERATIONS`; measured with 22.3.6).
     pub fn most_iterations(&self) -> usize {
         if self.is_software { 60_000 } else { usize::MAX }
+    }
+
+    /// Invocations of the smallest subgroup; 1 if this device has no subgroup operations.
+    pub fn subgroup_lanes(&self) -> usize {
+        self.subgroup_lanes
     }
 
     /// Maximum bytes of one binding.

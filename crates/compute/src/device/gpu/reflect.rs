@@ -78,9 +78,9 @@ pub fn reflect(stem: &str, source: &str) -> anyhow::Result<Reflection> {
     Ok(Reflection { module, info, entry_points })
 }
 
-/// WGSL capabilities that shaders may use: none.
+/// WGSL capabilities that shaders may use: subgroup operations, in texts for devices that have them (`tests/shaders` compares names).
 pub fn capabilities() -> naga::valid::Capabilities {
-    naga::valid::Capabilities::empty()
+    naga::valid::Capabilities::SUBGROUP
 }
 
 fn binding(module: &naga::Module, var: &naga::GlobalVariable, is_written: bool) -> anyhow::Result<Binding> {

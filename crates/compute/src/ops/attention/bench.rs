@@ -36,9 +36,9 @@ impl Setup {
     fn record(&self, device: &Device, plan: impl Fn(AttentionPass) -> AttentionPlan) -> anyhow::Result<[Recording; 2]> {
         let [qkv, positions, dout, out, lse, delta, dqkv] = &self.tensors[..] else { unreachable!() };
         let (mut f, mut b) = (Recorder::new(device, "forward"), Recorder::new(device, "backward"));
-        forward_by(&mut f, |_| plan(AttentionPass::Forward), self.shape, qkv, positions, out, lse);
+        forward_by(&mut f, |_, _| plan(AttentionPass::Forward), self.shape, qkv, positions, out, lse);
         let plans = [plan(AttentionPass::BackwardQuery), plan(AttentionPass::BackwardKey)];
-        backward_by(&mut b, |_| plans, self.shape, qkv, positions, out, lse, dout, delta, dqkv);
+        backward_by(&mut b, |_, _| plans, self.shape, qkv, positions, out, lse, dout, delta, dqkv);
         Ok([f.finish()?, b.finish()?])
     }
 }
@@ -66,7 +66,7 @@ fn attention_speed() -> anyhow::Result<()> {
             (Staging::Shared, 64, 1, 1, 4),
             (Staging::Shared, 64, 2, 2, 4),
         ] {
-            let plan = |pass| AttentionPlan { pass, staging, head_dim, threads, rows, split, chunk };
+            let plan = |pass| AttentionPlan { pass, staging, head_dim, threads, rows, split, chunk, shuffled: 1 };
             let name = format!("{staging:?} rows {rows} split {split}");
             if only.as_ref().is_none_or(|o| name.starts_with(o.as_str())) {
                 let recordings = setup.record(&device, plan)?;
@@ -122,7 +122,7 @@ fn attention_decode_speed() -> anyhow::Result<()> {
             }
             let plan = DecodePlan { head_dim, threads: 8, heads: at_once, chunk };
             let mut r = Recorder::new(&device, "decode");
-            decode_by(&mut r, |_| Decoding::Lanes(plan), shape, &qkv, &positions, &k, &v, &assigned, &out);
+            decode_by(&mut r, |_, _| Decoding::Lanes(plan), shape, &qkv, &positions, &k, &v, &assigned, &out);
             let r = r.finish()?;
             let first = timed(&device, &r)?[1];
             let best = (0..9).map(|_| timed(&device, &r)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -139,7 +139,7 @@ fn attention_decode_speed() -> anyhow::Result<()> {
 #[ignore = "prints"]
 fn print_attention() {
     let wanted = std::env::var("LEHR_PLAN").unwrap_or_default();
-    for (stem, text) in [super::hardware_sources(), super::software_sources()].concat() {
+    for (stem, text) in [super::all_hardware_sources(), super::software_sources()].concat() {
         if stem.contains(&wanted) {
             println!("// ---------------- {stem}\n{text}");
         }

@@ -1,10 +1,11 @@
-//! Attention against its twin: every staging that the adapter can run, random shapes and documents.
+//! Attention against its twin: every plan that the adapter may get, random shapes and documents.
 
 use super::super::check::{Case, Check, wide};
 use super::{
-    AttentionPass, Decoding, Shape, Staging, TiledDecodePlan, append, backward_by, decode, decode_by, forward_by, plan, twin,
+    AttentionPass, AttentionPlan, Decoding, PASSES, Shape, Staging, TiledDecodePlan, append, backward_by, candidates, choose,
+    decode, decode_by, forward_by, shuffle, twin,
 };
-use crate::device::{Device, Gpu};
+use crate::device::{Device, Gpu, Vendor};
 
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[
@@ -41,13 +42,45 @@ fn documents(case: &mut Case, shape: Shape) -> Vec<u32> {
 }
 
 fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<()> {
-    if device.gpu().is_none() && staging != Staging::Direct {
-        case.shape = "not for this adapter".into();
-        return Ok(());
-    }
     let shape = draw(case);
+    let plans = match (staging, device.gpu()) {
+        (Staging::Direct, _) => PASSES.map(|pass| choose::direct(pass, shape.head_dim)),
+        (Staging::Shared, Some(gpu)) => {
+            let (lanes, vendor) = (shuffle::lanes(device, gpu), case.pick(vendors(gpu)));
+            PASSES.map(|pass| case.pick(&passes(vendor, pass, shape.head_dim, lanes)))
+        }
+        (Staging::Shared, None) => {
+            case.shape = "not for this adapter".into();
+            return Ok(());
+        }
+    };
+    check_plans(device, case, shape, plans)
+}
+
+/// The vendors whose plans run on this GPU: software gets those of all.
+fn vendors(gpu: &Gpu) -> &'static [Vendor] {
+    let at = Vendor::ALL.iter().position(|&vendor| vendor == gpu.vendor()).filter(|_| !gpu.is_software());
+    at.map_or(&Vendor::ALL, |at| &Vendor::ALL[at..=at])
+}
+
+/// The plans of a vendor that run where `lanes` neighbours have subgroup operations.
+fn passes(vendor: Vendor, pass: AttentionPass, head_dim: usize, lanes: usize) -> Vec<AttentionPlan> {
+    let all = candidates::candidates(vendor, pass, head_dim, candidates::most_lanes(vendor));
+    all.into_iter().filter(|plan| plan.shuffled <= lanes).collect()
+}
+
+/// As [`passes`], for decoding.
+fn decodings(vendor: Vendor, head_dim: usize, heads: usize, lanes: usize) -> Vec<TiledDecodePlan> {
+    let all = candidates::decode_candidates(vendor, head_dim, heads, candidates::most_lanes(vendor));
+    all.into_iter().filter(|plan| plan.shuffled <= lanes).collect()
+}
+
+/// One plan for each of [`PASSES`].
+fn check_plans(device: &Device, case: &mut Case, shape: Shape, plans: [AttentionPlan; 3]) -> anyhow::Result<()> {
+    let [forward, query, key] = plans;
     let positions = documents(case, shape);
-    case.shape = format!("{shape:?}");
+    let names = plans.map(|plan| plan.name()).join(", ");
+    case.shape = format!("{shape:?}, {names}");
     let (width, out_shape) = (shape.row_width(), [shape.batch, shape.time, shape.heads * shape.head_dim]);
     let qkv = case.normals(shape.tokens() * width, 1.5);
     let dout = case.normals(out_shape.iter().product(), 1.0);
@@ -58,9 +91,8 @@ fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<(
     let [tlse, tdelta] = ["lse", "delta"].map(|n| case.poisoned(device, n, &[shape.tokens(), shape.heads]));
     let tdqkv = case.poisoned(device, "dqkv", &[shape.batch, shape.time, width]);
     case.replay(device, |r| {
-        forward_by(r, |_| plan(staging, AttentionPass::Forward, shape), shape, &tqkv, &tpositions, &tout, &tlse);
-        let plans = |_: &Gpu| [AttentionPass::BackwardQuery, AttentionPass::BackwardKey].map(|pass| plan(staging, pass, shape));
-        backward_by(r, plans, shape, &tqkv, &tpositions, &tout, &tlse, &tdout, &tdelta, &tdqkv);
+        forward_by(r, |_, _| forward, shape, &tqkv, &tpositions, &tout, &tlse);
+        backward_by(r, |_, _| [query, key], shape, &tqkv, &tpositions, &tout, &tlse, &tdout, &tdelta, &tdqkv);
     })?;
     let (out, lse) = twin::forward(shape, &wide(&qkv), &positions);
     let (delta, dqkv) = twin::backward(shape, &wide(&qkv), &positions, &out, &lse, &wide(&dout));
@@ -70,19 +102,30 @@ fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<(
     case.compare(device, &tdqkv, &dqkv)
 }
 
-/// Sequences of unequal length in a cache that is larger than they are: the prompts are appended at once, then one token each. By the plan
-/// that the device takes, or by a tiled one with any number of heads that fits.
 fn check_decode(device: &Device, case: &mut Case, tiled: bool) -> anyhow::Result<()> {
-    if device.gpu().is_none() && tiled {
+    let shape = draw(case);
+    if !tiled {
+        return check_decode_plan(device, case, shape, None);
+    }
+    let Some(gpu) = device.gpu() else {
         case.shape = "not for this adapter".into();
         return Ok(());
-    }
-    let shape = draw(case);
+    };
     let heads = case.int(1, 4);
-    let fits = TiledDecodePlan { head_dim: shape.head_dim, heads }.fits();
+    let fits = TiledDecodePlan::new(shape.head_dim, heads).fits();
     let heads = if shape.group().is_multiple_of(heads) && fits { heads } else { 1 };
+    let (lanes, vendor) = (shuffle::lanes(device, gpu), case.pick(vendors(gpu)));
+    let plans = decodings(vendor, shape.head_dim, heads, lanes);
+    let plan = case.pick(&plans);
+    check_decode_plan(device, case, shape, Some(plan))
+}
+
+/// Sequences of unequal length in a cache that is larger than they are: the prompts are appended at once, then one token each. By the plan
+/// that the device takes, or by the one that is given.
+fn check_decode_plan(device: &Device, case: &mut Case, shape: Shape, tiled: Option<TiledDecodePlan>) -> anyhow::Result<()> {
     let max_time = shape.time + case.int(0, 9);
-    case.shape = format!("{shape:?}, cache of {max_time}");
+    let name = tiled.map(|plan| plan.name()).unwrap_or_default();
+    case.shape = format!("{shape:?}, cache of {max_time} {name}");
     let width = shape.row_width();
     let qkv = case.normals(shape.tokens() * width, 1.5);
     // Sequence b consists of the first lengths[b] tokens, and the last of these is the new one.
@@ -113,9 +156,8 @@ fn check_decode(device: &Device, case: &mut Case, tiled: bool) -> anyhow::Result
     case.replay(device, |r| {
         append(r, all, &tprompt, &tplaces, &flat_k, &flat_v);
         append(r, step, &tnew, &tnewest, &cache_k, &cache_v);
-        if tiled {
-            let plan = |_: &Gpu| Decoding::Tiled(TiledDecodePlan { head_dim: shape.head_dim, heads });
-            decode_by(r, plan, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &tout);
+        if let Some(plan) = tiled {
+            decode_by(r, |_, _| Decoding::Tiled(plan), step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &tout);
         } else {
             decode(r, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &tout);
         }
@@ -125,4 +167,60 @@ fn check_decode(device: &Device, case: &mut Case, tiled: bool) -> anyhow::Result
     let want: Vec<f64> =
         (0..shape.batch).flat_map(|b| out[row_of(b) / width * each..(row_of(b) / width + 1) * each].to_vec()).collect();
     case.compare(device, &tout, &want)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each plan once.
+    fn union<P: PartialEq>(vendors: &[Vendor], of: impl Fn(Vendor) -> Vec<P>) -> Vec<P> {
+        let mut all = Vec::new();
+        for plan in vendors.iter().flat_map(|&vendor| of(vendor)) {
+            if !all.contains(&plan) {
+                all.push(plan);
+            }
+        }
+        all
+    }
+
+    /// Minutes on software adapters: the random cases of `CHECKS` run a few plans each time.
+    #[test]
+    #[ignore = "minutes"]
+    fn every_candidate_matches_its_reference() -> anyhow::Result<()> {
+        let device = Device::named(None)?;
+        let Some(gpu) = device.gpu() else { return Ok(()) };
+        let lanes = shuffle::lanes(&device, gpu);
+        let (mut count, mut failures) = (0, Vec::new());
+        let mut note = |case: Case| {
+            count += 1;
+            if case.worst > 1.0 || case.worst.is_nan() {
+                failures.push(format!("{}: {:.1} x allowed, {}", case.shape, case.worst, case.detail));
+            }
+        };
+        for head_dim in candidates::TUNED_HEAD_DIMS {
+            let plans = PASSES.map(|pass| union(vendors(gpu), |vendor| passes(vendor, pass, head_dim, lanes)));
+            for i in 0..plans.iter().map(Vec::len).max().unwrap_or(0) {
+                let mut case = Case::new("every candidate", i as u64);
+                let kv_heads = case.int(1, 2);
+                let (heads, time) = (kv_heads * case.int(1, 3), case.int(70, 150));
+                let shape = Shape { batch: 2, time, heads, kv_heads, head_dim };
+                let nth = |pass: usize| plans[pass][i % plans[pass].len()];
+                check_plans(&device, &mut case, shape, [nth(0), nth(1), nth(2)])?;
+                note(case);
+            }
+            for heads in 1..=4 {
+                let all = union(vendors(gpu), |vendor| decodings(vendor, head_dim, heads, lanes));
+                for (i, plan) in all.into_iter().filter(TiledDecodePlan::fits).enumerate() {
+                    let mut case = Case::new("every candidate", 100 + i as u64);
+                    let shape = Shape { batch: 2, time: case.int(130, 300), heads: 2 * heads, kv_heads: 2, head_dim };
+                    check_decode_plan(&device, &mut case, shape, Some(plan))?;
+                    note(case);
+                }
+            }
+        }
+        eprintln!("{count} cases, {lanes} neighbours with subgroup operations");
+        assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+        Ok(())
+    }
 }

@@ -75,6 +75,7 @@ impl DecodePlan {
             rows: heads,
             split: 1,
             chunk,
+            shuffled: 1,
         };
         let mut t = Text::default();
         t.line("// Attention of one new token a sequence over its cache.             made by crates/compute/src/ops/attention/decode.rs");

@@ -6,10 +6,9 @@
 //! than a few numbers, whatever the head width.
 
 use super::decode::{self, BINDINGS, HELPERS};
+use super::source::neighbour;
 use super::wgsl_lines::Text;
 
-/// Invocations in a workgroup.
-const THREADS: usize = 128;
 /// Scores whose maximum one thread takes.
 const OCTET: usize = 8;
 
@@ -20,53 +19,85 @@ pub struct TiledDecodePlan {
     pub head_dim: usize,
     /// Query heads of a workgroup, at most 4; divides the size of a group.
     pub heads: usize,
+    /// Invocations in a workgroup: a power of two.
+    pub threads: usize,
+    /// Keys of a tile: a power of two, at most twice the invocations.
+    pub keys: usize,
+    /// Threads that share a key: a power of two that divides `head_dim / 4`.
+    pub split: usize,
+    /// Threads of a key that add up their sums by subgroup operations: a power of two, at most `split`. 1: through workgroup memory.
+    pub shuffled: usize,
 }
 
 impl TiledDecodePlan {
-    /// Few enough numbers a thread that no compiler of `scripts/check-gpus` spills: 48 of the queries.
+    /// The plan that is used without measurements.
+    pub fn new(head_dim: usize, heads: usize) -> Self {
+        let split = Self::split_for(head_dim, 8);
+        Self { head_dim, heads, threads: 128, keys: if heads == 1 { 128 } else { 64 }, split, shuffled: 1 }
+    }
+
+    /// The largest number of threads that can share a key, up to `most`.
+    pub(super) fn split_for(head_dim: usize, most: usize) -> usize {
+        [16, 8, 4, 2].into_iter().find(|&s| s <= most && (head_dim / 4).is_multiple_of(s)).unwrap_or(1)
+    }
+
+    /// Few enough numbers a thread that no compiler of `scripts/check-gpus` spills: 48 of the queries. At least one thread for each vec4 of
+    /// the head, and whole rounds of keys, so that subgroup operations find all threads.
     pub fn fits(&self) -> bool {
-        self.head_dim <= 512 && self.heads <= 4 && self.heads * self.width4() / self.split() <= 12
+        let Self { heads, threads, keys, split, shuffled, .. } = *self;
+        let rounds = shuffled == 1 || (keys * split).is_multiple_of(threads);
+        let small = heads <= 4 && heads * self.width4() / split <= 12 && self.memory() <= 16_384;
+        small && rounds && keys <= 2 * threads && self.width4() <= threads
+    }
+
+    /// Bytes of workgroup memory.
+    fn memory(&self) -> usize {
+        let Self { heads, threads, keys, .. } = *self;
+        4 * (heads * ((keys + 4) * self.parts() + keys + keys / OCTET) + keys + 5 * threads)
     }
 
     /// Name of the text, unique.
     pub fn stem(&self) -> String {
-        format!("attention_decode_tiled_d{}_r{}", self.head_dim, self.heads)
+        format!("attention_decode_tiled_d{}_{}", self.head_dim, self.name())
     }
 
-    /// Keys of a tile.
-    fn keys(&self) -> usize {
-        if self.heads == 1 { 128 } else { 64 }
+    /// Name among the plans of the same head width.
+    pub fn name(&self) -> String {
+        let Self { heads, threads, keys, split, shuffled, .. } = self;
+        let exchange = if *shuffled > 1 { format!("_x{shuffled}") } else { String::new() };
+        format!("w{threads}_r{heads}_k{keys}_s{split}{exchange}")
     }
 
     fn width4(&self) -> usize {
         self.head_dim / 4
     }
 
-    /// Threads that share a key: a power of two.
-    fn split(&self) -> usize {
-        [8, 4, 2].into_iter().find(|&s| self.width4().is_multiple_of(s)).unwrap_or(1)
+    /// Parts of a score that meet in workgroup memory.
+    fn parts(&self) -> usize {
+        self.split / self.shuffled
     }
 
     /// Threads that own the same vec4 of the head, each with other keys.
     fn groups(&self) -> usize {
-        THREADS / self.width4()
+        self.threads / self.width4()
     }
 
     /// Scores that a thread owns, at most.
     fn items(&self) -> usize {
-        (self.heads * self.keys()).div_ceil(THREADS)
+        (self.heads * self.keys).div_ceil(self.threads)
     }
 
     /// Loop iterations of an invocation over a cache of `time` tokens.
     pub fn iterations(&self, time: usize) -> usize {
-        let tile = 1 + (self.keys() * self.split()).div_ceil(THREADS) + self.keys().div_ceil(self.groups());
-        time.div_ceil(self.keys()) * tile + self.heads * self.groups()
+        let Self { heads, threads, keys, split, .. } = *self;
+        let tile = 1 + (keys * split).div_ceil(threads) + keys.div_ceil(self.groups());
+        time.div_ceil(keys) * tile + heads * self.groups()
     }
 
     /// The text.
     pub fn text(&self) -> String {
-        let Self { head_dim, heads, .. } = *self;
-        let (keys, split, width4) = (self.keys(), self.split(), self.width4());
+        let Self { head_dim, heads, threads, keys, split, .. } = *self;
+        let (parts, width4) = (self.parts(), self.width4());
         let mut t = Text::default();
         t.line("// Attention of one new token a sequence over its cache.             made by crates/compute/src/ops/attention/decode_tiled.rs");
         t.line(&format!(
@@ -75,14 +106,14 @@ impl TiledDecodePlan {
         t.line(BINDINGS);
         t.line(&format!("const D4 = {width4}u;"));
         // Rows of part_scores are 4 longer than a tile: threads that share a key write to different banks.
-        t.line(&format!("var<workgroup> part_scores: array<array<array<f32, {}>, {split}>, {heads}>;", keys + 4));
+        t.line(&format!("var<workgroup> part_scores: array<array<array<f32, {}>, {parts}>, {heads}>;", keys + 4));
         t.line(&format!("var<workgroup> weights: array<array<f32, {keys}>, {heads}>;"));
         t.line(&format!("var<workgroup> maxima: array<array<f32, {}>, {heads}>;", keys / OCTET));
         t.line(&format!("var<workgroup> key_rows: array<u32, {keys}>;"));
-        t.line(&format!("var<workgroup> acc_slots: array<vec4<f32>, {THREADS}>;"));
-        t.line(&format!("var<workgroup> sum_slots: array<f32, {THREADS}>;"));
+        t.line(&format!("var<workgroup> acc_slots: array<vec4<f32>, {threads}>;"));
+        t.line(&format!("var<workgroup> sum_slots: array<f32, {threads}>;"));
         t.line(HELPERS);
-        t.line(&format!("@compute @workgroup_size({THREADS})"));
+        t.line(&format!("@compute @workgroup_size({threads})"));
         t.line("fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,");
         t.open("          @builtin(local_invocation_index) local: u32)");
         self.start(&mut t);
@@ -100,7 +131,7 @@ impl TiledDecodePlan {
     }
 
     fn start(&self, t: &mut Text) {
-        let (heads, split) = (self.heads, self.split());
+        let Self { heads, split, .. } = *self;
         // Barriers in the loop over keys need bounds that are the same for the whole workgroup.
         decode::start(t, heads);
         t.line(&format!("let part = local % {split}u; // of a key"));
@@ -118,8 +149,14 @@ impl TiledDecodePlan {
 
     /// Parts of the scores of a tile, and where its rows are.
     fn score(&self, t: &mut Text) {
-        let (keys, split, heads) = (self.keys(), self.split(), self.heads);
-        t.open(&format!("for (var k = local / {split}u; k < {keys}u; k += {}u)", THREADS / split));
+        let Self { heads, threads, keys, split, shuffled, .. } = *self;
+        if shuffled > 1 {
+            // The same rounds for all threads, as subgroup operations demand.
+            t.open(&format!("for (var round = 0u; round < {keys}u; round += {}u)", threads / split));
+            t.line(&format!("let k = round + local / {split}u;"));
+        } else {
+            t.open(&format!("for (var k = local / {split}u; k < {keys}u; k += {}u)", threads / split));
+        }
         t.line("let key = min(first + k, newest);");
         t.line("let place = min(select(row * dims.max_time, prefix, key < prefixed) + key, dims.cache_rows - 1u);");
         t.line("let at = cache_at(place, kv);");
@@ -128,7 +165,23 @@ impl TiledDecodePlan {
         }
         for h in 0..heads {
             let products: Vec<_> = (0..self.width4() / split).map(|d| format!("q{h}_{d} * k_{d}")).collect();
-            t.line(&format!("part_scores[{h}][part][k] = total({});", products.join(" + ")));
+            let sum = format!("total({})", products.join(" + "));
+            if shuffled == 1 {
+                t.line(&format!("part_scores[{h}][part][k] = {sum};"));
+                continue;
+            }
+            t.line(&format!("var score{h} = {sum};"));
+            for distance in (0..shuffled.ilog2()).map(|bit| 1 << bit) {
+                t.line(&format!("score{h} += {};", neighbour(&format!("score{h}"), distance)));
+            }
+        }
+        if shuffled > 1 {
+            // Threads that used subgroup operations have the same sums: one of them stores them.
+            t.open(&format!("if part % {shuffled}u == 0u"));
+            for h in 0..heads {
+                t.line(&format!("part_scores[{h}][part / {shuffled}u][k] = score{h};"));
+            }
+            t.close();
         }
         t.open("if part == 0u");
         t.line("key_rows[k] = at;");
@@ -139,15 +192,15 @@ impl TiledDecodePlan {
 
     /// Scores to weights: online softmax, rescaled once a tile.
     fn weigh(&self, t: &mut Text) {
-        let (keys, split, heads) = (self.keys(), self.split(), self.heads);
+        let Self { heads, threads, keys, .. } = *self;
         let owned = heads * keys;
         for i in 0..self.items() {
             // The last item is not every thread's: those past the end repeat the last score.
-            let clamp = (i + 1) * THREADS > owned;
-            let index = format!("local + {}u", i * THREADS);
+            let clamp = (i + 1) * threads > owned;
+            let index = format!("local + {}u", i * threads);
             t.line(&format!("let item{i} = {};", if clamp { format!("min({index}, {}u)", owned - 1) } else { index }));
             let place = |p: usize| format!("part_scores[item{i} / {keys}u][{p}][item{i} % {keys}u]");
-            let parts: Vec<_> = (0..split).map(place).collect();
+            let parts: Vec<_> = (0..self.parts()).map(place).collect();
             t.line(&format!("let seen{i} = first + item{i} % {keys}u <= newest;"));
             t.line(&format!("let score{i} = select(-1e9, {}, seen{i});", parts.join(" + ")));
             t.line(&format!("weights[item{i} / {keys}u][item{i} % {keys}u] = score{i};"));
@@ -178,8 +231,8 @@ impl TiledDecodePlan {
     }
 
     fn add_values(&self, t: &mut Text) {
-        let (keys, groups) = (self.keys(), self.groups());
-        let idle = THREADS != groups * self.width4();
+        let (keys, groups) = (self.keys, self.groups());
+        let idle = self.threads != groups * self.width4();
         if idle {
             t.open(&format!("if local < {}u", groups * self.width4()));
         }

@@ -1,13 +1,17 @@
-//! Causal grouped-query attention within documents, without the T x T matrix (Dao et al. 2022).        generated WGSL: source.rs, decode.rs
+//! Causal grouped-query attention within documents, without the T x T matrix (Dao et al. 2022).
+//! Generated WGSL: source.rs, decode.rs; which of it a device gets: choose.rs.
 //!
 //! `qkv` (B, T, (H + 2 Hkv) D) holds query heads, then key heads, then value heads of a token, after RoPE. `positions` (B T) is each
 //! token's index in its document: query t of a sequence attends to keys `t - positions[t] ..= t` of that sequence.
 
+mod candidates;
 mod checks;
+mod choose;
 mod decode;
 mod decode_tiled;
 mod host;
 mod passes;
+mod shuffle;
 mod source;
 mod staging;
 pub mod twin;
@@ -18,7 +22,7 @@ pub use decode::DecodePlan;
 pub use decode_tiled::TiledDecodePlan;
 pub use source::{AttentionPass, AttentionPlan, Staging};
 
-use crate::device::{Cost, Dispatcher, Extent, Gpu, GpuClass, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Extent, Gpu, Op, Recorder, Shader, Tensor, Vendor, grid};
 use crate::{bind, shader, uniform};
 use anyhow::Context as _;
 use bytemuck::cast_slice;
@@ -77,34 +81,16 @@ impl Shape {
     }
 }
 
-/// The staging for a GPU.
-pub fn staging(gpu: &Gpu) -> Staging {
-    match gpu.class() {
-        GpuClass::Hardware => Staging::Shared,
-        GpuClass::Software => Staging::Direct,
-    }
-}
-
-/// The text for a pass, from what was measured (LOG.md). More rows a thread use a loaded row more often, but on lavapipe the time to
-/// compile grows with the square of what a thread holds, so that is bounded: `numbers` of each of its matrices.
-fn plan(staging: Staging, pass: AttentionPass, shape: Shape) -> AttentionPlan {
-    let head_dim = shape.head_dim;
-    let rows_for = |most: usize, numbers: usize| (numbers / head_dim).clamp(1, most);
-    match staging {
-        Staging::Direct => AttentionPlan { pass, staging, head_dim, threads: 8, rows: rows_for(4, 128), split: 1, chunk: 1 },
-        Staging::Shared => AttentionPlan::shared(pass, head_dim),
-    }
-}
-
 /// `out` (B, T, H D) and `lse` (B T, H), the log of the sum of exponentials of a query's scores.
 pub fn forward(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, out: &Tensor, lse: &Tensor) {
-    forward_by(r, |gpu| plan(staging(gpu), AttentionPass::Forward, shape), shape, qkv, positions, out, lse);
+    let plan = |device: &Device, gpu: &Gpu| choose::plan(device, gpu, AttentionPass::Forward, shape);
+    forward_by(r, plan, shape, qkv, positions, out, lse);
 }
 
 /// As [`forward`]; on a GPU by the plan that `plan` makes.
 fn forward_by(
     r: &mut Recorder<'_>,
-    plan: impl Fn(&Gpu) -> AttentionPlan,
+    plan: impl Fn(&Device, &Gpu) -> AttentionPlan,
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -114,7 +100,7 @@ fn forward_by(
     shape.check();
     r.op(
         Op { name: "attention.forward", cost: shape.cost(2.0, 1.0, 1.0), reads: bind!(qkv, positions), writes: bind!(out, lse) },
-        |wgsl| dispatch(wgsl, plan(wgsl.gpu()), shape, 1.0),
+        |wgsl| dispatch(wgsl, plan(wgsl.device, wgsl.gpu()), shape, 1.0),
         move |cpu, [qkv, positions], [out, lse]| host::forward(cpu, shape, qkv, cast_slice(positions), out, lse),
     );
 }
@@ -131,15 +117,16 @@ pub fn backward(
     delta: &Tensor,
     dqkv: &Tensor,
 ) {
-    let plans =
-        |gpu: &Gpu| [AttentionPass::BackwardQuery, AttentionPass::BackwardKey].map(|pass| plan(staging(gpu), pass, shape));
+    let plans = |device: &Device, gpu: &Gpu| {
+        [AttentionPass::BackwardQuery, AttentionPass::BackwardKey].map(|pass| choose::plan(device, gpu, pass, shape))
+    };
     backward_by(r, plans, shape, qkv, positions, out, lse, dout, delta, dqkv);
 }
 
 /// As [`backward`]; on a GPU by the plans that `plans` makes, one for the gradient of the queries, one for that of keys and values.
 fn backward_by(
     r: &mut Recorder<'_>,
-    plans: impl Fn(&Gpu) -> [AttentionPlan; 2],
+    plans: impl Fn(&Device, &Gpu) -> [AttentionPlan; 2],
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -158,7 +145,7 @@ fn backward_by(
             writes: bind!(delta, dqkv),
         },
         |wgsl| {
-            let [query, key] = plans(wgsl.gpu());
+            let [query, key] = plans(wgsl.device, wgsl.gpu());
             dispatch(wgsl, query, shape, 3.0 / 7.0)?;
             dispatch(wgsl, key, shape, 4.0 / 7.0)
         },
@@ -246,26 +233,6 @@ impl Decoding {
     }
 }
 
-fn decode_plan(gpu: &Gpu, shape: Shape) -> Decoding {
-    /// Workgroups that occupy any GPU.
-    const ENOUGH: usize = 256;
-    let (head_dim, divides) = (shape.head_dim, |n: &usize| shape.group().is_multiple_of(*n));
-    match gpu.class() {
-        GpuClass::Software => {
-            let heads = [4, 3, 2].into_iter().find(divides).unwrap_or(1);
-            Decoding::Lanes(DecodePlan { head_dim, threads: 8, heads, chunk: 1 })
-        }
-        // Heads that share keys load them once, unless that leaves a GPU without work.
-        GpuClass::Hardware if head_dim <= 512 => {
-            let fits = |heads: usize| TiledDecodePlan { head_dim, heads }.fits();
-            let busy = |n: &usize| divides(n) && fits(*n) && shape.batch * shape.heads / n >= ENOUGH;
-            let heads = [4, 3, 2].into_iter().find(busy).unwrap_or(1);
-            Decoding::Tiled(TiledDecodePlan { head_dim, heads })
-        }
-        GpuClass::Hardware => Decoding::Lanes(DecodePlan { head_dim, threads: 64, heads: 1, chunk: 1 }),
-    }
-}
-
 /// `out` (B, H D) of one new token per sequence at index `positions` (B), over keys and values `0 ..= positions[b]` of the caches (Bmax,
 /// Tmax, Hkv D). `qkv` is (B, 1, ...); its key and value must have been [`append`]ed. The second and third columns of `assigned` (B, 3) are
 /// the cache position (in tokens) of a separate prefix, and its length: 0 if all keys are in the sequence's own row. `shape.time` is not
@@ -280,13 +247,14 @@ pub fn decode(
     assigned: &Tensor,
     out: &Tensor,
 ) {
-    decode_by(r, |gpu| decode_plan(gpu, shape), shape, qkv, positions, cache_k, cache_v, assigned, out);
+    let plan = |device: &Device, gpu: &Gpu| choose::decode_plan(device, gpu, shape, cache_k.shape()[1]);
+    decode_by(r, plan, shape, qkv, positions, cache_k, cache_v, assigned, out);
 }
 
 /// As [`decode`]; on a GPU by the plan that `plan` makes.
 fn decode_by(
     r: &mut Recorder<'_>,
-    plan: impl Fn(&Gpu) -> Decoding,
+    plan: impl Fn(&Device, &Gpu) -> Decoding,
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -307,7 +275,7 @@ fn decode_by(
             writes: bind!(out),
         },
         |wgsl| {
-            let plan = plan(wgsl.gpu());
+            let plan = plan(wgsl.device, wgsl.gpu());
             let dims = DecodeDims {
                 batch: shape.batch as u32,
                 heads: shape.heads as u32,
@@ -329,13 +297,18 @@ fn decode_by(
 
 const PASSES: [AttentionPass; 3] = [AttentionPass::Forward, AttentionPass::BackwardQuery, AttentionPass::BackwardKey];
 
-/// The texts for GPUs, at common head widths: (stem, WGSL).
-pub fn hardware_sources() -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    for head_dim in [8, 24, 32, 64, 80, 96, 128, 256] {
-        all.extend(PASSES.map(|pass| AttentionPlan::shared(pass, head_dim)).map(|p| (p.stem(), p.text())));
-        let plans = [1, 2, 3, 4].map(|heads| TiledDecodePlan { head_dim, heads });
-        all.extend(plans.into_iter().filter(TiledDecodePlan::fits).map(|p| (p.stem(), p.text())));
+/// All texts that a GPU of this vendor may get, at common head widths: (stem, WGSL).
+pub fn hardware_sources(vendor: Vendor) -> Vec<(String, String)> {
+    choose::sources(vendor)
+}
+
+/// The texts for GPUs of all vendors, each once: (stem, WGSL).
+pub fn all_hardware_sources() -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for (stem, text) in Vendor::ALL.into_iter().flat_map(hardware_sources) {
+        if all.iter().all(|(known, _)| *known != stem) {
+            all.push((stem, text));
+        }
     }
     all
 }
@@ -344,8 +317,7 @@ pub fn hardware_sources() -> Vec<(String, String)> {
 pub fn software_sources() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for head_dim in [8, 32, 64, 128] {
-        let shape = Shape { batch: 1, time: 1, heads: 1, kv_heads: 1, head_dim };
-        all.extend(PASSES.map(|pass| plan(Staging::Direct, pass, shape)).map(|p| (p.stem(), p.text())));
+        all.extend(PASSES.map(|pass| choose::direct(pass, head_dim)).map(|p| (p.stem(), p.text())));
         let plan = DecodePlan { head_dim, threads: 8, heads: 2, chunk: 1 };
         all.push((plan.stem(), plan.text()));
     }
@@ -362,7 +334,7 @@ mod tests {
     #[test]
     fn generated_kernels_are_distinct_and_fit_every_adapter() -> anyhow::Result<()> {
         let mut stems = std::collections::HashSet::new();
-        for (stem, text) in [super::hardware_sources(), super::software_sources()].concat() {
+        for (stem, text) in [super::all_hardware_sources(), super::software_sources()].concat() {
             assert!(stems.insert(stem.clone()), "{stem} twice");
             let found = reflect(&stem, &resolve(&text)?)?;
             assert!(found.entry_points.iter().all(|e| e.bindings.len() <= 1 + 7), "{stem}: bindings");

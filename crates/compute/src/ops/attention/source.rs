@@ -44,6 +44,9 @@ pub struct AttentionPlan {
     pub split: usize,
     /// Streamed rows that are unrolled: between two of them nothing is rescaled.
     pub chunk: usize,
+    /// Neighbouring threads of a row that add up their sums by subgroup operations: a power of two that divides `split`. 1: all sums go
+    /// through workgroup memory.
+    pub shuffled: usize,
 }
 
 /// A matrix whose rows stream by.
@@ -87,8 +90,14 @@ impl AttentionPlan {
     /// Name of the text, unique.
     pub fn stem(&self) -> String {
         let staging = format!("{:?}", self.staging).to_lowercase();
-        let Self { head_dim, threads, rows, split, chunk, .. } = self;
-        format!("attention_{}_{staging}_d{head_dim}_w{threads}_r{rows}_s{split}_c{chunk}", self.entry())
+        format!("attention_{}_{staging}_d{}_{}", self.entry(), self.head_dim, self.name())
+    }
+
+    /// Name among the plans of the same pass and head width.
+    pub fn name(&self) -> String {
+        let Self { threads, rows, split, chunk, shuffled, .. } = self;
+        let exchange = if *shuffled > 1 { format!("_x{shuffled}") } else { String::new() };
+        format!("w{threads}_r{rows}_s{split}_c{chunk}{exchange}")
     }
 
     /// Name of its entry point.
@@ -105,28 +114,46 @@ impl AttentionPlan {
         self.threads / self.split * self.rows
     }
 
-    /// The plan of a GPU. A thread holds so few numbers of a row that no compiler of `scripts/check-gpus` spills: 16 of each of the two or
-    /// three matrices of a pass over queries, 8 of the four of the pass over keys.
-    pub fn shared(pass: AttentionPass, head_dim: usize) -> Self {
+    /// A plan of a GPU: at most `vectors` vec4 of each matrix's row in a thread, `chunk` streamed rows at a time, about `threads`
+    /// invocations, and as many as `lanes` neighbours that use subgroup operations.
+    pub(super) fn shared(
+        pass: AttentionPass,
+        head_dim: usize,
+        vectors: usize,
+        chunk: usize,
+        threads: usize,
+        lanes: usize,
+    ) -> Self {
         let width4 = head_dim / 4;
-        let most = match pass {
-            AttentionPass::Forward => 4,
-            AttentionPass::BackwardQuery if head_dim < 64 => 4,
-            AttentionPass::BackwardQuery => 3,
-            AttentionPass::BackwardKey => 2,
+        let split = (1..=width4).find(|&s| width4.is_multiple_of(s) && width4 / s <= vectors).unwrap_or(width4);
+        // Whole waves where that goes.
+        let sizes: Vec<usize> = match threads {
+            256 => vec![256, 192, 160, 128],
+            _ => vec![128, 160, 192, 256],
         };
-        let split = (1..=width4).find(|&s| width4.is_multiple_of(s) && width4 / s <= most).unwrap_or(width4);
-        // Whole waves where that goes. Many threads a row need many threads, or every streamed row serves few rows.
-        let sizes = if split >= 8 && pass != AttentionPass::BackwardQuery { [256, 192, 160, 128] } else { [128, 160, 192, 256] };
-        let threads = sizes.into_iter().find(|t: &usize| t.is_multiple_of(split)).unwrap_or(128 / split * split);
-        let chunk = if pass == AttentionPass::BackwardKey { 2 } else { 4 };
-        Self { pass, staging: Staging::Shared, head_dim, threads, rows: 1, split, chunk }
+        let threads = sizes.into_iter().find(|t| t.is_multiple_of(split)).unwrap_or(128 / split * split);
+        let shuffled = 1 << split.trailing_zeros().min(lanes.ilog2());
+        Self { pass, staging: Staging::Shared, head_dim, threads, rows: 1, split, chunk, shuffled }
+    }
+
+    /// Threads' sums of a row that meet in workgroup memory.
+    fn exchanging(&self) -> usize {
+        self.split / self.shuffled
+    }
+
+    /// Bytes of workgroup memory for exchanged sums.
+    fn exchange_memory(&self) -> usize {
+        if self.exchanging() > 1 { 2 * 4 * self.threads / self.shuffled * self.exchanged() } else { 0 }
+    }
+
+    /// Whether sums and at least one chunk of streamed rows fit in the workgroup memory that every adapter has.
+    pub(super) fn fits(&self) -> bool {
+        self.exchange_memory() + self.chunk * (2 * 4 * self.head_dim + 12) <= 16_384
     }
 
     /// Streamed rows that lie in workgroup memory at a time: two matrices of them, three numbers each, and the exchanged sums fit in 16 KiB.
     pub(super) fn staged_rows(&self) -> usize {
-        let exchange = if self.split > 1 { 2 * 4 * self.threads * self.exchanged() } else { 0 };
-        let rows = 16_384_usize.saturating_sub(exchange) / (2 * 4 * self.head_dim + 12);
+        let rows = 16_384_usize.saturating_sub(self.exchange_memory()) / (2 * 4 * self.head_dim + 12);
         (rows / self.chunk).clamp(1, 32 / self.chunk) * self.chunk
     }
 
@@ -210,11 +237,12 @@ impl AttentionPlan {
                 t.line(&format!("var<workgroup> delta_tile: array<f32, {staged}>;"));
                 t.line(&format!("var<workgroup> reach_tile: array<u32, {staged}>;"));
             }
-            if self.split > 1 {
+            if self.exchanging() > 1 {
                 // Two sets, used alternately, so that one barrier is enough for an exchange.
                 let lanes = self.threads / split;
                 t.line(&format!(
-                    "var<workgroup> part_sums: array<array<array<array<f32, {split}>, {lanes}>, {}>, 2>;",
+                    "var<workgroup> part_sums: array<array<array<array<f32, {}>, {lanes}>, {}>, 2>;",
+                    self.exchanging(),
                     self.exchanged()
                 ));
             }
@@ -249,6 +277,8 @@ impl AttentionPlan {
                 "let part = local % {}u; // this thread owns every {}th vec4 of the head dimension",
                 self.split, self.split
             ));
+        }
+        if self.exchanging() > 1 {
             t.line("var parity = 0u;");
         }
         for r in 0..self.rows {
@@ -310,16 +340,32 @@ impl AttentionPlan {
 
     /// Threads that share a row add up what each has of these sums.
     pub(super) fn exchange_of(&self, t: &mut Text, sums: &[String]) {
-        if self.split == 1 {
+        for name in sums {
+            for distance in (0..self.shuffled.ilog2()).map(|bit| 1 << bit) {
+                t.line(&format!("{name} += {};", neighbour(name, distance)));
+            }
+        }
+        if self.exchanging() == 1 {
             return;
         }
         let row = format!("[local / {}u]", self.split);
+        // Threads that used subgroup operations have the same sum: one of them stores it.
+        let (place, one) = match self.shuffled {
+            1 => ("[part]".to_string(), None),
+            n => (format!("[part / {n}u]"), Some(format!("if part % {n}u == 0u"))),
+        };
+        if let Some(one) = &one {
+            t.open(one);
+        }
         for (i, name) in sums.iter().enumerate() {
-            t.line(&format!("part_sums[parity][{i}]{row}[part] = {name};"));
+            t.line(&format!("part_sums[parity][{i}]{row}{place} = {name};"));
+        }
+        if one.is_some() {
+            t.close();
         }
         t.line("workgroupBarrier();");
         for (i, name) in sums.iter().enumerate() {
-            let parts: Vec<_> = (0..self.split).map(|p| format!("part_sums[parity][{i}]{row}[{p}]")).collect();
+            let parts: Vec<_> = (0..self.exchanging()).map(|p| format!("part_sums[parity][{i}]{row}[{p}]")).collect();
             t.line(&format!("{name} = {};", parts.join(" + ")));
         }
         t.line("parity = 1u - parity;");
@@ -343,5 +389,14 @@ impl AttentionPlan {
         for d in 0..self.part() {
             t.line(&format!("{at}(base + t{r}, {head}){part} + {}u] = {name}{r}_{d}{scale};", d * self.split));
         }
+    }
+}
+
+/// The value of a variable in the invocation whose index in the subgroup differs in the bit `distance`.
+pub(super) fn neighbour(name: &str, distance: usize) -> String {
+    match distance {
+        1 => format!("quadSwapX({name})"),
+        2 => format!("quadSwapY({name})"),
+        _ => format!("subgroupShuffleXor({name}, {distance}u)"),
     }
 }
