@@ -435,7 +435,6 @@ fn put_strip(t: &mut Text, v: &Variant, matrix: CooperativeMatrix, [row, col]: [
 #[cfg(test)]
 mod tests {
     use super::super::sources;
-    use super::*;
     use crate::device::reflect::reflect;
     use naga::back::{msl, spv};
     use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
@@ -466,8 +465,7 @@ mod tests {
             let (metal, info) =
                 msl::write_string(&reflection.module, &reflection.info, &options, &msl::PipelineOptions::default()).unwrap();
             info.entry_point_names[0].as_ref().unwrap();
-            for part in
-                ["simdgroup_half8x8 a0", "simdgroup_float8x8 sum0_0", "simdgroup_multiply_accumulate", "simdgroup_store"]
+            for part in ["simdgroup_half8x8 a0", "simdgroup_float8x8 sum0_0", "simdgroup_multiply_accumulate", "simdgroup_store"]
             {
                 assert!(metal.contains(part), "{name}: no {part}");
             }

@@ -155,3 +155,42 @@ fn check_overflow(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::device::{Device, MatmulPrecision, Selection};
+    use crate::ops::check::Case;
+    use crate::ops::matmul::{CHECKS, FLOAT16_CHECKS};
+
+    fn open(adapter: Option<&str>) -> anyhow::Result<Device> {
+        let adapter = adapter.map(str::to_owned);
+        Device::open(Selection { adapter, matmul_precision: MatmulPrecision::Float16, ..Selection::default() })
+    }
+
+    #[test]
+    fn float16_products_match_or_are_refused() {
+        let mut device = match open(None) {
+            Ok(device) => device,
+            // Of the software drivers only newer lavapipes have cooperative matrices.
+            Err(error) => return assert!(error.to_string().starts_with("--matmul-precision float16: "), "{error:#}"),
+        };
+        for _class in 0..2 {
+            for check in CHECKS.iter().chain(FLOAT16_CHECKS) {
+                for seed in 0..6 {
+                    let mut case = Case::new(check.name, seed);
+                    (check.run)(&device, &mut case).unwrap();
+                    assert!(case.worst <= 1.0, "{}, {}: {} x the bound, {}", check.name, case.shape, case.worst, case.detail);
+                }
+            }
+            device.switch_gpu_class();
+        }
+    }
+
+    #[test]
+    fn the_cpu_refuses_float16() {
+        let error = open(Some("cpu")).err().expect("refused").to_string();
+        let expected =
+            "--matmul-precision float16: the CPU computes products in float32 only; name a GPU with --adapter, or use float32";
+        assert_eq!(error, expected);
+    }
+}
