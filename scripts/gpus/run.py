@@ -1,8 +1,8 @@
 """Every kernel executed by software Vulkan drivers, for scripts/check-gpus --run: run.py LEHR CACHE FOLDER [DRIVER...]
 
 Drivers: `installed` (the machine's lavapipe), `newest` (the lavapipe in CACHE), `swiftshader` (Chromium's, or the library that
-$LEHR_SWIFTSHADER names). Each runs `lehr doctor` with the kernels of GPUs, with those of software adapters, and with WebGPU's default
-limits. What doctor says is kept in FOLDER. Fails when a kernel is wrong, when compiling takes more than a minute, or when the process needs
+$LEHR_SWIFTSHADER names). Each runs `lehr doctor` with the kernels of GPUs, with those of software adapters, with WebGPU's default
+limits, and with float16 products, which drivers without cooperative matrices must refuse. What doctor says is kept in FOLDER. Fails when a kernel is wrong, when compiling takes more than a minute, or when the process needs
 more than 2 GB.
 """
 
@@ -16,11 +16,16 @@ from pathlib import Path
 MOST_COMPILE_SECONDS, MOST_BYTES = 60, 2_000_000_000
 LIBRARIES = "sysroot/usr/lib/x86_64-linux-gnu"
 SWIFTSHADER = ["/usr/lib/chromium/libvk_swiftshader.so", "/opt/google/chrome/libvk_swiftshader.so"]
-VARIANTS = [
-    ("software", {"LEHR_CLASS": "software"}),
-    ("hardware", {"LEHR_CLASS": "hardware"}),
-    ("hardware, default limits", {"LEHR_CLASS": "hardware", "LEHR_LIMITS": "default"}),
+FLOAT16 = ["--matmul-precision", "float16"]
+VARIANTS: list[tuple[str, dict[str, str], list[str]]] = [
+    ("software", {"LEHR_CLASS": "software"}, []),
+    ("hardware", {"LEHR_CLASS": "hardware"}, []),
+    ("hardware, default limits", {"LEHR_CLASS": "hardware", "LEHR_LIMITS": "default"}, []),
+    ("hardware, float16", {"LEHR_CLASS": "hardware"}, FLOAT16),
+    ("hardware, float16, default limits", {"LEHR_CLASS": "hardware", "LEHR_LIMITS": "default"}, FLOAT16),
 ]
+# Of these drivers only this one lists cooperative matrices; the others must say so.
+COOPERATIVE, REFUSAL = "newest", "lists no cooperative matrices"
 
 
 def drivers(cache: Path, folder: Path) -> dict[str, tuple[Path, list[str]]]:
@@ -107,14 +112,19 @@ def main() -> int:
             failed = failed or driver in wanted
             continue
         manifest, prefix = found[driver]
-        for variant, settings in VARIANTS:
+        for variant, settings, flags in VARIANTS:
             environment = {**os.environ, **settings, "VK_DRIVER_FILES": str(manifest), "VK_ICD_FILENAMES": str(manifest)}
-            command = [*prefix, lehr, "doctor", "--json", "--adapter", "vulkan"]
+            command = [*prefix, lehr, "doctor", "--json", "--adapter", "vulkan", *flags]
             out = folder / f"{driver}-{variant.replace(', ', '-').replace(' ', '-')}.jsonl"
             status, seconds, processor, memory = doctor(command, environment, out)
+            if flags == FLOAT16 and driver != COOPERATIVE:
+                refused = status == 1 and REFUSAL in out.with_suffix(".err").read_text()
+                print(f"{driver:<12} {variant:<33} {'refused' if refused else 'WRONG'}", flush=True)
+                failed = failed or not refused
+                continue
             name, compiling, wrong = evaluate(out, status, processor, memory)
             print(
-                f"{driver:<12} {variant:<25} {'WRONG' if wrong else 'ok':<6} compile {compiling:5.1f} s, all {seconds:5.1f} s "
+                f"{driver:<12} {variant:<33} {'WRONG' if wrong else 'ok':<6} compile {compiling:5.1f} s, all {seconds:5.1f} s "
                 f"({processor:.1f} of processor time), {memory / 1e6:,.0f} MB  {name}",
                 flush=True,
             )

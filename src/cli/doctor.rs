@@ -2,9 +2,9 @@
 
 use super::{doctor_ranks, output};
 use crate::config::DeviceSettings;
-use crate::device::{AdapterSummary, Device, Vendor, adapters};
+use crate::device::{AdapterSummary, Device, MatmulPrecision, Vendor, adapters};
 use crate::ops::check::{Case, Check};
-use crate::ops::{checks, self_test, sources};
+use crate::ops::{checks, float16_checks, self_test, sources};
 use crate::world::World;
 use anyhow::Context as _;
 use std::fmt::Write as _;
@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         return Ok(0);
     }
     if let Some(only) = &args.only {
-        let names: Vec<_> = checks().iter().map(|check| check.name).collect();
+        let names: Vec<_> = all_checks(args).iter().map(|check| check.name).collect();
         anyhow::ensure!(
             names.iter().any(|name| name.contains(only.as_str())),
             "--only {only}: no kernel has this in its name; there are: {}",
@@ -124,7 +124,15 @@ impl CheckResult {
 
 /// The selected checks.
 pub(super) fn wanted(args: &Args) -> impl Iterator<Item = Check> + '_ {
-    checks().into_iter().filter(|check| args.only.as_ref().is_none_or(|only| check.name.contains(only.as_str())))
+    all_checks(args).into_iter().filter(|check| args.only.as_ref().is_none_or(|only| check.name.contains(only.as_str())))
+}
+
+/// The checks of every device, and those of the precision that is asked for.
+fn all_checks(args: &Args) -> Vec<Check> {
+    match args.device.matmul_precision {
+        Some(MatmulPrecision::Float16) => [checks(), float16_checks().to_vec()].concat(),
+        _ => checks(),
+    }
 }
 
 /// The largest error of a kernel over random shapes, relative to the bound, and its place.

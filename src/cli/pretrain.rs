@@ -155,7 +155,7 @@ fn exit_code(finished: &Finished) -> i32 {
 /// A resumed run keeps its frozen settings; a flag that would change them is rejected.
 fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::Result<()> {
     use clap::parser::ValueSource::CommandLine;
-    let own = ["resume", "max_steps", "json", "control", "window", "dry_run", "adapter", "threads"];
+    let own = ["resume", "max_steps", "json", "control", "window", "dry_run", "adapter", "threads", "matmul_precision"];
     for id in typed.ids().map(clap::Id::as_str).filter(|id| !own.contains(id)) {
         // Groups (the sections, named after their types) are ids too, but have no value.
         let is_flag =

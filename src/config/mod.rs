@@ -27,7 +27,8 @@ pub use rescue::{RescueData, RescueMethod, RescueOptimizer, RescueSettings};
 pub use sft::{SftSettings, Stage};
 pub use task::{Grader, MathKind, PuzzleForm, TaskKind, TaskSettings};
 
-use crate::device::Selection;
+use crate::device::{MatmulPrecision, Selection};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -273,11 +274,22 @@ pub struct DeviceSettings {
     /// Threads of the CPU executor; one per physical core when absent. Results are bit-identical for any number.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Lowest precision of large matrix products (compare torch.set_float32_matmul_precision): float32 when absent. float16 also permits
+    /// inputs rounded to 16 bits, with 32-bit sums, on a GPU that lists cooperative matrices (tensor cores).
+    #[arg(long, value_name = "PRECISION", value_parser = matmul_precision())]
+    pub matmul_precision: Option<MatmulPrecision>,
+}
+
+/// Parses the names of precisions.
+fn matmul_precision() -> impl TypedValueParser<Value = MatmulPrecision> {
+    let named = |name: String| MatmulPrecision::ALL.into_iter().find(|p| p.name() == name).unwrap_or_default();
+    PossibleValuesParser::new(MatmulPrecision::ALL.map(MatmulPrecision::name)).map(named)
 }
 
 impl From<&DeviceSettings> for Selection {
     fn from(settings: &DeviceSettings) -> Self {
-        Self { adapter: settings.adapter.clone(), threads: settings.threads }
+        let matmul_precision = settings.matmul_precision.unwrap_or_default();
+        Self { adapter: settings.adapter.clone(), threads: settings.threads, matmul_precision }
     }
 }
 
@@ -285,13 +297,19 @@ impl DeviceSettings {
     /// These settings, with missing values taken from `others`.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
-        Self { adapter: self.adapter.or(others.adapter), threads: self.threads.or(others.threads) }
+        Self {
+            adapter: self.adapter.or(others.adapter),
+            threads: self.threads.or(others.threads),
+            matmul_precision: self.matmul_precision.or(others.matmul_precision),
+        }
     }
 
     /// As command-line arguments.
     pub fn words(&self) -> Vec<String> {
         let adapter = self.adapter.iter().flat_map(|a| ["--adapter".to_owned(), a.clone()]);
-        adapter.chain(self.threads.iter().flat_map(|n| ["--threads".to_owned(), n.to_string()])).collect()
+        let threads = self.threads.iter().flat_map(|n| ["--threads".to_owned(), n.to_string()]);
+        let precision = self.matmul_precision.iter().flat_map(|p| ["--matmul-precision".to_owned(), p.name().to_owned()]);
+        adapter.chain(threads).chain(precision).collect()
     }
 }
 

@@ -130,7 +130,7 @@ pub fn lint(text: &str, sets: &[Set]) -> Vec<Finding> {
             return report.findings;
         }
     };
-    let info = match Validator::new(ValidationFlags::all(), lehr::device::reflect::capabilities()).validate(&module) {
+    let info = match Validator::new(ValidationFlags::all(), lehr::device::reflect::capabilities_of(text)).validate(&module) {
         Ok(info) => info,
         Err(error) => {
             report.say(Rule::Invalid, "", 0, error.emit_to_string(text));

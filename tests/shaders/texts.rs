@@ -9,6 +9,22 @@ pub struct Text {
     pub generated: bool,
 }
 
+impl Text {
+    /// Whether the text uses cooperative matrices.
+    pub fn is_cooperative(&self) -> bool {
+        self.text.contains(lehr::device::reflect::COOPERATIVE)
+    }
+
+    /// Whether a device of this backend may get it. Only Vulkan and Metal have cooperative matrices, Metal only 8 x 8.
+    pub fn is_for(&self, backend: &str) -> bool {
+        match backend {
+            "spv" => true,
+            "metal" => !self.text.contains("coop_mat16x16"),
+            _ => !self.is_cooperative(),
+        }
+    }
+}
+
 /// A folder of the repository.
 pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)

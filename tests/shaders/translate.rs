@@ -31,7 +31,7 @@ const BACKENDS: &[(&str, Capable, Writer)] = &[
 /// Translate one text for every entry point, override set and backend. Results and failures.
 pub fn translate(text: &Text, module: &Module, sets: &[Set]) -> (Vec<Output>, Vec<String>) {
     let (mut outputs, mut failures) = (Vec::new(), Vec::new());
-    for (name, capabilities, write) in BACKENDS {
+    for (name, capabilities, write) in BACKENDS.iter().filter(|(name, ..)| text.is_for(name)) {
         let info = match Validator::new(ValidationFlags::all(), capabilities()).validate(module) {
             Ok(info) => info,
             Err(error) => {

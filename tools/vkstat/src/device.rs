@@ -11,6 +11,8 @@ pub struct Device {
     device: ash::Device,
     statistics: ash::khr::pipeline_executable_properties::Device,
     varying_subgroups: bool,
+    /// Edges of the square cooperative matrices with f16 inputs and f32 sums that the device lists.
+    cooperative: Vec<u32>,
     // Vulkan's library must outlive what comes from it.
     _entry: ash::Entry,
 }
@@ -23,7 +25,10 @@ impl Device {
         // SAFETY: a Vulkan loader is what it claims to be; all structures below live through the calls that read them.
         unsafe {
             let entry = ash::Entry::load()?;
-            let app = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3).application_name(c"lehr").engine_name(c"wgpu-hal");
+            let app = vk::ApplicationInfo::default()
+                .api_version(vk::API_VERSION_1_3)
+                .application_name(c"lehr")
+                .engine_name(c"wgpu-hal");
             let instance = entry.create_instance(&vk::InstanceCreateInfo::default().application_info(&app), None)?;
             let adapter = *instance.enumerate_physical_devices()?.first().ok_or("no Vulkan device")?;
             let extensions = instance.enumerate_device_extension_properties(adapter)?;
@@ -49,6 +54,11 @@ impl Device {
             if robust {
                 names.push(ash::ext::robustness2::NAME.as_ptr());
             }
+            let cooperative =
+                if has(ash::khr::cooperative_matrix::NAME) { cooperative(&entry, &instance, adapter)? } else { Vec::new() };
+            if !cooperative.is_empty() {
+                names.push(ash::khr::cooperative_matrix::NAME.as_ptr());
+            }
             let varying_subgroups = properties.api_version >= vk::API_VERSION_1_3;
             let mut executables =
                 vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default().pipeline_executable_info(true);
@@ -56,6 +66,15 @@ impl Device {
             let mut thirteen = vk::PhysicalDeviceVulkan13Features::default().subgroup_size_control(true);
             let mut plain =
                 vk::PhysicalDeviceFeatures2::default().features(vk::PhysicalDeviceFeatures::default().robust_buffer_access(true));
+            // What modules with cooperative matrices declare; left off for the others, which must not need it.
+            let mut matrices = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default().cooperative_matrix(true);
+            let mut eleven = vk::PhysicalDeviceVulkan11Features::default()
+                .storage_buffer16_bit_access(true)
+                .uniform_and_storage_buffer16_bit_access(true);
+            let mut twelve = vk::PhysicalDeviceVulkan12Features::default()
+                .shader_float16(true)
+                .vulkan_memory_model(true)
+                .vulkan_memory_model_device_scope(true);
             let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&[1.0])];
             let mut wanted = vk::DeviceCreateInfo::default()
                 .queue_create_infos(&queues)
@@ -68,10 +87,18 @@ impl Device {
             if robust {
                 wanted = wanted.push_next(&mut robustness);
             }
+            if !cooperative.is_empty() {
+                wanted = wanted.push_next(&mut matrices).push_next(&mut eleven).push_next(&mut twelve);
+            }
             let device = instance.create_device(adapter, &wanted, None)?;
             let statistics = ash::khr::pipeline_executable_properties::Device::new(&instance, &device);
-            Ok(Self { description, device, statistics, varying_subgroups, _entry: entry })
+            Ok(Self { description, device, statistics, varying_subgroups, cooperative, _entry: entry })
         }
+    }
+
+    /// Whether the device lists the cooperative matrices of a module, if it uses any.
+    pub fn lists(&self, module: &Module) -> bool {
+        module.cooperative.is_none_or(|edge| self.cooperative.contains(&edge))
     }
 
     /// Make a pipeline, and ask what each of its executables is like; where `dump` is set, also for its intermediate texts.
@@ -128,7 +155,8 @@ impl Device {
         use vk::PipelineExecutableStatisticFormatKHR as Format;
         // SAFETY: as above; a statistic's union holds what its format says.
         unsafe {
-            let executables = self.statistics.get_pipeline_executable_properties(&vk::PipelineInfoKHR::default().pipeline(pipeline))?;
+            let executables =
+                self.statistics.get_pipeline_executable_properties(&vk::PipelineInfoKHR::default().pipeline(pipeline))?;
             let mut all = Vec::new();
             for (index, executable) in executables.iter().enumerate() {
                 let which = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline).executable_index(index as u32);
@@ -175,6 +203,22 @@ impl Device {
             named.collect()
         }
     }
+}
+
+/// # Safety
+/// The adapter belongs to the instance, and has the extension.
+unsafe fn cooperative(entry: &ash::Entry, instance: &ash::Instance, adapter: vk::PhysicalDevice) -> Result<Vec<u32>> {
+    use vk::ComponentTypeKHR as Type;
+    let functions = ash::khr::cooperative_matrix::Instance::new(entry, instance);
+    // SAFETY: as above.
+    let listed = unsafe { functions.get_physical_device_cooperative_matrix_properties(adapter)? };
+    let used = listed.iter().filter(|p| {
+        let types = [p.a_type, p.b_type, p.c_type, p.result_type];
+        p.scope == vk::ScopeKHR::SUBGROUP
+            && [p.m_size, p.k_size] == [p.n_size; 2]
+            && types == [Type::FLOAT16, Type::FLOAT16, Type::FLOAT32, Type::FLOAT32]
+    });
+    Ok(used.map(|p| p.m_size).collect())
 }
 
 fn binding(number: u32, uniform: bool) -> vk::DescriptorSetLayoutBinding<'static> {

@@ -80,9 +80,13 @@ fn main() -> Result<()> {
 
 fn compile(options: &Options, device: &Device, line: &str) -> Result<()> {
     let mut parts = line.splitn(3, ':');
-    let (file, entry, constants) = (parts.next().unwrap_or(""), parts.next().ok_or("no entry point")?, parts.next().unwrap_or(""));
+    let (file, entry, constants) =
+        (parts.next().unwrap_or(""), parts.next().ok_or("no entry point")?, parts.next().unwrap_or(""));
     let text = fs::read_to_string(options.folder.join(file))?;
     let module = translate::translate(&text, entry, constants, options.unchecked)?;
+    if !device.lists(&module) {
+        return Ok(());
+    }
     // Names of products hold their entry point already.
     let stem = file.trim_end_matches(".wgsl").trim_end_matches(&format!(".{entry}")).to_string();
     let mut name = format!("{stem}.{entry}");

@@ -1,10 +1,10 @@
 //! WGSL to SPIR-V, with the options that wgpu 30 uses for a device with robust buffer access.
 
 use crate::Result;
-use naga::ShaderStage;
 use naga::back::{pipeline_constants::process_overrides, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{ShaderStage, TypeInner};
 
 /// One entry point.
 pub struct Module {
@@ -12,11 +12,21 @@ pub struct Module {
     pub words: Vec<u32>,
     /// Number, and whether it is a uniform block.
     pub bindings: Vec<(u32, bool)>,
+    /// Edge of the cooperative matrices that it uses.
+    pub cooperative: Option<u32>,
 }
 
 pub fn translate(text: &str, entry: &str, constants: &str, unchecked: bool) -> Result<Module> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP).validate(&module).map_err(|e| e.emit_to_string(text))?;
+    let cooperative = module.types.iter().find_map(|(_, ty)| match ty.inner {
+        TypeInner::CooperativeMatrix { rows, .. } => Some(rows as u32),
+        _ => None,
+    });
+    let capabilities = match cooperative {
+        Some(_) => Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16,
+        None => Capabilities::SUBGROUP,
+    };
+    let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module).map_err(|e| e.emit_to_string(text))?;
     let mut values = naga::back::PipelineConstants::default();
     for constant in constants.split(',').filter(|c| !c.is_empty()) {
         let (name, value) = constant.split_once('=').ok_or_else(|| format!("{constant}: must be NAME=VALUE"))?;
@@ -44,5 +54,5 @@ pub fn translate(text: &str, entry: &str, constants: &str, unchecked: bool) -> R
     let uniform = |space| matches!(space, naga::AddressSpace::Uniform);
     let bindings =
         module.global_variables.iter().filter_map(|(_, v)| Some((v.binding.as_ref()?.binding, uniform(v.space)))).collect();
-    Ok(Module { entry: entry.to_string(), words, bindings })
+    Ok(Module { entry: entry.to_string(), words, bindings, cooperative })
 }

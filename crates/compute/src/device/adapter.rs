@@ -2,6 +2,7 @@
 
 use super::gpu;
 use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
 
 /// Kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +39,41 @@ pub struct AdapterSummary {
     pub driver: String,
     /// Kind of device.
     pub kind: Kind,
+    /// Precision that its matrix products may have; float32 in lists.
+    pub matmul_precision: MatmulPrecision,
 }
 
 impl AdapterSummary {
-    /// Name and driver, as recorded in checkpoints.
+    /// Name and driver, and the precision of matrix products if it is not float32, as recorded in checkpoints.
     pub fn title(&self) -> String {
-        format!("{} ({})", self.name, self.driver)
+        match self.matmul_precision {
+            MatmulPrecision::Float32 => format!("{} ({})", self.name, self.driver),
+            MatmulPrecision::Float16 => format!("{} ({}, float16 products)", self.name, self.driver),
+        }
+    }
+}
+
+/// Lowest precision that large matrix products may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MatmulPrecision {
+    /// Inputs and sums in f32.
+    #[default]
+    Float32,
+    /// Inputs rounded to f16, sums in f32, on cooperative matrices.
+    Float16,
+}
+
+impl MatmulPrecision {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Float32, Self::Float16];
+
+    /// `float32` or `float16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+        }
     }
 }
 
@@ -76,6 +106,8 @@ pub struct Selection {
     pub adapter: Option<String>,
     /// Threads of the CPU executor; when absent `LEHR_THREADS`, else one per physical core.
     pub threads: Option<usize>,
+    /// Precision that matrix products may have. A device without cooperative matrices is not opened with less than float32.
+    pub matmul_precision: MatmulPrecision,
 }
 
 /// The device of the selection, else of the variable `LEHR_ADAPTER`, by index, part of its name or backend (`vulkan`), else the first in

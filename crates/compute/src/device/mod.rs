@@ -14,10 +14,10 @@ mod tensor;
 mod transfer;
 mod tune;
 
-pub use adapter::{AdapterSummary, Kind, Selection, adapters};
+pub use adapter::{AdapterSummary, Kind, MatmulPrecision, Selection, adapters};
 pub use cpu::Cpu;
 pub use fault::DeviceFault;
-pub use gpu::{Dispatcher, Extent, Gpu, GpuClass, LIBRARY, Shader, Uniform, Vendor, grid, reflect, resolve};
+pub use gpu::{CooperativeMatrix, Dispatcher, Extent, Gpu, GpuClass, LIBRARY, Shader, Uniform, Vendor, grid, reflect, resolve};
 pub use ledger::{Ledger, human_bytes};
 pub use open::{Device, Rates};
 pub use recording::{Cost, Op, ProfileRow, Recorder, Recording};

@@ -1,6 +1,6 @@
 //! An open device: a GPU or the CPU, with what both have in common.
 
-use super::adapter::{self, AdapterSummary, Found, Kind, Selection};
+use super::adapter::{self, AdapterSummary, Found, Kind, MatmulPrecision, Selection};
 use super::fault::Faults;
 use super::gpu::{FoundAdapter, IterationCounter, SLOTS};
 use super::tune::Tuner;
@@ -17,6 +17,7 @@ pub struct Device {
     summary: AdapterSummary,
     sizes: Sizes,
     scratch: OnceLock<Tensor>,
+    maxima: OnceLock<Tensor>,
 }
 
 /// The two kinds of device.
@@ -53,9 +54,14 @@ impl Device {
     /// When none matches, or the driver refuses a device.
     pub fn open(selection: impl Into<Selection>) -> anyhow::Result<Self> {
         let selection = selection.into();
-        let (summary, found) = adapter::choose(&selection)?;
+        let (mut summary, found) = adapter::choose(&selection)?;
+        summary.matmul_precision = selection.matmul_precision;
         match found {
             Found::Cpu => {
+                anyhow::ensure!(
+                    selection.matmul_precision == MatmulPrecision::Float32,
+                    "--matmul-precision float16: the CPU computes products in float32 only; name a GPU with --adapter, or use float32"
+                );
                 let cpu = Cpu::new(adapter::threads(&selection)?)?;
                 Ok(Self::new(Engine::Cpu(cpu), summary, Sizes::CPU, Arc::new(Faults::default())))
             }
@@ -65,7 +71,7 @@ impl Device {
 
     fn open_gpu(found: &FoundAdapter, summary: AdapterSummary, default_limits: bool) -> anyhow::Result<Self> {
         let faults = Arc::new(Faults::default());
-        let mut gpu = Gpu::open(found, &faults, default_limits)?;
+        let mut gpu = Gpu::open(found, &faults, default_limits, summary.matmul_precision)?;
         if let Some(class) = class_wanted()? {
             gpu.set_class(class);
         }
@@ -80,7 +86,7 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn named(adapter: Option<&str>) -> anyhow::Result<Self> {
-        Self::open(Selection { adapter: adapter.map(str::to_owned), threads: None })
+        Self::open(Selection { adapter: adapter.map(str::to_owned), ..Selection::default() })
     }
 
     /// The CPU with a given instruction set, for tests; see [`super::cpu::levels`].
@@ -97,14 +103,24 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn with_default_limits(adapter: Option<&str>) -> anyhow::Result<Self> {
-        let selection = Selection { adapter: adapter.map(str::to_owned), threads: None };
+        let selection = Selection { adapter: adapter.map(str::to_owned), ..Selection::default() };
         let (summary, Found::Gpu(found)) = adapter::choose(&selection)? else { return Self::open(selection) };
         Self::open_gpu(&found, summary, true)
     }
 
     fn new(engine: Engine, summary: AdapterSummary, sizes: Sizes, faults: Arc<Faults>) -> Self {
         let (rates, tuner) = (Mutex::new(Rates::guess(summary.kind)), Mutex::default());
-        Self { engine, faults, rates, tuner, ledger: Ledger::default(), summary, sizes, scratch: OnceLock::new() }
+        Self {
+            engine,
+            faults,
+            rates,
+            tuner,
+            ledger: Ledger::default(),
+            summary,
+            sizes,
+            scratch: OnceLock::new(),
+            maxima: OnceLock::new(),
+        }
     }
 
     /// Name, driver, kind.
@@ -204,6 +220,11 @@ impl Device {
     pub fn scratch(&self, numbers: usize) -> Tensor {
         let all = || Tensor::new(self, "scratch", "scratch", &[self.sizes.scratch_bytes as usize / 4]);
         self.scratch.get_or_init(all).slice(0..numbers)
+    }
+
+    /// As [`Device::scratch`], for the few numbers from which an op derives the scale of an operand.
+    pub fn maxima(&self, numbers: usize) -> Tensor {
+        self.maxima.get_or_init(|| Tensor::new(self, "scratch", "maxima", &[numbers])).slice(0..numbers)
     }
 
     /// Allocate it at once, as the plan of a run's memory counts it.

@@ -299,7 +299,7 @@ mod tests {
     use crate::device::Selection;
 
     fn cpu(threads: usize) -> Device {
-        Device::open(Selection { adapter: Some("cpu".into()), threads: Some(threads) }).unwrap()
+        Device::open(Selection { adapter: Some("cpu".into()), threads: Some(threads), ..Selection::default() }).unwrap()
     }
 
     fn op<'a>(x: &'a Tensor, y: &'a Tensor) -> Op<'a, 1, 1> {

@@ -58,6 +58,11 @@ pub(crate) fn row_constants(lanes: u32) -> [(&'static str, f64); 2] {
     [("WG", f64::from(WG)), ("LANES", f64::from(lanes))]
 }
 
+/// Checks of a device that was opened with float16 products, besides [`checks`].
+pub fn float16_checks() -> &'static [check::Check] {
+    matmul::FLOAT16_CHECKS
+}
+
 /// All checks of all ops, in order of dependence.
 pub fn checks() -> Vec<check::Check> {
     [

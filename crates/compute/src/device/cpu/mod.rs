@@ -12,7 +12,7 @@ mod tiles;
 pub use tasks::{TASK, flat, task_rows, with_scratch};
 pub use tiles::{Cut, Tile, Tiled};
 
-use super::adapter::{AdapterSummary, Kind};
+use super::adapter::{AdapterSummary, Kind, MatmulPrecision};
 use anyhow::Context as _;
 use fearless_simd::Level;
 use rayon::ThreadPool;
@@ -180,6 +180,7 @@ pub(super) fn summary() -> AdapterSummary {
         backend: "Cpu".into(),
         driver: level_name(Level::new()).into(),
         kind: Kind::Cpu,
+        matmul_precision: MatmulPrecision::Float32,
     }
 }
 

@@ -29,8 +29,11 @@ impl IterationCounter {
             let next = kernels.len();
             kernels.entry(kernel.to_owned()).or_insert((next, 0)).0
         };
+        // Directives come first.
+        let start = text.rfind("\nenable ").map_or(0, |at| at + 1 + text[at + 1..].find('\n').map_or(0, |length| length + 1));
+        let (directives, text) = text.split_at(start);
         let mut out = format!(
-            "var<private> iterations_done: u32;\n@group(0) @binding(100) var<storage, read_write> {BINDING}: array<atomic<u32>>;\n"
+            "{directives}var<private> iterations_done: u32;\n@group(0) @binding(100) var<storage, read_write> {BINDING}: array<atomic<u32>>;\n"
         );
         let counted = in_loops(text);
         let end = end_of_function(&counted, entry);

@@ -1,5 +1,6 @@
 //! The GPU executor: adapters, kernels, dispatches, submissions, read-backs through wgpu. wgpu types appear only in this folder.
 
+mod cooperative;
 mod counting;
 mod dispatch;
 mod faults;
@@ -10,6 +11,7 @@ mod status;
 mod submit;
 mod transfer;
 
+pub use cooperative::CooperativeMatrix;
 pub(super) use counting::{IterationCounter, SLOTS};
 pub(super) use dispatch::{Command, UniformPool};
 pub use dispatch::{Dispatcher, Extent, grid};
@@ -17,7 +19,7 @@ pub use kernel::{Kernel, LIBRARY, Shader, Uniform, resolve};
 pub(super) use ring::Ring;
 pub(super) use transfer::GpuBuffer;
 
-use super::adapter::{AdapterSummary, Kind};
+use super::adapter::{AdapterSummary, Kind, MatmulPrecision};
 use super::fault::Faults;
 use super::ledger::human_bytes;
 use super::sizes::SAFE_BINDING;
@@ -80,6 +82,7 @@ pub struct Gpu {
     class: GpuClass,
     is_software: bool,
     vendor: Vendor,
+    cooperative: Option<CooperativeMatrix>,
     pub(super) counter: Option<IterationCounter>,
     limits: wgpu::Limits,
     subgroup_lanes: usize,
@@ -119,26 +122,43 @@ impl FoundAdapter {
             backend: format!("{:?}", info.backend),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
             kind: if info.device_type == wgpu::DeviceType::Cpu { Kind::SoftwareGpu } else { Kind::Gpu },
+            matmul_precision: MatmulPrecision::Float32,
         }
     }
 }
 
 impl Gpu {
-    /// Open an adapter with all of its limits, or with only WebGPU's default limits.
-    pub(super) fn open(found: &FoundAdapter, faults: &Arc<Faults>, default_limits: bool) -> anyhow::Result<Self> {
+    /// Open an adapter with all of its limits, or with only WebGPU's default limits; with cooperative matrices if products may have less
+    /// than float32 precision.
+    pub(super) fn open(
+        found: &FoundAdapter,
+        faults: &Arc<Faults>,
+        default_limits: bool,
+        precision: MatmulPrecision,
+    ) -> anyhow::Result<Self> {
         let adapter = &found.0;
         let info = adapter.get_info();
         let limits = if default_limits { wgpu::Limits::default() } else { capped(adapter.limits()) };
-        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        let cooperative = match precision {
+            MatmulPrecision::Float32 => None,
+            MatmulPrecision::Float16 => Some(CooperativeMatrix::of(adapter)?),
+        };
+        let mut features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         if !default_limits {
-            wanted |= wgpu::Features::SUBGROUP;
+            features |= adapter.features() & wgpu::Features::SUBGROUP;
         }
-        let features = adapter.features() & wanted;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if cooperative.is_some() {
+            features |= cooperative::FEATURES;
+            // SAFETY: experimental features may have undefined behaviour where a text is not valid for the device. The only texts that use
+            // this one are generated for a shape that the adapter lists, with full subgroups.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("lehr"),
             required_features: features,
             required_limits: limits.clone(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
         };
@@ -162,6 +182,7 @@ impl Gpu {
             class: if is_software { GpuClass::Software } else { GpuClass::Hardware },
             is_software,
             vendor,
+            cooperative,
             counter: None,
             limits,
             subgroup_lanes,
@@ -182,6 +203,11 @@ impl Gpu {
     /// GPU vendor.
     pub fn vendor(&self) -> Vendor {
         self.vendor
+    }
+
+    /// The shape of cooperative matrices that products may use; none where their precision is float32.
+    pub fn cooperative(&self) -> Option<CooperativeMatrix> {
+        self.cooperative
     }
 
     /// Whether shaders are compiled for the CPU, independent of the selected class of kernels.
@@ -209,7 +235,7 @@ impl Gpu {
     pub(super) fn limits_line(&self) -> String {
         let l = &self.limits;
         format!(
-            "binding {}, buffer {}, {} storage buffers, {} invocations, workgroup memory {}; kernels for {}",
+            "binding {}, buffer {}, {} storage buffers, {} invocations, workgroup memory {}; kernels for {}{}",
             human_bytes(l.max_storage_buffer_binding_size),
             human_bytes(l.max_buffer_size),
             l.max_storage_buffers_per_shader_stage,
@@ -219,6 +245,7 @@ impl Gpu {
                 GpuClass::Hardware => "hardware",
                 GpuClass::Software => "software",
             },
+            self.cooperative.map_or(String::new(), |m| format!(", cooperative matrices {0}x{0}x{0}", m.edge)),
         )
     }
 }

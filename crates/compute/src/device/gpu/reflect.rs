@@ -55,7 +55,7 @@ pub struct Reflection {
 pub fn reflect(stem: &str, source: &str) -> anyhow::Result<Reflection> {
     let module = naga::front::wgsl::parse_str(source)
         .map_err(|e| anyhow!("{}", e.emit_to_string_with_path(source, &format!("{stem}.wgsl"))))?;
-    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities());
+    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities_of(source));
     let info =
         validator.validate(&module).map_err(|e| anyhow!("{}", e.emit_to_string_with_path(source, &format!("{stem}.wgsl"))))?;
     let entry_points = module
@@ -76,6 +76,20 @@ pub fn reflect(stem: &str, source: &str) -> anyhow::Result<Reflection> {
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Reflection { module, info, entry_points })
+}
+
+/// The directive of texts with cooperative matrices.
+pub const COOPERATIVE: &str = "enable wgpu_cooperative_matrix;";
+
+/// WGSL capabilities that this text may use: as all do, and with [`COOPERATIVE`] also cooperative matrices of f16, but no subgroup
+/// operations: an NVIDIA driver crashes when one module has both (kvark/blade issue 333).
+pub fn capabilities_of(text: &str) -> naga::valid::Capabilities {
+    use naga::valid::Capabilities;
+    if text.lines().any(|line| line == COOPERATIVE) {
+        (capabilities() - Capabilities::SUBGROUP) | Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16
+    } else {
+        capabilities()
+    }
 }
 
 /// WGSL capabilities that shaders may use: subgroup operations, in texts for devices that have them (`tests/shaders` compares names).

@@ -1,5 +1,7 @@
 //! Every tile that the adapter can run, and the tile it would choose, against the twin.
 
+pub mod float16;
+
 use super::super::check::{Case, Check, LARGE_VOCABULARIES, wide};
 use super::{Extra, Tile, twin};
 use crate::device::{Device, Recorder, Tensor};
@@ -68,15 +70,22 @@ struct Layer {
 }
 
 impl Layer {
-    fn draw(case: &mut Case, rows: usize, n: usize, k: usize, stride: usize) -> Self {
+    /// Where products may have float16 inputs, all inputs are f16 numbers, so that only the sums can be inexact.
+    fn draw(device: &Device, case: &mut Case, rows: usize, n: usize, k: usize, stride: usize) -> Self {
         case.shape = format!("{rows} rows, {n} (stride {stride}) from {k}");
-        Self {
+        let mut layer = Self {
             x: Matrix::draw(case, rows, k, k),
             w: Matrix::draw(case, n, k, k),
             dy: Matrix::draw(case, rows, n, stride),
             residual: Matrix::draw(case, rows, n, stride),
             bias: case.normals(n, 1.0),
+        };
+        if device.gpu().is_some_and(|gpu| gpu.cooperative().is_some()) {
+            let operands = [&mut layer.x, &mut layer.w, &mut layer.dy];
+            let values = operands.into_iter().flat_map(|matrix| &mut matrix.values);
+            values.for_each(|v| *v = (1024.0 * *v).round().clamp(-2048.0, 2048.0) / 1024.0);
         }
+        layer
     }
 
     /// The products of the layer that are asked for, by `tile` or by the chosen one.
@@ -175,25 +184,30 @@ fn draw_features(case: &mut Case) -> [usize; 3] {
 fn check_chosen(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(super::choose::FEW_ROWS + 1, 200);
     let [n, stride, k] = draw_features(case);
-    Layer::draw(case, rows, n, k, stride).check(device, case, None, &PRODUCTS)
+    Layer::draw(device, case, rows, n, k, stride).check(device, case, None, &PRODUCTS)
 }
 
 fn check_few_rows(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(1, super::choose::FEW_ROWS);
     let [n, stride, k] = draw_features(case);
-    Layer::draw(case, rows, n, k, stride).check(device, case, None, &PRODUCTS)
+    Layer::draw(device, case, rows, n, k, stride).check(device, case, None, &PRODUCTS)
 }
 
 /// The language-model head: the gradient of its input sums over the vocabulary.
 fn check_large_vocabulary(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, vocab, k) = (case.int(1, 9), case.pick(&LARGE_VOCABULARIES), 4 * case.int(1, 3));
-    Layer::draw(case, rows, vocab, k, vocab).check(device, case, None, &[Product::Forward, Product::Input, Product::Weight])
+    Layer::draw(device, case, rows, vocab, k, vocab).check(
+        device,
+        case,
+        None,
+        &[Product::Forward, Product::Input, Product::Weight],
+    )
 }
 
 /// The device is said to be so slow that a product takes several dispatches.
 fn check_split(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, n, k) = (4 * case.int(10, 60), 4 * case.int(1, 60), 4 * case.int(1, 30));
-    let layer = Layer::draw(case, rows, n, k, n);
+    let layer = Layer::draw(device, case, rows, n, k, n);
     let rates = device.rates();
     device.set_flops_per_second((rows * n * k) as f64);
     let result = layer.check(device, case, None, &[Product::Residual, Product::InputAdd, Product::Weight]);
@@ -205,12 +219,17 @@ fn check_split(device: &Device, case: &mut Case) -> anyhow::Result<()> {
 fn check_divided_depth(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let [n, stride, _] = draw_features(case);
     let (rows, k) = (case.int(super::choose::FEW_ROWS + 1, 64), 4 * case.int(64, 300));
-    Layer::draw(case, rows, n, k, stride).check(device, case, None, &[Product::Forward, Product::Bias, Product::Residual])?;
+    Layer::draw(device, case, rows, n, k, stride).check(
+        device,
+        case,
+        None,
+        &[Product::Forward, Product::Bias, Product::Residual],
+    )?;
     if case.worst > 1.0 {
         return Ok(());
     }
     let (rows, n, k) = (case.int(256, 900), 4 * case.int(1, 30), 4 * case.int(1, 30));
-    Layer::draw(case, rows, n, k, n).check(device, case, None, &[Product::Weight])
+    Layer::draw(device, case, rows, n, k, n).check(device, case, None, &[Product::Weight])
 }
 
 /// One product a tile and a case, because a software adapter takes up to a second to compile each kernel.
@@ -218,7 +237,7 @@ fn check_every_tile(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(1, 150);
     let [n, stride, k] = draw_features(case);
     let first = case.int(0, PRODUCTS.len() - 1);
-    let layer = Layer::draw(case, rows, n, k, stride);
+    let layer = Layer::draw(device, case, rows, n, k, stride);
     let shape = case.shape.clone();
     let Some(gpu) = device.gpu() else {
         return layer.check(device, case, None, &PRODUCTS);

@@ -1,6 +1,6 @@
 //! Tile selection: by a table, or with tuning by measurement, once per class of shapes.
 
-use super::{Extra, Family, Role, Shape, Tile};
+use super::{Extra, Family, Role, Shape, Tile, cooperative};
 use crate::device::cpu::gemm;
 use crate::device::{Device, Gpu, GpuClass, Recorder, Tensor, Vendor};
 use sha2::{Digest as _, Sha256};
@@ -19,12 +19,14 @@ pub(super) const ALL: [Tile; 5] = [DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8
 /// Rows up to which a product is one of a few row vectors, as in decoding.
 pub(super) const FEW_ROWS: usize = 8;
 
-/// The candidate tiles for a large product; the first is used without tuning.
-pub fn candidates(gpu: &Gpu) -> &'static [Tile] {
-    match gpu.class() {
+/// The candidate tiles for a large product; the first is used without tuning. Where float16 inputs are permitted, cooperative tiles are
+/// first.
+pub fn candidates(gpu: &Gpu) -> Vec<Tile> {
+    let float32 = match gpu.class() {
         GpuClass::Hardware => hardware_candidates(gpu.vendor()),
         GpuClass::Software => &[DIRECT_16X8],
-    }
+    };
+    gpu.cooperative().into_iter().flat_map(cooperative::tiles).chain(float32.iter().copied()).collect()
 }
 
 /// As many registers as a vendor's compilers hold without spilling (`scripts/check-gpus` fails otherwise).
@@ -83,11 +85,12 @@ pub(super) fn parts(device: &Device, role: Role, shape: &Shape) -> Option<Parts>
 }
 
 /// All tiles that are suitable for this adapter.
-pub fn tiles(gpu: &Gpu) -> &'static [Tile] {
-    match gpu.class() {
+pub fn tiles(gpu: &Gpu) -> Vec<Tile> {
+    let float32: &[Tile] = match gpu.class() {
         GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4, SHARED_8X8, DIRECT_16X8],
         GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],
-    }
+    };
+    gpu.cooperative().into_iter().flat_map(cooperative::tiles).chain(float32.iter().copied()).collect()
 }
 
 /// The tile for few rows.
@@ -112,7 +115,8 @@ pub fn choose(device: &Device, gpu: &Gpu, role: Role, shape: &Shape) -> Option<T
     let class = Class::of(gpu, shape);
     let names: Vec<_> = tiles.iter().map(|t| t.name()).collect();
     let named = |name: &str| tiles.iter().copied().find(|t| t.name() == name).unwrap_or(tiles[0]);
-    let key = format!("matmul {}/{} {}", sources_hash(), role.entry(), class.name());
+    let precision = if gpu.cooperative().is_some() { " float16" } else { "" };
+    let key = format!("matmul {}/{} {}{precision}", sources_hash(), role.entry(), class.name());
     Some(named(&device.tuned(&key, &names, |name| seconds(device, role, named(name), class.example()))))
 }
 
@@ -204,7 +208,8 @@ fn seconds(device: &Device, role: Role, tile: Tile, [rows, cols, depth]: [usize;
 pub fn measured_peak_gflops(device: &Device) -> anyhow::Result<f64> {
     let peak = match (device.gpu(), device.cpu()) {
         (Some(gpu), _) => {
-            let key = format!("matmul {}/peak GFLOP/s", sources_hash());
+            let precision = if gpu.cooperative().is_some() { " float16" } else { "" };
+            let key = format!("matmul {}/peak GFLOP/s{precision}", sources_hash());
             device.measured_peak(&key, || gpu_peak_gflops(device, gpu))?
         }
         (None, Some(cpu)) => device.measured_peak("matmul/peak GFLOP/s", || Ok(gemm::peak_gflops(cpu)))?,
@@ -230,10 +235,11 @@ fn gpu_peak_gflops(device: &Device, gpu: &Gpu) -> anyhow::Result<f64> {
 }
 
 /// The tiles that the checks run: all that this adapter may choose.
-pub(super) fn checked(gpu: &Gpu) -> &'static [Tile] {
-    match gpu.class() {
+pub(super) fn checked(gpu: &Gpu) -> Vec<Tile> {
+    let float32: &[Tile] = match gpu.class() {
         GpuClass::Hardware if gpu.is_software() => &[SHARED_4X4, SHARED_8X4, SHARED_8X8],
-        GpuClass::Hardware => candidates(gpu),
+        GpuClass::Hardware => hardware_candidates(gpu.vendor()),
         GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],
-    }
+    };
+    gpu.cooperative().into_iter().flat_map(cooperative::tiles).chain(float32.iter().copied()).collect()
 }

@@ -6,13 +6,14 @@
 
 mod checks;
 mod choose;
+mod cooperative;
 mod register;
 mod shared;
 mod source;
 pub mod twin;
 
 pub use crate::device::cpu::gemm::Shape;
-pub use checks::CHECKS;
+pub use checks::{CHECKS, float16::CHECKS as FLOAT16_CHECKS};
 use choose::Parts;
 pub use choose::{candidates, choose, measured_peak_gflops, tiles};
 pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
@@ -202,10 +203,17 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operand
     let name = if role == Role::BackwardInput { "matmul.backward_input" } else { "matmul.backward_weight" };
     let epilogue = if accumulate { Epilogue::Add } else { Epilogue::Store };
     let (cost, reads) = (cost(&shape, accumulate), [(left_name, left), (right_name, right)]);
-    if tile.is_none()
-        && let Some(parts) = choose::parts(r.device(), role, &shape)
-    {
-        let scratch = parts.scratch(r.device(), &shape);
+    let device = r.device();
+    let parts = if tile.is_none() { choose::parts(device, role, &shape) } else { None };
+    let tile = device.gpu().map(|gpu| match parts {
+        Some(parts) => parts.tile,
+        None => tile.or_else(|| choose(device, gpu, role, &shape)).unwrap_or_else(|| choose::small(gpu)),
+    });
+    if let Some(tile) = tile.filter(|tile| tile.is_cooperative()) {
+        return cooperative::record_backward(r, role, (tile, parts), operands, (shape, accumulate));
+    }
+    if let Some(parts) = parts {
+        let scratch = parts.scratch(device, &shape);
         return r.op(
             Op { name, cost, reads, writes: [(out_name, out), ("parts", &scratch)] },
             |wgsl| dispatch_in_parts(wgsl, role, parts, role.entry(), &shape),
@@ -214,11 +222,7 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operand
     }
     r.op(
         Op { name, cost, reads, writes: [(out_name, out)] },
-        |wgsl| {
-            let tile =
-                tile.or_else(|| choose(wgsl.device, wgsl.gpu(), role, &shape)).unwrap_or_else(|| choose::small(wgsl.gpu()));
-            dispatch(wgsl, role, tile, epilogue, &shape)
-        },
+        |wgsl| dispatch(wgsl, role, tile.unwrap_or_else(|| choose::small(wgsl.gpu())), epilogue, &shape),
         move |cpu, [left, right], [out]| match role {
             Role::BackwardInput => gemm::backward_input(cpu, left, right, out, &shape, accumulate),
             _ => gemm::backward_weight(cpu, left, right, out, &shape),
@@ -253,14 +257,13 @@ fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
 
 fn variant(role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> Variant {
     let vec4 = shape.strides.map(|stride| stride.is_multiple_of(4));
-    let register = tile.family != Family::Shared;
     Variant {
         role,
         tile,
         epilogue,
         vec4,
         ragged: vec4[2] && !shape.cols.is_multiple_of(4),
-        tail: register && !shape.depth.is_multiple_of(4),
+        tail: tile.family == Family::Direct && !shape.depth.is_multiple_of(4),
     }
 }
 
@@ -338,12 +341,14 @@ fn dispatch_row_vectors(wgsl: &mut Dispatcher<'_>, epilogue: Epilogue, shape: &S
 
 /// Representative texts of every family, role and binding kind, as (name, WGSL): for translation tests and for reading.
 pub fn sources() -> Vec<(String, String)> {
-    sources_of(&choose::ALL)
+    let cooperative = cooperative::SHAPES.into_iter().flat_map(cooperative::tiles);
+    sources_of(&choose::ALL.into_iter().chain(cooperative).collect::<Vec<_>>())
 }
 
-/// As [`sources`], of the tiles that a GPU of this vendor may get.
+/// As [`sources`], of the tiles that a GPU of this vendor may get; those with cooperative matrices only where it lists their shape.
 pub fn hardware_sources(vendor: Vendor) -> Vec<(String, String)> {
-    sources_of(choose::hardware_candidates(vendor))
+    let cooperative = cooperative::shape_of(vendor).into_iter().flat_map(cooperative::tiles);
+    sources_of(&choose::hardware_candidates(vendor).iter().copied().chain(cooperative).collect::<Vec<_>>())
 }
 
 fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
@@ -355,7 +360,11 @@ fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
                 Role::BackwardInput => &[Epilogue::Store, Epilogue::Add],
                 Role::BackwardWeight => &[Epilogue::Add],
             };
-            let divided = tile.family == Family::Shared && role != Role::BackwardInput;
+            let divided = match tile.family {
+                Family::Direct => false,
+                Family::Shared => role != Role::BackwardInput,
+                Family::Cooperative(_) => role == Role::BackwardWeight,
+            };
             let epilogues = [epilogues, if divided { &[Epilogue::Part] } else { &[] }].concat();
             for epilogue in epilogues {
                 // Aligned; a vocabulary of 65 in rows of 68; nothing aligned.
@@ -388,8 +397,9 @@ mod tests {
             assert!(name.ends_with(&format!(".{}", reflection.entry_points[0].name)), "{name}");
             assert!(names.insert(name.clone()), "{name} twice");
         }
-        // 5 tiles x 6 products x 3 alignments; shared tiles write parts of two products, too.
-        assert_eq!(names.len(), 5 * 6 * 3 + 3 * 2 * 3);
+        // 5 tiles x 6 products x 3 alignments; shared tiles write parts of two products, too. 7 tiles of cooperative matrices, with parts
+        // of one product.
+        assert_eq!(names.len(), 5 * 6 * 3 + 3 * 2 * 3 + 7 * (6 + 1) * 3);
     }
 
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.
@@ -404,7 +414,7 @@ mod tests {
         };
         let (x, w, dy) = (make("x", [rows, k]), make("w", [n, k]), make("dy", [rows, n]));
         let mut results: Vec<(String, Vec<u32>)> = Vec::new();
-        for &tile in device.gpu().map_or(&[][..], candidates) {
+        for tile in device.gpu().map_or(Vec::new(), candidates) {
             let (y, dx, dw) = (make("y", [rows, n]), make("dx", [rows, k]), make("dw", [n, k]));
             let mut r = Recorder::new(&device, "test");
             forward_by(&mut r, tile, &x, &w, &y, Extra::None);
