@@ -212,8 +212,7 @@ impl Recording {
 
     /// Number of commands after which no element of the tensor changes any more; 0 if none writes to it.
     pub fn final_after(&self, tensor: &Tensor) -> usize {
-        let writes = self.writes.iter().rev();
-        writes.filter(|(written, _)| written.overlaps(tensor)).map(|(_, after)| *after).max().unwrap_or(0)
+        self.writes.iter().rev().find(|(written, _)| written.overlaps(tensor)).map_or(0, |(_, after)| *after)
     }
 
     /// Number of dispatches of a GPU, or of functions of the CPU.
