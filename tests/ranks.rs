@@ -167,7 +167,8 @@ fn a_slow_network_changes_no_result() {
         let command = pretrain(&place, &name, &flags);
         let mut slow = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/slow-network"));
         slow.args(["--delay=20", "--rate=100"]).arg(mpirun().get_program()).args(launcher().unwrap());
-        slow.args(["--host", hosts, "-n", ranks]).arg(command.get_program()).args(command.get_args()).args(DEVICE);
+        let flag = if launcher().unwrap().is_empty() { "-hosts" } else { "--host" };
+        slow.args([flag, hosts, "-n", ranks]).arg(command.get_program()).args(command.get_args()).args(DEVICE);
         slow.current_dir(command.get_current_dir().unwrap()).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
         let said = run(slow.env("LEHR_RANK_TIMEOUT", "6"));
         if said.code == Some(77) {
