@@ -15,7 +15,8 @@ fn numbers(rank: usize, len: usize) -> Vec<f32> {
 #[test]
 fn sums_are_those_of_f64_in_rank_order() {
     for size in [1, 2, 3, 5] {
-        for len in [0, 1, 2, 4, 1000, 4097, 600_001] {
+        let several_pieces = if size == 3 { 600_001 } else { 0 };
+        for len in [0, 1, 2, 4, 1000, 4097, several_pieces] {
             let all: Vec<Vec<f32>> = (0..size).map(|rank| numbers(rank, len)).collect();
             let sum = |i: usize| all.iter().fold(0.0, |sum, of| sum + f64::from(of[i])) as f32;
             let want: Vec<u32> = (0..len).map(|i| sum(i).to_bits()).collect();
