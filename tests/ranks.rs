@@ -89,6 +89,19 @@ fn same_curve(name: &str, got: &[Value], want: &[Value]) {
     }
 }
 
+/// Norms of weights and gradients at the first update, part by part.
+fn same_norms(name: &str, got: &Value, want: &Value) {
+    assert_eq!((&got["step"], &got["parts"]), (&json!(1), &want["parts"]), "{name}");
+    for of in ["weights", "gradients"] {
+        let norms = |event: &Value| event[of].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
+        let (got, want) = (norms(got), norms(want));
+        assert_eq!(got.len(), want.len(), "{name}");
+        for (i, (g, w)) in got.into_iter().zip(want).enumerate() {
+            close(&format!("{name}: norm of {of}, part {i}"), g, w, 10.0 * ONE_STEP);
+        }
+    }
+}
+
 /// Six sequences: three ranks have one micro-batch each; two ranks have two, the second half empty.
 const PRETRAIN: &[&str] = &["--batch-size=6", "--micro-batch-size=2", "--max-steps=50", "--eval-every=25", "--save-every=20"];
 
@@ -114,9 +127,56 @@ fn pretraining_does_not_depend_on_the_number_of_ranks() {
             assert_eq!((&g["step"], &g["eval_tokens"]), (&w["step"], &w["eval_tokens"]), "{name}");
             close(&name, number(g, "eval_loss"), number(w, "eval_loss"), FIFTY_STEPS);
         }
+        same_norms(&name, kind(&events, "Norms")[0], kind(&alone, "Norms")[0]);
         // Before the first update, only the order of an f64 sum differs.
         close(&name, number(kind(&events, "Eval")[0], "eval_loss"), number(kind(&alone, "Eval")[0], "eval_loss"), 1e-6);
         assert_eq!(kind(&events, "Checkpoint").len(), kind(&alone, "Checkpoint").len(), "saved once");
+    }
+}
+
+/// The same bits with and without overlap of all-reduce and backward pass; `LEHR_OVERLAP` may differ between ranks.
+#[test]
+fn overlap_changes_no_bit() {
+    let Some(_turn) = turn() else { return };
+    let place = Place::new();
+    // Three million parameters: several chunks.
+    let flags =
+        ["--hidden-size=256", "--intermediate-size=768", "--num-hidden-layers=4", "--batch-size=4", "--micro-batch-size=1"];
+    let flags = [&flags[..], &["--max-steps=6", "--eval-every=0"]].concat();
+    for overlap in ["on", "off"] {
+        let mut command = on_ranks(2, &pretrain(&place, overlap, &flags));
+        json_lines(command.env("LEHR_OVERLAP", overlap));
+    }
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        assert!(place.checkpoint("on", 6, file) == place.checkpoint("off", 6, file), "{file}");
+    }
+    let alone = json_lines(&mut on_ranks(1, &pretrain(&place, "alone", &flags)));
+    same_curve("with overlap", &place.events("on"), &alone);
+}
+
+/// Two hosts joined by a slow link (`scripts/slow-network`): the run of one process, and no deadline misfires.
+#[test]
+fn a_slow_network_changes_no_result() {
+    let Some(_turn) = turn() else { return };
+    let place = Place::new();
+    // Gradients of 3 MB: a quarter of a second at 100 Mbit/s.
+    let flags = ["--hidden-size=128", "--intermediate-size=352", "--num-hidden-layers=4", "--batch-size=6", "--max-steps=12"];
+    let alone = json_lines(&mut on_ranks(1, &pretrain(&place, "alone", &flags)));
+    for (ranks, hosts) in [("2", "a:1,b:1"), ("3", "a:1,b:2")] {
+        let name = format!("of-{ranks}");
+        let command = pretrain(&place, &name, &flags);
+        let mut slow = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/slow-network"));
+        slow.args(["--delay=20", "--rate=100"]).arg(mpirun().get_program()).args(launcher().unwrap());
+        let flag = if launcher().unwrap().is_empty() { "-hosts" } else { "--host" };
+        slow.args([flag, hosts, "-n", ranks]).arg(command.get_program()).args(command.get_args()).args(DEVICE);
+        slow.current_dir(command.get_current_dir().unwrap()).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
+        let said = run(slow.env("LEHR_RANK_TIMEOUT", "6"));
+        if said.code == Some(77) {
+            eprintln!("a slow network is not tested here: {}", said.err.trim());
+            return;
+        }
+        assert_eq!(said.code, Some(0), "{slow:?}\n{}", said.err);
+        same_curve(&name, &place.events(&name), &alone);
     }
 }
 

@@ -5,7 +5,7 @@ use super::output;
 use crate::device::Device;
 use crate::train::ALL_REDUCE_CHUNK;
 use crate::world::World;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use web_time::Instant;
 
@@ -55,20 +55,31 @@ pub(super) fn run(args: &Args, world: &World) -> Result<i32> {
     Ok(i32::from(failed > 0))
 }
 
-/// The shortest time of an all-reduce of `len` elements.
+/// The shortest time of an all-reduce of `len` elements, whose sums are checked.
 fn seconds(world: &World, len: usize) -> Result<f64> {
     let (mut best, mut spent, mut rounds) = (f64::INFINITY, 0.0, 0);
+    // Small integers, so that sums are exact.
+    let value = |rank: usize, i: usize| (i % 1000 + rank) as f32;
+    let sum = |i: usize| (0..world.size()).map(|rank| value(rank, i)).sum::<f32>();
     // The mean time, so that every rank stops after the same round.
     while spent < SECONDS && rounds < 30 {
+        let starts = (0..len).step_by(ALL_REDUCE_CHUNK);
+        let chunks: Vec<Vec<f32>> =
+            starts.map(|start| (start..len.min(start + ALL_REDUCE_CHUNK)).map(|i| value(world.rank(), i)).collect()).collect();
         world.barrier()?;
         let begin = Instant::now();
-        let chunks = (0..len).step_by(ALL_REDUCE_CHUNK).map(|start| ALL_REDUCE_CHUNK.min(len - start));
-        let in_flight: Vec<_> = chunks.map(|len| world.all_reduce(vec![1.0; len])).collect();
-        for sums in in_flight {
-            sums.wait()?;
+        let in_flight: Vec<_> = chunks.into_iter().map(|values| world.all_reduce(values)).collect();
+        let sums = in_flight.into_iter().map(crate::world::Pending::wait).collect::<Result<Vec<_>>>()?;
+        let own = begin.elapsed().as_secs_f64();
+        best = best.min(own);
+        let wrong = sums.iter().flatten().enumerate().find(|(i, got)| **got != sum(*i));
+        if let Some((i, got)) = wrong {
+            bail!(
+                "all-reduce of {len} elements: element {i} is {got}, not {}: a fault of the MPI library or the network",
+                sum(i)
+            );
         }
-        best = best.min(begin.elapsed().as_secs_f64());
-        let mut took = [begin.elapsed().as_secs_f64()];
+        let mut took = [own];
         world.all_reduce_f64(&mut took)?;
         spent += took[0] / world.size() as f64;
         rounds += 1;

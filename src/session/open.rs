@@ -122,6 +122,7 @@ pub(super) fn prepare_rank(
     };
     let mut trainer = world.check_all(trainer)?;
     trainer.mixed_devices = mixed;
+    ranks::check_layout(world, &trainer)?;
     ranks::notice_uneven(world, settings, listener);
     Ok(PreparedRun { trainer, tokenizer, data_tokens, data_hash })
 }

@@ -7,6 +7,7 @@ use super::stage::LoadedData;
 use crate::config::{DeviceSettings, Settings, Stage};
 use crate::device::Device;
 use crate::event::{Event, Finished};
+use crate::train::Trainer;
 use crate::world::{OtherRankFailed, World, share};
 use anyhow::{Context as _, Result};
 use sha2::{Digest, Sha256};
@@ -77,6 +78,18 @@ pub(super) fn check_data(world: &World, settings: &Settings, loaded: &LoadedData
 pub(super) fn has_mixed_devices(world: &World, device: &Device) -> Result<bool> {
     let all = world.all_gather_values(&device.fingerprint())?;
     Ok(all.iter().any(|other| other != &all[0]))
+}
+
+/// Check that the devices' limits divide the gradients equally.
+///
+/// # Errors
+/// A difference, with its rank.
+pub(super) fn check_layout(world: &World, trainer: &Trainer) -> Result<()> {
+    if !trainer.mixed_devices {
+        return Ok(());
+    }
+    let layout = hash(&format!("{:?}", trainer.optimizer.all_reduce_layout()));
+    world.ensure_equal(&[("division of the gradients by the devices' limits (hash)", layout)])
 }
 
 /// Warn if the shares of a batch are unequal, because ranks then wait for others.

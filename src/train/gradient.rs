@@ -53,9 +53,22 @@ impl GradientPass {
     /// # Errors
     /// A device fault.
     pub fn run(&self, device: &Device, batch: &Batch, weight: f32) -> anyhow::Result<()> {
+        self.upload(device, batch, weight);
+        Ok(device.replay(&self.recording)?)
+    }
+
+    /// Upload a batch for a replay of the recording; `weight` is the weight of each target in the loss.
+    pub fn upload(&self, device: &Device, batch: &Batch, weight: f32) {
         let weights: Vec<f32> = batch.targets.iter().map(|t| if *t == IGNORE { 0.0 } else { weight }).collect();
         device.write(&self.acts.inputs.weights, &weights);
-        self.run_by(device, batch)
+        self.upload_batch(device, batch);
+    }
+
+    fn upload_batch(&self, device: &Device, batch: &Batch) {
+        upload_tokens(device, &self.acts, batch);
+        let spans = Spans::of(&batch.tokens);
+        device.write(&self.acts.inputs.order, &spans.order);
+        device.write(&self.acts.inputs.spans, &spans.spans);
     }
 
     /// Run on a batch whose row inputs of the objective are already on the device.
@@ -63,10 +76,7 @@ impl GradientPass {
     /// # Errors
     /// A device fault.
     pub fn run_by(&self, device: &Device, batch: &Batch) -> anyhow::Result<()> {
-        upload_tokens(device, &self.acts, batch);
-        let spans = Spans::of(&batch.tokens);
-        device.write(&self.acts.inputs.order, &spans.order);
-        device.write(&self.acts.inputs.spans, &spans.spans);
+        self.upload_batch(device, batch);
         Ok(device.replay(&self.recording)?)
     }
 }

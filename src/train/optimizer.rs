@@ -115,9 +115,16 @@ impl Optimizer {
         Ok(Self { grad_weights, grads, m, v, second, norms: None, reducer: None, hyper, norm, update: first, clear })
     }
 
-    /// Use the all-reduce of a world with several ranks; `stats` as in [`Optimizer::of`].
-    pub fn join(&mut self, device: &Device, world: &World, stats: &Tensor) {
-        self.reducer = (!world.is_solo()).then(|| GradientReducer::new(device, world.clone(), &self.grads, stats));
+    /// Use the all-reduce of a world with several ranks; `stats` as in [`Optimizer::of`]. `pass` is the recording of
+    /// [`Optimizer::replay_and_sum`], if there is only one.
+    pub fn join(&mut self, device: &Device, world: &World, stats: &Tensor, pass: Option<&Recording>) {
+        let reducer = || GradientReducer::new(device, world.clone(), &self.grads, stats, pass);
+        self.reducer = (!world.is_solo()).then(reducer);
+    }
+
+    /// Sizes of the all-reduces of an update, which must be the same on all ranks; empty in a single process.
+    pub fn all_reduce_layout(&self) -> Vec<usize> {
+        self.reducer.as_ref().map_or_else(Vec::new, GradientReducer::layout)
     }
 
     /// All-reduce of gradients and step statistics; does nothing in a single process. Collective.
@@ -125,7 +132,18 @@ impl Optimizer {
     /// # Errors
     /// A lost rank, or a device fault.
     pub fn sum_over_ranks(&self, device: &Device) -> anyhow::Result<()> {
-        self.reducer.as_ref().map_or(Ok(()), |reducer| reducer.sum(device))
+        self.reducer.as_ref().map_or(Ok(()), |reducer| reducer.sum(device, None))
+    }
+
+    /// Replay the last backward pass of an update, and [`Optimizer::sum_over_ranks`], if possible meanwhile. Collective.
+    ///
+    /// # Errors
+    /// A lost rank, or a device fault.
+    pub fn replay_and_sum(&self, device: &Device, pass: &Recording) -> anyhow::Result<()> {
+        match &self.reducer {
+            None => Ok(device.replay(pass)?),
+            Some(reducer) => reducer.sum(device, Some(pass)),
+        }
     }
 
     /// Also measure the norm of each part of the model, at the first update and every `every` updates; 0 for never.

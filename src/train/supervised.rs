@@ -85,10 +85,15 @@ impl Supervised {
         optimizer.clear(device)?;
         let targets = batch.targets.iter().filter(|t| **t != IGNORE).count();
         let weight = 1.0 / targets.max(1) as f32;
-        for micro in micro_batches(batch, self.world.share(batch.batch_size), self.pass.acts.batch) {
-            self.pass.run(device, &micro, weight)?;
+        let mut micros = micro_batches(batch, self.world.share(batch.batch_size), self.pass.acts.batch).peekable();
+        while let Some(micro) = micros.next() {
+            self.pass.upload(device, &micro, weight);
+            match micros.peek() {
+                Some(_) => device.replay(&self.pass.recording)?,
+                None => optimizer.replay_and_sum(device, &self.pass.recording)?,
+            }
         }
-        optimizer.sum_over_ranks(device)
+        Ok(())
     }
 
     fn val_batches(&self, rows: usize, tokens: u64) -> Option<Box<dyn ExactSizeIterator<Item = Batch> + '_>> {
@@ -151,8 +156,9 @@ impl TrainingStage for Supervised {
     fn step(&mut self, parts: TrainerParts<'_>, hyper: UpdateParams, _: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
         let TrainerParts { device, model, optimizer, live_merge, state } = parts;
         let n = state.step + state.skipped_batches;
-        let batch = self.source.batch(n, self.batch_size);
+        // Before the batch is made, so that all ranks make it at the same time.
         let task = self.world.announce(UPDATE, &(n, hyper))?;
+        let batch = self.source.batch(n, self.batch_size);
         self.gradient(device, optimizer, &batch)?;
         task.done();
         let norms = optimizer.norms_of(state.step + 1);

@@ -108,12 +108,12 @@ impl Trainer {
         let model = Model::new(&device, config, settings.train.seq_len)?;
         let acts = Supervised::activations(&device, settings, &model, &world)?;
         let mut optimizer = Optimizer::new(&device, &model.parameters, &model.values, &acts.stats)?;
-        optimizer.join(&device, &world, &acts.stats);
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         let scratch = (&optimizer.grads, &optimizer.grad_weights);
         let live_merge = LiveMerge::new(&device, &model, acts.clone(), scratch, &settings.merge)?;
-        let grads = &optimizer.grad_weights;
+        let (grads, stats) = (&optimizer.grad_weights, acts.stats.clone());
         let stage = Box::new(Supervised::new(&device, settings, &model, acts, grads, source, world.clone())?);
+        optimizer.join(&device, &world, &stats, stage.recording().map(|(pass, _)| pass));
         let (state, settings, mixed_devices) = (TrainerState::default(), settings.train.clone(), false);
         Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge })
     }
@@ -148,7 +148,7 @@ impl Trainer {
         let model = Model::new(&device, config, settings.train.seq_len)?;
         let stage = Box::new(Reinforce::new(&device, &model, settings, task_context, &world)?);
         let mut optimizer = stage.optimizer(&device, &model, settings)?;
-        optimizer.join(&device, &world, stage.stats());
+        optimizer.join(&device, &world, stage.stats(), None);
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         let (state, settings, mixed_devices) = (TrainerState::default(), settings.train.clone(), false);
         Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge: None })

@@ -29,10 +29,11 @@ impl Topology {
 /// Point-to-point messages and collectives. A transport stays on the thread that created it; every rank calls the same collectives in the
 /// same order.
 pub(super) trait Transport {
-    /// All-to-all: send elements `cuts[r]..cuts[r + 1]` of `send` to rank r; `received` gets this rank's part from each rank, in rank order.
-    fn all_to_all(&mut self, send: &[f32], cuts: &[usize], received: &mut [f32]) -> Result<()>;
-    /// All-gather: `all` gets elements `cuts[r]..cuts[r + 1]` from rank r; `own` is this rank's part.
-    fn all_gather_into(&mut self, own: &[f32], cuts: &[usize], all: &mut [f32]) -> Result<()>;
+    /// All-to-all of each piece, given by its cuts: send elements `cuts[r]..cuts[r + 1]` of `send` to rank r. `received` gets, piece after
+    /// piece, a part of the size of this rank's from each rank, in rank order; its own part is not written.
+    fn all_to_all(&mut self, send: &[f32], pieces: &[Vec<usize>], received: &mut [f32]) -> Result<()>;
+    /// All-gather of each piece, in place: `all` gets elements `cuts[r]..cuts[r + 1]` from rank r.
+    fn all_gather_in_place(&mut self, all: &mut [f32], pieces: &[Vec<usize>]) -> Result<()>;
     /// All-gather of bytes, whose number may differ by rank.
     fn all_gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
     /// Broadcast from rank 0.
@@ -54,8 +55,6 @@ pub(super) struct Worker {
     pub transport: Box<dyn Transport>,
     topology: Topology,
     received: Vec<f32>,
-    sums: Vec<f64>,
-    own: Vec<f32>,
 }
 
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -74,11 +73,14 @@ pub struct Pending<T> {
 
 enum State<T> {
     Ready(T),
+    Arrived { what: &'static str, result: Result<T> },
     InFlight { comm: Arc<Comm>, what: &'static str, from: Receiver<Result<T>>, since: Instant },
 }
 
-/// Elements per collective: larger messages are slower, at least in shared memory.
-const CHUNK: usize = 1 << 18;
+/// Elements per collective: larger messages are slower, at least in shared memory. Those of one all-reduce are in flight together.
+const PIECE: usize = 1 << 18;
+/// Elements that are summed together, in the first-level cache.
+const BLOCK: usize = 1024;
 /// Interval between checks for lost ranks.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval between polls of an idle thread.
@@ -104,8 +106,7 @@ impl Comm {
                 Ok((transport, topology)) => (transport, topology),
                 Err(error) => return drop(made.send(Err(error))),
             };
-            let (received, sums, own) = (Vec::new(), Vec::new(), Vec::new());
-            let mut worker = Worker { transport: Box::new(transport), topology: topology.clone(), received, sums, own };
+            let mut worker = Worker { transport: Box::new(transport), topology: topology.clone(), received: Vec::new() };
             let _ = made.send(Ok(topology));
             loop {
                 match next.recv_timeout(IDLE_INTERVAL) {
@@ -206,6 +207,15 @@ impl<T> Pending<T> {
         Self { state: State::Ready(value) }
     }
 
+    /// Whether [`Pending::wait`] returns at once.
+    pub(crate) fn has_arrived(&mut self) -> bool {
+        if let State::InFlight { what, from, .. } = &self.state {
+            let (what, Ok(result)) = (*what, from.try_recv()) else { return false };
+            self.state = State::Arrived { what, result };
+        }
+        true
+    }
+
     /// Wait for the result.
     ///
     /// # Errors
@@ -225,6 +235,7 @@ impl<T> Pending<T> {
     fn wait_for(self, with_timeout: bool) -> Result<T> {
         let (comm, what, from, since) = match self.state {
             State::Ready(value) => return Ok(value),
+            State::Arrived { what, result } => return result.context(what),
             State::InFlight { comm, what, from, since } => (comm, what, from, since),
         };
         loop {
@@ -249,27 +260,21 @@ impl<T> Pending<T> {
 }
 
 impl Worker {
-    /// All-reduce (sum).
+    /// All-reduce (sum): reduce-scatter with sums in rank order, then all-gather.
     pub fn all_reduce(&mut self, mut values: Vec<f32>) -> Result<Vec<f32>> {
-        values.chunks_mut(CHUNK).try_for_each(|values| self.all_reduce_chunk(values))?;
-        Ok(values)
-    }
-
-    /// Reduce-scatter with sums in rank order, then all-gather.
-    fn all_reduce_chunk(&mut self, values: &mut [f32]) -> Result<()> {
-        let size = self.topology.hosts.len();
-        let cuts: Vec<usize> = (0..=size).map(|rank| values.len() * rank / size).collect();
-        let len = cuts[self.topology.rank + 1] - cuts[self.topology.rank];
-        self.received.resize(len * size, 0.0);
-        self.transport.all_to_all(values, &cuts, &mut self.received)?;
-        self.sums.clear();
-        self.sums.resize(len, 0.0);
-        for part in self.received.chunks_exact(len.max(1)) {
-            self.sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(*x));
+        let (rank, size) = (self.topology.rank, self.topology.hosts.len());
+        let pieces = pieces(values.len(), size);
+        let own = |cuts: &Vec<usize>| cuts[rank]..cuts[rank + 1];
+        self.received.resize(size * pieces.iter().map(|cuts| own(cuts).len()).sum::<usize>(), 0.0);
+        self.transport.all_to_all(&values, &pieces, &mut self.received)?;
+        let mut received = &self.received[..];
+        for cuts in &pieces {
+            let (parts, rest) = received.split_at(size * own(cuts).len());
+            sum_in_rank_order(&mut values[own(cuts)], parts, rank);
+            received = rest;
         }
-        self.own.clear();
-        self.own.extend(self.sums.iter().map(|sum| *sum as f32));
-        self.transport.all_gather_into(&self.own, &cuts, values)
+        self.transport.all_gather_in_place(&mut values, &pieces)?;
+        Ok(values)
     }
 
     /// Wait a short time for a message of rank 0.
@@ -284,6 +289,36 @@ impl Worker {
             }
             back_off(begin.elapsed());
         }
+    }
+}
+
+/// Cuts of `len` elements: for each piece, the first element of each rank's part, and the piece's end.
+fn pieces(len: usize, size: usize) -> Vec<Vec<usize>> {
+    let cuts = |start: usize| {
+        let n = PIECE.min(len - start);
+        (0..=size).map(|rank| start + n * rank / size).collect()
+    };
+    (0..len).step_by(PIECE).map(cuts).collect()
+}
+
+/// Replace rank `rank`'s part by the element-wise sums of the parts of all ranks, in f64, in rank order, rounded once.
+fn sum_in_rank_order(own: &mut [f32], parts: &[f32], rank: usize) {
+    let len = own.len();
+    if parts.len() == 2 * len {
+        // A sum of two f32 in f64, rounded to f32, is their sum in f32: 53 bits are more than 2 x 24 + 2. As below, -0 becomes 0.
+        let other = &parts[(1 - rank) * len..][..len];
+        return own.iter_mut().zip(other).for_each(|(sum, x)| *sum = *sum + 0.0 + *x);
+    }
+    let mut block = [0f64; BLOCK];
+    for start in (0..len).step_by(BLOCK) {
+        let end = len.min(start + BLOCK);
+        let block = &mut block[..end - start];
+        block.fill(0.0);
+        for (i, part) in parts.chunks_exact(len).enumerate() {
+            let part = if i == rank { &own[start..end] } else { &part[start..end] };
+            block.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(*x));
+        }
+        own[start..end].iter_mut().zip(&*block).for_each(|(out, sum)| *out = *sum as f32);
     }
 }
 

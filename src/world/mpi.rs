@@ -17,6 +17,8 @@ static OPENED: OnceLock<Result<World, String>> = OnceLock::new();
 /// Tags of point-to-point messages.
 const ANNOUNCEMENT: i32 = 1;
 const HEARTBEAT: i32 = 2;
+const SCATTERED: i32 = 3;
+const GATHERED: i32 = 4;
 /// Maximum bytes of one broadcast.
 const BROADCAST_CHUNK: usize = 64 << 20;
 
@@ -141,25 +143,53 @@ fn parts(cuts: &[usize]) -> (Vec<i32>, Vec<i32>) {
     cuts.windows(2).map(|cut| ((cut[1] - cut[0]) as i32, cut[0] as i32)).unzip()
 }
 
+/// The other ranks, the next one first, so that not all ranks send to the same one.
+fn others(rank: usize, size: usize) -> impl Iterator<Item = usize> {
+    (1..size).map(move |i| (rank + i) % size)
+}
+
 impl Transport for Ranks {
-    fn all_to_all(&mut self, send: &[f32], cuts: &[usize], received: &mut [f32]) -> Result<()> {
-        let (counts, offsets) = parts(cuts);
-        let len = counts[self.rank()];
-        let (own, displacements) = (vec![len; self.size()], (0..self.size() as i32).map(|from| from * len).collect::<Vec<_>>());
-        let world = self.communicator()?;
+    // Messages instead of MPI's collectives, which would copy this rank's part.
+    fn all_to_all(&mut self, send: &[f32], pieces: &[Vec<usize>], mut received: &mut [f32]) -> Result<()> {
+        let (size, rank, world) = (self.size(), self.rank(), self.communicator()?);
         ferrompi::scope(|s| {
-            let request = world.ialltoallv(s, send, &counts, &offsets, received, &own, &displacements)?;
-            self.finish(request)
+            let mut requests = Vec::new();
+            for cuts in pieces {
+                for from in 0..size {
+                    let (part, rest) = std::mem::take(&mut received).split_at_mut(cuts[rank + 1] - cuts[rank]);
+                    received = rest;
+                    if from != rank {
+                        requests.push(world.irecv(s, part, Source::Rank(from as i32), SCATTERED)?);
+                    }
+                }
+                for to in others(rank, size) {
+                    requests.push(world.isend(s, &send[cuts[to]..cuts[to + 1]], to as i32, SCATTERED)?);
+                }
+            }
+            requests.into_iter().try_for_each(|request| self.finish(request))
         })?;
         Ok(())
     }
 
-    fn all_gather_into(&mut self, own: &[f32], cuts: &[usize], all: &mut [f32]) -> Result<()> {
-        let (counts, offsets) = parts(cuts);
-        let world = self.communicator()?;
+    fn all_gather_in_place(&mut self, mut all: &mut [f32], pieces: &[Vec<usize>]) -> Result<()> {
+        let (size, rank, world) = (self.size(), self.rank(), self.communicator()?);
         ferrompi::scope(|s| {
-            let request = world.iallgatherv(s, own, all, &counts, &offsets)?;
-            self.finish(request)
+            let mut requests = Vec::new();
+            for cuts in pieces {
+                let mut own: &[f32] = &[];
+                for from in 0..size {
+                    let (part, rest) = std::mem::take(&mut all).split_at_mut(cuts[from + 1] - cuts[from]);
+                    all = rest;
+                    match from == rank {
+                        true => own = part,
+                        false => requests.push(world.irecv(s, part, Source::Rank(from as i32), GATHERED)?),
+                    }
+                }
+                for to in others(rank, size) {
+                    requests.push(world.isend(s, own, to as i32, GATHERED)?);
+                }
+            }
+            requests.into_iter().try_for_each(|request| self.finish(request))
         })?;
         Ok(())
     }

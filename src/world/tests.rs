@@ -3,20 +3,26 @@
 use super::*;
 use crate::rng::Rng;
 
+/// Of all magnitudes, zeros of both signs included.
 fn numbers(rank: usize, len: usize) -> Vec<f32> {
     let rng = Rng::new(5, "world");
-    (0..len as u64).map(|i| rng.normal_pair(rank as u64, i)[0] as f32).collect()
+    let scale = |i: usize| 10f64.powi((i * 7 + rank * 13) as i32 % 40 - 20);
+    let number = |i: usize| if i % 11 == 3 { -0.0 } else { scale(i) * rng.normal_pair(rank as u64, i as u64)[0] };
+    (0..len).map(|i| number(i) as f32).collect()
 }
 
-/// The all-reduce equals an f64 sum in rank order, rounded once, bit for bit; also with fewer elements than ranks, and none.
+/// The all-reduce equals an f64 sum in rank order, rounded once, bit for bit; also with fewer elements than ranks, none, and several pieces.
 #[test]
 fn sums_are_those_of_f64_in_rank_order() {
     for size in [1, 2, 3, 5] {
-        for len in [0, 1, 2, 4, 1000, 4097] {
+        let several_pieces = if size == 3 { 600_001 } else { 0 };
+        for len in [0, 1, 2, 4, 1000, 4097, several_pieces] {
             let all: Vec<Vec<f32>> = (0..size).map(|rank| numbers(rank, len)).collect();
-            let want: Vec<f32> = (0..len).map(|i| all.iter().map(|of| f64::from(of[i])).sum::<f64>() as f32).collect();
+            let sum = |i: usize| all.iter().fold(0.0, |sum, of| sum + f64::from(of[i])) as f32;
+            let want: Vec<u32> = (0..len).map(|i| sum(i).to_bits()).collect();
             let got = World::on_threads(size, |world| world.all_reduce(numbers(world.rank(), len)).wait().unwrap()).unwrap();
-            assert!(got.iter().all(|sums| sums == &want), "{size} ranks, {len} numbers");
+            let bits = |sums: &Vec<f32>| sums.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert!(got.iter().all(|sums| bits(sums) == want), "{size} ranks, {len} numbers");
         }
     }
 }

@@ -56,22 +56,28 @@ impl Threads {
 }
 
 impl Transport for Threads {
-    fn all_to_all(&mut self, send: &[f32], cuts: &[usize], received: &mut [f32]) -> Result<()> {
-        for to in 0..self.to.len() {
-            self.send(to, Message::Collective(bytemuck::cast_slice(&send[cuts[to]..cuts[to + 1]]).to_vec()))?;
-        }
-        let len = cuts[self.rank + 1] - cuts[self.rank];
-        for from in 0..self.from.len() {
-            let bytes = self.receive(from)?;
-            bytemuck::cast_slice_mut(&mut received[from * len..(from + 1) * len]).copy_from_slice(&bytes);
+    fn all_to_all(&mut self, send: &[f32], pieces: &[Vec<usize>], mut received: &mut [f32]) -> Result<()> {
+        for cuts in pieces {
+            for to in (0..self.to.len()).filter(|to| *to != self.rank) {
+                self.send(to, Message::Collective(bytemuck::cast_slice(&send[cuts[to]..cuts[to + 1]]).to_vec()))?;
+            }
+            for from in 0..self.from.len() {
+                let (part, rest) = std::mem::take(&mut received).split_at_mut(cuts[self.rank + 1] - cuts[self.rank]);
+                if from != self.rank {
+                    bytemuck::cast_slice_mut(part).copy_from_slice(&self.receive(from)?);
+                }
+                received = rest;
+            }
         }
         Ok(())
     }
 
-    fn all_gather_into(&mut self, own: &[f32], cuts: &[usize], all: &mut [f32]) -> Result<()> {
-        let parts = self.all_gather(bytemuck::cast_slice(own))?;
-        for (rank, bytes) in parts.iter().enumerate() {
-            bytemuck::cast_slice_mut(&mut all[cuts[rank]..cuts[rank + 1]]).copy_from_slice(bytes);
+    fn all_gather_in_place(&mut self, all: &mut [f32], pieces: &[Vec<usize>]) -> Result<()> {
+        for cuts in pieces {
+            let own = bytemuck::cast_slice(&all[cuts[self.rank]..cuts[self.rank + 1]]).to_vec();
+            for (rank, bytes) in self.all_gather(&own)?.iter().enumerate() {
+                bytemuck::cast_slice_mut(&mut all[cuts[rank]..cuts[rank + 1]]).copy_from_slice(bytes);
+            }
         }
         Ok(())
     }

@@ -333,7 +333,7 @@ fn ranks_make_the_steps_of_one_process() {
         [(settings(), shape()), (lopti(settings()), shape()), (with_kl.clone(), shape()), (with_kl, adapters)]
     {
         let (alone, _) = on_ranks(1, &settings, &config);
-        for ranks in [2, 3] {
+        for ranks in [2, 3, 4] {
             let (results, weights) = on_ranks(ranks, &settings, &config);
             assert!(weights.iter().all(|w| w == &weights[0]), "{ranks} ranks hold different weights");
             let (got, want) = (&results[0], &alone[0]);

@@ -6,6 +6,7 @@
 use super::gpu::{self, Dispatcher, Gpu};
 use super::open::Engine;
 use super::{Cpu, Device, DeviceFault, Tensor};
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 
 /// Cost of an op, for splitting submissions and for profiles.
@@ -39,6 +40,8 @@ pub struct Op<'a, const R: usize, const W: usize> {
 pub struct Recording {
     name: String,
     body: Body,
+    /// Every tensor that is written, with the number of commands after which it is.
+    writes: Vec<(Tensor, usize)>,
 }
 
 enum Body {
@@ -81,7 +84,7 @@ impl<'d> Recorder<'d> {
             Engine::Gpu(_) => Body::Gpu(Vec::new()),
             Engine::Cpu(_) => Body::Cpu(Vec::new()),
         };
-        let recording = Recording { name: name.to_string(), body };
+        let recording = Recording { name: name.to_string(), body, writes: Vec::new() };
         Self { device, recording, uniforms: gpu::UniformPool::default(), error: None }
     }
 
@@ -104,6 +107,7 @@ impl<'d> Recorder<'d> {
     ) {
         let Op { name, cost, reads, writes } = op;
         check_bindings(name, &reads, &writes);
+        let written = writes.map(|(_, tensor)| tensor.clone());
         match (&self.device.engine, &mut self.recording.body) {
             (Engine::Gpu(gpu), Body::Gpu(commands)) => {
                 let (device, uniforms) = (self.device, &mut self.uniforms);
@@ -125,11 +129,18 @@ impl<'d> Recorder<'d> {
             }
             _ => unreachable!("made by `new` for the same device"),
         }
+        written.into_iter().for_each(|tensor| self.note_write(tensor));
+    }
+
+    /// The last command writes this tensor.
+    fn note_write(&mut self, tensor: Tensor) {
+        let after = self.recording.len();
+        self.recording.writes.push((tensor, after));
     }
 
     /// Append: zero a tensor.
     pub fn clear(&mut self, tensor: &Tensor) {
-        let tensor = tensor.clone();
+        let (tensor, written) = (tensor.clone(), tensor.clone());
         match &mut self.recording.body {
             Body::Gpu(commands) => commands.push(gpu::Command::Clear(tensor)),
             Body::Cpu(commands) => {
@@ -138,6 +149,7 @@ impl<'d> Recorder<'d> {
                 commands.push(HostCommand { name: "clear", cost, run: Box::new(run) });
             }
         }
+        self.note_write(written);
     }
 
     /// Append: copy a tensor to another of the same size in another buffer.
@@ -147,7 +159,7 @@ impl<'d> Recorder<'d> {
     pub fn copy(&mut self, from: &Tensor, to: &Tensor) {
         assert_eq!(from.len(), to.len(), "copy {} to {}", from.name(), to.name());
         assert!(!from.shares_buffer(to), "copy {} to {} in one buffer", from.name(), to.name());
-        let (from, to) = (from.clone(), to.clone());
+        let (from, to, written) = (from.clone(), to.clone(), to.clone());
         match &mut self.recording.body {
             Body::Gpu(commands) => commands.push(gpu::Command::Copy { from, to }),
             Body::Cpu(commands) => {
@@ -156,6 +168,7 @@ impl<'d> Recorder<'d> {
                 commands.push(HostCommand { name: "copy", cost, run: Box::new(run) });
             }
         }
+        self.note_write(written);
     }
 
     /// Store an error that occurred while recording; [`Recorder::finish`] returns it.
@@ -184,6 +197,24 @@ fn check_bindings(op: &str, reads: &[(&'static str, &Tensor)], writes: &[(&'stat
 }
 
 impl Recording {
+    /// Number of commands, for [`Device::replay_part`].
+    pub fn len(&self) -> usize {
+        match &self.body {
+            Body::Gpu(commands) => commands.len(),
+            Body::Cpu(commands) => commands.len(),
+        }
+    }
+
+    /// True without commands.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of commands after which no element of the tensor changes any more; 0 if none writes to it.
+    pub fn final_after(&self, tensor: &Tensor) -> usize {
+        self.writes.iter().rev().find(|(written, _)| written.overlaps(tensor)).map_or(0, |(_, after)| *after)
+    }
+
     /// Number of dispatches of a GPU, or of functions of the CPU.
     pub fn dispatches(&self) -> usize {
         self.costs().filter(|(name, _)| !matches!(*name, "clear" | "copy")).count()
@@ -230,6 +261,25 @@ impl Device {
                 for _ in 0..times {
                     self.run_on_cpu(cpu, commands);
                 }
+            }
+            _ => panic!("{}: recorded for another device", recording.name),
+        }
+        self.check()
+    }
+
+    /// Run a range of the commands of a recording; see [`Device::replay`].
+    ///
+    /// # Errors
+    /// As [`Device::replay`].
+    ///
+    /// # Panics
+    /// As [`Device::replay`], or when the range exceeds the recording.
+    pub fn replay_part(&self, recording: &Recording, part: Range<usize>) -> Result<(), DeviceFault> {
+        match (&self.engine, &recording.body) {
+            (Engine::Gpu(gpu), Body::Gpu(commands)) => gpu.submit_split(&recording.name, &commands[part], &self.rates()),
+            (Engine::Cpu(cpu), Body::Cpu(commands)) => {
+                self.check()?;
+                self.run_on_cpu(cpu, &commands[part]);
             }
             _ => panic!("{}: recorded for another device", recording.name),
         }
@@ -322,6 +372,31 @@ mod tests {
         device.replay_times(&r, 2).unwrap();
         assert_eq!(device.read::<f32>(&x).unwrap(), [16.0, 32.0, 48.0]);
         assert_eq!(device.read::<f32>(&y).unwrap(), [0.0; 3]);
+    }
+
+    /// Parts of a recording do what the whole does, and a tensor has its last value after [`Recording::final_after`] commands.
+    #[test]
+    fn parts_are_the_whole() {
+        let device = Device::named(None).unwrap();
+        let all = Tensor::new(&device, "test", "all", &[256]);
+        let (low, high) = (all.slice(0..128), all.slice(128..256));
+        let [x, never] = ["x", "never"].map(|name| Tensor::new(&device, "test", name, &[128]));
+        let mut r = Recorder::new(&device, "test");
+        r.copy(&x, &low);
+        r.copy(&x, &high);
+        r.clear(&all.slice(192..256));
+        r.clear(&x);
+        let r = r.finish().unwrap();
+        let after = [&low, &high, &all.slice(128..192), &all, &x, &never].map(|tensor| r.final_after(tensor));
+        assert_eq!((r.len(), after), (4, [1, 3, 2, 3, 4, 0]));
+        device.write(&x, &[7.0f32; 128]);
+        device.replay_part(&r, 0..1).unwrap();
+        assert_eq!(device.read::<f32>(&all).unwrap(), [vec![7.0; 128], vec![0.0; 128]].concat());
+        device.replay_part(&r, 1..3).unwrap();
+        device.replay_part(&r, 3..3).unwrap();
+        device.replay_part(&r, 3..4).unwrap();
+        assert_eq!(device.read::<f32>(&all).unwrap(), [vec![7.0; 192], vec![0.0; 64]].concat());
+        assert_eq!(device.read::<f32>(&x).unwrap(), [0.0; 128]);
     }
 
     /// A panic in a CPU function becomes the device's fault, with the op's name and the message; the process continues.

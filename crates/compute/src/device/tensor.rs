@@ -137,6 +137,11 @@ impl Tensor {
         }
     }
 
+    /// Whether both have elements in common. For columns of a matrix, the rest of its rows counts too.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.shares_buffer(other) && self.offset < other.offset + other.bytes() && other.offset < self.offset + self.bytes()
+    }
+
     /// Buffer of a GPU and offset in bytes.
     pub(super) fn on_gpu(&self) -> (&GpuBuffer, u64) {
         match &self.buffer {

@@ -71,6 +71,11 @@ impl ReadRing {
         }
     }
 
+    /// Whether requested values can be taken without waiting for the device: on the CPU.
+    pub fn is_immediate(&self) -> bool {
+        matches!(self.body, Body::Cpu { .. })
+    }
+
     /// Request the tensor's current value (after everything replayed so far).
     ///
     /// # Panics
@@ -96,13 +101,42 @@ impl ReadRing {
     /// When nothing was requested (a defect of the caller).
     pub fn take<T: bytemuck::Pod>(&mut self, device: &Device) -> Result<Vec<T>, DeviceFault> {
         match &mut self.body {
-            Body::Gpu(ring) => ring.take(device.gpu_of("read ring"), || device.check()),
+            Body::Gpu(ring) => ring.take(device.gpu_of("read ring"), || device.check(), bytemuck::pod_collect_to_vec),
             Body::Cpu { free, pending } => {
                 device.check()?;
                 let Some(values) = pending.pop_front() else { panic!("nothing was asked for") };
                 let out = bytemuck::pod_collect_to_vec(&values);
                 free.push(values);
                 Ok(out)
+            }
+        }
+    }
+
+    /// As [`ReadRing::take`], into a vector whose memory is used again; its length becomes that of the ring.
+    ///
+    /// # Errors
+    /// As [`ReadRing::take`].
+    ///
+    /// # Panics
+    /// As [`ReadRing::take`].
+    pub fn take_into(&mut self, device: &Device, out: &mut Vec<f32>) -> Result<(), DeviceFault> {
+        let len = self.len;
+        match &mut self.body {
+            Body::Gpu(ring) => ring.take(
+                device.gpu_of("read ring"),
+                || device.check(),
+                |bytes| {
+                    out.resize(len, 0.0);
+                    bytemuck::cast_slice_mut(out).copy_from_slice(bytes);
+                },
+            ),
+            Body::Cpu { free, pending } => {
+                device.check()?;
+                let Some(mut values) = pending.pop_front() else { panic!("nothing was asked for") };
+                std::mem::swap(out, &mut values);
+                values.resize(len, 0.0);
+                free.push(values);
+                Ok(())
             }
         }
     }

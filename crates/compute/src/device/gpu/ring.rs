@@ -37,11 +37,13 @@ impl Ring {
         self.pending.push_back((staging, submission, ready, expected));
     }
 
-    pub(in crate::device) fn take<T: bytemuck::Pod>(
+    /// Wait for the oldest read; `read` gets its bytes.
+    pub(in crate::device) fn take<R>(
         &mut self,
         gpu: &Gpu,
         check: impl Fn() -> Result<(), DeviceFault>,
-    ) -> Result<Vec<T>, DeviceFault> {
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, DeviceFault> {
         let Some((staging, submission, ready, sent)) = self.pending.pop_front() else { panic!("nothing was asked for") };
         gpu.poll(Some(submission))?;
         check()?;
@@ -51,7 +53,7 @@ impl Ring {
         let (out, ran) = {
             let view = staging.get_mapped_range(0..self.bytes + 16).map_err(|e| DeviceFault::Validation(e.to_string()))?;
             let (values, count) = view.split_at(self.bytes as usize);
-            (bytemuck::pod_collect_to_vec(values), u32::from_le_bytes([count[0], count[1], count[2], count[3]]))
+            (read(values), u32::from_le_bytes([count[0], count[1], count[2], count[3]]))
         };
         staging.unmap();
         self.free.push(staging);
