@@ -52,6 +52,7 @@ fn compared(question: &Question, found: Found<'_>, made: bool) -> Result<(), Str
     let another = |is: bool| if is { Ok(()) } else { Err("another answer".to_owned()) };
     match read(&question.answer) {
         None => Err("the row has no answer".into()),
+        Some(Reading::Quantity(_)) if is_same_word(&question.answer, found) => Ok(()),
         Some(Reading::Quantity(answer)) => {
             let said = said(found).ok_or("no number")?;
             if said.computed && answer.value.as_rational().is_some() && (made || is_repeated(&question.prompt, &said)) {
@@ -61,6 +62,15 @@ fn compared(question: &Question, found: Found<'_>, made: bool) -> Result<(), Str
         }
         Some(answer @ Reading::Words(_)) => another(Reading::in_words(found.text()).is_some_and(|said| answer.same(&said))),
         Some(answer) => another(Reading::of(found.text()).is_some_and(|said| answer.same(&said))),
+    }
+}
+
+/// Whether answer and completion are the same word. A choice or a short word (`A`, `yes`) also reads as a product of variables, which
+/// `\text{A}` and `Yes` are not.
+fn is_same_word(answer: &str, found: Found<'_>) -> bool {
+    match (Reading::in_words(find(answer).text()), Reading::in_words(found.text())) {
+        (Some(Reading::Words(a)), Some(Reading::Words(b))) => a == b && a.chars().all(char::is_alphabetic),
+        _ => false,
     }
 }
 
