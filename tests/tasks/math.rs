@@ -368,7 +368,7 @@ fn marked_answers_are_found() {
     assert!(verdict::grade_question(&asked("617 * 2 ="), "1 2 3 4", true).correct);
 }
 
-/// As in math-verify, except that a letter in a sentence is no answer there either.
+/// The verdicts of math-verify, which does not read `<answer>` and `####`.
 #[test]
 fn choices_and_short_words_are_answers() {
     for (answer, said, right) in [

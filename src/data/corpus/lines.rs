@@ -88,6 +88,10 @@ impl LineReader {
         let line = self.cut.bytes().trim_ascii();
         let (number, unit) = (self.cut.start_line(), self.unit);
         if line.is_empty() {
+            // Only after an element of a list that is not closed.
+            if !terminated {
+                notices.push(format!("{}:{number}: the list is cut off: no ] at its end", self.name));
+            }
             return None;
         }
         self.records += 1;

@@ -89,9 +89,9 @@ impl Tokenizer {
         let mut inner =
             guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(|e| anyhow!("{name}: cannot be used: {}", shown(&e)))?;
         growth::check(name, &inner)?;
-        if let tokenizers::ModelWrapper::BPE(model) = inner.get_model() {
+        if let tokenizers::models::ModelWrapper::BPE(model) = inner.get_model() {
             let dropout = model.dropout.unwrap_or(0.0);
-            ensure!(dropout == 0.0, "{name}: model.dropout = {dropout}: leaves out merges at random; set it to null");
+            ensure!(dropout <= 0.0, "{name}: model.dropout = {dropout}: leaves out merges at random; set it to null");
         }
         // Batch settings of the file, which would truncate or pad the text.
         inner.with_padding(None);
