@@ -9,7 +9,7 @@ mod inside;
 mod tokens;
 
 pub use inside::{Norms, Predicted, Predictions};
-pub use tokens::{BinGradient, Binned, Bins, Moved, Probe, Tokens};
+pub use tokens::{BinGradient, Binned, Bins, ProbabilityChange, Probe, Tokens};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub enum Event {
     /// The merge of the newest snapshots was evaluated; the run itself is unchanged.
     Merged(Merged),
     /// A checkpoint is on disk, verified and durable.
-    Checkpoint(Checkpoint),
+    Checkpoint(SavedCheckpoint),
     /// Training diverged and went back to good weights.
     Rescue(Rescue),
     /// The run is paused until `Resume`.
@@ -349,8 +349,8 @@ pub struct Rescue {
     /// The observed cause, as text.
     pub cause: String,
     /// What was done differently from the settings, and why, as text; empty if nothing.
-    #[serde(default)]
-    pub remark: String,
+    #[serde(default, alias = "remark")]
+    pub note: String,
     /// First update that may have been part of the spike.
     #[serde(default)]
     pub onset: u64,
@@ -376,7 +376,7 @@ pub struct Rescue {
 
 /// A saved checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Checkpoint {
+pub struct SavedCheckpoint {
     /// Updates made so far.
     pub step: u64,
     /// The checkpoint's folder.

@@ -89,6 +89,11 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// The lines of a text, trimmed and joined by spaces.
+pub fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// Escapes text for an XML or HTML element or attribute value.
 pub fn escape_markup(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);

@@ -5,6 +5,11 @@ pub fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { f64::NAN } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
 
+/// (smallest, largest); infinite and reversed for an empty list.
+pub fn range(values: impl IntoIterator<Item = f64>) -> (f64, f64) {
+    values.into_iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+}
+
 /// Standard deviation (n - 1).
 pub fn deviation(values: &[f64]) -> f64 {
     let m = mean(values);

@@ -20,7 +20,7 @@ use std::path::Path;
 
 /// Type of a path, without following symbolic links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file.
     File,
     /// A folder.
@@ -35,7 +35,7 @@ pub struct Entry {
     /// File name.
     pub name: OsString,
     /// File type.
-    pub kind: Kind,
+    pub kind: FileKind,
 }
 
 /// A file open for writing.
@@ -83,7 +83,7 @@ pub trait Vfs: Send + Sync {
     /// The entries of a folder, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
     /// Type of a path; `None` if it does not exist.
-    fn kind(&self, path: &Path) -> io::Result<Option<Kind>>;
+    fn kind(&self, path: &Path) -> io::Result<Option<FileKind>>;
     /// Bytes available to this user on the disk of `path`.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
 
@@ -111,7 +111,7 @@ pub trait Vfs: Send + Sync {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         for entry in self.list(path)? {
             let inner = path.join(&entry.name);
-            if entry.kind == Kind::Dir { self.remove_dir_all(&inner)? } else { self.remove_file(&inner)? }
+            if entry.kind == FileKind::Dir { self.remove_dir_all(&inner)? } else { self.remove_file(&inner)? }
         }
         self.remove_dir(path)
     }
@@ -173,13 +173,13 @@ pub fn is_locked(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-fn kind_of(t: fs::FileType) -> Kind {
+fn kind_of(t: fs::FileType) -> FileKind {
     if t.is_file() {
-        Kind::File
+        FileKind::File
     } else if t.is_dir() {
-        Kind::Dir
+        FileKind::Dir
     } else {
-        Kind::Other
+        FileKind::Other
     }
 }
 
@@ -294,7 +294,7 @@ impl Vfs for RealFs {
         Ok(out)
     }
 
-    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
+    fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
         match fs::symlink_metadata(path) {
             Ok(found) => Ok(Some(kind_of(found.file_type()))),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),

@@ -280,6 +280,16 @@ const OLD_TERMS: &[&str] = &[
     "settings of reinforcement",
     "look_at_next",
     "unmake",
+    "Told",
+    "Sink",
+    "errand",
+    "dear",
+    "by chance",
+    "of ours",
+    "so many",
+    "under way",
+    "judged",
+    "Judged",
 ];
 
 #[test]

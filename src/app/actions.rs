@@ -9,7 +9,7 @@ use super::window::{Done, Window};
 use crate::backend::Wake;
 use crate::history::{RunFiles, csv, find_runs};
 use crate::run_folder::{self, RunLock};
-use crate::story::{Options, UNTUNED, Where, lesson};
+use crate::story::{PlayerOptions, StoryLocation, UNTUNED, lesson};
 use crate::vfs::shown;
 use anyhow::Result;
 use eframe::egui;
@@ -119,9 +119,13 @@ impl Window {
     }
 
     fn begin_lesson(&mut self, name: &str) {
-        let place = Where::In(self.state.home.join("lessons"));
-        let options =
-            Options { place, seed: LESSON_SEED, device: crate::config::DeviceSettings::default(), backend: self.backend.clone() };
+        let place = StoryLocation::In(self.state.home.join("lessons"));
+        let options = PlayerOptions {
+            place,
+            seed: LESSON_SEED,
+            device: crate::config::DeviceSettings::default(),
+            backend: self.backend.clone(),
+        };
         match lesson(name) {
             Ok(story) => self.play(PlayStory { story, options, automatic: false }),
             Err(error) => self.notify(format!("{error:#}")),

@@ -1,6 +1,6 @@
 //! A conversation with a model: `lehr chat --json` as a task. It loads the model; the window's thread neither waits for it nor reads a file.
 
-use crate::backend::{self, Backend, End, Output, Task, Wake};
+use crate::backend::{self, Backend, CommandOutput, End, RunningCommand, Wake};
 use crate::model::conversation::{ChatEvent, ChatRequest, ReplyEnd};
 
 /// A message of the conversation.
@@ -53,7 +53,7 @@ pub struct ChatProcess {
     pub state: ChatState,
     /// The model, once it is loaded.
     pub about: Option<About>,
-    task: Option<Box<dyn Task>>,
+    task: Option<Box<dyn RunningCommand>>,
 }
 
 impl ChatProcess {
@@ -112,17 +112,17 @@ impl ChatProcess {
     pub fn poll(&mut self) {
         for output in self.task.as_mut().map(|task| task.poll()).unwrap_or_default() {
             match output {
-                Output::Message(line) => {
+                CommandOutput::Message(line) => {
                     if let ChatState::Loading(newest) = &mut self.state {
                         *newest = line;
                     }
                 }
-                Output::Line(line) => match serde_json::from_str(&line) {
+                CommandOutput::Line(line) => match serde_json::from_str(&line) {
                     Ok(event) => self.receive(event),
                     Err(error) => return self.end(format!("an answer of the model's process cannot be read: {error}")),
                 },
-                Output::Ended(End::Failed(why)) => return self.end(why),
-                Output::Ended(_) => return self.end("the model's process has ended".into()),
+                CommandOutput::Ended(End::Failed(why)) => return self.end(why),
+                CommandOutput::Ended(_) => return self.end("the model's process has ended".into()),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What the window has started: trainers that take commands, and short commands whose output is wanted.
 
-use crate::backend::{self, Backend, End, Output, Task, Wake};
+use crate::backend::{self, Backend, CommandOutput, End, RunningCommand, Wake};
 use crate::event::Command;
 use anyhow::Result;
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ pub struct Trainer {
     pub run: PathBuf,
     /// The command line, without the program.
     pub args: Vec<String>,
-    task: Box<dyn Task>,
+    task: Box<dyn RunningCommand>,
     messages: VecDeque<String>,
     end: Option<End>,
 }
@@ -49,10 +49,10 @@ impl Trainer {
     pub fn poll(&mut self) {
         for output in self.task.poll() {
             match output {
-                Output::Message(line) => self.messages.push_back(line),
-                Output::Ended(end) => self.end = Some(end),
+                CommandOutput::Message(line) => self.messages.push_back(line),
+                CommandOutput::Ended(end) => self.end = Some(end),
                 // Its events are in its log.
-                Output::Line(_) => {}
+                CommandOutput::Line(_) => {}
             }
         }
         let extra = self.messages.len().saturating_sub(KEPT);
@@ -77,7 +77,7 @@ pub struct Job {
     pub args: Vec<String>,
     /// How it stands.
     pub state: JobState,
-    task: Option<Box<dyn Task>>,
+    task: Option<Box<dyn RunningCommand>>,
     output: String,
 }
 
@@ -114,9 +114,9 @@ impl Job {
         let mut end = None;
         for output in task.poll() {
             match output {
-                Output::Line(line) => self.output += &(line + "\n"),
-                Output::Message(line) => self.state = JobState::Running(line),
-                Output::Ended(how) => end = Some(how),
+                CommandOutput::Line(line) => self.output += &(line + "\n"),
+                CommandOutput::Message(line) => self.state = JobState::Running(line),
+                CommandOutput::Ended(how) => end = Some(how),
             }
         }
         let Some(end) = end else { return };

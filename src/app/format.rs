@@ -1,6 +1,6 @@
 //! Numbers as text.
 
-use crate::history::{Figure, Of};
+use crate::history::{FigureBasis, SummaryFigure};
 
 pub use crate::number_format::{clock, count, duration};
 
@@ -35,13 +35,13 @@ pub fn percent(share: f64) -> String {
 }
 
 /// A run's figure, with its step or number of steps: `validation loss 4.156 at step 0`.
-pub fn figure(f: &Figure) -> String {
+pub fn figure(f: &SummaryFigure) -> String {
     let write = |x: f64| if f.percent { percent(x) } else { number(x) };
     let interval = f.interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", write(low), write(high)));
     let of = match f.of {
-        Of::Step(step) => format!(" at step {}", count(step)),
-        Of::Updates(1) => " in 1 step".to_owned(),
-        Of::Updates(n) => format!(" (mean of {} steps)", count(n as u64)),
+        FigureBasis::Step(step) => format!(" at step {}", count(step)),
+        FigureBasis::Updates(1) => " in 1 step".to_owned(),
+        FigureBasis::Updates(n) => format!(" (mean of {} steps)", count(n as u64)),
     };
     format!("{} {}{interval}{of}", f.name, write(f.value))
 }

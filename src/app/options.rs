@@ -22,7 +22,7 @@ pub struct PlayStory {
     /// The story.
     pub story: Story,
     /// How it is played.
-    pub options: story::Options,
+    pub options: story::PlayerOptions,
     /// It continues by itself from scene to scene.
     pub automatic: bool,
 }

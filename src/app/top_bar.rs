@@ -2,7 +2,7 @@
 
 use super::state::{Action, AppState, OpenRun, Page};
 use super::{format, theme};
-use crate::history::State;
+use crate::history::RunState;
 use eframe::egui::{self, RichText, Ui};
 
 /// The focused run in one line, and what concerns the whole window.
@@ -90,7 +90,7 @@ pub fn standing_ui(ui: &mut Ui, run: &OpenRun) {
     };
     let label = ui.label(RichText::new(standing).color(color));
     let hint = match &run.files.history.state {
-        State::Failed(text) => text.clone(),
+        RunState::Failed(text) => text.clone(),
         _ if standing == "cut off" => {
             "Its trainer ended without a message: killed, crashed, or the machine went off. Resume continues from the newest checkpoint."
                 .into()

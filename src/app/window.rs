@@ -298,7 +298,7 @@ impl Window {
         let pressed = |key| ctx.input(|i| i.key_pressed(key) && i.modifiers.is_none());
         let with_command = |key| ctx.input(|i| i.key_pressed(key) && i.modifiers.command_only());
         if pressed(egui::Key::Space) {
-            let paused = self.state.focused().is_some_and(|r| r.files.history.state == crate::history::State::Paused);
+            let paused = self.state.focused().is_some_and(|r| r.files.history.state == crate::history::RunState::Paused);
             self.state.send(if paused { Command::Resume } else { Command::Pause });
         }
         let commands = [(egui::Key::N, Command::Step), (egui::Key::M, Command::MergeNow), (egui::Key::E, Command::EvalNow)];

@@ -1,4 +1,4 @@
-//! Layer 7: starting and following commands of lehr. The window and the stories see processes only as [`Backend`] and [`Task`]. Natively a
+//! Layer 7: starting and following commands of lehr. The window and the stories see processes only as [`Backend`] and [`RunningCommand`]. Natively a
 //! command is a child process ([`Native`]); another host could run it in a worker.
 
 mod native;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-/// Called from any thread when [`Task::poll`] has new output.
+/// Called from any thread when [`RunningCommand::poll`] has new output.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Starts commands of lehr.
@@ -19,21 +19,21 @@ pub trait Backend: Debug + Send + Sync {
     ///
     /// # Errors
     /// The command cannot be started.
-    fn start(&self, argv: &[String], env: &[(&str, &str)], wake: Wake) -> Result<Box<dyn Task>>;
+    fn start(&self, argv: &[String], env: &[(&str, &str)], wake: Wake) -> Result<Box<dyn RunningCommand>>;
 }
 
 /// A started command. It continues when dropped; [`Self::kill`] ends it.
-pub trait Task: Debug + Send {
+pub trait RunningCommand: Debug + Send {
     /// Write a line (without line end) to the command's standard input. Returns immediately.
     ///
     /// # Errors
     /// The command has closed its input.
     fn send(&mut self, line: String) -> Result<()>;
 
-    /// Output since the last call; the final item is [`Output::Ended`].
-    fn poll(&mut self) -> Vec<Output>;
+    /// Output since the last call; the final item is [`CommandOutput::Ended`].
+    fn poll(&mut self) -> Vec<CommandOutput>;
 
-    /// Kill the command. [`Output::Ended`] follows.
+    /// Kill the command. [`CommandOutput::Ended`] follows.
     fn kill(&mut self);
 
     /// The process id, if there is a process.
@@ -42,7 +42,7 @@ pub trait Task: Debug + Send {
 
 /// Output of a command, or its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum CommandOutput {
     /// A line of standard output.
     Line(String),
     /// A line of standard error, without control characters.
@@ -66,6 +66,6 @@ pub enum End {
 ///
 /// # Errors
 /// The command has closed its input.
-pub fn send(task: &mut dyn Task, message: &impl Serialize) -> Result<()> {
+pub fn send(task: &mut dyn RunningCommand, message: &impl Serialize) -> Result<()> {
     task.send(serde_json::to_string(message)?)
 }

@@ -1,6 +1,6 @@
 //! Commands as child processes.
 
-use super::{Backend, End, Output, Task, Wake};
+use super::{Backend, CommandOutput, End, RunningCommand, Wake};
 use crate::session::control::INTERRUPTED;
 use crate::vfs::{clean, shown};
 use anyhow::{Context as _, Result, anyhow};
@@ -36,36 +36,36 @@ impl Native {
 }
 
 impl Backend for Native {
-    fn start(&self, argv: &[String], env: &[(&str, &str)], wake: Wake) -> Result<Box<dyn Task>> {
+    fn start(&self, argv: &[String], env: &[(&str, &str)], wake: Wake) -> Result<Box<dyn RunningCommand>> {
         let mut command = Command::new(&self.program);
         command.args(argv).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.envs(env.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied());
         let child = command.spawn().with_context(|| format!("{}: cannot be started", shown(&self.program)))?;
-        let process = Process { child: Arc::new(Mutex::new(child)) };
+        let process = ChildProcess { child: Arc::new(Mutex::new(child)) };
         let followed = process.follow(wake);
         if followed.is_err() {
             process.kill();
         }
         let (input, output) = followed?;
-        Ok(Box::new(Running { process, input, output }))
+        Ok(Box::new(RunningChild { process, input, output }))
     }
 }
 
 /// A child process, shared with the thread that waits for it.
 #[derive(Clone, Debug)]
-struct Process {
+struct ChildProcess {
     child: Arc<Mutex<Child>>,
 }
 
 /// A child process whose input and output are handled by threads: a full pipe must not block the caller.
 #[derive(Debug)]
-struct Running {
-    process: Process,
+struct RunningChild {
+    process: ChildProcess,
     input: Sender<String>,
-    output: Receiver<Output>,
+    output: Receiver<CommandOutput>,
 }
 
-impl Process {
+impl ChildProcess {
     fn with<R>(&self, use_it: impl FnOnce(&mut Child) -> R) -> R {
         use_it(&mut self.child.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -76,7 +76,7 @@ impl Process {
     }
 
     /// Start the threads that write its input and read its output.
-    fn follow(&self, wake: Wake) -> Result<(Sender<String>, Receiver<Output>)> {
+    fn follow(&self, wake: Wake) -> Result<(Sender<String>, Receiver<CommandOutput>)> {
         let (stdin, stdout, stderr) = self.with(|child| (child.stdin.take(), child.stdout.take(), child.stderr.take()));
         let (input, lines) = channel();
         let (send, output) = channel();
@@ -84,12 +84,12 @@ impl Process {
         thread("input").spawn(move || write_lines(stdin, &lines))?;
         let (messages, wake_for_messages) = (send.clone(), wake.clone());
         let read_messages = move || {
-            let mut said = Said::default();
+            let mut said = LastMessage::default();
             each_line(stderr, |line| {
                 let line = clean(line.trim_end());
                 said.take(&line);
                 // Without a receiver the pipe is still drained, or the process would block on it.
-                let _ = messages.send(Output::Message(line));
+                let _ = messages.send(CommandOutput::Message(line));
                 wake_for_messages();
             });
             said
@@ -98,11 +98,11 @@ impl Process {
         let process = self.clone();
         let read_output = move || {
             each_line(stdout, |line| {
-                let _ = send.send(Output::Line(line.to_owned()));
+                let _ = send.send(CommandOutput::Line(line.to_owned()));
                 wake();
             });
             let said = messages.join().unwrap_or_default();
-            let _ = send.send(Output::Ended(process.wait(&said)));
+            let _ = send.send(CommandOutput::Ended(process.wait(&said)));
             wake();
         };
         thread("output").spawn(read_output)?;
@@ -110,7 +110,7 @@ impl Process {
     }
 
     /// Wait for the process to end. The lock is released in between, so that it can be killed.
-    fn wait(&self, said: &Said) -> End {
+    fn wait(&self, said: &LastMessage) -> End {
         loop {
             match self.with(Child::try_wait) {
                 Ok(Some(status)) => return end_of(status, said),
@@ -121,12 +121,12 @@ impl Process {
     }
 }
 
-impl Task for Running {
+impl RunningCommand for RunningChild {
     fn send(&mut self, line: String) -> Result<()> {
         self.input.send(line).map_err(|_| anyhow!("it takes no more commands"))
     }
 
-    fn poll(&mut self) -> Vec<Output> {
+    fn poll(&mut self) -> Vec<CommandOutput> {
         self.output.try_iter().collect()
     }
 
@@ -160,12 +160,12 @@ fn each_line(from: Option<impl Read>, mut take: impl FnMut(&str)) {
 
 /// Explanation of an end: the newest error, otherwise the newest line.
 #[derive(Debug, Default)]
-struct Said {
+struct LastMessage {
     error: Option<String>,
     line: String,
 }
 
-impl Said {
+impl LastMessage {
     fn take(&mut self, line: &str) {
         if let Some(error) = line.strip_prefix("error: ") {
             self.error = Some(error.to_owned());
@@ -176,7 +176,7 @@ impl Said {
     }
 }
 
-fn end_of(status: ExitStatus, said: &Said) -> End {
+fn end_of(status: ExitStatus, said: &LastMessage) -> End {
     match status.code() {
         Some(0) => End::Done,
         Some(INTERRUPTED) => End::Interrupted,
@@ -184,7 +184,7 @@ fn end_of(status: ExitStatus, said: &Said) -> End {
     }
 }
 
-fn reason(status: ExitStatus, code: Option<i32>, said: &Said) -> String {
+fn reason(status: ExitStatus, code: Option<i32>, said: &LastMessage) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         let cause = match signal {
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    fn start(script: &str) -> (Box<dyn Task>, Receiver<()>) {
+    fn start(script: &str) -> (Box<dyn RunningCommand>, Receiver<()>) {
         let (send, woken) = channel();
         let wake: Wake = Arc::new(move || send.send(()).unwrap_or_default());
         let argv = ["-c".to_owned(), script.to_owned()];
@@ -218,9 +218,9 @@ mod tests {
     }
 
     /// All output up to the end; polls only when woken.
-    fn finish((mut task, woken): (Box<dyn Task>, Receiver<()>)) -> Vec<Output> {
+    fn finish((mut task, woken): (Box<dyn RunningCommand>, Receiver<()>)) -> Vec<CommandOutput> {
         let (mut all, begin) = (Vec::new(), Instant::now());
-        while !matches!(all.last(), Some(Output::Ended(_))) {
+        while !matches!(all.last(), Some(CommandOutput::Ended(_))) {
             assert!(begin.elapsed() < Duration::from_secs(60), "{all:?}");
             woken.recv_timeout(Duration::from_secs(60)).expect("a wake");
             all.extend(task.poll());
@@ -231,8 +231,8 @@ mod tests {
     #[test]
     fn lines_arrive_in_order_before_the_exit() {
         let outputs = finish(start("echo one; echo $LEHR_TEST_BACKEND; printf three"));
-        let line = |text: &str| Output::Line(text.into());
-        assert_eq!(outputs, [line("one"), line("set"), line("three"), Output::Ended(End::Done)]);
+        let line = |text: &str| CommandOutput::Line(text.into());
+        assert_eq!(outputs, [line("one"), line("set"), line("three"), CommandOutput::Ended(End::Done)]);
     }
 
     #[test]
@@ -240,13 +240,13 @@ mod tests {
         let (mut task, woken) = start("read word; echo got $word; exit 130");
         task.send("it".into()).unwrap();
         let outputs = finish((task, woken));
-        assert_eq!(outputs, [Output::Line("got it".into()), Output::Ended(End::Interrupted)]);
+        assert_eq!(outputs, [CommandOutput::Line("got it".into()), CommandOutput::Ended(End::Interrupted)]);
     }
 
     #[test]
     fn failures_report_error_last_line_exit_code_or_signal() {
         let end = |script: &str| match finish(start(script)).pop() {
-            Some(Output::Ended(End::Failed(why))) => why,
+            Some(CommandOutput::Ended(End::Failed(why))) => why,
             other => panic!("{script}: {other:?}"),
         };
         assert_eq!(end("echo error: no data >&2; echo bye >&2; exit 1"), "no data");
@@ -260,6 +260,6 @@ mod tests {
         let (mut task, woken) = start("exec sleep 600");
         assert!(task.id().is_some());
         task.kill();
-        assert!(matches!(finish((task, woken)).pop(), Some(Output::Ended(End::Failed(why))) if why.contains("signal 9")));
+        assert!(matches!(finish((task, woken)).pop(), Some(CommandOutput::Ended(End::Failed(why))) if why.contains("signal 9")));
     }
 }

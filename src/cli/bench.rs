@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let peak = measured_peak_gflops(&trainer.device)?;
     time_steps(&mut trainer, args.warmup.saturating_sub(1))?;
     let seconds = time_steps(&mut trainer, args.steps)?;
-    let times = Times { median: seconds[seconds.len() / 2], best: seconds[0], first_step: first_step_seconds };
+    let times = BenchTimes { median: seconds[seconds.len() / 2], best: seconds[0], first_step: first_step_seconds };
     report(args, &settings, &trainer, peak, times)?;
     if args.profile {
         profile(args, &trainer)?;
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 }
 
 /// Seconds.
-struct Times {
+struct BenchTimes {
     median: f64,
     best: f64,
     first_step: f64,
@@ -104,7 +104,7 @@ fn time_steps(trainer: &mut Trainer, steps: usize) -> anyhow::Result<Vec<f64>> {
     Ok(seconds)
 }
 
-fn report(args: &Args, settings: &Settings, trainer: &Trainer, peak: f64, times: Times) -> anyhow::Result<()> {
+fn report(args: &Args, settings: &Settings, trainer: &Trainer, peak: f64, times: BenchTimes) -> anyhow::Result<()> {
     let t = &settings.train;
     let tokens = trainer.tokens_per_step() as f64;
     let flops = tokens * trainer.model.config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);

@@ -3,7 +3,7 @@
 use super::{bench::Args, open, output};
 use crate::config::ModelConfig;
 use crate::device::{Device, Recorder, Recording, Tensor};
-use crate::model::{Model, RolloutRequest, Rollouts};
+use crate::model::{Model, RolloutBatch, RolloutEngine, RolloutRequest};
 use crate::ops::sample::Sampling;
 use crate::progress::silent;
 use crate::rng::Rng;
@@ -57,13 +57,14 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
         }
     };
     let slots = own.rollout_batch_size.unwrap_or(own.completions).min(own.completions);
-    let mut engine = Rollouts::new(&device, &model, slots, max_len)?;
+    let mut engine = RolloutEngine::new(&device, &model, slots, max_len)?;
     let requests = requests(args, model.config.vocab_size);
     let mut seconds = Vec::new();
     for round in 0..=args.steps {
         let begin = Instant::now();
         let sampling = Sampling { seed: round as u64, ..Sampling::default() };
-        engine.run(&device, &model, &requests, &sampling, &[], &mut silent)?;
+        let batch = RolloutBatch { requests: &requests, sampling: &sampling, stops: &[] };
+        engine.run(&device, &model, batch, &mut silent)?;
         seconds.push(begin.elapsed().as_secs_f64());
     }
     // The first run includes compilation.
@@ -86,7 +87,14 @@ fn requests(args: &Args, vocab: usize) -> Vec<RolloutRequest> {
         .collect()
 }
 
-fn report(args: &Args, device: &Device, model: &Model, engine: &Rollouts, seconds: &[f64], bandwidth: f64) -> anyhow::Result<()> {
+fn report(
+    args: &Args,
+    device: &Device,
+    model: &Model,
+    engine: &RolloutEngine,
+    seconds: &[f64],
+    bandwidth: f64,
+) -> anyhow::Result<()> {
     let own = &args.rollouts;
     let drawn = (own.completions * own.completion_length) as f64;
     let (median, best) = (seconds[seconds.len() / 2], seconds[0]);

@@ -3,7 +3,7 @@
 use super::{chat_json, open, output};
 use crate::config::DeviceSettings;
 use crate::data::{Tokenizer, chat};
-use crate::model::conversation::{ChatEvent, Conversation, Limits, ReplyEnd};
+use crate::model::conversation::{ChatEvent, Conversation, ConversationLimits, ReplyEnd};
 use crate::number_format::counted;
 use crate::ops::sample::Sampling;
 use crate::vfs::shown;
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<i32> {
     ensure!((1..context).contains(&max_tokens), "--max-tokens {max_tokens}: must be between 1 and {}", context - 1);
     let device = open::device(&args.device)?;
     let model = open::model(&device, &dir, &config, context)?;
-    let limits = Limits { context, reply: max_tokens };
+    let limits = ConversationLimits { context, reply: max_tokens };
     let mut with = Conversation::new(&device, &model, (&tokenizer, template), limits, sampling)?;
     with.reset(args.system.clone());
     if args.json {

@@ -1,7 +1,7 @@
 //! `lehr data`: rows of the generated tasks, and solving and grading of external datasets.
 
 use super::{data_rows, output};
-use crate::config::{Form, MathKind, TaskSettings};
+use crate::config::{MathKind, PuzzleForm, TaskSettings};
 use crate::data::tasks::kk::{self, generate::PEOPLE};
 use crate::data::tasks::{Distinct, Split, math};
 use crate::number_format::counted;
@@ -14,11 +14,11 @@ use std::path::PathBuf;
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(subcommand)]
-    what: What,
+    what: DataCommand,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum What {
+enum DataCommand {
     /// Write Knights and Knaves puzzles with step-by-step solutions, as JSON lines.
     Kk(KkArgs),
     /// Write sums or countdown puzzles with their answers, as JSON lines.
@@ -49,7 +49,7 @@ impl From<SplitName> for Split {
 
 /// Number of rows, split and output.
 #[derive(clap::Args, Debug)]
-struct Rows {
+struct RowArgs {
     /// Number of rows to write.
     #[arg(long, default_value_t = 1000)]
     count: u64,
@@ -74,12 +74,12 @@ struct KkArgs {
     people: String,
     /// Wording of questions.
     #[arg(long, value_enum, default_value = "natural")]
-    form: Form,
+    form: PuzzleForm,
     /// Also write duplicates of earlier puzzles, with other wording and steps.
     #[arg(long)]
     repeat: bool,
     #[command(flatten)]
-    rows: Rows,
+    rows: RowArgs,
 }
 
 #[derive(clap::Args, Debug)]
@@ -94,16 +94,16 @@ struct MathArgs {
     #[arg(long)]
     repeat: bool,
     #[command(flatten)]
-    rows: Rows,
+    rows: RowArgs,
 }
 
 /// Output of rows.
-pub(super) struct Out {
+pub(super) struct RowOutput {
     writer: Box<dyn Write>,
     name: Option<String>,
 }
 
-impl Out {
+impl RowOutput {
     /// A new file, or standard output.
     ///
     /// # Errors
@@ -147,10 +147,10 @@ impl Out {
 /// Write rows.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     match &args.what {
-        What::Kk(args) => kk(args),
-        What::Math(args) => math(args),
-        What::Solve(args) => data_rows::solve(args),
-        What::Grade(args) => data_rows::grade(args),
+        DataCommand::Kk(args) => kk(args),
+        DataCommand::Math(args) => math(args),
+        DataCommand::Solve(args) => data_rows::solve(args),
+        DataCommand::Grade(args) => data_rows::grade(args),
     }
 }
 
@@ -175,8 +175,8 @@ fn math(args: &MathArgs) -> anyhow::Result<i32> {
 }
 
 /// Questions by number, duplicates included.
-fn write_all<R: serde::Serialize>(rows: &Rows, make: impl Fn(u64) -> anyhow::Result<R>) -> anyhow::Result<i32> {
-    let mut out = Out::open(rows.out.as_ref())?;
+fn write_all<R: serde::Serialize>(rows: &RowArgs, make: impl Fn(u64) -> anyhow::Result<R>) -> anyhow::Result<i32> {
+    let mut out = RowOutput::open(rows.out.as_ref())?;
     for n in 0..rows.count {
         out.row(&make(n)?)?;
     }
@@ -186,12 +186,12 @@ fn write_all<R: serde::Serialize>(rows: &Rows, make: impl Fn(u64) -> anyhow::Res
 
 /// Distinct questions, as far as there are any.
 fn write_distinct<T, R: serde::Serialize>(
-    rows: &Rows,
+    rows: &RowArgs,
     mut questions: Distinct<T>,
     what: &str,
     row: impl Fn(T, u64) -> R,
 ) -> anyhow::Result<i32> {
-    let mut out = Out::open(rows.out.as_ref())?;
+    let mut out = RowOutput::open(rows.out.as_ref())?;
     let mut written = 0;
     while written < rows.count {
         let Some((n, question)) = questions.draw()? else { break };

@@ -1,8 +1,8 @@
 //! `lehr data solve` and `lehr data grade`: rows of external datasets.
 
-use super::data::Out;
+use super::data::RowOutput;
 use super::output;
-use crate::config::{Form, TaskKind, TaskSettings};
+use crate::config::{PuzzleForm, TaskKind, TaskSettings};
 use crate::data::tasks::custom::{self, RowGrader};
 use crate::data::tasks::kk::{reward, rows};
 use crate::data::tasks::{Grade, Question, math};
@@ -30,7 +30,7 @@ pub(super) struct SolveArgs {
 /// Solve; exit code 1 if a row has a different solution.
 pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
     ensure!(args.task == TaskKind::Kk, "--task: only kk has puzzles to solve");
-    let mut counts = Counts::default();
+    let mut counts = AgreementCounts::default();
     read_objects(&args.file, rows::EXAMPLE, &mut silent, |place, row| {
         let given = rows::given(&row).with_context(|| place.to_owned())?;
         let solved = rows::solve(&given).with_context(|| place.to_owned())?;
@@ -58,7 +58,7 @@ pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
     Ok(i32::from(counts.disagree + counts.quiz_disagrees > 0))
 }
 
-fn in_words(solved: &rows::Solved) -> String {
+fn in_words(solved: &rows::SolvedRow) -> String {
     let found = match solved.text() {
         Some(text) => text,
         None => format!("{} solutions", solved.solutions),
@@ -74,7 +74,7 @@ fn in_words(solved: &rows::Solved) -> String {
 
 /// Counts of the results.
 #[derive(Default, serde::Serialize)]
-struct Counts {
+struct AgreementCounts {
     rows: u64,
     one_solution: u64,
     agree: u64,
@@ -83,8 +83,8 @@ struct Counts {
     quiz_disagrees: u64,
 }
 
-impl Counts {
-    fn add(&mut self, solved: &rows::Solved) {
+impl AgreementCounts {
+    fn add(&mut self, solved: &rows::SolvedRow) {
         self.rows += 1;
         self.one_solution += u64::from(solved.solution.is_some());
         self.agree += u64::from(solved.agrees == Some(true));
@@ -133,10 +133,10 @@ const BATCH: usize = 256;
 
 /// Grade; rows are returned with the result, a summary goes to standard error.
 pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
-    let mut grader = Rows {
+    let mut grader = GradedRows {
         args,
         grader: None,
-        out: Out::open(args.out.as_ref())?,
+        out: RowOutput::open(args.out.as_ref())?,
         waiting: Vec::new(),
         count: 0,
         ungraded: 0,
@@ -166,10 +166,10 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-struct Rows<'a> {
+struct GradedRows<'a> {
     args: &'a GradeArgs,
     grader: Option<RowGrader>,
-    out: Out,
+    out: RowOutput,
     waiting: Vec<(Object, Question, String)>,
     count: u64,
     /// Number of these that could not be graded.
@@ -178,7 +178,7 @@ struct Rows<'a> {
     reward: f64,
 }
 
-impl Rows<'_> {
+impl GradedRows<'_> {
     fn take(&mut self, place: &str, row: Object) -> anyhow::Result<()> {
         let response = match row.get("response").or_else(|| row.get("completion")) {
             Some(Value::String(text)) => text.clone(),
@@ -189,7 +189,7 @@ impl Rows<'_> {
             let (form, question) = kk_question(&row, self.args.think_open).with_context(|| place.to_owned())?;
             let roles = reward::roles(&question.answer).with_context(|| place.to_owned())?;
             // The wording cannot be detected inside of a chat template.
-            let form = if self.args.task.form == Form::Compact { Form::Compact } else { form };
+            let form = if self.args.task.form == PuzzleForm::Compact { PuzzleForm::Compact } else { form };
             let grade = reward::grade(form, &roles, &question.prompt, &response);
             return self.give(row, &grade);
         }
@@ -240,7 +240,7 @@ impl Rows<'_> {
 }
 
 /// A puzzle row as a question, and its wording. The prompt shows where reasoning was opened.
-fn kk_question(row: &Object, think_open: bool) -> anyhow::Result<(Form, Question)> {
+fn kk_question(row: &Object, think_open: bool) -> anyhow::Result<(PuzzleForm, Question)> {
     let asked = rows::asked(row)?;
     let mut prompt = asked.prompt.or(asked.quiz).unwrap_or_default();
     if think_open {

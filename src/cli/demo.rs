@@ -4,7 +4,7 @@ use super::{output, story_output};
 use crate::backend::Native;
 use crate::config::DeviceSettings;
 use crate::report;
-use crate::story::{Block, Options, Player, StepKind, Where, demo};
+use crate::story::{Player, PlayerOptions, StepKind, StoryLocation, TextBlock, demo};
 use crate::vfs::shown;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,8 +37,8 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let begin = Instant::now();
     let story = if args.quick { demo()?.quick() } else { demo()? };
-    let options = Options {
-        place: args.out.clone().map_or(Where::In("runs".into()), Where::At),
+    let options = PlayerOptions {
+        place: args.out.clone().map_or(StoryLocation::In("runs".into()), StoryLocation::At),
         seed: args.seed,
         device: args.device.clone(),
         backend: Arc::new(Native::this_program()?),
@@ -75,9 +75,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 /// The story's final paragraphs, without those that only introduce commands to copy.
 fn findings(player: &Player) -> anyhow::Result<Vec<String>> {
     let blocks = player.closing()?;
-    let introduces = |at: usize| matches!(blocks.get(at + 1), Some(Block::Lines(_)));
-    let paragraph = |(at, block): (usize, &Block)| match block {
-        Block::Paragraph(text) if !introduces(at) => Some(text.clone()),
+    let introduces = |at: usize| matches!(blocks.get(at + 1), Some(TextBlock::Lines(_)));
+    let paragraph = |(at, block): (usize, &TextBlock)| match block {
+        TextBlock::Paragraph(text) if !introduces(at) => Some(text.clone()),
         _ => None,
     };
     Ok(blocks.iter().enumerate().filter_map(paragraph).collect())

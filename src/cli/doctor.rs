@@ -85,7 +85,7 @@ const COMPILE_SECONDS: f64 = 20.0;
 
 /// Check results of one kernel.
 #[derive(Default)]
-struct Found {
+struct CheckResult {
     /// Largest error, as a multiple of the tolerance.
     worst: f64,
     /// Where it occurred.
@@ -96,7 +96,7 @@ struct Found {
     run_seconds: f64,
 }
 
-impl Found {
+impl CheckResult {
     fn note(&mut self, worst: f64, detail: String) {
         if worst > self.worst || worst.is_nan() {
             (self.worst, self.detail) = (worst, detail);
@@ -129,7 +129,7 @@ pub(super) fn wanted(args: &Args) -> impl Iterator<Item = Check> + '_ {
 
 /// The largest error of a kernel over random shapes, relative to the bound, and its place.
 pub(super) fn worst(check: &Check, seeds: u64, device: &Device) -> (f64, String) {
-    let mut found = Found::default();
+    let mut found = CheckResult::default();
     (0..seeds).for_each(|seed| found.run(check, device, seed));
     (found.worst, found.detail)
 }
@@ -144,11 +144,11 @@ fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
         ))?;
     }
     for check in wanted(args) {
-        let mut found = Found::default();
+        let mut found = CheckResult::default();
         let seeds = if compiling > COMPILE_SECONDS { 1 } else { args.seeds };
         left_out += args.seeds - seeds;
         (0..seeds).for_each(|seed| found.run(&check, device, seed));
-        let Found { worst, detail, compile_seconds, run_seconds } = found;
+        let CheckResult { worst, detail, compile_seconds, run_seconds } = found;
         compiling += compile_seconds;
         let passed = worst <= 1.0;
         failed += usize::from(!passed);

@@ -3,8 +3,8 @@
 mod task;
 
 use super::{is_typed, open, output, refuse};
-use crate::config::{DataSettings, DeviceSettings, TaskSettings, Usage};
-use crate::data::{self, Batch, Cache, IGNORE, Notices};
+use crate::config::{DataSettings, DeviceSettings, TaskSettings, UsageError};
+use crate::data::{self, Batch, IGNORE, Notices, TokenCache};
 use crate::device::Device;
 use crate::progress::silent;
 use crate::train::{Evaluation, Scorer};
@@ -72,7 +72,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     if args.data.is_empty() {
         let text = "--data or --task: is missing; name a text whose loss to compute (--data text.txt), or a task whose questions to answer \
                     (--task kk, math or custom)";
-        anyhow::bail!(Usage(text.to_owned()));
+        anyhow::bail!(UsageError(text.to_owned()));
     }
     text(args)
 }
@@ -107,7 +107,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
         val_fraction: if whole { 0.0 } else { args.val_fraction },
         ..DataSettings::default()
     };
-    let (_, dataset) = data::load(&settings, Some(tokenizer), &Cache::User, &mut notices, &mut silent)?;
+    let (_, dataset) = data::load(&settings, Some(tokenizer), &TokenCache::User, &mut notices, &mut silent)?;
     notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
     let range = if whole { Some(dataset.train) } else { dataset.val };
     let Some(range) = range else { anyhow::bail!("--data: too little text to score") };

@@ -3,7 +3,7 @@
 use super::{open, output};
 use crate::config::DeviceSettings;
 use crate::data::chat::{self, Chat};
-use crate::data::{Tokenizer, Until};
+use crate::data::{StopStringFilter, Tokenizer};
 use crate::model::Generator;
 use crate::ops::sample::Sampling;
 use std::io::{Read, Write};
@@ -55,7 +55,6 @@ pub struct Args {
 /// Maximum tokens in a row.
 const MAX_ROOM: usize = 1 << 20;
 
-// Length: sequential.
 /// Generate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     check(args)?;
@@ -84,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let generator = Generator::new(&device, &model, 1, max_len)?;
     let sampling = sampling(args);
     let ends = tokenizer.end_tokens();
-    let mut until = Until::new(ends.text().filter(|_| args.chat));
+    let mut until = StopStringFilter::new(ends.text().filter(|_| args.chat));
     // A chat reply is a text of its own, a continuation is part of one.
     let mut stream = tokenizer.decode_stream(if args.chat { &[] } else { &ids });
     let (mut text, mut tokens) = (String::new(), Vec::new());

@@ -2,7 +2,7 @@
 
 use super::{open, output};
 use crate::config::{DataSettings, DeviceSettings};
-use crate::data::{self, Cache, Notices, TokenRange, Tokenizer};
+use crate::data::{self, Notices, TokenCache, TokenRange, Tokenizer};
 use crate::device::Device;
 use crate::model::checkpoint;
 use crate::progress::silent;
@@ -17,8 +17,8 @@ use web_time::Instant;
 
 /// The evaluation text.
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Judged on")]
-pub struct Text {
+#[command(next_help_heading = "Evaluated on")]
+pub struct HeldOutText {
     /// Evaluate on this text (file, folder of text files, JSONL with `text`; may be repeated) instead of the run's validation split.
     #[arg(long, visible_alias = "val-data", value_name = "PATH")]
     data: Vec<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Text {
     pub device: DeviceSettings,
 }
 
-impl Text {
+impl HeldOutText {
     /// An evaluator on a device for weights of the shape in `dir` (a model folder). `run` is its run.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Text {
         let val_fraction = if whole { 0.0 } else { self.val_fraction };
         let data = DataSettings { data: self.data.clone(), val_fraction, ..DataSettings::default() };
         let mut notices = Notices::new();
-        let (_, dataset) = data::load(&data, Some(tokenizer), &Cache::User, &mut notices, &mut silent)?;
+        let (_, dataset) = data::load(&data, Some(tokenizer), &TokenCache::User, &mut notices, &mut silent)?;
         notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
         let range = if whole { Some(dataset.train).filter(|t| t.len() > 1) } else { dataset.val };
         range.context("--data: too little text to score")

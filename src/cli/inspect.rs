@@ -2,7 +2,7 @@
 
 use super::{held_out_text, open, output};
 use crate::config::DeviceSettings;
-use crate::model::inspect::{self, Guess, InspectRequest, Inspection};
+use crate::model::inspect::{self, InspectRequest, Inspection, PredictedToken};
 use std::io::Read as _;
 
 const EXAMPLES: &str = "\
@@ -193,7 +193,7 @@ fn spread(n: usize, most: usize) -> Vec<usize> {
     (0..most).map(|i| if most == 1 { 0 } else { i * (n - 1) / (most - 1) }).collect()
 }
 
-fn guess(guess: &Guess) -> String {
+fn guess(guess: &PredictedToken) -> String {
     format!("{} {}", shown(&guess.piece), percent(guess.probability))
 }
 

@@ -1,10 +1,10 @@
 //! `lehr landscape`: the loss between checkpoints, and whether merging them improves it.
 
-use super::held_out_text::{EvalProgress, Text, folder_of, prepare, run_of, save};
+use super::held_out_text::{EvalProgress, HeldOutText, folder_of, prepare, run_of, save};
 use super::output;
-use crate::landscape::{Frame, MergeTest, Plane, Quadratic};
+use crate::landscape::{MergeTest, Plane, PlaneRange, Quadratic};
 use crate::merge::ring::average_in_f64;
-use crate::merge::{Inputs, Verification};
+use crate::merge::{MergeInputs, Verification};
 use crate::model::weight_files::WeightFiles;
 use crate::plot::{Contours, Field, Mark};
 use crate::train::WeightEvaluator;
@@ -46,14 +46,14 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    text: Text,
+    text: HeldOutText,
 }
 
 /// Larger grids take days.
 const MOST_POINTS: usize = 200;
 
 /// A marked point of the plane.
-struct Point {
+struct PlanePoint {
     letter: String,
     name: String,
     at: (f64, f64),
@@ -62,11 +62,11 @@ struct Point {
     loss: f64,
 }
 
-struct Report {
+struct LandscapeReport {
     /// The checkpoints, oldest first.
-    points: Vec<Point>,
-    mean: Point,
-    merged: Option<Point>,
+    points: Vec<PlanePoint>,
+    mean: PlanePoint,
+    merged: Option<PlanePoint>,
     field: Field,
     test: MergeTest,
     fit: Option<Quadratic>,
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<i32> {
     ensure!(k >= 3, "a landscape needs at least three checkpoints, {k} are given");
     dirs.extend(args.merged.as_deref().map(folder_of).transpose().context("--merged")?);
     // Hashes, shapes and vocabularies.
-    let inputs = Inputs::open(&RealFs, &dirs, Verification::Hashes)?;
+    let inputs = MergeInputs::open(&RealFs, &dirs, Verification::Hashes)?;
     prepare(args.out.as_deref())?;
     let evaluator = args.text.evaluator(&dirs[k - 1], run_of(&dirs[k - 1]).as_deref(), &args.text.device)?;
     let report = measure(args, &evaluator, &inputs)?;
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<i32> {
     Ok(0)
 }
 
-fn measure(args: &Args, evaluator: &WeightEvaluator, inputs: &Inputs) -> Result<Report> {
+fn measure(args: &Args, evaluator: &WeightEvaluator, inputs: &MergeInputs) -> Result<LandscapeReport> {
     let k = args.checkpoints.len();
     let read = |files: &WeightFiles| evaluator.read(files);
     let sets: Vec<Vec<f32>> = inputs.folders.iter().map(|f| read(&f.weights)).collect::<Result<_>>()?;
@@ -107,11 +107,11 @@ fn measure(args: &Args, evaluator: &WeightEvaluator, inputs: &Inputs) -> Result<
     let checkpoints: Vec<&[f32]> = sets[..k].iter().map(Vec::as_slice).collect();
     let mean = average_in_f64(&checkpoints, &vec![1.0 / k as f64; k]);
     let mut progress = EvalProgress::new(args.grid * args.grid + sets.len() + 1);
-    let mut point = |letter: String, name: &str, weights: &[f32]| -> Result<Point> {
+    let mut point = |letter: String, name: &str, weights: &[f32]| -> Result<PlanePoint> {
         let (at, distance) = plane.project(corners, weights)?;
         let loss = evaluator.loss(weights)?;
         progress.step();
-        Ok(Point { letter, name: name.into(), at, distance, loss })
+        Ok(PlanePoint { letter, name: name.into(), at, distance, loss })
     };
     let mut points = Vec::new();
     for (i, weights) in checkpoints.iter().enumerate() {
@@ -123,7 +123,7 @@ fn measure(args: &Args, evaluator: &WeightEvaluator, inputs: &Inputs) -> Result<
         None => None,
     };
     let marked: Vec<(f64, f64)> = points.iter().chain([&mean]).chain(&merged).map(|p| p.at).collect();
-    let [xs, ys] = Frame::around(&marked, args.margin).axes(args.grid);
+    let [xs, ys] = PlaneRange::around(&marked, args.margin).axes(args.grid);
     let mut values = Vec::new();
     for y in &ys {
         let mut row = Vec::new();
@@ -136,7 +136,7 @@ fn measure(args: &Args, evaluator: &WeightEvaluator, inputs: &Inputs) -> Result<
     let field = Field { xs, ys, values };
     let losses: Vec<f64> = points.iter().map(|p| p.loss).collect();
     let test = MergeTest::new(&losses, mean.loss).context("no checkpoint")?;
-    Ok(Report { points, mean, merged, fit: Quadratic::fit(&field), field, test, eval_tokens: evaluator.tokens() })
+    Ok(LandscapeReport { points, mean, merged, fit: Quadratic::fit(&field), field, test, eval_tokens: evaluator.tokens() })
 }
 
 /// A, B, ..., Z, A1, ...
@@ -145,8 +145,8 @@ fn letter(i: usize) -> String {
     if i < 26 { letter.to_string() } else { format!("{letter}{}", i / 26) }
 }
 
-impl Report {
-    fn all(&self) -> impl Iterator<Item = &Point> {
+impl LandscapeReport {
+    fn all(&self) -> impl Iterator<Item = &PlanePoint> {
         self.points.iter().chain([&self.mean]).chain(&self.merged)
     }
 
@@ -246,7 +246,7 @@ impl Report {
     }
 
     fn json(&self) -> Value {
-        let point = |p: &Point| json!({"name": p.name, "letter": p.letter, "x": p.at.0, "y": p.at.1, "distance": p.distance, "loss": p.loss});
+        let point = |p: &PlanePoint| json!({"name": p.name, "letter": p.letter, "x": p.at.0, "y": p.at.1, "distance": p.distance, "loss": p.loss});
         let t = &self.test;
         let fit = self.fit.map(|fit| {
             let condition = fit.condition_15(&self.places());

@@ -5,7 +5,7 @@ use clap::ArgMatches;
 
 /// How a command uses the ranks of a launcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
+enum RankUse {
     /// All ranks take part.
     All,
     /// Rank 0 runs it, the others exit.
@@ -14,14 +14,14 @@ enum Use {
     None,
 }
 
-fn use_of(command: &str, typed: &ArgMatches) -> Use {
+fn use_of(command: &str, typed: &ArgMatches) -> RankUse {
     let is_set = |flag: &str| typed.try_get_one::<bool>(flag).ok().flatten().is_some_and(|set| *set);
     match command {
-        "pretrain" | "sft" | "grpo" if is_set("window") => Use::None,
-        "pretrain" | "sft" | "grpo" | "reproduce" if is_set("dry_run") => Use::First,
-        "pretrain" | "sft" | "grpo" | "reproduce" | "doctor" => Use::All,
-        "merge" if typed.subcommand_name() == Some("sweep") => Use::All,
-        _ => Use::None,
+        "pretrain" | "sft" | "grpo" if is_set("window") => RankUse::None,
+        "pretrain" | "sft" | "grpo" | "reproduce" if is_set("dry_run") => RankUse::First,
+        "pretrain" | "sft" | "grpo" | "reproduce" | "doctor" => RankUse::All,
+        "merge" if typed.subcommand_name() == Some("sweep") => RankUse::All,
+        _ => RankUse::None,
     }
 }
 
@@ -33,12 +33,12 @@ pub fn result(command: &str, typed: &ArgMatches) -> Option<anyhow::Result<i32>> 
 fn result_under(launched: &Launched, command: &str, typed: &ArgMatches) -> Option<anyhow::Result<i32>> {
     let is_first = launched.rank.is_none_or(|rank| rank == 0);
     match use_of(command, typed) {
-        Use::All => None,
-        Use::First if is_first => None,
-        Use::None if launched.is_batch_script => None,
-        Use::None if is_first => Some(Err(anyhow::anyhow!(launched.one_process(format!("lehr {command}").trim_end())))),
+        RankUse::All => None,
+        RankUse::First if is_first => None,
+        RankUse::None if launched.is_batch_script => None,
+        RankUse::None if is_first => Some(Err(anyhow::anyhow!(launched.one_process(format!("lehr {command}").trim_end())))),
         // One line and one exit code, those of rank 0.
-        Use::First | Use::None => Some(Ok(0)),
+        RankUse::First | RankUse::None => Some(Ok(0)),
     }
 }
 

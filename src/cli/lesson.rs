@@ -3,7 +3,7 @@
 use super::{output, story_output};
 use crate::backend::Native;
 use crate::config::DeviceSettings;
-use crate::story::{Options, Player, Where, is_complete, lesson, lesson_names, next_lesson};
+use crate::story::{Player, PlayerOptions, StoryLocation, is_complete, lesson, lesson_names, next_lesson};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         };
         story.set(name, value)?;
     }
-    let options = Options {
-        place: Where::In(args.out.clone()),
+    let options = PlayerOptions {
+        place: StoryLocation::In(args.out.clone()),
         seed: args.seed,
         device: args.device.clone(),
         backend: Arc::new(Native::this_program()?),
@@ -93,10 +93,10 @@ fn list(args: &Args) -> anyhow::Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::story::{Step, StepKind, Story};
+    use crate::story::{StepKind, Story, StoryStep};
 
     /// The command line of a step, with the player's additions.
-    fn accepted(story: &Story, step: &Step) -> Result<clap::ArgMatches, clap::Error> {
+    fn accepted(story: &Story, step: &StoryStep) -> Result<clap::ArgMatches, clap::Error> {
         let mut words = vec!["lehr".to_owned()];
         let value = |word: &String| {
             let values = story.parameters.iter().map(|(name, p)| (format!("{{{name}}}"), p.value.clone()));

@@ -7,20 +7,20 @@ use std::path::PathBuf;
 
 /// Flags of `lehr completions`.
 #[derive(clap::Args, Debug)]
-pub struct Completions {
+pub struct CompletionsArgs {
     /// The shell.
     shell: clap_complete::Shell,
 }
 
 /// Flags of `lehr man`.
 #[derive(clap::Args, Debug)]
-pub struct Man {
+pub struct ManArgs {
     /// Output folder; created if missing, pages of the same names are replaced.
     dir: PathBuf,
 }
 
 /// Print a shell's completions.
-pub fn completions(args: &Completions) -> anyhow::Result<i32> {
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<i32> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::command(), "lehr", &mut script);
     std::io::stdout().write_all(&script)?;
@@ -28,7 +28,7 @@ pub fn completions(args: &Completions) -> anyhow::Result<i32> {
 }
 
 /// Write the pages.
-pub fn man(args: &Man) -> anyhow::Result<i32> {
+pub fn man(args: &ManArgs) -> anyhow::Result<i32> {
     let shown = crate::vfs::shown(&args.dir);
     std::fs::create_dir_all(&args.dir).with_context(|| format!("{shown}: cannot be made"))?;
     clap_mangen::generate_to(super::command(), &args.dir).with_context(|| format!("{shown}: cannot be written"))?;

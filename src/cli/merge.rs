@@ -3,7 +3,8 @@
 use super::{merge_sweep, output};
 use crate::config::{DecayShape, MergeMethod};
 use crate::merge::{
-    self, AdapterFold, Inputs, Interval, Merge, MergeRule, MergeWindow, Recipe, Target, Verification, WindowSpec,
+    self, AdapterFold, Interval, MergeInputs, MergeRecipe, MergeRule, MergeTarget, MergeWindow, Verification, WeightedFolders,
+    WindowSpec,
 };
 use crate::model::checkpoint::Manifest;
 use crate::model::gguf::is_gguf;
@@ -38,7 +39,7 @@ A run keeps the checkpoints that a merge needs when it is trained with --save-ev
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<MergeCommand>,
     /// One run folder, or checkpoint folders (lehr's or Hugging Face's), oldest first.
     #[arg(value_name = "RUN | DIR", required_unless_present = "lora")]
     inputs: Vec<PathBuf>,
@@ -74,7 +75,7 @@ pub struct Args {
     at: Option<u64>,
     /// Data type of the result; that of the checkpoints (F32 if they differ) when absent.
     #[arg(long, value_enum)]
-    dtype: Option<Stored>,
+    dtype: Option<StoredDtype>,
     /// Show and check the merge, write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -88,20 +89,20 @@ pub struct Args {
 
 /// Subcommands.
 #[derive(clap::Subcommand, Debug)]
-enum Command {
+enum MergeCommand {
     /// Loss of many merges of a run: interval by number by method.
     Sweep(Box<merge_sweep::Args>),
 }
 
 /// Data types.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Stored {
+enum StoredDtype {
     F32,
     F16,
     Bf16,
 }
 
-impl Stored {
+impl StoredDtype {
     fn dtype(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
@@ -113,7 +114,7 @@ impl Stored {
 
 /// Merge.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    if let Some(Command::Sweep(sweep)) = &args.command {
+    if let Some(MergeCommand::Sweep(sweep)) = &args.command {
         return merge_sweep::run(sweep);
     }
     if let Some(adapter) = &args.lora {
@@ -122,11 +123,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     anyhow::ensure!(args.base.is_none(), "--base: is the base model of --lora; leave it out");
     anyhow::ensure!(args.threads.is_none_or(|n| (1..=256).contains(&n)), "--threads: must lie between 1 and 256");
     let rule = rule(args)?;
-    let target = args.out.as_ref().map(|out| Target::new(&RealFs, out)).transpose()?;
+    let target = args.out.as_ref().map(|out| MergeTarget::new(&RealFs, out)).transpose()?;
     let (folders, window) = folders(args)?;
     // A wrong number of weights is rejected before reading any folder.
     rule.raw_weights(folders.len())?;
-    let mut inputs = Inputs::open(&RealFs, &folders, Verification::Hashes)?;
+    let mut inputs = MergeInputs::open(&RealFs, &folders, Verification::Hashes)?;
     if let Some(stored) = args.dtype {
         inputs.write_as(stored.dtype());
     }
@@ -134,7 +135,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     if let Some(threads) = args.threads {
         merge.threads = threads;
     }
-    let recipe = Recipe::new(&merge, &rule, window.as_ref());
+    let recipe = MergeRecipe::new(&merge, &rule, window.as_ref());
     print_notes(&inputs, window.as_ref(), &recipe);
     if !args.json {
         print_plan(&merge, &recipe)?;
@@ -150,9 +151,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 
 /// Fold an adapter into its base model.
 fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
-    let target = args.out.as_ref().map(|out| Target::new(&RealFs, out)).transpose()?;
+    let target = args.out.as_ref().map(|out| MergeTarget::new(&RealFs, out)).transpose()?;
     let adapter = super::open::model_folder(adapter).context("--lora")?;
-    let fold = AdapterFold::open(&adapter, args.base.as_deref(), args.dtype.map(Stored::dtype))?;
+    let fold = AdapterFold::open(&adapter, args.base.as_deref(), args.dtype.map(StoredDtype::dtype))?;
     let out = args.out.as_deref().unwrap_or(Path::new(""));
     let Some(target) = target.filter(|_| !args.dry_run) else {
         if args.json {
@@ -218,14 +219,14 @@ fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<MergeWindow>)> {
     Ok((args.inputs.clone(), None))
 }
 
-fn print_notes(inputs: &Inputs, window: Option<&MergeWindow>, recipe: &Recipe) {
+fn print_notes(inputs: &MergeInputs, window: Option<&MergeWindow>, recipe: &MergeRecipe) {
     for reason in window.iter().flat_map(|w| &w.skipped) {
         output::note(&format!("note: skipped a checkpoint: {reason}"));
     }
     for note in &inputs.notes {
         output::note(&format!("note: {note}"));
     }
-    let steps: Vec<u64> = inputs.folders.iter().filter_map(merge::Folder::step).collect();
+    let steps: Vec<u64> = inputs.folders.iter().filter_map(merge::InputFolder::step).collect();
     if !steps.is_sorted() && recipe.method != "sma" && recipe.method != "weights" {
         output::note(
             "note: the steps of these folders do not grow; weights go by the order in which they are named, oldest first",
@@ -234,7 +235,7 @@ fn print_notes(inputs: &Inputs, window: Option<&MergeWindow>, recipe: &Recipe) {
 }
 
 /// Print the plan.
-fn print_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
+fn print_plan(merge: &WeightedFolders, recipe: &MergeRecipe) -> anyhow::Result<()> {
     let inputs = merge.inputs();
     let n = inputs.folders.len();
     let of = match (&recipe.run, recipe.every_steps, recipe.tokens_per_step) {
@@ -279,7 +280,7 @@ fn written(save: impl FnOnce(&mut Progress<'_>) -> anyhow::Result<Manifest>) -> 
     saved.map(Some)
 }
 
-fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow::Result<i32> {
+fn save(args: &Args, merge: &WeightedFolders, target: &MergeTarget, recipe: &MergeRecipe) -> anyhow::Result<i32> {
     // Ctrl-C removes partial output.
     let _control = Control::listen(None)?;
     let begin = Instant::now();

@@ -1,10 +1,10 @@
 //! `lehr merge sweep`: find the best merge of a run.
 
-use super::held_out_text::{EvalProgress, Text, folder_of, prepare, save};
+use super::held_out_text::{EvalProgress, HeldOutText, folder_of, prepare, save};
 use super::output;
 use crate::config::{DecayShape, MergeMethod};
-use crate::merge::sweep::{Cell, Grid, Kept, Sweep, sweep};
-use crate::merge::{self, Inputs, Interval, MAX_CHECKPOINTS, MergeRule, Verification, WindowSpec};
+use crate::merge::sweep::{CheckpointCache, SweepCell, SweepGrid, SweepResult, sweep};
+use crate::merge::{self, Interval, MAX_CHECKPOINTS, MergeInputs, MergeRule, Verification, WindowSpec};
 use crate::model::checkpoint::{step_name, verify_model};
 use crate::model::weight_files::WeightFiles;
 use crate::plot::{Chart, Heatmap, Panels, Series};
@@ -60,27 +60,27 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    text: Text,
+    text: HeldOutText,
 }
 
 /// Limit of the grid's size.
 const MOST_CELLS: usize = 10_000;
 
 /// Results of a sweep, for table, JSON and plot.
-struct Report {
+struct SweepReport {
     run: String,
     annealed: Option<String>,
     tokens_per_step: u64,
     eval_tokens: u64,
     reads: usize,
-    grid: Grid,
-    found: Sweep,
+    grid: SweepGrid,
+    found: SweepResult,
 }
 
 /// What is measured, and by which evaluator.
-struct Prepared {
+struct SweepSetup {
     tokens_per_step: u64,
-    grid: Grid,
+    grid: SweepGrid,
     there: BTreeSet<u64>,
     annealed: Option<PathBuf>,
     evaluator: WeightEvaluator,
@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> Result<i32> {
     Ok(0)
 }
 
-fn prepared(args: &Args, world: &World) -> Result<Prepared> {
+fn prepared(args: &Args, world: &World) -> Result<SweepSetup> {
     super::open::folder_exists(&args.run)?;
     let tokens_per_step = merge::tokens_per_step(&args.run)?;
     let grid = grid(args, tokens_per_step)?;
@@ -113,15 +113,15 @@ fn prepared(args: &Args, world: &World) -> Result<Prepared> {
     let annealed = args.annealed.as_deref().map(folder_of).transpose()?;
     if let Some(annealed) = &annealed {
         // A different shape or vocabulary is rejected before work starts.
-        Inputs::open(&RealFs, &[newest.clone(), annealed.clone()], Verification::Hashes)?;
+        MergeInputs::open(&RealFs, &[newest.clone(), annealed.clone()], Verification::Hashes)?;
     }
     prepare(args.out.as_deref())?;
     let evaluator = args.text.evaluator(&newest, Some(&args.run), &world.device(&args.text.device)?)?;
-    Ok(Prepared { tokens_per_step, grid, there, annealed, evaluator })
+    Ok(SweepSetup { tokens_per_step, grid, there, annealed, evaluator })
 }
 
-fn measure(args: &Args, world: &World, prepared: Prepared) -> Result<()> {
-    let Prepared { tokens_per_step, grid, there, annealed, evaluator } = prepared;
+fn measure(args: &Args, world: &World, prepared: SweepSetup) -> Result<()> {
+    let SweepSetup { tokens_per_step, grid, there, annealed, evaluator } = prepared;
     let bytes = 4 * evaluator.model.parameters.count() as u64;
     let needed = grid.needed(&there).len();
     let most = (memory() / 2 / world.local_size() as u64 / bytes.max(1)).max(1) as usize;
@@ -147,7 +147,7 @@ fn measure(args: &Args, world: &World, prepared: Prepared) -> Result<()> {
         verify_model(&RealFs, &dir)?;
         Ok(std::sync::Arc::new(evaluator.read(&WeightFiles::open(&dir)?)?))
     };
-    let mut kept = Kept::new(most, Box::new(read));
+    let mut kept = CheckpointCache::new(most, Box::new(read));
     let mut found = sweep(world, &grid, &there, &mut |step| kept.get(step), &mut |w| evaluator.loss(w), &mut done)?;
     let reads: usize = world.all_gather_values(&kept.reads)?.into_iter().sum();
     if world.is_root() {
@@ -156,7 +156,7 @@ fn measure(args: &Args, world: &World, prepared: Prepared) -> Result<()> {
         }
         progress.reached(evaluations);
         let (run, annealed, eval_tokens) = (shown(&args.run), args.annealed.clone(), evaluator.tokens());
-        Report { run, annealed, tokens_per_step, eval_tokens, reads, grid, found }.output(args)?;
+        SweepReport { run, annealed, tokens_per_step, eval_tokens, reads, grid, found }.output(args)?;
     }
     // The other ranks wait until rank 0 has written the results.
     world.wait_for_all()
@@ -171,7 +171,7 @@ fn updates(interval: Interval, tokens_per_step: u64) -> u64 {
 }
 
 /// The grid of the lists' distinct values.
-fn grid(args: &Args, tokens_per_step: u64) -> Result<Grid> {
+fn grid(args: &Args, tokens_per_step: u64) -> Result<SweepGrid> {
     let mut every: Vec<u64> = args.every.iter().map(|v| updates(*v, tokens_per_step)).collect();
     let (mut last, mut at) = (args.last.clone(), args.at.clone());
     for n in &last {
@@ -201,11 +201,11 @@ fn grid(args: &Args, tokens_per_step: u64) -> Result<Grid> {
     }
     let cells = at.len() * every.len() * last.len() * rules.len();
     ensure!(cells <= MOST_CELLS, "{cells} merges: more than {MOST_CELLS}; shorten --every, --last, --methods or --at");
-    Ok(Grid { at, every, last, rules })
+    Ok(SweepGrid { at, every, last, rules })
 }
 
 /// The steps of the run's checkpoints; rejects a grid without any complete merge.
-fn checkpoints(args: &Args, grid: &Grid) -> Result<BTreeSet<u64>> {
+fn checkpoints(args: &Args, grid: &SweepGrid) -> Result<BTreeSet<u64>> {
     let there: BTreeSet<u64> = checkpoints::list(&RealFs, &args.run)?.into_iter().map(|(step, _)| step).collect();
     for at in &grid.at {
         if !there.contains(at) {
@@ -236,7 +236,7 @@ fn percent(share: Option<f64>) -> String {
     crate::number_format::percent(share.unwrap_or(f64::NAN), 0)
 }
 
-impl Report {
+impl SweepReport {
     fn output(&self, args: &Args) -> Result<()> {
         if args.json {
             output::json_line(&self.json())?;
@@ -291,7 +291,7 @@ impl Report {
         out
     }
 
-    fn row(&self, cell: &Cell, loss: f64) -> Vec<String> {
+    fn row(&self, cell: &SweepCell, loss: f64) -> Vec<String> {
         let mut row = vec![
             cell.rule.to_string(),
             cell.every.to_string(),
@@ -324,7 +324,7 @@ impl Report {
         ))
     }
 
-    fn cell_json(&self, cell: &Cell) -> serde_json::Value {
+    fn cell_json(&self, cell: &SweepCell) -> serde_json::Value {
         let alpha = match cell.rule {
             MergeRule::Ema { alpha } | MergeRule::EmaNormalized { alpha } => Some(alpha),
             _ => None,
@@ -366,7 +366,7 @@ impl Report {
             .footnote(&self.best(at).unwrap_or_default());
         for rule in &self.grid.rules {
             let at_rule = |every: u64, last: usize| {
-                let is = |c: &&Cell| (c.at, c.every, c.last, &c.rule) == (at, every, last, rule);
+                let is = |c: &&SweepCell| (c.at, c.every, c.last, &c.rule) == (at, every, last, rule);
                 self.found.cells.iter().find(is).and_then(|c| self.found.gain(c)).map_or(f64::NAN, |g| -g)
             };
             let values: Vec<Vec<f64>> =
@@ -388,8 +388,8 @@ impl Report {
     }
 
     /// Gain of averaging against the mean age of the weights.
-    fn over_age(&self, at: u64, best: Option<&Cell>) -> Chart {
-        let place = |c: &Cell| (c.mean_age * self.tokens_per_step as f64, self.found.gain(c).map_or(f64::NAN, |g| -g));
+    fn over_age(&self, at: u64, best: Option<&SweepCell>) -> Chart {
+        let place = |c: &SweepCell| (c.mean_age * self.tokens_per_step as f64, self.found.gain(c).map_or(f64::NAN, |g| -g));
         let mut chart = Chart::new("Against the merge's mean age").x("mean age (tokens)").y("merged − raw (nats per token)");
         for rule in &self.grid.rules {
             let cells = self.found.cells.iter().filter(|c| c.at == at && c.rule == *rule);
@@ -400,7 +400,7 @@ impl Report {
     }
 
     /// Losses of the raw checkpoints, and of the finally best cell of each method.
-    fn over_steps(&self, best: Option<&Cell>) -> Chart {
+    fn over_steps(&self, best: Option<&SweepCell>) -> Chart {
         let place = |at: u64| (at * self.tokens_per_step) as f64;
         let raw: Vec<_> = self.found.raw.iter().map(|(at, loss)| (place(*at), *loss)).collect();
         let mut chart = Chart::new("Over training").x("tokens trained").y("validation loss (nats per token)");

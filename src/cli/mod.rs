@@ -34,7 +34,7 @@ mod score;
 mod sft;
 mod story_output;
 
-use crate::config::{Settings, Stage, Usage};
+use crate::config::{Settings, Stage, UsageError};
 use crate::session::starting_point::settings_of_fork;
 use crate::world::OtherRankFailed;
 use clap::parser::ValueSource::CommandLine;
@@ -93,9 +93,9 @@ enum Commands {
     /// One HTML page about runs, readable without lehr.
     Report(report::Args),
     /// Print shell completions on standard output.
-    Completions(manuals::Completions),
+    Completions(manuals::CompletionsArgs),
     /// Manual pages of all commands.
-    Man(manuals::Man),
+    Man(manuals::ManArgs),
 }
 
 /// The command line, with each command's defaults and help.
@@ -225,7 +225,7 @@ fn exit_code(result: anyhow::Result<i32>) -> i32 {
         Err(error) if error.is::<OtherRankFailed>() => 1,
         Err(error) => {
             output::error_line(&error);
-            if error.chain().any(|cause| cause.is::<Usage>()) { USAGE_ERROR } else { 1 }
+            if error.chain().any(|cause| cause.is::<UsageError>()) { USAGE_ERROR } else { 1 }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Terminal output: the progress line, JSON lines, the error line.
 
 use crate::config::Stage;
-use crate::event::{Event, Finished, Merged, Rescue, Step, TaskEval};
+use crate::event::{Event, Finished, Merged, Rescue, Started, Step, TaskEval};
 use crate::number_format::counted;
 pub use crate::number_format::{duration, visible};
 use crate::session::emitter::{Listener, Notification};
@@ -151,37 +151,36 @@ impl ConsoleOutput {
         }
     }
 
-    // Length: one arm per event.
+    fn started(&mut self, s: &Started) {
+        self.max_steps = s.max_steps;
+        self.fine_tuning = s.stage == Stage::Sft.name();
+        self.reinforcing = s.stage == Stage::Grpo.name();
+        let material = match self.reinforcing {
+            true => {
+                format!("{} per step, {} held out", counted(s.tokens_per_step, "completion"), counted(s.val_tokens, "question"))
+            }
+            false => format!(
+                "{} training and {} validation tokens, {} tokens per update",
+                count(s.train_tokens),
+                count(s.val_tokens),
+                s.tokens_per_step
+            ),
+        };
+        let (run, parameters) = (s.run.display(), count(s.parameters));
+        let ready = s.startup_seconds;
+        self.say(&format!("{run} on {}: {parameters} parameters, ready after {ready:.1} s", s.adapter));
+        self.say(&material);
+        match &s.parent {
+            Some(parent) if s.step == 0 => self.say(&format!("starting point: {parent}")),
+            Some(parent) if parent.ends_with(&format!("@{}", s.step)) => self.say(&format!("forked from {parent}")),
+            _ if s.step > 0 => self.say(&format!("resumed at step {}", s.step)),
+            _ => {}
+        }
+    }
+
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Started(s) => {
-                self.max_steps = s.max_steps;
-                self.fine_tuning = s.stage == Stage::Sft.name();
-                self.reinforcing = s.stage == Stage::Grpo.name();
-                let material = match self.reinforcing {
-                    true => format!(
-                        "{} per step, {} held out",
-                        counted(s.tokens_per_step, "completion"),
-                        counted(s.val_tokens, "question")
-                    ),
-                    false => format!(
-                        "{} training and {} validation tokens, {} tokens per update",
-                        count(s.train_tokens),
-                        count(s.val_tokens),
-                        s.tokens_per_step
-                    ),
-                };
-                let (run, parameters) = (s.run.display(), count(s.parameters));
-                let ready = s.startup_seconds;
-                self.say(&format!("{run} on {}: {parameters} parameters, ready after {ready:.1} s", s.adapter));
-                self.say(&material);
-                match &s.parent {
-                    Some(parent) if s.step == 0 => self.say(&format!("starting point: {parent}")),
-                    Some(parent) if parent.ends_with(&format!("@{}", s.step)) => self.say(&format!("forked from {parent}")),
-                    _ if s.step > 0 => self.say(&format!("resumed at step {}", s.step)),
-                    _ => {}
-                }
-            }
+            Event::Started(s) => self.started(s),
             Event::Step(s) => {
                 if self.reinforcing {
                     let text = self.reinforced(s);
@@ -344,9 +343,9 @@ fn rescued(r: &Rescue) -> String {
         0 => "the same batches once more".to_string(),
         n => format!("{n} batches skipped"),
     };
-    let remark = if r.remark.is_empty() { String::new() } else { format!("; {}", r.remark) };
+    let note = if r.note.is_empty() { String::new() } else { format!("; {}", r.note) };
     format!(
-        "step {}: {}; rescue {}: back to step {}{weights}{loss}, {moments}, {data}, learning rate x {}{remark}",
+        "step {}: {}; rescue {}: back to step {}{weights}{loss}, {moments}, {data}, learning rate x {}{note}",
         r.step, r.cause, r.count, r.to_step, r.learning_rate_scale
     )
 }

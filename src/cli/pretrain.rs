@@ -1,15 +1,15 @@
 //! `lehr pretrain`
 
 use super::{is_typed, open, output};
-use crate::config::{Layers, RingPlace, Settings, Stage, TaskKind, Usage};
+use crate::config::{Layers, RingPlace, Settings, Stage, TaskKind, UsageError};
 use crate::data::TokenizerKind;
 use crate::event::Finished;
 use crate::number_format::did_you_mean;
 use crate::run_folder;
-use crate::session::control::{Commands, INTERRUPTED};
+use crate::session::control::{CommandReader, INTERRUPTED};
 use crate::session::emitter::Listener;
 use crate::session::starting_point;
-use crate::session::{DryRun, Start, dry_run, train};
+use crate::session::{DryRun, RunStart, dry_run, train};
 use crate::vfs::human_bytes;
 use clap::ArgMatches;
 use std::path::PathBuf;
@@ -87,7 +87,7 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
 pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
     // A resumed run may be extended to more updates.
     let max_steps = (args.resume.is_some() && is_typed(typed, "max_steps")).then_some(settings.train.max_steps);
-    let start = Start { run: args.run.clone(), resume: args.resume.clone(), max_steps };
+    let start = RunStart { run: args.run.clone(), resume: args.resume.clone(), max_steps };
     match &args.resume {
         Some(run) => {
             open::run_exists("--resume", run)?;
@@ -103,7 +103,7 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
     if args.dry_run {
         return plan(&settings, args.json);
     }
-    let commands = args.control.then(|| Box::new(std::io::BufReader::new(std::io::stdin())) as Commands);
+    let commands = args.control.then(|| Box::new(std::io::BufReader::new(std::io::stdin())) as CommandReader);
     let finished = train(settings, &start, commands, output::console_listener(args.json), started)?;
     Ok(exit_code(&finished))
 }
@@ -130,7 +130,7 @@ fn check_usage(settings: &Settings) -> anyhow::Result<()> {
         Stage::Pretrain | Stage::Sft | Stage::Grpo => None,
     };
     if let Some(text) = lacks {
-        anyhow::bail!(Usage(text.to_owned()));
+        anyhow::bail!(UsageError(text.to_owned()));
     }
     if is_new { check_tokenizer(&settings.data.tokenizer) } else { Ok(()) }
 }
@@ -141,10 +141,10 @@ fn check_tokenizer(name: &str) -> anyhow::Result<()> {
         Ok(TokenizerKind::Path(path)) if !path.exists() => {
             let hint = did_you_mean(name, ["bytes", "chars", "words", "bpe:N"]);
             let name = crate::vfs::clean(name);
-            anyhow::bail!(Usage(format!("--tokenizer {name}: no such tokenizer, file or folder{hint}")))
+            anyhow::bail!(UsageError(format!("--tokenizer {name}: no such tokenizer, file or folder{hint}")))
         }
         Ok(_) => Ok(()),
-        Err(error) => Err(Usage(format!("{error:#}")).into()),
+        Err(error) => Err(UsageError(format!("{error:#}")).into()),
     }
 }
 

@@ -6,10 +6,10 @@ mod step;
 use super::{open, output, refuse, with_stage_defaults};
 use crate::config::{DeviceSettings, GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
 use crate::device::Device;
-use crate::event::{Moved, Number, Tokens};
+use crate::event::{Number, ProbabilityChange, Tokens};
 use crate::merge::COPIED;
 use crate::model::Model;
-use crate::model::checkpoint::{Existing, Origin, Place, save};
+use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, save};
 use crate::model::hf_config::{HfConfig, config_json};
 use crate::model::safetensors_file::write_safetensors;
 use crate::train::reinforce::{Rollout, UpdateStats, probe, tokens};
@@ -20,7 +20,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::slice::from_ref;
-use step::{PassReport, Step};
+use step::{PassReport, ReplayedStep};
 
 /// Flags of `lehr replay`: the flags of `lehr grpo` that apply to a step on recorded completions, and more.
 #[derive(clap::Args, Debug)]
@@ -100,7 +100,7 @@ pub fn command(command: clap::Command) -> clap::Command {
 
 /// The printed results.
 #[derive(Serialize)]
-struct Report {
+struct ReplayReport {
     completions: usize,
     passes: Vec<PassReport>,
     /// By probability at the time of the rollout: shares of tokens and of the gradient. By probability before the step: changes.
@@ -110,12 +110,12 @@ struct Report {
     right_by_group: Vec<Option<f64>>,
 }
 
-/// See [`Report::right_by_group`]; `old_logprobs` are those of the model before the step.
+/// See [`ReplayReport::right_by_group`]; `old_logprobs` are those of the model before the step.
 fn right_by_group(rollouts: &[Rollout], after: &[Vec<f32>]) -> Vec<Option<f64>> {
     let mut groups: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     for (rollout, after) in rollouts.iter().zip(after) {
         let (right, all) = groups.entry(rollout.group).or_default();
-        for is_right in probe::changes(from_ref(rollout), from_ref(after)).iter().filter_map(probe::Change::right) {
+        for is_right in probe::changes(from_ref(rollout), from_ref(after)).iter().filter_map(probe::TokenChange::right) {
             *all += 1;
             *right += u64::from(is_right);
         }
@@ -134,7 +134,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
     let place = args.out.as_deref().map(out_place).transpose()?;
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
-    let limits = rows::Limits { vocab_size: config.model.vocab_size, context: config.model.max_position_embeddings };
+    let limits = rows::ModelLimits { vocab_size: config.model.vocab_size, context: config.model.max_position_embeddings };
     let rollouts = rows::read(&args.rollouts, limits, args.step)?;
     let longest = rollouts.iter().map(|r| r.prompt.len() + r.completion.len()).max().unwrap_or(1);
     let train = &mut settings.train;
@@ -219,7 +219,7 @@ fn reference(device: &Device, path: &Path, config: &HfConfig, context: usize) ->
     open::model(device, &dir, &own, context)
 }
 
-fn report(made: Step, alpha: f64) -> Report {
+fn report(made: ReplayedStep, alpha: f64) -> ReplayReport {
     let (mut rollouts, after) = (made.rollouts, &made.after);
     let mut tokens = Tokens {
         gradient: Some(made.by_quartile),
@@ -230,11 +230,11 @@ fn report(made: Step, alpha: f64) -> Report {
     rollouts.iter_mut().zip(made.before).for_each(|(r, before)| r.old_logprobs = before);
     tokens.probe = Some(probe::probe(&probe::changes(&rollouts, after)));
     let right_by_group = right_by_group(&rollouts, after);
-    Report { completions: rollouts.len(), passes: made.passes, tokens, right_by_group }
+    ReplayReport { completions: rollouts.len(), passes: made.passes, tokens, right_by_group }
 }
 
 /// Tables within 80 columns: losses of the updates, clip fractions, tokens by probability, changes.
-fn print(report: &Report) -> Result<()> {
+fn print(report: &ReplayReport) -> Result<()> {
     let updates: Vec<(&str, &UpdateStats)> =
         report.passes.iter().flat_map(|pass| pass.updates.iter().map(|u| (pass.pass.as_str(), u))).collect();
     let losses = updates.iter().map(|(pass, u)| {
@@ -262,7 +262,7 @@ fn print(report: &Report) -> Result<()> {
     });
     table(&["probability", "tokens", "share", "of the gradient", "grad norm"], shares)?;
     output::line("")?;
-    let Moved { count, least, lower, median, upper, most, right, .. } = &probe.all;
+    let ProbabilityChange { count, least, lower, median, upper, most, right, .. } = &probe.all;
     let moved = bins.iter().enumerate().map(|(b, bin)| {
         let changes = [least, lower, median, upper, most].map(|of| signed(of[b].0));
         let right = if right[b].0.is_nan() { "-".into() } else { format!("{:.3}", right[b].0) };
@@ -280,7 +280,7 @@ fn signed(x: f64) -> String {
     if x.is_nan() { "-".into() } else { format!("{x:+.5}") }
 }
 
-fn write_gradients(model: &Model, made: &Step, path: &Path) -> Result<()> {
+fn write_gradients(model: &Model, made: &ReplayedStep, path: &Path) -> Result<()> {
     let one = made.passes.len() == 1;
     let mut names = Vec::new();
     let mut ranges = BTreeMap::new();
@@ -297,7 +297,7 @@ fn write_gradients(model: &Model, made: &Step, path: &Path) -> Result<()> {
     write_whole_by(path, |out| write_safetensors(out, &BTreeMap::new(), &names, |name, sink| sink.write(ranges[name])))
 }
 
-fn write_rows(made: &Step, path: &Path) -> Result<()> {
+fn write_rows(made: &ReplayedStep, path: &Path) -> Result<()> {
     write_whole_by(path, |out| {
         for (rollout, after) in made.rollouts.iter().zip(&made.after) {
             let mut row = serde_json::to_value(rollout)?;
@@ -324,8 +324,8 @@ fn write_model(device: &Device, model: &Model, from: &Path, config: &HfConfig, (
     /// Maximum size of a copied file.
     const MAX_COPIED: u64 = 64 << 20;
     let bytes = 4 * model.parameters.count() as u64 + (1 << 20);
-    let place = Place { parent, name, bytes, existing: Existing::Refuse };
-    let origin = Origin { adapter: "lehr replay".into(), ..Origin::default() };
+    let place = CheckpointTarget { parent, name, bytes, existing: IfExists::Refuse };
+    let origin = CheckpointOrigin { adapter: "lehr replay".into(), ..CheckpointOrigin::default() };
     save(&RealFs, place, &origin, |out| {
         let mut reader = model.reader(device, &model.values);
         out.file("model.safetensors", |file| {

@@ -3,7 +3,7 @@
 use super::output;
 use crate::config::DeviceSettings;
 use crate::papers::report::Report;
-use crate::papers::{self, Options};
+use crate::papers::{self, ReproduceOptions};
 use crate::progress::Interrupted;
 use crate::session::control::{Control, INTERRUPTED};
 use crate::world::World;
@@ -85,9 +85,9 @@ fn note(world: &World, text: &str) {
 }
 
 /// The options of valid flags.
-fn options(args: &Args, world: &World) -> anyhow::Result<Options> {
+fn options(args: &Args, world: &World) -> anyhow::Result<ReproduceOptions> {
     anyhow::ensure!((1..=1000).contains(&args.seeds), "--seeds {}: must lie between 1 and 1000", args.seeds);
-    let options = Options {
+    let options = ReproduceOptions {
         claims: args.claims.clone(),
         scale: args.scale.clone(),
         seeds: args.seeds,
@@ -106,7 +106,7 @@ fn options(args: &Args, world: &World) -> anyhow::Result<Options> {
     Ok(options)
 }
 
-fn dry_run(args: &Args, options: &Options) -> anyhow::Result<i32> {
+fn dry_run(args: &Args, options: &ReproduceOptions) -> anyhow::Result<i32> {
     let (lines, json) = papers::dry_run(&args.paper, options)?;
     if args.json {
         output::json_line(&json)?;
@@ -116,7 +116,7 @@ fn dry_run(args: &Args, options: &Options) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-fn print(args: &Args, options: &Options, report: &Report) -> anyhow::Result<()> {
+fn print(args: &Args, options: &ReproduceOptions, report: &Report) -> anyhow::Result<()> {
     if args.json {
         return output::json_line(report);
     }

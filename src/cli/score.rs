@@ -39,13 +39,13 @@ pub struct Args {
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct ScoreInput {
     tokens: Option<Vec<u32>>,
     text: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Scored {
+struct ScoreOutput {
     tokens: Vec<u32>,
     logprobs: Vec<Option<f32>>,
     entropy: Vec<Option<f32>>,
@@ -110,7 +110,7 @@ fn read_rows(args: &Args, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<(
             continue;
         }
         anyhow::ensure!(line.len() <= MAX_LINE, "{place}: a line of {} MiB; split it", line.len() >> 20);
-        let parsed: Line = serde_json::from_str(&line)
+        let parsed: ScoreInput = serde_json::from_str(&line)
             .with_context(|| format!("{place}: needs {{\"tokens\": [...]}} or {{\"text\": \"...\"}}"))?;
         let tokens = match (parsed.tokens, parsed.text) {
             (Some(tokens), _) => tokens,
@@ -141,15 +141,15 @@ fn row_batch(tokens: &[u32], time: usize) -> Batch {
     Batch { batch_size: 1, seq_len: time, tokens: row, targets, doc_start: vec![0; time], num_tokens: tokens.len() }
 }
 
-fn scored(tokens: &[u32], logp: &[f32], entropy: &[f32]) -> Scored {
+fn scored(tokens: &[u32], logp: &[f32], entropy: &[f32]) -> ScoreOutput {
     let n = tokens.len() - 1;
     // Position i predicts token i + 1; the first token has no score.
     let shifted = |values: &[f32]| std::iter::once(None).chain(values[..n].iter().copied().map(Some)).collect();
     let loss = (n > 0).then(|| -logp[..n].iter().map(|l| f64::from(*l)).sum::<f64>() / n as f64);
-    Scored { tokens: tokens.to_vec(), logprobs: shifted(logp), entropy: shifted(entropy), loss }
+    ScoreOutput { tokens: tokens.to_vec(), logprobs: shifted(logp), entropy: shifted(entropy), loss }
 }
 
-fn print(args: &Args, row: &Scored, tokenizer: Option<&Tokenizer>) -> anyhow::Result<()> {
+fn print(args: &Args, row: &ScoreOutput, tokenizer: Option<&Tokenizer>) -> anyhow::Result<()> {
     if args.json {
         return output::json_line(row);
     }

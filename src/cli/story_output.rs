@@ -3,7 +3,7 @@
 use super::output::{self, wrapped};
 use crate::history::{RunFiles, spec};
 use crate::session::control::{Control, INTERRUPTED};
-use crate::story::{Block, Phase, Player, StepKind, Watch};
+use crate::story::{Player, StepKind, StoryPhase, TextBlock, WatchItem};
 use std::io::IsTerminal as _;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -22,21 +22,21 @@ const POLL: Duration = Duration::from_millis(40);
 pub fn play(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
     // From now on a signal stops the child cleanly.
     let _control = Control::listen(None)?;
-    let mut bar = Bar::new();
-    while *player.phase() != Phase::Done {
+    let mut bar = StoryProgressLine::new();
+    while *player.phase() != StoryPhase::Done {
         before(player, with_commands)?;
         let guess = guess(player)?;
         player.go();
         run(player, &mut bar);
         match player.phase() {
-            Phase::Stopped => {
+            StoryPhase::Stopped => {
                 output::note(&format!(
                     "stopped; what was done is kept in {}, and the same command continues from there",
                     crate::vfs::shown(player.dir())
                 ));
                 return Ok(INTERRUPTED);
             }
-            Phase::Failed(text) => anyhow::bail!("{text}"),
+            StoryPhase::Failed(text) => anyhow::bail!("{text}"),
             _ => after(player, guess)?,
         }
         player.next();
@@ -45,9 +45,9 @@ pub fn play(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
 }
 
 /// Run the scene's commands to their end.
-fn run(player: &mut Player, bar: &mut Bar) {
+fn run(player: &mut Player, bar: &mut StoryProgressLine) {
     let mut asked = false;
-    while *player.phase() == Phase::Running {
+    while *player.phase() == StoryPhase::Running {
         if Control::interrupted() && !asked {
             asked = true;
             player.stop();
@@ -154,7 +154,7 @@ fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
 }
 
 /// The charts of a scene, as far as a terminal can show them.
-fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
+fn look(player: &Player, watch: &WatchItem) -> anyhow::Result<()> {
     if let Some(picture) = &watch.picture {
         let (step, file) = picture.split_once('/').unwrap_or((picture, ""));
         let path = player.product(step).unwrap_or_default().join(file);
@@ -170,7 +170,7 @@ fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
         for metric in chart.of(&run.history) {
             if watch.metrics.is_empty() || watch.metrics.iter().any(|m| m == metric) {
                 let whose = if names.len() > 1 { format!("{name}: ") } else { String::new() };
-                lines.extend(Line::of(run, metric, chart.log_y, whose + &spec::label(metric)));
+                lines.extend(Sparkline::of(run, metric, chart.log_y, whose + &spec::label(metric)));
             }
         }
     }
@@ -185,14 +185,14 @@ fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
 }
 
 /// A sparkline.
-struct Line {
+struct Sparkline {
     name: String,
     first: String,
     last: String,
     heights: Vec<f64>,
 }
 
-impl Line {
+impl Sparkline {
     fn of(run: &RunFiles, metric: &str, log: bool, name: String) -> Option<Self> {
         let values = run.history.curves.get(metric)?.values();
         let columns = CHART.min(values.len());
@@ -228,18 +228,18 @@ fn number(v: f64) -> String {
     }
 }
 
-fn show(blocks: &[Block], indent: &str) -> anyhow::Result<()> {
+fn show(blocks: &[TextBlock], indent: &str) -> anyhow::Result<()> {
     for (i, block) in blocks.iter().enumerate() {
         if i > 0 {
             output::line("")?;
         }
         match block {
-            Block::Paragraph(words) => {
+            TextBlock::Paragraph(words) => {
                 for line in words.lines().flat_map(|l| wrapped(l, WIDTH - indent.len())) {
                     output::line(&format!("{indent}{line}"))?;
                 }
             }
-            Block::Lines(lines) => {
+            TextBlock::Lines(lines) => {
                 for line in lines.iter().flat_map(|l| l.lines()) {
                     output::line(&format!("{indent}    {line}"))?;
                 }
@@ -257,12 +257,12 @@ fn table(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
 }
 
 /// The current command, its progress, and the remaining story: one updating line on a terminal, else occasional lines.
-struct Bar {
+struct StoryProgressLine {
     line: output::ProgressLine,
     doing: String,
 }
 
-impl Bar {
+impl StoryProgressLine {
     fn new() -> Self {
         Self { line: output::ProgressLine::every(output::LONG_LINE_SECONDS), doing: String::new() }
     }

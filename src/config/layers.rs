@@ -1,7 +1,7 @@
 //! Layers of settings: default < preset < config file < explicit flags.
 
-use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, Usage};
-use crate::number_format::did_you_mean;
+use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, UsageError};
+use crate::number_format::{did_you_mean, one_line};
 use clap::{ArgMatches, Command, parser::ValueSource};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -92,7 +92,7 @@ impl Layers {
     pub fn preset(&mut self, name: &str) -> anyhow::Result<()> {
         let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
             let hint = did_you_mean(name, preset_names());
-            anyhow::bail!(Usage(format!("--preset {name}: no such preset{hint}")));
+            anyhow::bail!(UsageError(format!("--preset {name}: no such preset{hint}")));
         };
         self.overlay(text, &format!("preset {name}"))
     }
@@ -280,8 +280,4 @@ fn nearest_section(typed: &str) -> String {
         }
     }
     did_you_mean(typed, sections.iter().map(String::as_str))
-}
-
-fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
 }

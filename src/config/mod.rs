@@ -25,7 +25,7 @@ pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSett
 pub use model::{Architecture, ModelConfig};
 pub use rescue::{RescueData, RescueMethod, RescueOptimizer, RescueSettings};
 pub use sft::{SftSettings, Stage};
-pub use task::{Form, Grader, MathKind, TaskKind, TaskSettings};
+pub use task::{Grader, MathKind, PuzzleForm, TaskKind, TaskSettings};
 
 use crate::device::Selection;
 use clap::{Args, ValueEnum};
@@ -35,7 +35,7 @@ use std::path::PathBuf;
 /// A command line with a missing or unknown argument; the command exits with code 2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(pub String);
+pub struct UsageError(pub String);
 
 /// All settings of a training run, in sections.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ pub enum TaskKind {
 /// Wording of `kk` questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Form {
+pub enum PuzzleForm {
     /// English sentences, as in the public rows.
     #[default]
     Natural,
@@ -66,7 +66,7 @@ pub struct TaskSettings {
     pub people: String,
     /// kk: wording of questions.
     #[arg(long, value_enum, default_value = "natural")]
-    pub form: Form,
+    pub form: PuzzleForm,
     /// math: kind of question.
     #[arg(long, value_enum, default_value = "arithmetic")]
     pub math: MathKind,

@@ -4,23 +4,21 @@ mod grpo;
 
 use super::{MergeMethod, RescueMethod, Scheduler, Settings, Stage, TrainSettings};
 
+fn positive(flag: &str, value: f64, most: f64) -> anyhow::Result<()> {
+    anyhow::ensure!(value.is_finite() && value > 0.0 && value <= most, "--{flag} {value}: must be above 0 and at most {most}");
+    Ok(())
+}
+
+fn at_least_one(flag: &str, value: u64) -> anyhow::Result<()> {
+    anyhow::ensure!((1..=1 << 40).contains(&value), "--{flag} {value}: must be at least 1");
+    Ok(())
+}
+
 impl Settings {
-    // Length: one statement per setting.
     /// # Errors
     /// The first setting that is out of range or contradicts another.
     pub fn validate(&self) -> anyhow::Result<()> {
         let (t, d, s) = (&self.train, &self.data, &self.save);
-        let positive = |flag: &str, value: f64, most: f64| {
-            anyhow::ensure!(
-                value.is_finite() && value > 0.0 && value <= most,
-                "--{flag} {value}: must be above 0 and at most {most}"
-            );
-            Ok(())
-        };
-        let at_least_one = |flag: &str, value: u64| {
-            anyhow::ensure!((1..=1 << 40).contains(&value), "--{flag} {value}: must be at least 1");
-            Ok(())
-        };
         at_least_one("max-steps", t.max_steps)?;
         at_least_one("batch-size", t.batch_size as u64)?;
         // In fine-tuning 0 is "the model's context", until the model is loaded.
@@ -37,30 +35,7 @@ impl Settings {
             t.seq_len,
             1 << 28
         );
-        positive("learning-rate", t.learning_rate, 1.0)?;
-        anyhow::ensure!(
-            t.min_learning_rate.is_finite() && (0.0..=t.learning_rate).contains(&t.min_learning_rate),
-            "--min-learning-rate {}: must lie between 0 and --learning-rate {}",
-            t.min_learning_rate,
-            t.learning_rate
-        );
-        t.validate_optimizer()?;
-        if t.lr_scheduler != Scheduler::Constant {
-            anyhow::ensure!(
-                t.warmup_steps < t.max_steps,
-                "--warmup-steps {}: must be below --max-steps {}",
-                t.warmup_steps,
-                t.max_steps
-            );
-        }
-        if t.lr_scheduler == Scheduler::Wsd {
-            anyhow::ensure!(
-                t.warmup_steps + t.decay_steps <= t.max_steps,
-                "--decay-steps {}: warm-up and decay together must fit into --max-steps {}",
-                t.decay_steps,
-                t.max_steps
-            );
-        }
+        t.validate_schedule()?;
         if let Some(micro) = t.micro_batch_size {
             anyhow::ensure!(
                 micro > 0 && t.batch_size.is_multiple_of(micro),
@@ -78,24 +53,30 @@ impl Settings {
                 d.val_fraction
             );
         }
-        let m = &self.merge;
-        if m.merge_every > 0 {
-            anyhow::ensure!((1..=1000).contains(&m.merge_last), "--merge-last {}: must lie between 1 and 1000", m.merge_last);
-            anyhow::ensure!(
-                m.merge_alpha > 0.0 && m.merge_alpha <= 1.0,
-                "--merge-alpha {}: must be above 0 and at most 1",
-                m.merge_alpha
-            );
-            anyhow::ensure!(
-                m.merge_method != MergeMethod::Weights,
-                "--merge-method weights: a live merge starts with fewer checkpoints than it ends with; use sma, ema, wma or wsm"
-            );
-        }
+        self.validate_merge()?;
         self.validate_lora()?;
         if let Some(problem) = self.rescue.problem(s.save_every) {
             anyhow::bail!("{problem}");
         }
         anyhow::ensure!(s.keep_last >= 2, "--keep-last {}: must be at least 2, so that a bad newest one is no loss", s.keep_last);
+        Ok(())
+    }
+
+    fn validate_merge(&self) -> anyhow::Result<()> {
+        let m = &self.merge;
+        if m.merge_every == 0 {
+            return Ok(());
+        }
+        anyhow::ensure!((1..=1000).contains(&m.merge_last), "--merge-last {}: must lie between 1 and 1000", m.merge_last);
+        anyhow::ensure!(
+            m.merge_alpha > 0.0 && m.merge_alpha <= 1.0,
+            "--merge-alpha {}: must be above 0 and at most 1",
+            m.merge_alpha
+        );
+        anyhow::ensure!(
+            m.merge_method != MergeMethod::Weights,
+            "--merge-method weights: a live merge starts with fewer checkpoints than it ends with; use sma, ema, wma or wsm"
+        );
         Ok(())
     }
 
@@ -142,6 +123,35 @@ impl Settings {
 }
 
 impl TrainSettings {
+    /// Optimizer, learning rate and its schedule.
+    fn validate_schedule(&self) -> anyhow::Result<()> {
+        positive("learning-rate", self.learning_rate, 1.0)?;
+        anyhow::ensure!(
+            self.min_learning_rate.is_finite() && (0.0..=self.learning_rate).contains(&self.min_learning_rate),
+            "--min-learning-rate {}: must lie between 0 and --learning-rate {}",
+            self.min_learning_rate,
+            self.learning_rate
+        );
+        self.validate_optimizer()?;
+        if self.lr_scheduler != Scheduler::Constant {
+            anyhow::ensure!(
+                self.warmup_steps < self.max_steps,
+                "--warmup-steps {}: must be below --max-steps {}",
+                self.warmup_steps,
+                self.max_steps
+            );
+        }
+        if self.lr_scheduler == Scheduler::Wsd {
+            anyhow::ensure!(
+                self.warmup_steps + self.decay_steps <= self.max_steps,
+                "--decay-steps {}: warm-up and decay together must fit into --max-steps {}",
+                self.decay_steps,
+                self.max_steps
+            );
+        }
+        Ok(())
+    }
+
     /// Check the optimizer's settings, except the learning rate.
     ///
     /// # Errors

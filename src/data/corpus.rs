@@ -8,7 +8,7 @@ mod columns;
 mod lines;
 mod text;
 
-use super::files::{self, Format, Opened, Reader};
+use super::files::{self, ByteReader, FileFormat, OpenedText};
 use super::{Notices, shown_path};
 use anyhow::{Context, Result, ensure};
 use lines::LineReader;
@@ -23,7 +23,7 @@ use text::TextReader;
 
 /// Text sources, checked and in order, not yet read.
 pub struct Corpus {
-    sources: Vec<Source>,
+    sources: Vec<CorpusFile>,
     /// Validation files found in folders.
     validation: Vec<PathBuf>,
     /// A copy of standard input, so that it can be read more than once; removed when the corpus is dropped.
@@ -33,23 +33,23 @@ pub struct Corpus {
 
 /// A part of a document, or all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct DocumentPiece {
     /// The text; it may be empty at the end of a document.
     pub text: String,
     /// Whether the document ends after this piece.
     pub ends_document: bool,
 }
 
-enum Origin {
+enum CorpusOrigin {
     File(PathBuf),
     Memory(Arc<str>),
 }
 
-struct Source {
+struct CorpusFile {
     /// Name for messages.
     name: String,
-    format: Format,
-    origin: Origin,
+    format: FileFormat,
+    origin: CorpusOrigin,
     /// Size in bytes when it was opened.
     bytes: u64,
     modified: Option<SystemTime>,
@@ -89,10 +89,10 @@ impl Corpus {
         let text = text.into();
         let mut corpus = Self::empty();
         let bytes = text.len() as u64;
-        corpus.sources.push(Source {
+        corpus.sources.push(CorpusFile {
             name: name.into(),
-            format: Format::Text,
-            origin: Origin::Memory(text),
+            format: FileFormat::Text,
+            origin: CorpusOrigin::Memory(text),
             bytes,
             modified: None,
         });
@@ -111,13 +111,13 @@ impl Corpus {
 
     /// Whether an end-of-text token is needed: several files, or a file of rows.
     pub fn may_have_several_documents(&self) -> bool {
-        self.sources.len() > 1 || self.sources.iter().any(|s| s.format != Format::Text)
+        self.sources.len() > 1 || self.sources.iter().any(|s| s.format != FileFormat::Text)
     }
 
     /// Whether any document contains this text.
     ///
     /// # Errors
-    /// As [`Pieces::next_piece`].
+    /// As [`DocumentPieces::next_piece`].
     pub fn contains(&self, words: &str, notices: &mut Notices) -> Result<bool> {
         let mut pieces = self.pieces();
         while let Some(piece) = pieces.next_piece(notices)? {
@@ -129,8 +129,8 @@ impl Corpus {
     }
 
     /// Starts reading from the beginning.
-    pub fn pieces(&self) -> Pieces<'_> {
-        Pieces { corpus: self, next: 0, open: None, bytes_done: 0, saw_text: false }
+    pub fn pieces(&self) -> DocumentPieces<'_> {
+        DocumentPieces { corpus: self, next: 0, open: None, bytes_done: 0, saw_text: false }
     }
 
     /// Hashes every byte of every source, with its length and format.
@@ -166,12 +166,17 @@ impl Corpus {
         // Checked before opening: opening a pipe waits for a writer, and reading a device may never end.
         let meta = fs::metadata(path).map_err(|e| missing(path, &e))?;
         ensure!(meta.is_file(), "{name}: not a regular file (a device, pipe or socket). Name a file, or - for standard input");
-        let format = Format::of(path)?;
-        if format == Format::Text && files::extension(path) == "json" {
+        let format = FileFormat::of(path)?;
+        if format == FileFormat::Text && files::extension(path) == "json" {
             notices.push(format!("{name}: holds no list of rows and no row a line: read as plain text"));
         }
-        let source =
-            Source { name, format, origin: Origin::File(path.into()), bytes: meta.len(), modified: meta.modified().ok() };
+        let source = CorpusFile {
+            name,
+            format,
+            origin: CorpusOrigin::File(path.into()),
+            bytes: meta.len(),
+            modified: meta.modified().ok(),
+        };
         source.check()?;
         self.sources.push(source);
         Ok(())
@@ -185,10 +190,10 @@ impl Corpus {
             .context("standard input: cannot be copied to a temporary file. Is the disk full?")?;
         let path = spool.into_temp_path();
         let meta = fs::metadata(&path).context("standard input: its temporary copy is gone")?;
-        let source = Source {
+        let source = CorpusFile {
             name: "standard input".into(),
-            format: Format::Text,
-            origin: Origin::File(path.to_path_buf()),
+            format: FileFormat::Text,
+            origin: CorpusOrigin::File(path.to_path_buf()),
             bytes: meta.len(),
             modified: meta.modified().ok(),
         };
@@ -204,24 +209,26 @@ impl Corpus {
     }
 }
 
-impl Source {
+impl CorpusFile {
     /// A reader of the raw bytes.
-    fn reader(&self) -> Result<Reader> {
+    fn reader(&self) -> Result<ByteReader> {
         Ok(match &self.origin {
-            Origin::File(path) => Box::new(fs::File::open(path).with_context(|| format!("{}: cannot be opened", self.name))?),
-            Origin::Memory(text) => Box::new(Cursor::new(Arc::<[u8]>::from(text.clone()))),
+            CorpusOrigin::File(path) => {
+                Box::new(fs::File::open(path).with_context(|| format!("{}: cannot be opened", self.name))?)
+            }
+            CorpusOrigin::Memory(text) => Box::new(Cursor::new(Arc::<[u8]>::from(text.clone()))),
         })
     }
 
     /// A reader of the decompressed text.
-    fn open(&self) -> Result<Opened> {
+    fn open(&self) -> Result<OpenedText> {
         files::unpack(&self.name, self.reader()?)
     }
 
     /// An error if it cannot be read in its format.
     fn check(&self) -> Result<()> {
         match self.format {
-            Format::Parquet | Format::Arrow => self.documents().map(drop),
+            FileFormat::Parquet | FileFormat::Arrow => self.documents().map(drop),
             _ if self.bytes == 0 => Ok(()),
             _ => self.open().map(drop),
         }
@@ -229,32 +236,32 @@ impl Source {
 
     /// The rows of a columnar file.
     #[cfg(not(target_arch = "wasm32"))]
-    fn documents(&self) -> Result<Open> {
-        let Origin::File(path) = &self.origin else { anyhow::bail!("{}: is not in columns", self.name) };
-        Ok(Open::Columns(columns::ColumnReader::open(&self.name, path, self.format, self.bytes)?))
+    fn documents(&self) -> Result<OpenFile> {
+        let CorpusOrigin::File(path) = &self.origin else { anyhow::bail!("{}: is not in columns", self.name) };
+        Ok(OpenFile::Columns(columns::ColumnReader::open(&self.name, path, self.format, self.bytes)?))
     }
 
     #[cfg(target_arch = "wasm32")]
-    fn documents(&self) -> Result<Open> {
+    fn documents(&self) -> Result<OpenFile> {
         anyhow::bail!("{}: files in columns are not read here. Convert it to JSONL", self.name)
     }
 
     /// Starts reading documents.
-    fn start(&self) -> Result<Open> {
-        if matches!(self.format, Format::Parquet | Format::Arrow) {
+    fn start(&self) -> Result<OpenFile> {
+        if matches!(self.format, FileFormat::Parquet | FileFormat::Arrow) {
             return self.documents();
         }
         let opened = self.open()?;
         let packed = opened.compressed.then(|| opened.done.clone());
         Ok(match self.format {
-            Format::Text => Open::Text(TextReader::new(self.name.clone(), self.bytes, opened.reader), packed),
-            format => Open::Lines(LineReader::new(self.name.clone(), opened.reader, format == Format::JsonList), packed),
+            FileFormat::Text => OpenFile::Text(TextReader::new(self.name.clone(), self.bytes, opened.reader), packed),
+            format => OpenFile::Lines(LineReader::new(self.name.clone(), opened.reader, format == FileFormat::JsonList), packed),
         })
     }
 
     /// An error if the file changed since it was opened: parts of two versions would make a corpus that never existed.
     fn check_unchanged(&self) -> Result<()> {
-        if let Origin::File(path) = &self.origin {
+        if let CorpusOrigin::File(path) = &self.origin {
             let meta = fs::metadata(path).with_context(|| format!("{}: disappeared while it was read", self.name))?;
             ensure!(
                 meta.len() == self.bytes && meta.modified().ok() == self.modified,
@@ -267,26 +274,26 @@ impl Source {
 }
 
 /// Reader over all sources of a [`Corpus`]; buffers a few MiB at most.
-pub struct Pieces<'a> {
+pub struct DocumentPieces<'a> {
     corpus: &'a Corpus,
     next: usize,
-    open: Option<Open>,
+    open: Option<OpenFile>,
     bytes_done: u64,
     saw_text: bool,
 }
 
 /// Bytes read of a compressed file.
-type Packed = Option<Arc<AtomicU64>>;
+type CompressedBytes = Option<Arc<AtomicU64>>;
 
-enum Open {
-    Text(TextReader, Packed),
-    Lines(LineReader, Packed),
+enum OpenFile {
+    Text(TextReader, CompressedBytes),
+    Lines(LineReader, CompressedBytes),
     #[cfg(not(target_arch = "wasm32"))]
     Columns(columns::ColumnReader),
 }
 
-impl Open {
-    fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
+impl OpenFile {
+    fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<DocumentPiece>> {
         match self {
             Self::Text(reader, _) => reader.next_piece(notices),
             Self::Lines(reader, _) => reader.next_document(notices),
@@ -306,11 +313,11 @@ impl Open {
     }
 }
 
-impl Pieces<'_> {
+impl DocumentPieces<'_> {
     /// The next piece, or `None` at the end. Documents without text are skipped.
     ///
     /// Errors: a source cannot be read or has changed; more than 1 % of it is not UTF-8; the whole corpus contains only white space.
-    pub fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
+    pub fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<DocumentPiece>> {
         loop {
             if self.open.is_none() {
                 let Some(source) = self.corpus.sources.get(self.next) else {
@@ -350,7 +357,7 @@ impl Pieces<'_> {
         let sources = &self.corpus.sources;
         let first = sources.first().map_or("data", |s| s.name.as_str());
         let others = if sources.len() > 1 { format!(" and {} more", sources.len() - 1) } else { String::new() };
-        let rows = sources.iter().any(|s| s.format != Format::Text);
+        let rows = sources.iter().any(|s| s.format != FileFormat::Text);
         let hint = if rows { "Each row needs a string in the field text" } else { "Name a file with text in it" };
         format!("{first}{others}: {} bytes, but no usable text. {hint}", self.corpus.total_bytes())
     }

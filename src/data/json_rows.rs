@@ -30,7 +30,7 @@ pub fn read_objects(
     let format = files::regular_rows(path)?;
     let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
     #[cfg(not(target_arch = "wasm32"))]
-    if matches!(format, files::Format::Parquet | files::Format::Arrow) {
+    if matches!(format, files::FileFormat::Parquet | files::FileFormat::Arrow) {
         let mut rows = files::Columns::open(path, format, None)?;
         while let Some((number, object)) = rows.next_row()? {
             if number.is_multiple_of(256) {
@@ -42,7 +42,7 @@ pub fn read_objects(
     }
     let opened = files::open(path)?;
     let done = opened.done.clone();
-    let mut records = Records::new(BufReader::with_capacity(1 << 18, opened.reader), format == files::Format::JsonList);
+    let mut records = Records::new(BufReader::with_capacity(1 << 18, opened.reader), format == files::FileFormat::JsonList);
     for count in 1u64.. {
         let record = records.next().with_context(|| format!("{name}: cannot be read"))?;
         let place = format!("{name}:{}", records.start_line());
@@ -54,7 +54,7 @@ pub fn read_objects(
             report(progress, WHAT, done.load(std::sync::atomic::Ordering::Relaxed).min(bytes), bytes)?;
         }
         let text = records.bytes().trim_ascii();
-        if text.is_empty() && record == Record::Whole(true) || text.is_empty() && format == files::Format::JsonLines {
+        if text.is_empty() && record == Record::Whole(true) || text.is_empty() && format == files::FileFormat::JsonLines {
             continue;
         }
         let object = parse(text, example).map_err(|e| anyhow!("{place}: {e}"))?;

@@ -18,13 +18,13 @@ mod tokenizer;
 mod until;
 
 pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};
-pub use corpus::{Corpus, Piece, Pieces};
+pub use corpus::{Corpus, DocumentPiece, DocumentPieces};
 pub use files::{DataFolder, data_folder, snapshot};
 pub use json_rows::{Object, read_objects};
-pub use shards::{Cache, TokenFile, tokenize};
+pub use shards::{TokenCache, TokenFile, tokenize};
 pub use source::{ContentHash, Source, TextSource};
 pub use tokenizer::{DecodeStream, END_OF_TEXT, EndTokens, Tokenizer, TokenizerKind};
-pub use until::Until;
+pub use until::StopStringFilter;
 
 pub(crate) use tokenizer::{byte_of, char_of};
 
@@ -76,7 +76,7 @@ impl Notices {
 pub fn load(
     settings: &DataSettings,
     tokenizer: Option<Tokenizer>,
-    cache: &Cache,
+    cache: &TokenCache,
     notices: &mut Notices,
     progress: &mut Progress<'_>,
 ) -> Result<(Tokenizer, Dataset)> {

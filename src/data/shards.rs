@@ -10,15 +10,15 @@ mod cache;
 mod writer;
 
 use super::tokenizer::WordMemory;
-use super::{Corpus, Notices, Piece, Tokenizer};
+use super::{Corpus, DocumentPiece, Notices, Tokenizer};
 use crate::progress::{Progress, report};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
-use writer::{Bounds, Output, Writer};
+use writer::{Bounds, TokenOutput, TokenWriter};
 
 /// Where tokenized corpora are cached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cache {
+pub enum TokenCache {
     /// `$LEHR_CACHE`, else `lehr` in the user's cache folder.
     User,
     /// The given folder.
@@ -29,14 +29,14 @@ pub enum Cache {
 
 /// A tokenized corpus, read-only: in memory or mapped from the cache.
 pub struct TokenFile {
-    store: Store,
+    store: TokenStore,
     vocab_size: usize,
     from_cache: bool,
     /// The token that ends a document and begins the next.
     separator: Option<u32>,
 }
 
-enum Store {
+enum TokenStore {
     Narrow {
         tokens: Vec<u16>,
         ends: Vec<u64>,
@@ -46,11 +46,11 @@ enum Store {
         ends: Vec<u64>,
     },
     #[cfg(not(target_arch = "wasm32"))]
-    Mapped(cache::Mapped),
+    Mapped(cache::MappedTokens),
 }
 
 /// Ids below 65,536 take two bytes.
-enum Ids<'a> {
+enum TokenIds<'a> {
     Narrow(&'a [u16]),
     Wide(&'a [u32]),
 }
@@ -59,8 +59,8 @@ impl TokenFile {
     /// Number of tokens.
     pub fn len(&self) -> u64 {
         match self.ids() {
-            Ids::Narrow(ids) => ids.len() as u64,
-            Ids::Wide(ids) => ids.len() as u64,
+            TokenIds::Narrow(ids) => ids.len() as u64,
+            TokenIds::Wide(ids) => ids.len() as u64,
         }
     }
 
@@ -72,9 +72,9 @@ impl TokenFile {
     /// Ends of the documents, ascending: document `i` is tokens `ends[i - 1]..ends[i]`. The last end is the number of tokens.
     pub fn document_ends(&self) -> &[u64] {
         match &self.store {
-            Store::Narrow { ends, .. } | Store::Wide { ends, .. } => ends,
+            TokenStore::Narrow { ends, .. } | TokenStore::Wide { ends, .. } => ends,
             #[cfg(not(target_arch = "wasm32"))]
-            Store::Mapped(mapped) => mapped.ends(),
+            TokenStore::Mapped(mapped) => mapped.ends(),
         }
     }
 
@@ -103,26 +103,26 @@ impl TokenFile {
     pub fn read(&self, start: u64, out: &mut [u32]) {
         let start = start as usize;
         match self.ids() {
-            Ids::Narrow(ids) => {
+            TokenIds::Narrow(ids) => {
                 let ids = &ids[start..start + out.len()];
                 out.iter_mut().zip(ids).for_each(|(out, id)| *out = u32::from(*id));
             }
-            Ids::Wide(ids) => out.copy_from_slice(&ids[start..start + out.len()]),
+            TokenIds::Wide(ids) => out.copy_from_slice(&ids[start..start + out.len()]),
         }
     }
 
-    fn ids(&self) -> Ids<'_> {
+    fn ids(&self) -> TokenIds<'_> {
         match &self.store {
-            Store::Narrow { tokens, .. } => Ids::Narrow(tokens),
-            Store::Wide { tokens, .. } => Ids::Wide(tokens),
+            TokenStore::Narrow { tokens, .. } => TokenIds::Narrow(tokens),
+            TokenStore::Wide { tokens, .. } => TokenIds::Wide(tokens),
             #[cfg(not(target_arch = "wasm32"))]
-            Store::Mapped(mapped) => mapped.ids(),
+            TokenStore::Mapped(mapped) => mapped.ids(),
         }
     }
 
     /// Tokens in memory, as one or several documents. Errors: an id outside the vocabulary, ends that do not ascend.
     pub fn from_tokens(tokens: &[u32], ends: &[u64], vocab_size: usize) -> Result<Self> {
-        let mut writer = Writer::new(Output::memory(vocab_size), vocab_size, Bounds::default());
+        let mut writer = TokenWriter::new(TokenOutput::memory(vocab_size), vocab_size, Bounds::default());
         let mut start = 0;
         for end in ends {
             ensure!(*end >= start && *end <= tokens.len() as u64, "document end {end} is outside {start}..={}", tokens.len());
@@ -145,18 +145,18 @@ const WHAT: &str = "reading text";
 pub fn tokenize(
     corpus: &Corpus,
     tokenizer: &Tokenizer,
-    cache: &Cache,
+    cache: &TokenCache,
     notices: &mut Notices,
     progress: &mut Progress<'_>,
 ) -> Result<TokenFile> {
     let bounds = Bounds::of(corpus, tokenizer)?;
     let separator = bounds.separator();
     #[cfg(not(target_arch = "wasm32"))]
-    if *cache != Cache::Off {
+    if *cache != TokenCache::Off {
         match cache::find_or_make(corpus, tokenizer, cache, notices, progress) {
             Ok(found) => return Ok(found.with_separator(separator)),
-            Err(cache::Failure::Data(error)) => return Err(error),
-            Err(cache::Failure::Cache(why)) => {
+            Err(cache::CacheFailure::Data(error)) => return Err(error),
+            Err(cache::CacheFailure::Cache(why)) => {
                 notices.push(format!("token cache: {why}; the tokens stay in memory. Set LEHR_CACHE to a writable folder"));
             }
         }
@@ -164,7 +164,7 @@ pub fn tokenize(
     #[cfg(target_arch = "wasm32")]
     let _ = cache;
     let vocab_size = tokenizer.vocab_size();
-    let mut writer = Writer::new(Output::memory(vocab_size), vocab_size, bounds);
+    let mut writer = TokenWriter::new(TokenOutput::memory(vocab_size), vocab_size, bounds);
     write_corpus(corpus, tokenizer, &mut writer, notices, progress)?;
     Ok(writer.finish()?.into_memory(vocab_size)?.with_separator(separator))
 }
@@ -173,7 +173,7 @@ pub fn tokenize(
 fn write_corpus(
     corpus: &Corpus,
     tokenizer: &Tokenizer,
-    writer: &mut Writer,
+    writer: &mut TokenWriter,
     notices: &mut Notices,
     progress: &mut Progress<'_>,
 ) -> Result<()> {
@@ -182,7 +182,7 @@ fn write_corpus(
         return threads::write_corpus(corpus, tokenizer, writer, notices, progress);
     }
     let (total, mut shown, mut ids) = (corpus.total_bytes(), 0, Vec::new());
-    let (mut pieces, mut memory, mut before) = (corpus.pieces(), WordMemory::default(), Before::default());
+    let (mut pieces, mut memory, mut before) = (corpus.pieces(), WordMemory::default(), PreviousCharacter::default());
     report(progress, WHAT, 0, total)?;
     while let Some(piece) = pieces.next_piece(notices)? {
         ids.clear();
@@ -203,11 +203,11 @@ fn write_corpus(
 
 /// The character before each piece.
 #[derive(Default)]
-struct Before(Option<char>);
+struct PreviousCharacter(Option<char>);
 
-impl Before {
+impl PreviousCharacter {
     /// The character before this piece, which must be the next one; `None` at the start of a document.
-    fn of(&mut self, piece: &Piece) -> Option<char> {
+    fn of(&mut self, piece: &DocumentPiece) -> Option<char> {
         let last = piece.text.chars().next_back().or(self.0).filter(|_| !piece.ends_document);
         std::mem::replace(&mut self.0, last)
     }
@@ -216,7 +216,7 @@ impl Before {
 #[cfg(not(target_arch = "wasm32"))]
 mod threads {
     use super::*;
-    use crate::data::Pieces;
+    use crate::data::DocumentPieces;
     use anyhow::Context;
     use std::collections::BTreeMap;
     use std::sync::{Mutex, mpsc};
@@ -227,7 +227,7 @@ mod threads {
     const MAX_THREADS: usize = 8;
 
     /// Pieces, each with the character before it.
-    type Job = Vec<(Option<char>, Piece)>;
+    type Job = Vec<(Option<char>, DocumentPiece)>;
     /// The ids of each piece, and whether it ends a document.
     type Done = Result<Vec<(Vec<u32>, bool)>>;
 
@@ -235,7 +235,7 @@ mod threads {
     pub(super) fn write_corpus(
         corpus: &Corpus,
         tokenizer: &Tokenizer,
-        writer: &mut Writer,
+        writer: &mut TokenWriter,
         notices: &mut Notices,
         progress: &mut Progress<'_>,
     ) -> Result<()> {
@@ -254,7 +254,7 @@ mod threads {
                     .context("cannot start a thread to tokenise")?;
             }
             let total = corpus.total_bytes();
-            let (mut pieces, mut waiting, mut before) = (corpus.pieces(), BTreeMap::new(), Before::default());
+            let (mut pieces, mut waiting, mut before) = (corpus.pieces(), BTreeMap::new(), PreviousCharacter::default());
             let (mut sent, mut written, mut at_end) = (0, 0, false);
             report(progress, WHAT, 0, total)?;
             loop {
@@ -288,7 +288,7 @@ mod threads {
 
     fn encode_jobs(tokenizer: &Tokenizer, jobs: &Mutex<mpsc::Receiver<(u64, Job)>>, done: &mpsc::Sender<(u64, Done)>) {
         let mut memory = WordMemory::default();
-        let mut encode = |(before, piece): (Option<char>, Piece)| {
+        let mut encode = |(before, piece): (Option<char>, DocumentPiece)| {
             let mut ids = Vec::new();
             tokenizer.encode_piece(before, &piece.text, &mut ids, &mut memory)?;
             Ok((ids, piece.ends_document))
@@ -306,7 +306,7 @@ mod threads {
         }
     }
 
-    fn next_job(pieces: &mut Pieces, before: &mut Before, notices: &mut Notices) -> Result<Job> {
+    fn next_job(pieces: &mut DocumentPieces, before: &mut PreviousCharacter, notices: &mut Notices) -> Result<Job> {
         let (mut job, mut bytes) = (Vec::new(), 0);
         while bytes < JOB_BYTES {
             let Some(piece) = pieces.next_piece(notices)? else { break };

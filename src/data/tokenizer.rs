@@ -16,7 +16,7 @@ mod stream;
 mod word_splitter;
 
 pub use ends::EndTokens;
-pub(super) use frame::Frame;
+pub(super) use frame::TextFrame;
 pub use stream::DecodeStream;
 pub(crate) use stream::{byte_of, char_of};
 pub(super) use word_splitter::WordMemory;
@@ -83,8 +83,8 @@ impl FromStr for TokenizerKind {
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
-    direct: Direct,
-    spelling: Spelling,
+    direct: BuiltinTokenizer,
+    spelling: TokenSpelling,
     /// `tokenizer.json`, as it was read or built.
     json: Arc<[u8]>,
     /// `tokenizer_config.json`, including the chat template.
@@ -104,7 +104,7 @@ pub struct Tokenizer {
 
 /// Fast implementations for the built-in kinds of tokenizers.
 #[derive(Clone)]
-enum Direct {
+enum BuiltinTokenizer {
     Off,
     Bytes,
     Chars(Arc<CharTable>),
@@ -114,7 +114,7 @@ enum Direct {
 
 /// How the text of a token in the vocabulary encodes the text that it represents.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Spelling {
+enum TokenSpelling {
     /// Each character of the token's text is a byte, in GPT-2's byte alphabet.
     ByteLevel,
     /// The token's text is the text itself.
@@ -159,7 +159,7 @@ impl Tokenizer {
 
     /// As [`Self::encode`], appending to `ids`. A caller with much text keeps one `memory` for this tokenizer, each thread its own.
     pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>, memory: &mut WordMemory) -> Result<()> {
-        if matches!(self.direct, Direct::Off) {
+        if matches!(self.direct, BuiltinTokenizer::Off) {
             ids.extend_from_slice(self.encode_by_crate(text, false)?.get_ids());
             return Ok(());
         }
@@ -210,7 +210,7 @@ impl Tokenizer {
     /// One token as readable text, with bytes of incomplete characters as `\xNN`; `None` if there is no such token.
     pub fn token_text(&self, id: u32) -> Option<String> {
         let token = self.inner.id_to_token(id)?;
-        if self.spelling != Spelling::ByteLevel || self.is_special(id) {
+        if self.spelling != TokenSpelling::ByteLevel || self.is_special(id) {
             return Some(token);
         }
         let mut text = String::new();
@@ -233,14 +233,14 @@ impl Tokenizer {
 
     /// Whether encoding is so fast that threads do not help.
     pub(super) fn is_table(&self) -> bool {
-        matches!(self.direct, Direct::Bytes | Direct::Chars(_))
+        matches!(self.direct, BuiltinTokenizer::Bytes | BuiltinTokenizer::Chars(_))
     }
 
     fn encode_directly(&self, text: &str, ids: &mut Vec<u32>, memory: &mut WordMemory) -> Result<()> {
         match &self.direct {
-            Direct::Off => bail!("tokenizer: no direct path"),
-            Direct::Bytes => ids.extend(text.bytes().map(u32::from)),
-            Direct::Words => {
+            BuiltinTokenizer::Off => bail!("tokenizer: no direct path"),
+            BuiltinTokenizer::Bytes => ids.extend(text.bytes().map(u32::from)),
+            BuiltinTokenizer::Words => {
                 for word in word_splitter::split(text) {
                     if !memory.recall(word, ids) {
                         let first = ids.len();
@@ -249,7 +249,7 @@ impl Tokenizer {
                     }
                 }
             }
-            Direct::Chars(table) => {
+            BuiltinTokenizer::Chars(table) => {
                 ids.reserve(text.len());
                 for c in text.chars() {
                     ids.push(table.get(c).ok_or_else(|| unknown_char(c))?);

@@ -2,13 +2,13 @@
 
 /// Passes text through up to a stop string, and holds back what may be the start of one.
 #[derive(Debug)]
-pub struct Until {
+pub struct StopStringFilter {
     end: Option<String>,
     held: String,
     ended: bool,
 }
 
-impl Until {
+impl StopStringFilter {
     /// `end` is the stop string; without one all text passes.
     pub fn new(end: Option<&str>) -> Self {
         Self { end: end.map(str::to_owned), held: String::new(), ended: false }
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn output_stops_before_the_stop_string() {
         let run = |end: &str, pieces: &[&str]| {
-            let mut until = Until::new(Some(end));
+            let mut until = StopStringFilter::new(Some(end));
             let mut shown = Vec::new();
             for piece in pieces {
                 let (text, ended) = until.push(piece);
@@ -59,6 +59,6 @@ mod tests {
         assert_eq!(run("\n\n", &["a\n", "b", "\n", "\n", "c"]), ["a", "\nb", "", "", ""]);
         assert_eq!(run("\n\n", &["a", "\n"]), ["a", "", "\n"]);
         assert_eq!(run("abab", &["xaba", "abab!"]), ["x", "aba", ""]);
-        assert_eq!(Until::new(None).push("<|end").0, "<|end");
+        assert_eq!(StopStringFilter::new(None).push("<|end").0, "<|end");
     }
 }

@@ -60,16 +60,16 @@ pub struct Binned {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// All measured tokens.
-    pub all: Moved,
+    pub all: ProbabilityChange,
     /// Tokens with a positive advantage, whose probability should rise.
-    pub positive: Moved,
+    pub positive: ProbabilityChange,
     /// Tokens with a negative advantage, whose probability should fall.
-    pub negative: Moved,
+    pub negative: ProbabilityChange,
 }
 
 /// Quantiles of the change, one entry per bin; NaN for an empty bin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Moved {
+pub struct ProbabilityChange {
     /// Number of tokens.
     pub count: Vec<u64>,
     /// Smallest change, without the most extreme 0.5 % at this end.

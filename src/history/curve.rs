@@ -44,19 +44,19 @@ pub struct Curve {
     /// First index of each segment.
     starts: Vec<usize>,
     /// Levels of nodes over `FAN`, `FAN`^2, ... values.
-    tree: Vec<Vec<Node>>,
+    tree: Vec<Vec<CurveNode>>,
 }
 
 /// Summary of some values: minimum, maximum, sum and count of the finite ones.
 #[derive(Clone, Copy, Debug)]
-struct Node {
+struct CurveNode {
     low: f64,
     high: f64,
     sum: f64,
     count: u32,
 }
 
-impl Node {
+impl CurveNode {
     /// The empty summary.
     const NONE: Self = Self { low: f64::INFINITY, high: f64::NEG_INFINITY, sum: 0.0, count: 0 };
 
@@ -83,7 +83,7 @@ impl Curve {
         }
         self.rows.push(row);
         self.values.push(value);
-        let (mut at, new) = (self.values.len() - 1, Node::of(value));
+        let (mut at, new) = (self.values.len() - 1, CurveNode::of(value));
         for level in 0.. {
             at /= FAN;
             if self.values.len() <= FAN.pow(level as u32) {
@@ -92,8 +92,9 @@ impl Curve {
             if self.tree.len() == level {
                 // The first nodes of a new level summarize the existing values.
                 let count = if level == 0 { self.values.len() } else { self.tree[level - 1].len() };
-                let held =
-                    |n: usize| (n * FAN..count.min(n * FAN + FAN)).map(|i| self.node(level, i)).fold(Node::NONE, Node::and);
+                let held = |n: usize| {
+                    (n * FAN..count.min(n * FAN + FAN)).map(|i| self.node(level, i)).fold(CurveNode::NONE, CurveNode::and)
+                };
                 let nodes: Vec<_> = (0..count.div_ceil(FAN)).map(held).collect();
                 self.tree.push(nodes);
                 return;
@@ -106,8 +107,8 @@ impl Curve {
     }
 
     /// The i-th node of a level; level 0 is the values themselves.
-    fn node(&self, level: usize, i: usize) -> Node {
-        if level == 0 { Node::of(self.values[i]) } else { self.tree[level - 1][i] }
+    fn node(&self, level: usize, i: usize) -> CurveNode {
+        if level == 0 { CurveNode::of(self.values[i]) } else { self.tree[level - 1][i] }
     }
 
     /// Number of points.
@@ -180,9 +181,9 @@ impl Curve {
         (found.count > 0 && found.sum.is_finite()).then(|| found.sum / f64::from(found.count))
     }
 
-    fn held_in(&self, range: std::ops::Range<usize>) -> Node {
+    fn held_in(&self, range: std::ops::Range<usize>) -> CurveNode {
         let (mut from, mut to) = (range.start, range.end.min(self.values.len()));
-        let mut found = Node::NONE;
+        let mut found = CurveNode::NONE;
         for level in 0..=self.tree.len() {
             let higher = level < self.tree.len();
             while from < to && (!higher || from % FAN != 0) {

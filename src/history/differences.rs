@@ -5,7 +5,7 @@ use toml::{Table, Value};
 
 /// A setting that differs between runs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Difference {
+pub struct SettingDifference {
     /// `section.field`.
     pub name: String,
     /// Its value in each run, as written in config.toml; empty if a run does not have it.
@@ -13,7 +13,7 @@ pub struct Difference {
 }
 
 /// Settings that differ between these runs, by section. Origin and location of a run are ignored.
-pub fn differences(runs: &[Option<&Settings>]) -> Vec<Difference> {
+pub fn differences(runs: &[Option<&Settings>]) -> Vec<SettingDifference> {
     let flat: Vec<Vec<(String, String)>> = runs.iter().map(|settings| settings.map(flatten).unwrap_or_default()).collect();
     let mut names: Vec<&String> = Vec::new();
     for (name, _) in flat.iter().flatten() {
@@ -34,7 +34,7 @@ pub fn differences(runs: &[Option<&Settings>]) -> Vec<Difference> {
         |run: &[(String, String)], name: &str| run.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
     let all = names
         .into_iter()
-        .map(|name| Difference { name: name.clone(), values: flat.iter().map(|run| value(run, name)).collect() });
+        .map(|name| SettingDifference { name: name.clone(), values: flat.iter().map(|run| value(run, name)).collect() });
     all.filter(|d| d.values.iter().any(|v| *v != d.values[0])).collect()
 }
 

@@ -4,7 +4,7 @@ use super::RunFiles;
 
 /// A run in the tree.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Member {
+pub struct FamilyMember {
     /// Index into the given runs.
     pub run: usize,
     /// Number of ancestors among them.
@@ -14,7 +14,7 @@ pub struct Member {
 }
 
 /// Runs as a tree, listed from top to bottom.
-pub type Family = Vec<Member>;
+pub type Family = Vec<FamilyMember>;
 
 /// Order runs so that each follows its parent. A parent that is not among them is still named.
 pub fn family(runs: &[&RunFiles]) -> Family {
@@ -39,7 +39,7 @@ fn grow(run: usize, depth: usize, parents: &[Option<usize>], origins: &[String],
     if std::mem::replace(&mut seen[run], true) {
         return;
     }
-    family.push(Member { run, depth, origin: origins[run].clone() });
+    family.push(FamilyMember { run, depth, origin: origins[run].clone() });
     for child in (0..parents.len()).filter(|&c| parents[c] == Some(run)) {
         grow(child, depth + 1, parents, origins, seen, family);
     }

@@ -18,14 +18,14 @@ mod table;
 
 pub use clock::{Axis, Clock};
 pub use curve::{Curve, Cut};
-pub use differences::{Difference, differences};
-pub use family::{Family, Member, family};
+pub use differences::{SettingDifference, differences};
+pub use family::{Family, FamilyMember, family};
 pub use hues::hues;
 pub use moved::spreads;
 pub use opening::opening_text;
 pub use pins::{Pin, PinKind};
-pub use record::{History, State};
+pub use record::{History, RunState};
 pub use run::{RunFiles, Update, bytes_on_disk, find_runs, short_name};
 pub use samples::{SampleLog, SampleStep};
-pub use summary::{Figure, Of};
+pub use summary::{FigureBasis, SummaryFigure};
 pub use table::{csv, last_values};

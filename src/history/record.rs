@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// State of a run according to its log.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum State {
+pub enum RunState {
     /// No events yet.
     #[default]
     Empty,
@@ -51,7 +51,7 @@ pub struct History {
     /// Saved checkpoints as (step, folder), oldest first. Some may have been deleted.
     pub checkpoints: Vec<(u64, PathBuf)>,
     /// Its state.
-    pub state: State,
+    pub state: RunState,
     /// Number of updates.
     pub step: u64,
     /// Changed live settings: name to value.
@@ -110,8 +110,8 @@ impl History {
                 self.step = r.to_step;
                 self.rescues.push(r);
             }
-            Event::Paused { .. } => self.state = State::Paused,
-            Event::Resumed { .. } => self.state = State::Running,
+            Event::Paused { .. } => self.state = RunState::Paused,
+            Event::Resumed { .. } => self.state = RunState::Running,
             Event::HyperChanged { name, after, .. } => {
                 self.hyper.insert(name, after);
             }
@@ -119,9 +119,9 @@ impl History {
             Event::Finished(f) => {
                 self.step = f.step;
                 self.add(f.step, f.eval_loss.map(|loss| ("eval_loss", loss)));
-                self.state = State::Finished(Box::new(f));
+                self.state = RunState::Finished(Box::new(f));
             }
-            Event::Failed { text } => self.state = State::Failed(text),
+            Event::Failed { text } => self.state = RunState::Failed(text),
         }
     }
 
@@ -129,7 +129,7 @@ impl History {
         self.step = s.step;
         self.first_step.get_or_insert(s.step);
         self.wall_from_seconds = None;
-        self.state = State::Running;
+        self.state = RunState::Running;
         self.started = Some(s);
     }
 
@@ -137,8 +137,8 @@ impl History {
         self.step = s.step;
         self.seconds = s.seconds;
         self.num_tokens = s.num_tokens;
-        if self.state != State::Paused {
-            self.state = State::Running;
+        if self.state != RunState::Paused {
+            self.state = RunState::Running;
         }
         if self.wall_from_seconds.is_none() {
             self.wall_from_seconds = self.started.as_ref().map(|started| started.time - s.seconds);
@@ -265,10 +265,10 @@ mod tests {
         h.push(step(1, 1.0, 2.0));
         h.push(Event::HyperChanged { step: 1, name: "lopti_eta".into(), before: 0.0, after: 0.5 });
         h.push(Event::Paused { step: 1 });
-        assert_eq!(h.state, State::Paused);
+        assert_eq!(h.state, RunState::Paused);
         h.push(Event::Resumed { step: 1 });
         h.push(Event::Failed { text: "device lost".into() });
-        assert_eq!(h.state, State::Failed("device lost".into()));
+        assert_eq!(h.state, RunState::Failed("device lost".into()));
         assert_eq!(h.hyper["lopti_eta"], 0.5);
         let kinds: Vec<PinKind> = h.pins.iter().map(|p| p.kind).collect();
         assert_eq!(kinds, [PinKind::Start, PinKind::LiveSettings, PinKind::Pause, PinKind::End]);

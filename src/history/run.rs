@@ -1,6 +1,6 @@
 //! The files of a run folder, followed while they grow.
 
-use super::record::{History, State};
+use super::record::{History, RunState};
 use super::samples::SampleLog;
 use crate::config::Settings;
 use crate::run_folder::{self, EventReader, Poll, RunLock};
@@ -114,14 +114,14 @@ impl RunFiles {
     /// State of the run as one word: a run that is not finished and that no process holds was interrupted.
     pub fn standing(&self, live: bool) -> &'static str {
         match &self.history.state {
-            State::Empty if live => "starting",
-            State::Empty => "empty",
-            State::Running if live => "running",
-            State::Paused if live => "paused",
-            State::Running | State::Paused => "cut off",
-            State::Finished(f) if f.reason == "stopped" => "stopped",
-            State::Finished(_) => "finished",
-            State::Failed(_) => "failed",
+            RunState::Empty if live => "starting",
+            RunState::Empty => "empty",
+            RunState::Running if live => "running",
+            RunState::Paused if live => "paused",
+            RunState::Running | RunState::Paused => "cut off",
+            RunState::Finished(f) if f.reason == "stopped" => "stopped",
+            RunState::Finished(_) => "finished",
+            RunState::Failed(_) => "failed",
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct SampleLog {
 }
 
 #[derive(Deserialize)]
-struct Head {
+struct SampleHead {
     step: u64,
     #[serde(default)]
     reward: serde_json::Value,
@@ -71,13 +71,13 @@ impl SampleLog {
             }
             let from = self.offset;
             self.offset += line.len() as u64;
-            if let Ok(head) = serde_json::from_slice::<Head>(&line) {
+            if let Ok(head) = serde_json::from_slice::<SampleHead>(&line) {
                 self.take(&head, (from, self.offset));
             }
         }
     }
 
-    fn take(&mut self, head: &Head, bytes: (u64, u64)) {
+    fn take(&mut self, head: &SampleHead, bytes: (u64, u64)) {
         let reward = head.reward.as_f64().unwrap_or(f64::NAN);
         let steps = Arc::make_mut(&mut self.steps);
         match steps.last_mut().filter(|s| s.step == head.step) {

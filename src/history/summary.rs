@@ -4,7 +4,7 @@ use super::History;
 
 /// A figure.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
+pub struct SummaryFigure {
     /// Its name, such as `validation loss`.
     pub name: &'static str,
     /// Its value: nats, a reward, or a share if `percent`.
@@ -14,12 +14,12 @@ pub struct Figure {
     /// 95 % confidence interval, if known.
     pub interval: Option<[f64; 2]>,
     /// Its basis.
-    pub of: Of,
+    pub of: FigureBasis,
 }
 
 /// Basis of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum FigureBasis {
     /// Held-out data after this number of updates.
     Step(u64),
     /// The mean over this number of newest updates.
@@ -56,26 +56,26 @@ impl History {
     }
 
     /// The main figures of a run: held-out results first, then training metrics.
-    pub fn figures(&self) -> Vec<Figure> {
+    pub fn figures(&self) -> Vec<SummaryFigure> {
         let reinforced = self.stage() == "grpo";
         let mean = |metric: &str, name: &'static str, percent: bool| {
             let (value, count) = self.newest_mean(metric)?;
-            Some(Figure { name, value, percent, interval: None, of: Of::Updates(count) })
+            Some(SummaryFigure { name, value, percent, interval: None, of: FigureBasis::Updates(count) })
         };
         let graded = || self.task_evals.iter().rev().filter(|eval| eval.all.count > 0 && eval.all.accuracy.is_finite());
-        let eval = graded().find(|eval| eval.temperature == 0.0).or_else(|| graded().next()).map(|eval| Figure {
+        let eval = graded().find(|eval| eval.temperature == 0.0).or_else(|| graded().next()).map(|eval| SummaryFigure {
             name: "held-out accuracy",
             value: eval.all.accuracy,
             percent: true,
             interval: Some(eval.all.interval),
-            of: Of::Step(eval.step),
+            of: FigureBasis::Step(eval.step),
         });
         let validation = || {
             let curve = self.curves.get("eval_loss")?;
             let last = curve.len().checked_sub(1).filter(|last| curve.values()[*last].is_finite())?;
             let step = self.clock.at(super::Axis::Steps, curve.rows()[last]) as u64;
             let value = curve.values()[last];
-            Some(Figure { name: "validation loss", value, percent: false, interval: None, of: Of::Step(step) })
+            Some(SummaryFigure { name: "validation loss", value, percent: false, interval: None, of: FigureBasis::Step(step) })
         };
         // In GRPO `loss` is the policy loss, which does not show progress.
         let trained = if reinforced { mean("reward", "reward", false) } else { mean("loss", "training loss", false) };
@@ -132,8 +132,8 @@ mod tests {
             eval_seconds: 0.0,
         }));
         let figures = h.figures();
-        assert_eq!((figures[0].name, figures[0].value, figures[0].of), ("validation loss", 4.156, Of::Step(0)));
-        assert_eq!((figures[1].name, figures[1].of), ("training loss", Of::Updates(20)));
+        assert_eq!((figures[0].name, figures[0].value, figures[0].of), ("validation loss", 4.156, FigureBasis::Step(0)));
+        assert_eq!((figures[1].name, figures[1].of), ("training loss", FigureBasis::Updates(20)));
         assert!((figures[1].value - (19.0 * 2.0 + 9.0) / 20.0).abs() < 1e-12);
     }
 
@@ -148,8 +148,8 @@ mod tests {
         h.push(Event::TaskEval(TaskEval { step: 12, all, ..TaskEval::default() }));
         let figures = h.figures();
         assert_eq!(figures.iter().map(|f| f.name).collect::<Vec<_>>(), ["held-out accuracy", "reward"]);
-        assert_eq!((figures[0].interval, figures[0].of), (Some([0.31, 0.5]), Of::Step(12)));
+        assert_eq!((figures[0].interval, figures[0].of), (Some([0.31, 0.5]), FigureBasis::Step(12)));
         // The mean of 5 to 12.
-        assert_eq!((figures[1].value, figures[1].of), (8.5, Of::Updates(8)));
+        assert_eq!((figures[1].value, figures[1].of), (8.5, FigureBasis::Updates(8)));
     }
 }

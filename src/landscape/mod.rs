@@ -4,4 +4,4 @@ mod curvature;
 mod plane;
 
 pub use curvature::{MergeTest, Quadratic};
-pub use plane::{Frame, Plane};
+pub use plane::{Plane, PlaneRange};

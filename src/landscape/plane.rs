@@ -1,6 +1,7 @@
 //! A plane in weight space. Its points are averages of three checkpoints (weights that sum to 1), so that directions need no memory and
 //! the checkpoints are represented exactly.
 
+use crate::stats::range;
 use anyhow::{Result, ensure};
 
 /// Checkpoints closer to a line than this share of their distance do not define a plane in f32 precision.
@@ -18,7 +19,7 @@ pub struct Plane {
 
 /// The drawn part of a plane.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Frame {
+pub struct PlaneRange {
     /// Left and right end.
     pub x: (f64, f64),
     /// Lower and upper end.
@@ -84,13 +85,10 @@ impl Plane {
     }
 }
 
-impl Frame {
-    /// A frame around these points with a margin on each side: a share of the larger extent.
+impl PlaneRange {
+    /// A range around these points with a margin on each side: a share of the larger extent.
     pub fn around(points: &[(f64, f64)], margin: f64) -> Self {
-        let ends = |values: &dyn Fn(&(f64, f64)) -> f64| {
-            points.iter().map(values).fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)))
-        };
-        let (x, y) = (ends(&|p| p.0), ends(&|p| p.1));
+        let (x, y) = (range(points.iter().map(|p| p.0)), range(points.iter().map(|p| p.1)));
         let by = margin * (x.1 - x.0).max(y.1 - y.0);
         Self { x: (x.0 - by, x.1 + by), y: (y.0 - by, y.1 + by) }
     }
@@ -165,7 +163,7 @@ mod tests {
         let mean = average_in_f64(&[&a, &b], &[0.5, 0.5]);
         assert!(says(&a, &mean, &b).contains("one line"));
         assert!(says(&a, &b, &b[..2]).contains("different shapes"));
-        let frame = Frame::around(&[(0.0, 0.0), (4.0, 1.0)], 0.5);
+        let frame = PlaneRange::around(&[(0.0, 0.0), (4.0, 1.0)], 0.5);
         assert_eq!((frame.x, frame.y), ((-2.0, 6.0), (-2.0, 3.0)));
         assert_eq!(frame.axes(3), [vec![-2.0, 2.0, 6.0], vec![-2.0, 0.5, 3.0]]);
     }

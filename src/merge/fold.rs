@@ -1,9 +1,9 @@
 //! Fold an adapter (LoRA) into its base model; the result is an ordinary model folder.
 
-use super::folder::{COPIED, MAX_COPIED, Target, dtype_name, make_parents, remove_written, set_dtype};
+use super::folder::{COPIED, MAX_COPIED, MergeTarget, dtype_name, make_parents, remove_written, set_dtype};
 use super::numbers::encode;
 use crate::model::adapter::{self, AdapterFolder};
-use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
+use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
 use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::{Dtype, header_bytes};
 use crate::model::weight_files::WeightFiles;
@@ -68,20 +68,20 @@ impl AdapterFold {
     ///
     /// # Errors
     /// Unreadable files, a number that the type cannot represent, a disk error, or an end of the work by `progress`.
-    pub fn save(&self, vfs: &dyn Vfs, target: &Target, progress: &mut Progress<'_>) -> Result<Manifest> {
+    pub fn save(&self, vfs: &dyn Vfs, target: &MergeTarget, progress: &mut Progress<'_>) -> Result<Manifest> {
         let (parent, name) = target.place();
         let metadata = BTreeMap::from([("lehr.folded".to_owned(), self.folders[0].display().to_string())]);
         let tensors: Vec<_> = self.tensors.iter().map(|(name, dtype, shape)| (name.as_str(), *dtype, shape.as_slice())).collect();
         let (header, bytes) = header_bytes(&metadata, &tensors)?;
         let small = self.small_files()?;
         let mut made = Vec::new();
-        let place = Place {
+        let place = CheckpointTarget {
             parent,
             name,
             bytes: bytes + header.len() as u64 + small.iter().map(|(_, content)| content.len() as u64).sum::<u64>(),
-            existing: Existing::Refuse,
+            existing: IfExists::Refuse,
         };
-        let origin = Origin { adapter: "lehr merge --lora".into(), ..Origin::default() };
+        let origin = CheckpointOrigin { adapter: "lehr merge --lora".into(), ..CheckpointOrigin::default() };
         let saved = make_parents(vfs, parent, &mut made).and_then(|()| {
             let saved = save(vfs, place, &origin, |out| {
                 out.file("model.safetensors", |file| {

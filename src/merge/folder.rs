@@ -1,12 +1,12 @@
 //! The merge result as a Hugging Face folder: weights with the recipe in their metadata, configuration and tokenizer of the newest folder,
 //! `merge.json`, and a model card.
 
-use super::stream::Merge;
-use super::{Inputs, MergeRule, MergeWindow, Treatment};
-use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
+use super::stream::WeightedFolders;
+use super::{MergeInputs, MergeRule, MergeWindow, TensorTreatment};
+use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
 use crate::model::safetensors_file::{Dtype, header_bytes};
 use crate::progress::{Progress, report};
-use crate::vfs::{Kind, Vfs, clean, shown};
+use crate::vfs::{FileKind, Vfs, clean, shown};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,7 +35,7 @@ pub(super) const MAX_COPIED: u64 = 64 << 20;
 
 /// A merged checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Part {
+pub struct MergeSource {
     /// Its folder, as given.
     pub folder: String,
     /// Number of updates, if known.
@@ -49,7 +49,7 @@ pub struct Part {
 
 /// What was merged and how; enough to reproduce the merge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Recipe {
+pub struct MergeRecipe {
     /// `sma`, `ema`, ...
     pub method: String,
     /// For `ema` and `ema-normalized`.
@@ -76,16 +76,16 @@ pub struct Recipe {
     /// 1 / sum of squared weights.
     pub effective_count: f64,
     /// Ordered by step, then by folder.
-    pub checkpoints: Vec<Part>,
+    pub checkpoints: Vec<MergeSource>,
     /// lehr's version.
     pub lehr: String,
 }
 
-impl Recipe {
+impl MergeRecipe {
     /// The recipe of a merge, before it is made.
-    pub fn new(merge: &Merge, rule: &MergeRule, window: Option<&MergeWindow>) -> Self {
+    pub fn new(merge: &WeightedFolders, rule: &MergeRule, window: Option<&MergeWindow>) -> Self {
         let weights = merge.weights();
-        let part = |(folder, weight): (&super::Folder, &f64)| Part {
+        let part = |(folder, weight): (&super::InputFolder, &f64)| MergeSource {
             folder: folder.dir.display().to_string(),
             step: folder.step(),
             weight: *weight,
@@ -94,7 +94,7 @@ impl Recipe {
                 .as_ref()
                 .and_then(|m| m.files.iter().find(|f| f.name == "model.safetensors").map(|f| f.sha256.clone())),
         };
-        let mut checkpoints: Vec<Part> = merge.inputs().folders.iter().zip(&weights).map(part).collect();
+        let mut checkpoints: Vec<MergeSource> = merge.inputs().folders.iter().zip(&weights).map(part).collect();
         checkpoints.sort_by(|a, b| (a.step, &a.folder).cmp(&(b.step, &b.folder)).then(a.weight.total_cmp(&b.weight)));
         let newest = checkpoints.iter().map(|p| p.step).max().flatten();
         let ages: Option<Vec<f64>> = checkpoints.iter().map(|p| Some((newest? - p.step?) as f64 * p.weight)).collect();
@@ -145,12 +145,12 @@ fn figure(x: f64) -> String {
 
 /// Where the result is written.
 #[derive(Debug)]
-pub struct Target {
+pub struct MergeTarget {
     parent: PathBuf,
     name: String,
 }
 
-impl Target {
+impl MergeTarget {
     /// Refuse an unusable destination before any work. Writes nothing.
     ///
     /// # Errors
@@ -161,8 +161,8 @@ impl Target {
         let Some(name) = name else { bail!("{}: name a new folder", at()) };
         match vfs.kind(path).with_context(at)? {
             None => {}
-            Some(Kind::Dir) if vfs.list(path).with_context(at)?.is_empty() => {}
-            Some(Kind::Dir) => bail!("{}: the folder exists and is not empty: choose another name or remove it", at()),
+            Some(FileKind::Dir) if vfs.list(path).with_context(at)?.is_empty() => {}
+            Some(FileKind::Dir) => bail!("{}: the folder exists and is not empty: choose another name or remove it", at()),
             Some(_) => bail!("{}: is a file or a link: choose another name", at()),
         }
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -181,23 +181,29 @@ impl Target {
     }
 }
 
-impl Inputs {
+impl MergeInputs {
     /// Write averaged tensors as `dtype`, whatever type the folders store.
     pub fn write_as(&mut self, dtype: Dtype) {
-        for tensor in self.tensors.iter_mut().filter(|t| t.treatment == Treatment::Average) {
+        for tensor in self.tensors.iter_mut().filter(|t| t.treatment == TensorTreatment::Average) {
             tensor.dtype = dtype;
         }
         self.tensors.sort_by_key(|t| std::cmp::Reverse(t.dtype.bytes()));
     }
 }
 
-impl Merge<'_> {
+impl WeightedFolders<'_> {
     /// Write the result as a Hugging Face folder with a manifest. `progress` receives the bytes of weights written so far; an error that it
     /// returns aborts the write. After an error no files are left.
     ///
     /// # Errors
     /// A folder that cannot be read or holds a number that is not finite, a disk error, or an error from `progress`.
-    pub fn save(&self, vfs: &dyn Vfs, target: &Target, recipe: &Recipe, progress: &mut Progress<'_>) -> Result<Manifest> {
+    pub fn save(
+        &self,
+        vfs: &dyn Vfs,
+        target: &MergeTarget,
+        recipe: &MergeRecipe,
+        progress: &mut Progress<'_>,
+    ) -> Result<Manifest> {
         let tensors: Vec<(&str, Dtype, &[usize])> =
             self.inputs().tensors.iter().map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice())).collect();
         let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(recipe)?)]);
@@ -208,11 +214,11 @@ impl Merge<'_> {
             remove_written(vfs, &made);
             return Err(e);
         }
-        let place = Place {
+        let place = CheckpointTarget {
             parent: &target.parent,
             name: &target.name,
             bytes: bytes_of_tensors + header.len() as u64 + files.iter().map(|(_, content)| content.len() as u64).sum::<u64>(),
-            existing: Existing::Refuse,
+            existing: IfExists::Refuse,
         };
         // An unusable input is not an error of the output disk and is reported as it is.
         let mut refused = None;
@@ -245,15 +251,15 @@ impl Merge<'_> {
         }
     }
 
-    fn origin(&self) -> Origin {
+    fn origin(&self) -> CheckpointOrigin {
         let newest = self.inputs().newest();
         let base = newest.manifest.as_ref().map(|m| m.origin.clone()).unwrap_or_default();
-        let step = self.inputs().folders.iter().filter_map(super::Folder::step).max().unwrap_or(0);
-        Origin { step, adapter: "lehr merge".into(), ..base }
+        let step = self.inputs().folders.iter().filter_map(super::InputFolder::step).max().unwrap_or(0);
+        CheckpointOrigin { step, adapter: "lehr merge".into(), ..base }
     }
 
     /// Everything but the weights: (name, content).
-    fn small_files(&self, vfs: &dyn Vfs, target: &Target, recipe: &Recipe) -> Result<Vec<(String, Vec<u8>)>> {
+    fn small_files(&self, vfs: &dyn Vfs, target: &MergeTarget, recipe: &MergeRecipe) -> Result<Vec<(String, Vec<u8>)>> {
         let dir = &self.inputs().newest().dir;
         let read = |name: &str| vfs.read(&dir.join(name), MAX_COPIED).with_context(|| shown(&dir.join(name)));
         let mut files = vec![("config.json".to_owned(), self.config(&read("config.json")?)?)];
@@ -271,7 +277,7 @@ impl Merge<'_> {
 
     /// The common type of all averaged tensors, if there is one.
     fn dtype(&self) -> Option<Dtype> {
-        let mut averaged = self.inputs().tensors.iter().filter(|t| t.treatment == Treatment::Average).map(|t| t.dtype);
+        let mut averaged = self.inputs().tensors.iter().filter(|t| t.treatment == TensorTreatment::Average).map(|t| t.dtype);
         let first = averaged.next()?;
         averaged.all(|d| d == first).then_some(first)
     }
@@ -281,7 +287,7 @@ impl Merge<'_> {
         set_dtype(text, self.dtype().and_then(dtype_name))
     }
 
-    fn card(&self, target: &Target, recipe: &Recipe) -> String {
+    fn card(&self, target: &MergeTarget, recipe: &MergeRecipe) -> String {
         let n = recipe.checkpoints.len();
         let of = recipe.run.as_ref().map_or(String::new(), |run| format!(" of `{}`", clean(run)));
         let mut rows = String::new();

@@ -34,7 +34,7 @@ pub enum Verification {
 
 /// An input folder.
 #[derive(Debug)]
-pub struct Folder {
+pub struct InputFolder {
     /// Its path.
     pub dir: PathBuf,
     /// Its manifest, if lehr wrote it.
@@ -45,7 +45,7 @@ pub struct Folder {
     pub(super) fingerprint: [u8; 32],
 }
 
-impl Folder {
+impl InputFolder {
     /// Number of updates: from the manifest, otherwise from a name such as `step-00000500` or `checkpoint-500`.
     pub fn step(&self) -> Option<u64> {
         let by_name = || {
@@ -58,7 +58,7 @@ impl Folder {
 
 /// How a tensor is merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Treatment {
+pub enum TensorTreatment {
     /// Floating-point numbers: averaged.
     Average,
     /// Integers or booleans: copied, and refused if the folders differ.
@@ -77,8 +77,8 @@ pub struct MergedTensor {
     /// Type in which it is written: the folders' type, or F32 where they differ.
     pub dtype: Dtype,
     /// How it is merged.
-    pub treatment: Treatment,
-    /// File and location in each folder; only the newest folder's for [`Treatment::Newest`].
+    pub treatment: TensorTreatment,
+    /// File and location in each folder; only the newest folder's for [`TensorTreatment::Newest`].
     pub(super) places: Vec<(usize, TensorInfo)>,
 }
 
@@ -96,16 +96,16 @@ impl MergedTensor {
 
 /// Folders that can be merged, oldest first.
 #[derive(Debug)]
-pub struct Inputs {
+pub struct MergeInputs {
     /// Oldest first.
-    pub folders: Vec<Folder>,
+    pub folders: Vec<InputFolder>,
     /// In the order in which they are written: as in the newest folder's files, wider types first.
     pub tensors: Vec<MergedTensor>,
     /// Harmless irregularities, one line each.
     pub notes: Vec<String>,
 }
 
-impl Inputs {
+impl MergeInputs {
     /// Open the folders, oldest first, and check that they are valid and hold the same model.
     ///
     /// # Errors
@@ -125,7 +125,7 @@ impl Inputs {
     }
 
     /// The newest folder, whose configuration and tokenizer the result gets.
-    pub fn newest(&self) -> &Folder {
+    pub fn newest(&self) -> &InputFolder {
         &self.folders[self.folders.len() - 1]
     }
 
@@ -191,9 +191,9 @@ impl Inputs {
             dtype = widest(dtype, info.dtype);
         }
         let treatment = match floats {
-            _ if is_table(name) => Treatment::Newest,
-            true => Treatment::Average,
-            false => Treatment::Same,
+            _ if is_table(name) => TensorTreatment::Newest,
+            true => TensorTreatment::Average,
+            false => TensorTreatment::Same,
         };
         Ok(MergedTensor { name: name.to_owned(), shape: first.shape, dtype, treatment, places })
     }
@@ -205,7 +205,7 @@ fn is_table(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq")
 }
 
-fn open(vfs: &dyn Vfs, dir: &Path, check: Verification) -> Result<Folder> {
+fn open(vfs: &dyn Vfs, dir: &Path, check: Verification) -> Result<InputFolder> {
     ensure!(!is_gguf(dir), "{}: a GGUF file; only folders with safetensors files are merged", shown(dir));
     ensure!(dir.is_dir(), "{}: there is no such folder", shown(dir));
     ensure!(
@@ -228,12 +228,12 @@ fn open(vfs: &dyn Vfs, dir: &Path, check: Verification) -> Result<Folder> {
         file.read_at(info, 0, &mut start).with_context(|| format!("{}: tensor '{}'", shown(file.path()), clean(name)))?;
         hash.update(&start);
     }
-    Ok(Folder { dir: dir.to_owned(), manifest, weights, fingerprint: hash.finalize().into() })
+    Ok(InputFolder { dir: dir.to_owned(), manifest, weights, fingerprint: hash.finalize().into() })
 }
 
 /// Refuse configurations that differ; returns whether embeddings are tied.
-fn agree_on_model(vfs: &dyn Vfs, folders: &[Folder]) -> Result<bool> {
-    let read = |folder: &Folder| -> Result<Vec<u8>> {
+fn agree_on_model(vfs: &dyn Vfs, folders: &[InputFolder]) -> Result<bool> {
+    let read = |folder: &InputFolder| -> Result<Vec<u8>> {
         let path = folder.dir.join("config.json");
         vfs.read(&path, 1 << 20).with_context(|| shown(&path))
     };
@@ -286,8 +286,8 @@ fn difference(wanted: &Map<String, Value>, found: &Map<String, Value>) -> Option
 }
 
 /// Refuse tokenizers that differ, where they exist.
-fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[Folder]) -> Result<()> {
-    let read = |folder: &Folder, name: &str| -> Result<Option<Vec<u8>>> {
+fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[InputFolder]) -> Result<()> {
+    let read = |folder: &InputFolder, name: &str| -> Result<Option<Vec<u8>>> {
         let path = folder.dir.join(name);
         if !path.exists() {
             return Ok(None);

@@ -13,9 +13,9 @@ pub mod sweep;
 mod window;
 
 pub use fold::AdapterFold;
-pub use folder::{COPIED, METADATA_KEY, Part, RECIPE, Recipe, Target};
-pub use inputs::{Folder, Inputs, MergedTensor, Treatment, Verification};
+pub use folder::{COPIED, METADATA_KEY, MergeRecipe, MergeSource, MergeTarget, RECIPE};
+pub use inputs::{InputFolder, MergeInputs, MergedTensor, TensorTreatment, Verification};
 pub use rule::MergeRule;
 pub use spec::MergeSpec;
-pub use stream::Merge;
+pub use stream::WeightedFolders;
 pub use window::{Interval, MAX_CHECKPOINTS, MergeWindow, WindowSpec, choose, choose_at_most, ranges, tokens_per_step};

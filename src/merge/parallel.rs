@@ -44,28 +44,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A filled buffer, or the error.
-type Filled = Result<Vec<u8>>;
+type FilledBuffer = Result<Vec<u8>>;
 
 struct State {
     /// The next job to hand out.
     next: usize,
     /// Jobs whose bytes have been passed on.
     given: usize,
-    ready: BTreeMap<usize, Filled>,
+    ready: BTreeMap<usize, FilledBuffer>,
     spare: Vec<Vec<u8>>,
     workers: usize,
     stop: bool,
 }
 
 /// Hands out jobs, at most `ahead` beyond the last one passed on.
-struct Queue {
+struct JobQueue {
     count: usize,
     ahead: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-impl Queue {
+impl JobQueue {
     fn take(&self) -> Option<(usize, Vec<u8>)> {
         let mut state = lock(&self.state);
         loop {
@@ -81,12 +81,12 @@ impl Queue {
         }
     }
 
-    fn put(&self, job: usize, filled: Filled) {
+    fn put(&self, job: usize, filled: FilledBuffer) {
         lock(&self.state).ready.insert(job, filled);
         self.changed.notify_all();
     }
 
-    fn get(&self, job: usize) -> Filled {
+    fn get(&self, job: usize) -> FilledBuffer {
         let mut state = lock(&self.state);
         loop {
             if let Some(filled) = state.ready.remove(&job) {
@@ -108,9 +108,9 @@ impl Queue {
 }
 
 /// Signs a worker off from the queue, even if it panicked.
-struct Leave<'a>(&'a Queue);
+struct WorkerGuard<'a>(&'a JobQueue);
 
-impl Drop for Leave<'_> {
+impl Drop for WorkerGuard<'_> {
     fn drop(&mut self) {
         lock(&self.0.state).workers -= 1;
         self.0.changed.notify_all();
@@ -118,9 +118,9 @@ impl Drop for Leave<'_> {
 }
 
 /// Stops the workers when the consumer exits for any reason.
-struct Stop<'a>(&'a Queue);
+struct StopGuard<'a>(&'a JobQueue);
 
-impl Drop for Stop<'_> {
+impl Drop for StopGuard<'_> {
     fn drop(&mut self) {
         lock(&self.0.state).stop = true;
         self.0.changed.notify_all();
@@ -141,9 +141,9 @@ pub fn in_order<S>(
 ) -> Result<()> {
     let threads = threads.clamp(1, count.max(1));
     let state = State { next: 0, given: 0, ready: BTreeMap::new(), spare: Vec::new(), workers: threads, stop: false };
-    let queue = Queue { count, ahead: 2 * threads + 2, state: Mutex::new(state), changed: Condvar::new() };
+    let queue = JobQueue { count, ahead: 2 * threads + 2, state: Mutex::new(state), changed: Condvar::new() };
     let work = || {
-        let _leave = Leave(&queue);
+        let _leave = WorkerGuard(&queue);
         let mut own = scratch();
         while let Some((job, mut buffer)) = queue.take() {
             buffer.clear();
@@ -152,7 +152,7 @@ pub fn in_order<S>(
         }
     };
     std::thread::scope(|scope| {
-        let _stop = Stop(&queue);
+        let _stop = StopGuard(&queue);
         for _ in 0..threads {
             std::thread::Builder::new().spawn_scoped(scope, work).context("starting a thread")?;
         }

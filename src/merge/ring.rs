@@ -29,11 +29,11 @@ pub struct Ring {
     /// (step, slot), oldest first.
     held: VecDeque<(u64, usize)>,
     capacity: usize,
-    slots: Slots,
+    slots: RingSlots,
     segments: Vec<Tensor>,
 }
 
-enum Slots {
+enum RingSlots {
     Device(Box<DeviceSlots>),
     Host(Vec<Vec<Vec<f32>>>),
     Disk(Vec<std::fs::File>),
@@ -57,9 +57,11 @@ impl Ring {
     /// A kernel that does not compile, or temporary files that cannot be created.
     pub fn new(device: &Device, model: &Model, scratch: &Arena, place: RingPlace, capacity: usize) -> Result<Self> {
         let slots = match place {
-            RingPlace::Device | RingPlace::Auto => Slots::Device(Box::new(DeviceSlots::new(device, model, scratch, capacity)?)),
-            RingPlace::Host => Slots::Host(vec![Vec::new(); capacity]),
-            RingPlace::Disk => Slots::Disk((0..capacity).map(|_| temporary_file()).collect::<Result<_>>()?),
+            RingPlace::Device | RingPlace::Auto => {
+                RingSlots::Device(Box::new(DeviceSlots::new(device, model, scratch, capacity)?))
+            }
+            RingPlace::Host => RingSlots::Host(vec![Vec::new(); capacity]),
+            RingPlace::Disk => RingSlots::Disk((0..capacity).map(|_| temporary_file()).collect::<Result<_>>()?),
         };
         let segments = scratch.segments().map(|(t, _)| t.clone()).collect();
         Ok(Self { held: VecDeque::new(), capacity, slots, segments })
@@ -68,9 +70,9 @@ impl Ring {
     /// Where the snapshots are stored.
     pub fn place(&self) -> RingPlace {
         match self.slots {
-            Slots::Device(_) => RingPlace::Device,
-            Slots::Host(_) => RingPlace::Host,
-            Slots::Disk(_) => RingPlace::Disk,
+            RingSlots::Device(_) => RingPlace::Device,
+            RingSlots::Host(_) => RingPlace::Host,
+            RingSlots::Disk(_) => RingPlace::Disk,
         }
     }
 
@@ -96,9 +98,9 @@ impl Ring {
     pub fn push(&mut self, device: &Device, model: &Model, step: u64) -> Result<()> {
         let slot = self.next_slot();
         match &mut self.slots {
-            Slots::Device(d) => device.replay(&d.keep[slot])?,
-            Slots::Host(slots) => slots[slot] = read_segments(device, &model.values)?,
-            Slots::Disk(files) => write_file(&mut files[slot], &read_segments(device, &model.values)?)?,
+            RingSlots::Device(d) => device.replay(&d.keep[slot])?,
+            RingSlots::Host(slots) => slots[slot] = read_segments(device, &model.values)?,
+            RingSlots::Disk(files) => write_file(&mut files[slot], &read_segments(device, &model.values)?)?,
         }
         self.held.push_back((step, slot));
         Ok(())
@@ -117,7 +119,7 @@ impl Ring {
     /// A device or disk error.
     pub fn merge(&self, device: &Device, weights: &[f64]) -> Result<()> {
         match &self.slots {
-            Slots::Device(d) => {
+            RingSlots::Device(d) => {
                 let mut by_slot = vec![0.0f32; self.capacity];
                 self.held.iter().zip(weights).for_each(|((_, slot), w)| by_slot[*slot] = *w as f32);
                 device.write(&d.weights, &by_slot);
@@ -126,14 +128,14 @@ impl Ring {
                 self.held.iter().try_for_each(|(_, slot)| device.replay(&d.add[*slot]))?;
                 Ok(device.replay(&d.finish)?)
             }
-            Slots::Host(slots) => {
+            RingSlots::Host(slots) => {
                 for (i, segment) in self.segments.iter().enumerate() {
                     let parts: Vec<&[f32]> = self.held.iter().map(|(_, slot)| slots[*slot][i].as_slice()).collect();
                     device.write(segment, &average_in_f64(&parts, weights));
                 }
                 Ok(())
             }
-            Slots::Disk(files) => self.merge_files(device, files, weights),
+            RingSlots::Disk(files) => self.merge_files(device, files, weights),
         }
     }
 
@@ -161,13 +163,13 @@ impl Ring {
     pub fn copy_to_scratch(&self, device: &Device, i: usize) -> Result<u64> {
         let (step, slot) = self.held[i];
         match &self.slots {
-            Slots::Device(d) => {
+            RingSlots::Device(d) => {
                 let mut copy = Recorder::new(device, "snapshot");
                 d.arenas[slot].segments().zip(&self.segments).for_each(|((from, _), to)| copy.copy(from, to));
                 device.replay(&copy.finish()?)?;
             }
-            Slots::Host(slots) => self.segments.iter().zip(&slots[slot]).for_each(|(t, numbers)| device.write(t, numbers)),
-            Slots::Disk(files) => {
+            RingSlots::Host(slots) => self.segments.iter().zip(&slots[slot]).for_each(|(t, numbers)| device.write(t, numbers)),
+            RingSlots::Disk(files) => {
                 let mut start = 0;
                 for segment in &self.segments {
                     device.write(segment, &read_piece(&files[slot], start, segment.len())?);

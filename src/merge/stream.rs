@@ -3,7 +3,7 @@
 //! Memory is a few pieces per thread, independent of the model's size. The bits do not depend on the number of threads, since one thread
 //! computes a piece, nor on the order in which folders are given: the order of addition follows from their content and weight.
 
-use super::inputs::{Inputs, MergedTensor, Treatment};
+use super::inputs::{MergeInputs, MergedTensor, TensorTreatment};
 use super::numbers::{accumulate, divide, encode, first_not_finite};
 use super::parallel::{default_threads, in_order};
 use super::rule::MergeRule;
@@ -20,8 +20,8 @@ const SLICE: usize = 1 << 15;
 
 /// Folders with weights.
 #[derive(Debug)]
-pub struct Merge<'a> {
-    inputs: &'a Inputs,
+pub struct WeightedFolders<'a> {
+    inputs: &'a MergeInputs,
     /// Oldest first.
     weights: Vec<f64>,
     /// The order in which folders are added.
@@ -32,41 +32,41 @@ pub struct Merge<'a> {
 }
 
 /// A part of a tensor.
-struct Piece {
+struct TensorPiece {
     tensor: usize,
     start: usize,
     len: usize,
 }
 
 /// Reused buffers of a thread.
-struct Scratch {
+struct PieceBuffers {
     acc: Vec<f64>,
     bytes: Vec<u8>,
     numbers: Vec<f32>,
 }
 
-impl Scratch {
+impl PieceBuffers {
     fn new() -> Self {
         Self { acc: vec![0.0; SLICE], bytes: vec![0; 4 * SLICE], numbers: vec![0.0; SLICE] }
     }
 }
 
-impl Inputs {
+impl MergeInputs {
     /// Merge these folders with the weights of a rule.
     ///
     /// # Errors
     /// Weights that do not match the number of folders.
-    pub fn merge(&self, rule: &MergeRule) -> Result<Merge<'_>> {
-        Merge::new(self, &rule.raw_weights(self.folders.len())?)
+    pub fn merge(&self, rule: &MergeRule) -> Result<WeightedFolders<'_>> {
+        WeightedFolders::new(self, &rule.raw_weights(self.folders.len())?)
     }
 }
 
-impl<'a> Merge<'a> {
+impl<'a> WeightedFolders<'a> {
     /// A merge of folders, oldest first; the weights are divided by their sum.
     ///
     /// # Errors
     /// A number of weights that differs from the number of folders, or weights that cannot be divided by their sum.
-    pub fn new(inputs: &'a Inputs, weights: &[f64]) -> Result<Self> {
+    pub fn new(inputs: &'a MergeInputs, weights: &[f64]) -> Result<Self> {
         let n = inputs.folders.len();
         ensure!(weights.len() == n, "{} weights for {n} checkpoints", weights.len());
         let mut order: Vec<usize> = (0..n).collect();
@@ -81,7 +81,7 @@ impl<'a> Merge<'a> {
     }
 
     /// The input folders.
-    pub fn inputs(&self) -> &Inputs {
+    pub fn inputs(&self) -> &MergeInputs {
         self.inputs
     }
 
@@ -90,7 +90,7 @@ impl<'a> Merge<'a> {
         self.weights.iter().map(|w| w / self.total).collect()
     }
 
-    /// All tensors one after another in file format, in the order and types of [`Inputs::tensors`]. `sink` receives the bytes in order.
+    /// All tensors one after another in file format, in the order and types of [`MergeInputs::tensors`]. `sink` receives the bytes in order.
     ///
     /// # Errors
     /// A folder that cannot be read, a number that is not finite, or an error from `sink`.
@@ -109,7 +109,7 @@ impl<'a> Merge<'a> {
         let Some(tensor) = found else { bail!("{}: is not there", at()) };
         let info = &self.inputs.tensors[tensor];
         ensure!(info.shape == shape, "{}: has shape {:?}, the model needs {shape:?}", at(), info.shape);
-        ensure!(info.treatment == Treatment::Average, "{}: is not a weight", at());
+        ensure!(info.treatment == TensorTreatment::Average, "{}: is not a weight", at());
         let mut out = Vec::with_capacity(info.len());
         self.run(pieces(tensor, info).collect(), Some(Dtype::F32), &mut |bytes| {
             out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
@@ -128,24 +128,24 @@ impl<'a> Merge<'a> {
         model.fill(device, &model.values, &mut |name, shape| self.read_f32(model.stored(newest, name), shape))
     }
 
-    fn run(&self, pieces: Vec<Piece>, dtype: Option<Dtype>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let fill = |scratch: &mut Scratch, job: usize, out: &mut Vec<u8>| {
+    fn run(&self, pieces: Vec<TensorPiece>, dtype: Option<Dtype>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let fill = |scratch: &mut PieceBuffers, job: usize, out: &mut Vec<u8>| {
             let piece = &pieces[job];
             let tensor = &self.inputs.tensors[piece.tensor];
             match tensor.treatment {
-                Treatment::Average => self.average(tensor, piece, dtype.unwrap_or(tensor.dtype), scratch, out),
-                Treatment::Same | Treatment::Newest => self.copy(tensor, piece, scratch, out),
+                TensorTreatment::Average => self.average(tensor, piece, dtype.unwrap_or(tensor.dtype), scratch, out),
+                TensorTreatment::Same | TensorTreatment::Newest => self.copy(tensor, piece, scratch, out),
             }
         };
-        in_order(pieces.len(), self.threads, Scratch::new, fill, &mut |_, bytes| sink(bytes))
+        in_order(pieces.len(), self.threads, PieceBuffers::new, fill, &mut |_, bytes| sink(bytes))
     }
 
     fn average(
         &self,
         tensor: &MergedTensor,
-        piece: &Piece,
+        piece: &TensorPiece,
         dtype: Dtype,
-        scratch: &mut Scratch,
+        scratch: &mut PieceBuffers,
         out: &mut Vec<u8>,
     ) -> Result<()> {
         let end = piece.start + piece.len;
@@ -173,8 +173,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Bytes of the newest folder; for [`Treatment::Same`] those of the others must be equal.
-    fn copy(&self, tensor: &MergedTensor, piece: &Piece, scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<()> {
+    /// Bytes of the newest folder; for [`TensorTreatment::Same`] those of the others must be equal.
+    fn copy(&self, tensor: &MergedTensor, piece: &TensorPiece, scratch: &mut PieceBuffers, out: &mut Vec<u8>) -> Result<()> {
         let last = tensor.places.len() - 1;
         let newest = self.inputs.folders.len() - 1;
         let width = tensor.places[last].1.dtype.bytes() as usize;
@@ -232,7 +232,7 @@ impl<'a> Merge<'a> {
     }
 }
 
-fn pieces(tensor: usize, info: &MergedTensor) -> impl Iterator<Item = Piece> + use<> {
+fn pieces(tensor: usize, info: &MergedTensor) -> impl Iterator<Item = TensorPiece> + use<> {
     let len = info.len();
-    (0..len).step_by(PIECE).map(move |start| Piece { tensor, start, len: PIECE.min(len - start) })
+    (0..len).step_by(PIECE).map(move |start| TensorPiece { tensor, start, len: PIECE.min(len - start) })
 }

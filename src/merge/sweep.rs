@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// The grid: every combination is tried.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Grid {
+pub struct SweepGrid {
     /// Steps of the newest checkpoint of a window.
     pub at: Vec<u64>,
     /// Updates between checkpoints (V).
@@ -24,7 +24,7 @@ pub struct Grid {
 
 /// A merge and its loss.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cell {
+pub struct SweepCell {
     /// Step of the newest checkpoint.
     pub at: u64,
     /// Updates between checkpoints.
@@ -45,21 +45,21 @@ pub struct Cell {
 
 /// All cells and the losses that they are compared with.
 #[derive(Clone, Debug, Default)]
-pub struct Sweep {
+pub struct SweepResult {
     /// Loss of the checkpoint at each `at`.
     pub raw: BTreeMap<u64, f64>,
     /// Loss of the annealed model, if given.
     pub annealed: Option<f64>,
-    /// In the order of [`Grid::windows`], and by rule within each window.
-    pub cells: Vec<Cell>,
+    /// In the order of [`SweepGrid::windows`], and by rule within each window.
+    pub cells: Vec<SweepCell>,
 }
 
 /// Returns the weights of the checkpoint at a step.
-pub type Read<'a> = dyn FnMut(u64) -> Result<Arc<Vec<f32>>> + 'a;
+pub type ReadWeights<'a> = dyn FnMut(u64) -> Result<Arc<Vec<f32>>> + 'a;
 /// Returns the loss of weights.
 pub type Evaluate<'a> = dyn FnMut(&[f32]) -> Result<f64> + 'a;
 
-impl Grid {
+impl SweepGrid {
     /// (at, every, last) of every window; windows that share checkpoints are adjacent.
     pub fn windows(&self) -> Vec<(u64, u64, usize)> {
         let each = |at: u64| self.every.iter().flat_map(move |every| self.last.iter().map(move |last| (at, *every, *last)));
@@ -98,12 +98,12 @@ type Losses = Vec<Result<f64, String>>;
 /// A raw checkpoint that cannot be read, an error from `evaluate`, or a lost rank.
 pub fn sweep(
     world: &World,
-    grid: &Grid,
+    grid: &SweepGrid,
     there: &BTreeSet<u64>,
-    read: &mut Read<'_>,
+    read: &mut ReadWeights<'_>,
     evaluate: &mut Evaluate<'_>,
     done: &mut dyn FnMut(),
-) -> Result<Sweep> {
+) -> Result<SweepResult> {
     let (windows, raw) = (grid.windows(), grid.at.len());
     let mut own: Vec<(usize, Losses)> = Vec::new();
     for i in (world.rank()..raw + windows.len()).step_by(world.size()) {
@@ -119,7 +119,7 @@ pub fn sweep(
     }
     world.wait_for_all()?;
     let mut all: BTreeMap<usize, Losses> = world.all_gather_values(&own)?.into_iter().flatten().collect();
-    let mut found = Sweep::default();
+    let mut found = SweepResult::default();
     for (i, at) in grid.at.iter().enumerate() {
         found.raw.extend(all.remove(&i).into_iter().flatten().filter_map(Result::ok).map(|loss| (*at, loss)));
     }
@@ -127,7 +127,7 @@ pub fn sweep(
         let (at, every, last) = window;
         for (rule, loss) in grid.rules.iter().zip(losses) {
             let weights = rule.weights(last)?;
-            found.cells.push(Cell {
+            found.cells.push(SweepCell {
                 at,
                 every,
                 last,
@@ -146,7 +146,7 @@ fn losses_of(
     rules: &[MergeRule],
     window: (u64, u64, usize),
     there: &BTreeSet<u64>,
-    (read, evaluate, done): (&mut Read<'_>, &mut Evaluate<'_>, &mut dyn FnMut()),
+    (read, evaluate, done): (&mut ReadWeights<'_>, &mut Evaluate<'_>, &mut dyn FnMut()),
 ) -> Result<Losses> {
     let steps = steps_of(window, there);
     let parts = steps.and_then(|steps| {
@@ -166,28 +166,28 @@ fn losses_of(
     rules.iter().map(loss).collect()
 }
 
-impl Sweep {
+impl SweepResult {
     /// The cell with the lowest loss among those that end at a step; the first of equals.
-    pub fn best(&self, at: u64) -> Option<&Cell> {
+    pub fn best(&self, at: u64) -> Option<&SweepCell> {
         let measured = self.cells.iter().filter(|c| c.at == at && c.loss.as_ref().is_ok_and(|l| l.is_finite()));
         measured.min_by(|a, b| a.loss.as_ref().unwrap_or(&f64::NAN).total_cmp(b.loss.as_ref().unwrap_or(&f64::NAN)))
     }
 
     /// Loss of the newest checkpoint minus that of the merge, in nats.
-    pub fn gain(&self, cell: &Cell) -> Option<f64> {
+    pub fn gain(&self, cell: &SweepCell) -> Option<f64> {
         Some(self.raw.get(&cell.at)? - cell.loss.as_ref().ok()?)
     }
 
     /// Share of the gap between the raw checkpoint and the annealed model that a merge closes; `None` if the annealed model is no better.
-    pub fn closed(&self, cell: &Cell) -> Option<f64> {
+    pub fn closed(&self, cell: &SweepCell) -> Option<f64> {
         let gap = self.raw.get(&cell.at)? - self.annealed?;
         Some(self.gain(cell)? / gap).filter(|_| gap > 0.0)
     }
 }
 
 /// Cache of recently used checkpoints, so that each is read once if memory allows.
-pub struct Kept<'a> {
-    read: Box<Read<'a>>,
+pub struct CheckpointCache<'a> {
+    read: Box<ReadWeights<'a>>,
     most: usize,
     /// Least recently used first.
     held: Vec<(u64, Arc<Vec<f32>>)>,
@@ -195,9 +195,9 @@ pub struct Kept<'a> {
     pub reads: usize,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> CheckpointCache<'a> {
     /// A cache of at most `most` checkpoints.
-    pub fn new(most: usize, read: Box<Read<'a>>) -> Self {
+    pub fn new(most: usize, read: Box<ReadWeights<'a>>) -> Self {
         Self { read, most: most.max(1), held: Vec::new(), reads: 0 }
     }
 
@@ -224,21 +224,21 @@ impl<'a> Kept<'a> {
 mod tests {
     use super::*;
 
-    fn grid() -> Grid {
-        Grid { at: vec![100, 60], every: vec![10, 20, 40], last: vec![1, 3, 6], rules: vec![MergeRule::Sma, MergeRule::Wma] }
+    fn grid() -> SweepGrid {
+        SweepGrid { at: vec![100, 60], every: vec![10, 20, 40], last: vec![1, 3, 6], rules: vec![MergeRule::Sma, MergeRule::Wma] }
     }
 
     /// The checkpoint at step s has the weights (s, -s); the loss is the distance of the first from 70.
-    fn run(grid: &Grid, there: &BTreeSet<u64>, most: usize) -> (Sweep, usize, usize) {
+    fn run(grid: &SweepGrid, there: &BTreeSet<u64>, most: usize) -> (SweepResult, usize, usize) {
         run_in(&World::solo(), grid, there, most)
     }
 
-    fn run_in(world: &World, grid: &Grid, there: &BTreeSet<u64>, most: usize) -> (Sweep, usize, usize) {
+    fn run_in(world: &World, grid: &SweepGrid, there: &BTreeSet<u64>, most: usize) -> (SweepResult, usize, usize) {
         let read = Box::new(|step: u64| {
             anyhow::ensure!(step != 20, "step 20 is damaged");
             Ok(Arc::new(vec![step as f32, -(step as f32)]))
         });
-        let mut kept = Kept::new(most, read);
+        let mut kept = CheckpointCache::new(most, read);
         let mut evaluate = |w: &[f32]| Ok((f64::from(w[0]) - 70.0).abs());
         let mut losses = 0;
         let found = sweep(world, grid, there, &mut |step| kept.get(step), &mut evaluate, &mut || losses += 1).unwrap();
@@ -302,7 +302,7 @@ mod tests {
         let (little, _, often) = run(&grid(), &there, 1);
         assert_eq!(much.cells, little.cells);
         assert!(often > once);
-        let one = Grid { at: vec![100], every: vec![40], last: vec![3, 6], rules: vec![MergeRule::Sma] };
+        let one = SweepGrid { at: vec![100], every: vec![40], last: vec![3, 6], rules: vec![MergeRule::Sma] };
         assert_eq!(one.needed(&there), [20, 60, 100].into());
         assert_eq!(grid().evaluations(&BTreeSet::new()), 2);
     }

@@ -118,12 +118,12 @@ pub fn tokens_per_step(run: &Path) -> Result<u64> {
 }
 
 /// The checkpoints of a run in order, and the damaged ones with the reason.
-struct Kept {
+struct RunCheckpoints {
     valid: BTreeMap<u64, PathBuf>,
     damaged: BTreeMap<u64, String>,
 }
 
-impl Kept {
+impl RunCheckpoints {
     /// Checks sizes only; hashes are checked when a checkpoint is read.
     fn of(vfs: &dyn Vfs, run: &Path) -> Result<Self> {
         let mut kept = Self { valid: BTreeMap::new(), damaged: BTreeMap::new() };
@@ -207,7 +207,7 @@ fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Re
     let last = spec.last;
     ensure!((1..=MAX_CHECKPOINTS).contains(&last), "--last {last}: must lie between 1 and {MAX_CHECKPOINTS}");
     let tokens_per_step = tokens_per_step(run)?;
-    let mut kept = Kept::of(vfs, run)?;
+    let mut kept = RunCheckpoints::of(vfs, run)?;
     let (end, skipped) = match spec.at {
         Some(at) => (at, Vec::new()),
         None => newest(vfs, run, &mut kept)?,
@@ -233,7 +233,7 @@ fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Re
 }
 
 /// The newest checkpoint with valid hashes; newer ones are moved to the damaged ones.
-fn newest(vfs: &dyn Vfs, run: &Path, kept: &mut Kept) -> Result<(u64, Vec<String>)> {
+fn newest(vfs: &dyn Vfs, run: &Path, kept: &mut RunCheckpoints) -> Result<(u64, Vec<String>)> {
     while let Some((step, path)) = kept.valid.pop_last() {
         match verify_model(vfs, &path) {
             Ok(_) => {
@@ -250,7 +250,7 @@ fn newest(vfs: &dyn Vfs, run: &Path, kept: &mut Kept) -> Result<(u64, Vec<String
     }
 }
 
-fn no_spacing(run: &Path, kept: &Kept, end: u64, last: usize) -> anyhow::Error {
+fn no_spacing(run: &Path, kept: &RunCheckpoints, end: u64, last: usize) -> anyhow::Error {
     let fits = (1..last).rev().find(|n| *n == 1 || kept.own_spacing(end, *n).is_some()).unwrap_or(1);
     if !kept.valid.contains_key(&end) {
         let there = kept.shown();
@@ -261,7 +261,7 @@ fn no_spacing(run: &Path, kept: &Kept, end: u64, last: usize) -> anyhow::Error {
 }
 
 /// Why a window is not available, and which steps are.
-fn missing(run: &Path, kept: &Kept, end: u64, every: u64, last: usize, spec: &WindowSpec) -> anyhow::Error {
+fn missing(run: &Path, kept: &RunCheckpoints, end: u64, every: u64, last: usize, spec: &WindowSpec) -> anyhow::Error {
     let at = shown(run);
     let there = kept.shown();
     let Some(wanted) = steps_of(end, every, last) else {

@@ -30,7 +30,7 @@ impl Pass {
 
 /// Buffers that the host writes before a pass.
 #[derive(Clone, Debug)]
-pub struct Inputs<T> {
+pub struct PassInputs<T> {
     /// (R) u32
     pub tokens: T,
     /// (R) u32; any value where `weights` is 0
@@ -111,7 +111,7 @@ pub struct Activations<T> {
     /// The kind of pass.
     pub pass: Pass,
     /// From the host.
-    pub inputs: Inputs<T>,
+    pub inputs: PassInputs<T>,
     /// (R, C)
     pub embedded: T,
     /// One per block, or clones of one.
@@ -193,7 +193,6 @@ fn adapted<T>(c: &ModelConfig, r: usize, make: &mut impl FnMut(&str, &[usize]) -
 }
 
 impl<T: Clone> Activations<T> {
-    // Length: one line per tensor.
     /// The only place where activations are named and shaped; `make` allocates each.
     pub fn declare(
         c: &ModelConfig,
@@ -206,7 +205,7 @@ impl<T: Clone> Activations<T> {
         let r = batch * time;
         let (width, inner, heads) = (c.hidden_size, c.intermediate_size, c.num_attention_heads);
         let training = matches!(pass, Pass::Training | Pass::Checkpointed);
-        let inputs = Inputs {
+        let inputs = PassInputs {
             tokens: make("tokens", &[r]),
             targets: make("targets", &[r]),
             positions: make("positions", &[r]),

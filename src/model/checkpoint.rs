@@ -8,7 +8,7 @@ mod read;
 mod write;
 
 pub use read::{Checkpoint, verify, verify_model, verify_sizes};
-pub use write::{CheckpointWriter, Existing, Place, SaveFailed, clean_stale, save};
+pub use write::{CheckpointTarget, CheckpointWriter, IfExists, SaveFailed, clean_stale, save};
 
 use crate::vfs::clean;
 use anyhow::{Result, ensure};
@@ -29,7 +29,7 @@ pub struct Manifest {
     pub format: u32,
     /// Origin.
     #[serde(flatten)]
-    pub origin: Origin,
+    pub origin: CheckpointOrigin,
     /// lehr's version.
     pub lehr: String,
     /// All files except the manifest.
@@ -38,7 +38,7 @@ pub struct Manifest {
 
 /// Origin of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct CheckpointOrigin {
     /// Updates made.
     pub step: u64,
     /// The run's id.

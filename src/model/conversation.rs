@@ -3,7 +3,7 @@
 
 use super::{Generator, Model};
 use crate::data::chat::{Chat, ChatTemplate};
-use crate::data::{Tokenizer, Until};
+use crate::data::{StopStringFilter, Tokenizer};
 use crate::device::Device;
 use crate::ops::sample::Sampling;
 use anyhow::{Result, ensure};
@@ -104,7 +104,7 @@ pub struct Conversation<'a> {
 
 /// Limits of a conversation, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConversationLimits {
     /// Maximum tokens of context, including the reply.
     pub context: usize,
     /// Maximum tokens of a reply; less than `context`.
@@ -120,7 +120,7 @@ impl<'a> Conversation<'a> {
         device: &'a Device,
         model: &Model,
         (tokenizer, template): (&'a Tokenizer, ChatTemplate),
-        limits: Limits,
+        limits: ConversationLimits,
         sampling: Sampling,
     ) -> Result<Self> {
         let generator = Generator::new(device, model, 1, limits.context)?;
@@ -184,7 +184,7 @@ impl<'a> Conversation<'a> {
     pub fn reply(&mut self, prompt: &Prompt, show: &mut dyn FnMut(&str) -> Result<bool>) -> Result<ReplyEnd> {
         let ids = &prompt.ids;
         let ends = self.tokenizer.end_tokens();
-        let mut until = Until::new(ends.text());
+        let mut until = StopStringFilter::new(ends.text());
         let mut stream = self.tokenizer.decode_stream(&[]);
         let (mut text, mut new, mut stopped) = (String::new(), Vec::new(), false);
         let shared = self.cached.iter().zip(ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);

@@ -78,7 +78,7 @@ pub fn parse(text: &[u8]) -> Result<HfConfig> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     ensure!(!text.trim_ascii().is_empty(), "is empty");
     let UniqueKeys(map) = serde_json::from_slice(text).map_err(|e| anyhow::anyhow!("{}", clean(&e.to_string())))?;
-    let fields = Fields(&map);
+    let fields = ConfigFields(&map);
     let architecture = fields.architecture()?;
     fields.refuse_unbuilt()?;
     let model = fields.model(architecture)?;
@@ -126,9 +126,9 @@ impl<'de> serde::Deserialize<'de> for UniqueKeys {
 }
 
 /// The fields of a config, with the class defaults of `transformers` where one is absent.
-struct Fields<'a>(&'a Map<String, Value>);
+struct ConfigFields<'a>(&'a Map<String, Value>);
 
-impl Fields<'_> {
+impl ConfigFields<'_> {
     /// The value, unless it is absent or null.
     fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|v| !v.is_null())

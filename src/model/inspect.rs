@@ -60,12 +60,12 @@ pub struct InspectedToken {
     /// Entropy of the distribution of the token *after* this one, in nats.
     pub entropy: f32,
     /// The most probable tokens after this one, most probable first.
-    pub next: Vec<Guess>,
+    pub next: Vec<PredictedToken>,
 }
 
 /// A predicted next token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Guess {
+pub struct PredictedToken {
     /// Its id.
     pub id: u32,
     /// Its text.
@@ -93,7 +93,7 @@ pub struct LensPrediction {
     /// Rank of that among all tokens: 1 is the most probable. `None` at the end of the text.
     pub rank: Option<u32>,
     /// The most probable tokens, most probable first.
-    pub next: Vec<Guess>,
+    pub next: Vec<PredictedToken>,
 }
 
 /// Parameters of an inspection.
@@ -184,7 +184,7 @@ fn lens_rows(
         let (numbers, [_, stride]): (Vec<f32>, _) = (device.read(&logits)?, logits.matrix());
         for (row, numbers) in numbers.chunks(stride).map(|row| &row[..c.vocab_size]).enumerate() {
             let next = ask.tokens.get(chunk.first_row + row + 1);
-            found.push(Row { best: highest(numbers, ask.top), rank: next.map(|next| rank(numbers, *next as usize)) });
+            found.push(LogitSummary { best: highest(numbers, ask.top), rank: next.map(|next| rank(numbers, *next as usize)) });
         }
     }
     let [logp, entropy, lse] = [&acts.logp, &acts.entropy, &acts.lse].map(|of| device.read::<f32>(of));
@@ -192,10 +192,10 @@ fn lens_rows(
     // An overflow of a maximum or sum shows here, even if clamps hide it elsewhere.
     ensure!(lse.iter().chain(&entropy).all(|number| number.is_finite()), OVERFLOW);
     // Some drivers clamp an infinite logit to the largest number.
-    let valid = |row: &Row| row.best.iter().all(|(_, logit)| logit.abs() < 1e30);
+    let valid = |row: &LogitSummary| row.best.iter().all(|(_, logit)| logit.abs() < 1e30);
     ensure!(found.iter().all(valid), OVERFLOW);
-    let lens_row = |(i, row): (usize, Row)| {
-        let guess = |(id, logit): (u32, f32)| Guess {
+    let lens_row = |(i, row): (usize, LogitSummary)| {
+        let guess = |(id, logit): (u32, f32)| PredictedToken {
             id,
             piece: (ask.piece)(id),
             probability: (f64::from(logit) - f64::from(lse[i])).exp().min(1.0) as f32,
@@ -207,7 +207,7 @@ fn lens_rows(
 }
 
 /// Host-side summary of a row of logits.
-struct Row {
+struct LogitSummary {
     /// (token, logit) of the best predictions.
     best: Vec<(u32, f32)>,
     rank: Option<u32>,

@@ -17,7 +17,7 @@ mod weights;
 
 pub use activations::{Activations, Pass};
 pub use generate::Generator;
-pub use rollout::{RolloutRequest, Rollouts, SampledCompletion};
+pub use rollout::{RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
 pub use weights::{Adapter, Block, BlockAdapters, Parameters, PerProduct, TensorSpec, Trained, WeightInit, Weights};
 
 use crate::config::ModelConfig;
@@ -34,7 +34,7 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
 /// Returns the numbers of (Hugging Face name, shape).
-pub type Reader<'a> = dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>> + 'a;
+pub type WeightReader<'a> = dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>> + 'a;
 
 /// A model on the device: its shape, its parameters, and its rotation table.
 pub struct Model {
@@ -49,12 +49,12 @@ pub struct Model {
     /// The adapters of each block; empty without adapters.
     pub adapters: Vec<BlockAdapters<Tensor>>,
     /// The frozen base weights of adapters.
-    frozen: Option<Frozen>,
+    frozen: Option<FrozenWeights>,
     rope_table: Tensor,
 }
 
 /// Weights that are not trained.
-struct Frozen {
+struct FrozenWeights {
     parameters: Parameters,
     values: Arena,
     /// The folder or file they were loaded from.
@@ -82,7 +82,7 @@ impl Model {
                 let parameters = Parameters::new(config, most)?;
                 let values = parameters.arena(device, "values");
                 let Trained::Weights(weights) = parameters.tree(&values) else { unreachable!("declared without adapters") };
-                (weights, adapters, Some(Frozen { parameters, values, source: Mutex::new(None) }))
+                (weights, adapters, Some(FrozenWeights { parameters, values, source: Mutex::new(None) }))
             }
         };
         let rope_table = Tensor::new(device, "rope table", "rope_table", &[context, config.head_dim]);
@@ -109,9 +109,15 @@ impl Model {
 
     /// Random values from a seed; adapters start without effect.
     pub fn initialise(&self, device: &Device, seed: u64) {
-        let frozen = self.frozen.iter().flat_map(|frozen| frozen.parameters.tensors(&frozen.values));
-        for (spec, tensor) in self.parameters.tensors(&self.values).chain(frozen) {
-            device.write(&tensor, &spec.initial_values(seed));
+        let (parameters, values) = self.base();
+        parameters.initialise(device, values, seed);
+        self.initialise_adapters(device, seed);
+    }
+
+    /// What a folder with weights does not hold: the initial values of the adapters, if the model has any.
+    pub fn initialise_adapters(&self, device: &Device, seed: u64) {
+        if self.frozen.is_some() {
+            self.parameters.initialise(device, &self.values, seed);
         }
     }
 
@@ -214,7 +220,7 @@ impl Model {
     ///
     /// # Errors
     /// The error of `read`.
-    pub fn fill(&self, device: &Device, arena: &Arena, read: &mut Reader<'_>) -> anyhow::Result<()> {
+    pub fn fill(&self, device: &Device, arena: &Arena, read: &mut WeightReader<'_>) -> anyhow::Result<()> {
         self.parameters.fill(device, arena, read)
     }
 

@@ -40,6 +40,17 @@ impl RolloutRequest {
     }
 }
 
+/// Requests, and how their tokens are sampled.
+#[derive(Clone, Copy, Debug)]
+pub struct RolloutBatch<'a> {
+    /// The prompts to complete.
+    pub requests: &'a [RolloutRequest],
+    /// Temperature, seed and truncation of the distribution.
+    pub sampling: &'a Sampling,
+    /// Tokens that end a completion.
+    pub stops: &'a [u32],
+}
+
 /// A finished completion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SampledCompletion {
@@ -52,7 +63,7 @@ pub struct SampledCompletion {
 }
 
 /// A rollout engine for one model.
-pub struct Rollouts {
+pub struct RolloutEngine {
     acts: Activations<Tensor>,
     /// (slots + rows of prompts, max_len, Hkv D) for each layer.
     caches: Vec<[Tensor; 2]>,
@@ -61,21 +72,21 @@ pub struct Rollouts {
     max_len: usize,
     prefill: Option<Prefill>,
     /// Buffers and recording for a number of requests, created when first needed.
-    queue: Option<Queue>,
+    queue: Option<RequestQueue>,
     /// The ranks, which share the requests.
     world: World,
 }
 
-struct Queue {
+struct RequestQueue {
     rows: Rows,
     ended: Ended,
     step: Recording,
 }
 
 /// Cache position and length of a request's prefilled tokens.
-type Prefix = [u32; 2];
+type CachedPrefix = [u32; 2];
 
-impl Rollouts {
+impl RolloutEngine {
     /// Command: sample completions.
     pub const ROLLOUTS: &str = "rollouts";
 
@@ -92,10 +103,10 @@ impl Rollouts {
         Self::in_world(device, model, slots, max_len, World::solo())
     }
 
-    /// As [`Rollouts::new`], on one of several ranks, which share the requests.
+    /// As [`RolloutEngine::new`], on one of several ranks, which share the requests.
     ///
     /// # Errors
-    /// As [`Rollouts::new`].
+    /// As [`RolloutEngine::new`].
     pub fn in_world(device: &Device, model: &Model, slots: usize, max_len: usize, world: World) -> Result<Self> {
         ensure!(slots > 0 && max_len > 1, "{slots} rows of {max_len} tokens: there is nothing to generate in");
         ensure!(max_len <= model.max_context(), "{max_len} tokens: the model was opened for {}", model.max_context());
@@ -115,7 +126,7 @@ impl Rollouts {
         self.acts.batch
     }
 
-    /// The recording of one token for every row, for measurements; `None` before the first [`Rollouts::run`].
+    /// The recording of one token for every row, for measurements; `None` before the first [`RolloutEngine::run`].
     pub fn recording(&self) -> Option<&Recording> {
         self.queue.as_ref().map(|queue| &queue.step)
     }
@@ -128,26 +139,25 @@ impl Rollouts {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[RolloutRequest],
-        sampling: &Sampling,
-        stops: &[u32],
+        batch: RolloutBatch<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<Option<Vec<SampledCompletion>>> {
-        self.check(requests, stops)?;
+        self.check(batch)?;
         let world = self.world.clone();
-        let task = world.announce(Self::ROLLOUTS, &(requests, sampling, stops))?;
-        let out = self.share(device, model, requests, sampling, stops, progress)?;
+        let task = world.announce(Self::ROLLOUTS, &(batch.requests, batch.sampling, batch.stops))?;
+        let out = self.share(device, model, batch, progress)?;
         task.done();
         Ok(out)
     }
 
-    /// On ranks other than 0: execute [`Rollouts::ROLLOUTS`].
+    /// On ranks other than 0: execute [`RolloutEngine::ROLLOUTS`].
     ///
     /// # Errors
     /// A lost rank, or a device fault.
     pub fn follow(&mut self, device: &Device, model: &Model, announced: &Announced) -> Result<()> {
         let (requests, sampling, stops): (Vec<RolloutRequest>, Sampling, Vec<u32>) = announced.read()?;
-        self.share(device, model, &requests, &sampling, &stops, &mut silent).map(|_| ())
+        let batch = RolloutBatch { requests: &requests, sampling: &sampling, stops: &stops };
+        self.share(device, model, batch, &mut silent).map(|_| ())
     }
 
     /// Sample a contiguous share of the requests, which often have the same prompt, and gather all completions.
@@ -155,18 +165,16 @@ impl Rollouts {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[RolloutRequest],
-        sampling: &Sampling,
-        stops: &[u32],
+        batch: RolloutBatch<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<Option<Vec<SampledCompletion>>> {
         if self.world.is_solo() {
-            return self.run_alone(device, model, requests, sampling, stops, progress);
+            return self.run_alone(device, model, batch, progress);
         }
-        let own = &requests[self.world.share(requests.len())];
-        let all = requests.len() as u64;
+        let own = RolloutBatch { requests: &batch.requests[self.world.share(batch.requests.len())], ..batch };
+        let all = batch.requests.len() as u64;
         let mut of_all = |what: &str, done: u64, own: u64| progress(what, done * all / own.max(1), all);
-        let found = self.run_alone(device, model, own, sampling, stops, &mut of_all)?;
+        let found = self.run_alone(device, model, own, &mut of_all)?;
         let parts: Vec<Option<Vec<SampledCompletion>>> = self.world.all_gather_values(&found)?;
         Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat()))
     }
@@ -175,11 +183,10 @@ impl Rollouts {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[RolloutRequest],
-        sampling: &Sampling,
-        stops: &[u32],
+        batch: RolloutBatch<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<Option<Vec<SampledCompletion>>> {
+        let RolloutBatch { requests, sampling, stops } = batch;
         device.write(&self.settings, &sampling.pack(stops));
         let mut out = Vec::with_capacity(requests.len());
         while out.len() < requests.len() {
@@ -227,7 +234,7 @@ impl Rollouts {
         model: &Model,
         requests: &[RolloutRequest],
         places: &HashMap<&[u32], u32>,
-    ) -> Result<Vec<Prefix>> {
+    ) -> Result<Vec<CachedPrefix>> {
         let longest = places.keys().map(|prompt| prompt.len()).max().unwrap_or(0);
         if longest > 0 {
             let fits = self.prefill.as_ref().is_some_and(|prefill| prefill.longest() >= longest);
@@ -247,7 +254,7 @@ impl Rollouts {
         Ok(requests.iter().map(of).collect())
     }
 
-    fn check(&self, requests: &[RolloutRequest], stops: &[u32]) -> Result<()> {
+    fn check(&self, RolloutBatch { requests, stops, .. }: RolloutBatch<'_>) -> Result<()> {
         ensure!(stops.len() <= MOST_STOPS, "{} tokens end a text; at most {MOST_STOPS} are looked for", stops.len());
         for request in requests {
             ensure!(!request.prompt.is_empty(), "the prompt holds no token; give at least one character");
@@ -263,7 +270,7 @@ impl Rollouts {
     }
 
     /// Buffers for `count` requests, and their recording.
-    fn queue(&mut self, device: &Device, model: &Model, count: usize) -> Result<&Queue> {
+    fn queue(&mut self, device: &Device, model: &Model, count: usize) -> Result<&RequestQueue> {
         let fits = self.queue.as_ref().is_some_and(|queue| queue.rows.prompt.matrix()[0] >= count);
         if !fits {
             let make = |name: &str, shape: &[usize]| Tensor::new(device, "rollouts", name, shape);
@@ -279,7 +286,7 @@ impl Rollouts {
             record_decode(&mut r, model.context(device), &self.acts, &self.caches, &rows.assigned);
             sample::draw(&mut r, model.config.vocab_size, &self.acts.logits, &self.settings, &rows);
             sample::refill(&mut r, &self.settings, &rows, &ended);
-            self.queue = Some(Queue { rows, ended, step: r.finish()? });
+            self.queue = Some(RequestQueue { rows, ended, step: r.finish()? });
         }
         match &self.queue {
             Some(queue) => Ok(queue),
@@ -288,9 +295,9 @@ impl Rollouts {
     }
 }
 
-impl Queue {
+impl RequestQueue {
     /// Upload requests; each row takes its first.
-    fn start(&self, device: &Device, requests: &[RolloutRequest], prefixes: &[Prefix], slots: usize, max_len: usize) {
+    fn start(&self, device: &Device, requests: &[RolloutRequest], prefixes: &[CachedPrefix], slots: usize, max_len: usize) {
         let mut prompt = Vec::with_capacity(requests.len() * (PROMPT_HEAD + max_len));
         for (request, prefix) in requests.iter().zip(prefixes) {
             let given = [request.prompt.len() as u32, request.max_new.min(max_len) as u32];
@@ -315,7 +322,7 @@ impl Queue {
         &self,
         device: &Device,
         requests: &[RolloutRequest],
-        prefixes: &[Prefix],
+        prefixes: &[CachedPrefix],
         report_ended: &mut dyn FnMut(usize) -> Result<bool>,
     ) -> Result<bool> {
         // A submission costs more than a short wait, but replays in flight when the last request ends are wasted.

@@ -118,7 +118,7 @@ impl SafetensorsFile {
     pub fn open(path: &Path) -> Result<Self> {
         let (mut file, bytes) = open_regular(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
         let checked = header::read(&mut file, bytes).with_context(|| shown(path))?;
-        let header::Checked { data_start, tensors, metadata, warnings } = checked;
+        let header::SafetensorsHeader { data_start, tensors, metadata, warnings } = checked;
         let warnings = warnings.into_iter().map(|w| format!("{}: {w}", shown(path))).collect();
         Ok(SafetensorsFile { path: path.to_owned(), file, data_start, tensors, metadata, warnings })
     }
@@ -224,10 +224,10 @@ impl SafetensorsFile {
 }
 
 /// Receives the pieces of a tensor.
-pub(super) type Sink<'a> = dyn FnMut(&[f32]) -> Result<()> + 'a;
+pub(super) type PieceReceiver<'a> = dyn FnMut(&[f32]) -> Result<()> + 'a;
 
 /// Concatenate all pieces of `stream`.
-pub(super) fn whole(stream: impl FnOnce(&mut Sink<'_>) -> Result<()>) -> Result<Vec<f32>> {
+pub(super) fn whole(stream: impl FnOnce(&mut PieceReceiver<'_>) -> Result<()>) -> Result<Vec<f32>> {
     let mut out = Vec::new();
     stream(&mut |piece| {
         out.extend_from_slice(piece);

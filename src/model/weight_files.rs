@@ -16,11 +16,11 @@ const INDEX: &str = "model.safetensors.index.json";
 #[derive(Debug)]
 pub struct WeightFiles {
     dir: PathBuf,
-    source: Source,
+    source: WeightSource,
 }
 
 #[derive(Debug)]
-enum Source {
+enum WeightSource {
     /// The files, and the file index of each tensor.
     Safetensors(Vec<SafetensorsFile>, BTreeMap<String, usize>),
     Gguf(Box<GgufFile>),
@@ -29,7 +29,7 @@ enum Source {
 }
 
 #[derive(serde::Deserialize)]
-struct Index {
+struct TensorIndex {
     weight_map: BTreeMap<String, String>,
 }
 
@@ -45,7 +45,7 @@ impl WeightFiles {
             return Self::folded(AdapterFolder::open(dir)?);
         }
         if is_gguf(dir) {
-            return Ok(WeightFiles { dir: dir.to_owned(), source: Source::Gguf(Box::new(GgufFile::open(dir)?)) });
+            return Ok(WeightFiles { dir: dir.to_owned(), source: WeightSource::Gguf(Box::new(GgufFile::open(dir)?)) });
         }
         let single = dir.join(SINGLE);
         if single.exists() {
@@ -57,7 +57,8 @@ impl WeightFiles {
         }
         let at = || shown(&index_path);
         let bytes = crate::vfs::RealFs.read(&index_path, 64 << 20).with_context(at)?;
-        let index: Index = serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", at(), clean(&e.to_string())))?;
+        let index: TensorIndex =
+            serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", at(), clean(&e.to_string())))?;
         let names: BTreeSet<&String> = index.weight_map.values().collect();
         ensure!(!names.is_empty() && names.len() <= 10_000, "{}: names {} files, must be 1 to 10000", at(), names.len());
         let (mut files, mut places) = (Vec::new(), BTreeMap::new());
@@ -81,7 +82,7 @@ impl WeightFiles {
     pub fn folded(adapter: AdapterFolder) -> Result<Self> {
         let base = adapter.open_base()?;
         adapter.check_base(&base)?;
-        Ok(WeightFiles { dir: adapter.dir().to_owned(), source: Source::Adapter(Box::new(base), Box::new(adapter)) })
+        Ok(WeightFiles { dir: adapter.dir().to_owned(), source: WeightSource::Adapter(Box::new(base), Box::new(adapter)) })
     }
 
     fn from_files(dir: &Path, files: Vec<SafetensorsFile>) -> Result<Self> {
@@ -94,7 +95,7 @@ impl WeightFiles {
                 }
             }
         }
-        Ok(WeightFiles { dir: dir.to_owned(), source: Source::Safetensors(files, index) })
+        Ok(WeightFiles { dir: dir.to_owned(), source: WeightSource::Safetensors(files, index) })
     }
 
     /// The folder, or the GGUF file.
@@ -105,9 +106,9 @@ impl WeightFiles {
     /// Every tensor's name, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let (index, gguf) = match self.own() {
-            Source::Safetensors(_, index) => (Some(index.keys()), None),
-            Source::Gguf(file) => (None, Some(file.tensors())),
-            Source::Adapter(..) => (None, None),
+            WeightSource::Safetensors(_, index) => (Some(index.keys()), None),
+            WeightSource::Gguf(file) => (None, Some(file.tensors())),
+            WeightSource::Adapter(..) => (None, None),
         };
         let of_gguf = gguf.into_iter().flatten().map(|(name, _)| name);
         index.into_iter().flatten().map(String::as_str).chain(of_gguf)
@@ -116,16 +117,16 @@ impl WeightFiles {
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         match &self.source {
-            Source::Gguf(file) => file.shape(name),
-            Source::Safetensors(..) => self.locate(name).map(|(_, info)| info.shape.as_slice()),
-            Source::Adapter(base, _) => base.shape(name),
+            WeightSource::Gguf(file) => file.shape(name),
+            WeightSource::Safetensors(..) => self.locate(name).map(|(_, info)| info.shape.as_slice()),
+            WeightSource::Adapter(base, _) => base.shape(name),
         }
     }
 
     /// The files of the model itself: for an adapter, its base model's.
-    fn own(&self) -> &Source {
+    fn own(&self) -> &WeightSource {
         match &self.source {
-            Source::Adapter(base, _) => base.own(),
+            WeightSource::Adapter(base, _) => base.own(),
             own => own,
         }
     }
@@ -133,22 +134,22 @@ impl WeightFiles {
     /// The safetensors files; empty for a GGUF file or an adapter.
     pub fn files(&self) -> &[SafetensorsFile] {
         match &self.source {
-            Source::Safetensors(files, _) => files,
-            Source::Gguf(_) | Source::Adapter(..) => &[],
+            WeightSource::Safetensors(files, _) => files,
+            WeightSource::Gguf(_) | WeightSource::Adapter(..) => &[],
         }
     }
 
     /// The stored data type of a tensor, for an adapter that of its base model; `None` for a GGUF file, or a missing tensor.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
         match &self.source {
-            Source::Adapter(base, _) => base.dtype(name),
+            WeightSource::Adapter(base, _) => base.dtype(name),
             _ => self.locate(name).map(|(_, info)| info.dtype),
         }
     }
 
     /// Location of a tensor: index in [`Self::files`], and place in the file.
     pub fn locate(&self, name: &str) -> Option<(usize, &TensorInfo)> {
-        let Source::Safetensors(files, index) = &self.source else { return None };
+        let WeightSource::Safetensors(files, index) = &self.source else { return None };
         let file = *index.get(name)?;
         Some((file, files[file].tensors().get(name)?))
     }
@@ -173,8 +174,10 @@ impl WeightFiles {
     pub fn stream_f32(&self, name: &str, shape: &[usize], sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
         let missing = || format!("{}: tensor '{}' is missing{}", shown(&self.dir), clean(name), nearest(name, self.names()));
         match &self.source {
-            Source::Safetensors(files, index) => files[*index.get(name).with_context(missing)?].stream_f32(name, shape, sink),
-            Source::Adapter(base, adapter) => match adapter.fold(name)? {
+            WeightSource::Safetensors(files, index) => {
+                files[*index.get(name).with_context(missing)?].stream_f32(name, shape, sink)
+            }
+            WeightSource::Adapter(base, adapter) => match adapter.fold(name)? {
                 None => base.stream_f32(name, shape, sink),
                 Some(mut fold) => base.stream_f32(name, shape, &mut |piece| {
                     let mut piece = piece.to_vec();
@@ -182,7 +185,7 @@ impl WeightFiles {
                     sink(&piece)
                 }),
             },
-            Source::Gguf(file) => {
+            WeightSource::Gguf(file) => {
                 let at = || format!("{}: tensor '{}'", shown(&self.dir), clean(name));
                 let own = file.shape(name).with_context(missing)?;
                 ensure!(own == shape, "{}: has shape {own:?}, the model needs {shape:?}", at());
@@ -226,8 +229,8 @@ impl WeightFiles {
     /// Whose tensors are expected, for messages.
     fn whose(&self) -> &'static str {
         match self.source {
-            Source::Gguf(_) => "the file's settings",
-            Source::Safetensors(..) | Source::Adapter(..) => "this config.json",
+            WeightSource::Gguf(_) => "the file's settings",
+            WeightSource::Safetensors(..) | WeightSource::Adapter(..) => "this config.json",
         }
     }
 

@@ -17,7 +17,7 @@ pub fn check() -> anyhow::Result<()> {
 
 /// Result of an attempt at a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum AttemptResult {
     /// The result is on disk.
     Done,
     /// Another process holds the job.
@@ -25,7 +25,7 @@ pub enum Ended {
 }
 
 /// A training job.
-pub trait Job: PartialEq {
+pub trait TrainingJob: PartialEq {
     /// Display name.
     fn name(&self) -> &str;
 
@@ -37,7 +37,7 @@ pub trait Job: PartialEq {
 }
 
 /// Executes jobs.
-pub trait Worker<J> {
+pub trait JobRunner<J> {
     /// Whether the result is on disk.
     fn is_done(&self, job: &J) -> bool;
 
@@ -45,7 +45,7 @@ pub trait Worker<J> {
     ///
     /// # Errors
     /// A device or disk error, or [`Interrupted`]; the job is then restarted from the beginning.
-    fn attempt(&self, job: &J, progress: &mut Progress<'_>) -> anyhow::Result<Ended>;
+    fn attempt(&self, job: &J, progress: &mut Progress<'_>) -> anyhow::Result<AttemptResult>;
 }
 
 /// Complete all these jobs, and first those that they depend on. Waits for jobs held by other processes, so that several processes with one
@@ -53,7 +53,12 @@ pub trait Worker<J> {
 ///
 /// # Errors
 /// Errors of the worker, with the rank; [`Interrupted`]; a lost rank.
-pub fn run_jobs<J: Job>(jobs: &[J], worker: &impl Worker<J>, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn run_jobs<J: TrainingJob>(
+    jobs: &[J],
+    worker: &impl JobRunner<J>,
+    world: &World,
+    notify: &dyn Fn(&str),
+) -> anyhow::Result<()> {
     let mut open: Vec<&J> = Vec::new();
     for job in jobs {
         collect(job, &mut open);
@@ -63,7 +68,7 @@ pub fn run_jobs<J: Job>(jobs: &[J], worker: &impl Worker<J>, world: &World, noti
     open.sort_by_key(|(i, _)| (i + ranks - rank) % ranks);
     let mut open: Vec<&J> = open.into_iter().map(|(_, job)| job).filter(|job| !worker.is_done(job)).collect();
     let mut left: f64 = open.iter().map(|j| j.cost()).sum();
-    let mut rate = Rate { ranks: ranks as f64, ..Rate::default() };
+    let mut rate = WorkRate { ranks: ranks as f64, ..WorkRate::default() };
     while !open.is_empty() {
         let before = open.len();
         let mut still = Vec::new();
@@ -93,11 +98,11 @@ fn failed(world: &World, job: &str) -> String {
 }
 
 /// Do one job; false while another process holds it.
-fn attempt<J: Job>(
+fn attempt<J: TrainingJob>(
     job: &J,
-    worker: &impl Worker<J>,
+    worker: &impl JobRunner<J>,
     left: &mut f64,
-    rate: &mut Rate,
+    rate: &mut WorkRate,
     notify: &dyn Fn(&str),
 ) -> anyhow::Result<bool> {
     let cost = job.cost();
@@ -113,8 +118,8 @@ fn attempt<J: Job>(
         Ok(true)
     })?;
     match ended {
-        Ended::Busy => Ok(false),
-        Ended::Done => {
+        AttemptResult::Busy => Ok(false),
+        AttemptResult::Done => {
             let seconds = begin.elapsed().as_secs_f64();
             rate.add(cost, seconds);
             *left -= cost;
@@ -125,7 +130,7 @@ fn attempt<J: Job>(
 }
 
 /// A job after its dependencies, each once.
-fn collect<'a, J: Job>(job: &'a J, out: &mut Vec<&'a J>) {
+fn collect<'a, J: TrainingJob>(job: &'a J, out: &mut Vec<&'a J>) {
     if let Some(parent) = job.parent() {
         collect(parent, out);
     }
@@ -136,14 +141,14 @@ fn collect<'a, J: Job>(job: &'a J, out: &mut Vec<&'a J>) {
 
 /// Completed work and the time it took.
 #[derive(Default)]
-struct Rate {
+struct WorkRate {
     cost: f64,
     seconds: f64,
     /// Ranks that share the remaining work.
     ranks: f64,
 }
 
-impl Rate {
+impl WorkRate {
     fn add(&mut self, cost: f64, seconds: f64) {
         self.cost += cost;
         self.seconds += seconds;
@@ -169,7 +174,7 @@ mod tests {
     #[derive(Clone, Debug, PartialEq)]
     struct Step(&'static str, Option<Box<Step>>);
 
-    impl Job for Step {
+    impl TrainingJob for Step {
         fn name(&self) -> &str {
             self.0
         }
@@ -184,17 +189,17 @@ mod tests {
     /// Another process holds the first job at the first attempt.
     struct Shared(RefCell<Vec<&'static str>>, RefCell<bool>);
 
-    impl Worker<Step> for Shared {
+    impl JobRunner<Step> for Shared {
         fn is_done(&self, job: &Step) -> bool {
             self.0.borrow().contains(&job.0)
         }
-        fn attempt(&self, job: &Step, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
+        fn attempt(&self, job: &Step, progress: &mut Progress<'_>) -> anyhow::Result<AttemptResult> {
             if job.0 == "base" && !self.1.replace(true) {
-                return Ok(Ended::Busy);
+                return Ok(AttemptResult::Busy);
             }
             progress("training", 1, 2)?;
             self.0.borrow_mut().push(job.0);
-            Ok(Ended::Done)
+            Ok(AttemptResult::Done)
         }
     }
 
@@ -213,22 +218,22 @@ mod tests {
 
     struct OnRank<'a>(usize, &'a Log);
 
-    impl Worker<Step> for OnRank<'_> {
+    impl JobRunner<Step> for OnRank<'_> {
         fn is_done(&self, job: &Step) -> bool {
             self.1.1.lock().unwrap().contains(&job.0)
         }
-        fn attempt(&self, job: &Step, _: &mut Progress<'_>) -> anyhow::Result<Ended> {
+        fn attempt(&self, job: &Step, _: &mut Progress<'_>) -> anyhow::Result<AttemptResult> {
             {
                 let mut begun = self.1.0.lock().unwrap();
                 if begun.iter().any(|(_, name)| *name == job.0) {
-                    return Ok(Ended::Busy);
+                    return Ok(AttemptResult::Busy);
                 }
                 begun.push((self.0, job.0));
             }
             anyhow::ensure!(job.0 != "bad", "no memory");
             std::thread::sleep(Duration::from_millis(if self.0 == 0 { 800 } else { 100 }));
             self.1.1.lock().unwrap().push(job.0);
-            Ok(Ended::Done)
+            Ok(AttemptResult::Done)
         }
     }
 
@@ -266,7 +271,7 @@ mod tests {
 
     #[test]
     fn remaining_time_follows_the_measured_rate() {
-        let mut rate = Rate::default();
+        let mut rate = WorkRate::default();
         rate.add(10.0, 20.0);
         assert!((rate.seconds(5.0, 0.0, 0.0) - 10.0).abs() < 1e-12);
         assert!((rate.seconds(5.0, 10.0, 20.0) - 10.0).abs() < 1e-12);

@@ -1,12 +1,12 @@
 //! Results of a claim's experiment: checks, tables, figures.
 
 use super::stats::Estimate;
-use super::verdict::{ClaimCheck, Verdict};
+use super::verdict::{ClaimCheck, ClaimVerdict};
 use serde::Serialize;
 
 /// A table of the report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Table {
+pub struct ResultTable {
     /// Its title.
     pub title: String,
     /// Column headings.
@@ -17,7 +17,7 @@ pub struct Table {
 
 /// A claim and its result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Finding {
+pub struct ClaimFinding {
     /// Identifier: P1 ...
     pub id: &'static str,
     /// The claim.
@@ -29,25 +29,25 @@ pub struct Finding {
     /// Measurements, with the values that the claim requires.
     pub checks: Vec<ClaimCheck>,
     /// The verdict, from the checks.
-    pub verdict: Verdict,
+    pub verdict: ClaimVerdict,
     /// Details.
-    pub tables: Vec<Table>,
+    pub tables: Vec<ResultTable>,
     /// (file name, SVG)
     #[serde(skip)]
     pub pictures: Vec<(String, String)>,
 }
 
-impl Finding {
+impl ClaimFinding {
     /// A finding without tables and figures.
     pub fn new(id: &'static str, claim: &'static str, paper: &'static str, design: String, checks: Vec<ClaimCheck>) -> Self {
-        let verdict = Verdict::of(&checks);
+        let verdict = ClaimVerdict::of(&checks);
         Self { id, claim, paper, design, checks, verdict, tables: Vec::new(), pictures: Vec::new() }
     }
 
     /// Add a table.
     pub fn table(mut self, title: impl Into<String>, columns: &[&str], rows: Vec<Vec<String>>) -> Self {
         let columns = columns.iter().map(|c| c.to_string()).collect();
-        self.tables.push(Table { title: title.into(), columns, rows });
+        self.tables.push(ResultTable { title: title.into(), columns, rows });
         self
     }
 

@@ -35,7 +35,7 @@ pub const PAPERS: [&Paper; 2] = [&pma::PAPER, &lopti::PAPER];
 
 /// Options of a reproduction.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ReproduceOptions {
     /// Claims to test; all if empty.
     pub claims: Vec<String>,
     /// Name of a scale.
@@ -79,7 +79,7 @@ pub fn chosen(paper: &Paper, names: &[String]) -> anyhow::Result<Vec<&'static st
 }
 
 /// The seeds of the paired arms.
-pub fn seeds(options: &Options) -> Vec<u64> {
+pub fn seeds(options: &ReproduceOptions) -> Vec<u64> {
     (0..options.seeds).map(|i| options.first_seed + i).collect()
 }
 
@@ -97,7 +97,7 @@ pub type PlannedArms = (Vec<String>, serde_json::Value);
 ///
 /// # Errors
 /// An unknown claim or scale.
-pub fn check(paper: &str, options: &Options) -> anyhow::Result<()> {
+pub fn check(paper: &str, options: &ReproduceOptions) -> anyhow::Result<()> {
     if paper == lopti::PAPER.name { lopti::arms(options).map(drop) } else { pma::arms(options).map(drop) }
 }
 
@@ -105,15 +105,15 @@ pub fn check(paper: &str, options: &Options) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// An unknown paper, claim or scale.
-pub fn dry_run(paper: &str, options: &Options) -> anyhow::Result<PlannedArms> {
+pub fn dry_run(paper: &str, options: &ReproduceOptions) -> anyhow::Result<PlannedArms> {
     if paper == lopti::PAPER.name { lopti::dry_run(options) } else { pma::dry_run(options) }
 }
 
-/// Train and compare. Several ranks share the arms that are known in advance; rank 0 compares. `None` with [`Options::arms_only`], and on
+/// Train and compare. Several ranks share the arms that are known in advance; rank 0 compares. `None` with [`ReproduceOptions::arms_only`], and on
 /// ranks other than 0.
 ///
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
-pub fn run(paper: &str, options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+pub fn run(paper: &str, options: &ReproduceOptions, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     if paper == lopti::PAPER.name { lopti::run(options, world, notify) } else { pma::run(options, world, notify) }
 }

@@ -1,9 +1,9 @@
 //! Output of findings: `results.json` for programs, `README.md` for readers, figures. All text is generated from the data.
 
 use super::attempts::minutes;
-use super::finding::{Finding, Table, number, with_interval};
-use super::verdict::{ClaimCheck, Met, RULE, Verdict, Wants};
-use super::{Options, Paper, seeds};
+use super::finding::{ClaimFinding, ResultTable, number, with_interval};
+use super::verdict::{CheckOutcome, ClaimCheck, ClaimVerdict, RULE, Requirement};
+use super::{Paper, ReproduceOptions, seeds};
 use crate::vfs::write_whole;
 use anyhow::Context as _;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use web_time::Instant;
 
 /// Origin of the numbers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Header {
+pub struct ReportHeader {
     /// Display name of the paper.
     #[serde(skip)]
     title: &'static str,
@@ -31,12 +31,12 @@ pub struct Header {
     rule: &'static str,
     /// Facts that differ between papers.
     #[serde(flatten)]
-    facts: Facts,
+    facts: PaperFacts,
 }
 
 /// Origin of the numbers of one paper.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Facts {
+pub struct PaperFacts {
     /// Adapter and driver.
     pub device: String,
     /// Notes for readers, one line each.
@@ -44,7 +44,7 @@ pub struct Facts {
     pub notes: Vec<String>,
     /// Tables for readers.
     #[serde(skip)]
-    pub tables: Vec<Table>,
+    pub tables: Vec<ResultTable>,
     /// The same as a JSON object.
     #[serde(flatten)]
     pub details: serde_json::Value,
@@ -54,14 +54,14 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// Origin of the numbers.
-    pub header: Header,
+    pub header: ReportHeader,
     /// The claims.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<ClaimFinding>,
 }
 
-impl Header {
+impl ReportHeader {
     /// From options and facts.
-    pub fn new(paper: &Paper, options: &Options, facts: Facts) -> Self {
+    pub fn new(paper: &Paper, options: &ReproduceOptions, facts: PaperFacts) -> Self {
         let commit = options.commit.as_ref().map_or(String::new(), |c| format!(", commit {c}"));
         Self {
             title: paper.title,
@@ -85,7 +85,7 @@ impl Report {
         &mut self,
         claims: &[&str],
         out: &Path,
-        find: impl Fn(&str) -> anyhow::Result<Finding>,
+        find: impl Fn(&str) -> anyhow::Result<ClaimFinding>,
         notify: &dyn Fn(&str),
     ) -> anyhow::Result<()> {
         for claim in claims {
@@ -151,8 +151,8 @@ impl Report {
     }
 
     fn summary(&self, out: &mut String) {
-        let count = |v: Verdict| self.findings.iter().filter(|f| f.verdict == v).map(|f| f.id).collect::<Vec<_>>();
-        for verdict in [Verdict::Holds, Verdict::Fails, Verdict::Undecided] {
+        let count = |v: ClaimVerdict| self.findings.iter().filter(|f| f.verdict == v).map(|f| f.id).collect::<Vec<_>>();
+        for verdict in [ClaimVerdict::Holds, ClaimVerdict::Fails, ClaimVerdict::Undecided] {
             let which = count(verdict);
             if !which.is_empty() {
                 let _ = writeln!(out, "- **{}**: {}", verdict.words(), which.join(", "));
@@ -169,29 +169,30 @@ impl Report {
             ]
         });
         let columns = ["", "claim", "the paper", "measured: mean [95 %], n", "verdict"].map(String::from).to_vec();
-        table(out, &Table { title: String::new(), columns, rows: rows.collect() });
+        table(out, &ResultTable { title: String::new(), columns, rows: rows.collect() });
     }
 }
 
 /// The decisive checks, in one cell.
-fn measured(f: &Finding) -> String {
-    let decisive = f.checks.iter().filter(|c| c.wants != Wants::Nothing);
+fn measured(f: &ClaimFinding) -> String {
+    let decisive = f.checks.iter().filter(|c| c.requirement != Requirement::Nothing);
     let lines: Vec<String> = decisive
         .map(|c| {
             let n = c.estimate.units.len();
-            format!("{}: {} (n = {n}; needs {}: {})", c.what, with_interval(&c.estimate), c.wants.words(), c.met.words())
+            format!("{}: {} (n = {n}; needs {}: {})", c.what, with_interval(&c.estimate), c.requirement.words(), c.met.words())
         })
         .collect();
     if lines.is_empty() { "too little to decide".into() } else { lines.join("<br>") }
 }
 
 /// The decisive checks, in a sentence or two.
-fn plainly(f: &Finding) -> String {
-    let which = |met: Met| -> Vec<&ClaimCheck> { f.checks.iter().filter(|c| c.met == met).collect() };
-    let [yes, no, open] = [Met::Yes, Met::No, Met::Unclear].map(which);
+fn plainly(f: &ClaimFinding) -> String {
+    let which = |met: CheckOutcome| -> Vec<&ClaimCheck> { f.checks.iter().filter(|c| c.met == met).collect() };
+    let [yes, no, open] = [CheckOutcome::Yes, CheckOutcome::No, CheckOutcome::Unclear].map(which);
     let asked = yes.len() + no.len() + open.len();
     let list = |checks: &[&ClaimCheck]| {
-        let each = checks.iter().map(|c| format!("{} is {}, needed {}", c.what, with_interval(&c.estimate), c.wants.words()));
+        let each =
+            checks.iter().map(|c| format!("{} is {}, needed {}", c.what, with_interval(&c.estimate), c.requirement.words()));
         each.collect::<Vec<_>>().join("; ")
     };
     if asked == 0 {
@@ -212,7 +213,7 @@ fn anchor(id: &str) -> String {
     id.to_lowercase().chars().filter(|c| c.is_alphanumeric() || *c == '-').collect()
 }
 
-fn finding(out: &mut String, f: &Finding) {
+fn finding(out: &mut String, f: &ClaimFinding) {
     let _ = writeln!(out, "## {}\n", f.id);
     let _ = writeln!(out, "**{}.** The paper: {}.\n", f.claim, f.paper);
     let _ = writeln!(out, "{}\n", f.design);
@@ -226,12 +227,12 @@ fn finding(out: &mut String, f: &Finding) {
             format!("[{}, {}]", number(low), number(high)),
             student,
             c.estimate.units.len().to_string(),
-            c.wants.words(),
+            c.requirement.words(),
             c.met.words().into(),
         ]
     });
     let columns = ["measured", "mean", "bootstrap 95 %", "t 95 %", "n", "the claim needs", ""].map(String::from).to_vec();
-    table(out, &Table { title: String::new(), columns, rows: rows.collect() });
+    table(out, &ResultTable { title: String::new(), columns, rows: rows.collect() });
     for (name, _) in &f.pictures {
         let _ = writeln!(out, "![{}]({name})\n", f.claim);
     }
@@ -241,7 +242,7 @@ fn finding(out: &mut String, f: &Finding) {
     }
 }
 
-fn table(out: &mut String, t: &Table) {
+fn table(out: &mut String, t: &ResultTable) {
     let line =
         |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
     out.push_str(&line(&t.columns));
@@ -256,16 +257,16 @@ fn table(out: &mut String, t: &Table) {
 mod tests {
     use super::*;
     use crate::papers::stats::Estimate;
-    use crate::papers::verdict::{ClaimCheck, Wants};
+    use crate::papers::verdict::{ClaimCheck, Requirement};
 
     #[test]
     fn a_results_page_states_its_findings() {
-        let check = ClaimCheck::new("gain | nats", Estimate::of_values(&[0.1, 0.11, 0.12]), Wants::Above(0.0));
-        let f = Finding::new("P5/6+", "it helps", "Fig. 0", "Done so.".into(), vec![check])
+        let check = ClaimCheck::new("gain | nats", Estimate::of_values(&[0.1, 0.11, 0.12]), Requirement::Above(0.0));
+        let f = ClaimFinding::new("P5/6+", "it helps", "Fig. 0", "Done so.".into(), vec![check])
             .table("Rows", &["a", "b"], vec![vec!["1".into(), "2".into()]])
             .picture("p0", "<svg/>".into());
         let paper = Paper { name: "pma", title: "PMA", source: "arXiv 0", claims: &[] };
-        let options = Options {
+        let options = ReproduceOptions {
             claims: Vec::new(),
             scale: "tiny".into(),
             seeds: 3,
@@ -279,13 +280,13 @@ mod tests {
             commit: None,
             flops_per_second: 1.0,
         };
-        let facts = Facts {
+        let facts = PaperFacts {
             notes: vec!["a note".into()],
-            tables: vec![Table { title: "Sizes".into(), columns: vec!["size".into()], rows: vec![vec!["S".into()]] }],
+            tables: vec![ResultTable { title: "Sizes".into(), columns: vec!["size".into()], rows: vec![vec!["S".into()]] }],
             details: serde_json::json!({"tokens": 7}),
-            ..Facts::default()
+            ..PaperFacts::default()
         };
-        let header = Header::new(&paper, &options, facts);
+        let header = ReportHeader::new(&paper, &options, facts);
         let report = Report { header, findings: vec![f] };
         let page = report.markdown();
         for part in [

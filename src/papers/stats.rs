@@ -4,7 +4,7 @@
 //! only if the t interval agrees.
 
 use crate::rng::Rng;
-pub use crate::stats::{deviation, mean, median, quantile, student};
+pub use crate::stats::{deviation, mean, median, quantile, range, student};
 use serde::Serialize;
 
 /// Number of resamples.

@@ -1,6 +1,6 @@
 //! Storage of results: one folder per training job, one file per evaluation. Every write is atomic.
 
-use super::attempts::Ended;
+use super::attempts::AttemptResult;
 use crate::vfs::{shown, write_whole};
 use crate::world::World;
 use anyhow::Context as _;
@@ -9,11 +9,11 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// A work folder, which several processes may share.
-pub struct Store {
+pub struct WorkFolder {
     root: PathBuf,
 }
 
-impl Store {
+impl WorkFolder {
     /// Open or create a work folder.
     ///
     /// # Errors
@@ -61,16 +61,16 @@ impl Store {
     ///
     /// # Errors
     /// The folder cannot be created or locked, or an error of `work`.
-    pub fn once(&self, name: &str, key: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
+    pub fn once(&self, name: &str, key: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<AttemptResult> {
         if self.is_done(name, key) {
-            return Ok(Ended::Done);
+            return Ok(AttemptResult::Done);
         }
-        let Some(_lock) = self.lock(name, key)? else { return Ok(Ended::Busy) };
+        let Some(_lock) = self.lock(name, key)? else { return Ok(AttemptResult::Busy) };
         // Another process may have done it between the check and the lock.
         if !self.is_done(name, key) {
             work()?;
         }
-        Ok(Ended::Done)
+        Ok(AttemptResult::Done)
     }
 
     /// The record of a finished training job.

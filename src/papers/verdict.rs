@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// Condition of a claim on a number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub enum Wants {
+pub enum Requirement {
     /// More than this.
     Above(f64),
     /// Less than this.
@@ -18,7 +18,7 @@ pub enum Wants {
 
 /// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Met {
+pub enum CheckOutcome {
     /// The whole interval meets the condition.
     Yes,
     /// The whole interval violates the condition.
@@ -37,14 +37,15 @@ pub struct ClaimCheck {
     /// The measurement.
     pub estimate: Estimate,
     /// The condition.
-    pub wants: Wants,
+    #[serde(rename = "wants")]
+    pub requirement: Requirement,
     /// The result.
-    pub met: Met,
+    pub met: CheckOutcome,
 }
 
 /// Verdict on a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Verdict {
+pub enum ClaimVerdict {
     /// Every check is met.
     #[serde(rename = "holds")]
     Holds,
@@ -64,34 +65,34 @@ pub const RULE: &str = "Each check is a number with a 95 % interval: the wider, 
 
 impl ClaimCheck {
     /// Compare a measurement with its condition.
-    pub fn new(what: impl Into<String>, estimate: Estimate, wants: Wants) -> Self {
+    pub fn new(what: impl Into<String>, estimate: Estimate, requirement: Requirement) -> Self {
         let [low, high] = estimate.interval();
-        let met = match wants {
-            Wants::Nothing => Met::Reported,
-            _ if estimate.mean.is_nan() => Met::Unclear,
-            Wants::Above(x) => three(low > x, high <= x),
-            Wants::Below(x) => three(high < x, low >= x),
-            Wants::Within(x) => three(low >= -x && high <= x, low > x || high < -x),
+        let met = match requirement {
+            Requirement::Nothing => CheckOutcome::Reported,
+            _ if estimate.mean.is_nan() => CheckOutcome::Unclear,
+            Requirement::Above(x) => three(low > x, high <= x),
+            Requirement::Below(x) => three(high < x, low >= x),
+            Requirement::Within(x) => three(low >= -x && high <= x, low > x || high < -x),
         };
-        Self { what: what.into(), estimate, wants, met }
+        Self { what: what.into(), estimate, requirement, met }
     }
 }
 
-fn three(yes: bool, no: bool) -> Met {
+fn three(yes: bool, no: bool) -> CheckOutcome {
     match (yes, no) {
-        (true, _) => Met::Yes,
-        (_, true) => Met::No,
-        _ => Met::Unclear,
+        (true, _) => CheckOutcome::Yes,
+        (_, true) => CheckOutcome::No,
+        _ => CheckOutcome::Unclear,
     }
 }
 
-impl Verdict {
+impl ClaimVerdict {
     /// From a claim's checks; undecided without any.
     pub fn of(checks: &[ClaimCheck]) -> Self {
-        let asked: Vec<Met> = checks.iter().map(|c| c.met).filter(|m| *m != Met::Reported).collect();
-        if asked.contains(&Met::No) {
+        let asked: Vec<CheckOutcome> = checks.iter().map(|c| c.met).filter(|m| *m != CheckOutcome::Reported).collect();
+        if asked.contains(&CheckOutcome::No) {
             Self::Fails
-        } else if !asked.is_empty() && asked.iter().all(|m| *m == Met::Yes) {
+        } else if !asked.is_empty() && asked.iter().all(|m| *m == CheckOutcome::Yes) {
             Self::Holds
         } else {
             Self::Undecided
@@ -108,7 +109,7 @@ impl Verdict {
     }
 }
 
-impl Wants {
+impl Requirement {
     /// Text for tables.
     pub fn words(self) -> String {
         match self {
@@ -120,7 +121,7 @@ impl Wants {
     }
 }
 
-impl Met {
+impl CheckOutcome {
     /// Text for tables.
     pub fn words(self) -> &'static str {
         match self {
@@ -136,32 +137,32 @@ impl Met {
 mod tests {
     use super::*;
 
-    fn check(values: &[f64], wants: Wants) -> ClaimCheck {
-        ClaimCheck::new("x", Estimate::of_values(values), wants)
+    fn check(values: &[f64], requirement: Requirement) -> ClaimCheck {
+        ClaimCheck::new("x", Estimate::of_values(values), requirement)
     }
 
     #[test]
     fn each_verdict_can_be_reached() {
-        let clear = check(&[1.0, 1.1, 0.9], Wants::Above(0.0));
-        let contrary = check(&[-1.0, -1.1, -0.9], Wants::Above(0.0));
-        let open = check(&[1.0, -1.0, 0.4], Wants::Above(0.0));
-        let told = check(&[-5.0, -5.0, -5.0], Wants::Nothing);
-        let of = |checks: &[&ClaimCheck]| Verdict::of(&checks.iter().map(|c| (*c).clone()).collect::<Vec<_>>());
-        assert_eq!(of(&[&clear, &clear, &told]), Verdict::Holds);
-        assert_eq!(of(&[&clear, &contrary, &open]), Verdict::Fails);
-        assert_eq!(of(&[&clear, &open]), Verdict::Undecided);
-        assert_eq!(of(&[&told]), Verdict::Undecided);
-        assert_eq!(of(&[]), Verdict::Undecided);
+        let clear = check(&[1.0, 1.1, 0.9], Requirement::Above(0.0));
+        let contrary = check(&[-1.0, -1.1, -0.9], Requirement::Above(0.0));
+        let open = check(&[1.0, -1.0, 0.4], Requirement::Above(0.0));
+        let reported = check(&[-5.0, -5.0, -5.0], Requirement::Nothing);
+        let of = |checks: &[&ClaimCheck]| ClaimVerdict::of(&checks.iter().map(|c| (*c).clone()).collect::<Vec<_>>());
+        assert_eq!(of(&[&clear, &clear, &reported]), ClaimVerdict::Holds);
+        assert_eq!(of(&[&clear, &contrary, &open]), ClaimVerdict::Fails);
+        assert_eq!(of(&[&clear, &open]), ClaimVerdict::Undecided);
+        assert_eq!(of(&[&reported]), ClaimVerdict::Undecided);
+        assert_eq!(of(&[]), ClaimVerdict::Undecided);
     }
 
     #[test]
     fn bounds_of_checks() {
-        assert_eq!(check(&[0.01, -0.01, 0.0], Wants::Within(0.1)).met, Met::Yes);
-        assert_eq!(check(&[0.5, 0.51, 0.49], Wants::Within(0.1)).met, Met::No);
-        assert_eq!(check(&[0.1, 0.3, -0.2], Wants::Within(0.1)).met, Met::Unclear);
-        assert_eq!(check(&[0.1, 0.11, 0.12], Wants::Below(0.5)).met, Met::Yes);
-        assert_eq!(check(&[f64::NAN, 1.0], Wants::Above(0.0)).met, Met::Unclear);
+        assert_eq!(check(&[0.01, -0.01, 0.0], Requirement::Within(0.1)).met, CheckOutcome::Yes);
+        assert_eq!(check(&[0.5, 0.51, 0.49], Requirement::Within(0.1)).met, CheckOutcome::No);
+        assert_eq!(check(&[0.1, 0.3, -0.2], Requirement::Within(0.1)).met, CheckOutcome::Unclear);
+        assert_eq!(check(&[0.1, 0.11, 0.12], Requirement::Below(0.5)).met, CheckOutcome::Yes);
+        assert_eq!(check(&[f64::NAN, 1.0], Requirement::Above(0.0)).met, CheckOutcome::Unclear);
         // One seed has no interval: nothing can be decided.
-        assert_eq!(check(&[1.0], Wants::Above(0.0)).met, Met::Unclear);
+        assert_eq!(check(&[1.0], Requirement::Above(0.0)).met, CheckOutcome::Unclear);
     }
 }

@@ -1,11 +1,11 @@
 //! Grouped bars with error bars and values.
 
 use super::color::Ink;
-use super::frame::{Captions, Entry, GUIDE, Key};
-use super::scale::{Axis, Scale, Values, extent, value, whole};
-use super::scene::{Anchor, Rect, Region, Scene, Style, Type};
+use super::frame::{Captions, GUIDE, LegendEntry, LegendKey};
+use super::scale::{AxisSpec, Scale, Values, extent, value, whole};
+use super::scene::{Anchor, Rect, Region, Scene, Style, TextStyle};
 use super::series::whisker;
-use super::slots::Slots;
+use super::slots::SlotFrame;
 
 /// Groups of bars side by side, one bar per series, with error bars and values.
 ///
@@ -22,9 +22,9 @@ use super::slots::Slots;
 pub struct Bars {
     pub(super) words: Captions,
     x: String,
-    y: Axis,
+    y: AxisSpec,
     groups: Vec<String>,
-    series: Vec<Group>,
+    series: Vec<BarSeries>,
     digits: Option<usize>,
     zero: bool,
     line: Option<(f64, String)>,
@@ -32,32 +32,20 @@ pub struct Bars {
 }
 
 #[derive(Clone, Debug)]
-struct Group {
+struct BarSeries {
     name: String,
     ink: Ink,
     values: Vec<f64>,
     errors: Vec<(f64, f64)>,
 }
 
-super::builders!(Bars);
+super::builders!(Bars, x);
 
 impl Bars {
     /// An empty chart with the names of its groups.
     pub fn new<S: AsRef<str>>(title: &str, groups: &[S]) -> Self {
         let groups = groups.iter().map(|g| g.as_ref().to_string()).collect();
         Self { words: Captions { title: title.into(), ..Captions::default() }, groups, zero: true, ..Self::default() }
-    }
-
-    /// Name of the horizontal axis.
-    pub fn x(mut self, label: &str) -> Self {
-        self.x = label.into();
-        self
-    }
-
-    /// Name of the vertical axis, with its unit.
-    pub fn y(mut self, label: &str) -> Self {
-        self.y.label = label.into();
-        self
     }
 
     /// One value per group; NaN leaves a labelled gap.
@@ -68,7 +56,7 @@ impl Bars {
     /// One value and its (low, high) per group.
     pub fn bars_with_errors(mut self, name: &str, values: &[f64], errors: &[(f64, f64)]) -> Self {
         let ink = Ink::Series(self.series.len());
-        self.series.push(Group { name: name.into(), ink, values: values.to_vec(), errors: errors.to_vec() });
+        self.series.push(BarSeries { name: name.into(), ink, values: values.to_vec(), errors: errors.to_vec() });
         self
     }
 
@@ -128,9 +116,9 @@ impl Bars {
     }
 
     pub(super) fn draw(&self, scene: &mut Scene, at: &Rect, panel: bool) {
-        let legend: Vec<Entry> =
-            self.series.iter().map(|s| Entry { name: s.name.clone(), ink: s.ink, key: Key::Swatch }).collect();
-        let slots = Slots::open(scene, at, (&self.words, panel), &legend, (&self.x, &self.y, self.span()), &self.groups);
+        let legend: Vec<LegendEntry> =
+            self.series.iter().map(|s| LegendEntry { name: s.name.clone(), ink: s.ink, key: LegendKey::Swatch }).collect();
+        let slots = SlotFrame::open(scene, at, (&self.words, panel), &legend, (&self.x, &self.y, self.span()), &self.groups);
         let (area, scale) = (slots.area, slots.scale);
         self.draw_bars(scene, &area, &scale);
         let digits = self.digits.unwrap_or_else(|| self.enough_digits()) + 1;
@@ -159,7 +147,7 @@ impl Bars {
             .series
             .iter()
             .flat_map(|s| s.values.iter())
-            .map(|v| Type::NOTE.width(&self.word(*v, digits)))
+            .map(|v| TextStyle::NOTE.width(&self.word(*v, digits)))
             .fold(0.0, f64::max);
         let room = if self.series.len() == 1 { step } else { bar };
         for (i, series) in self.series.iter().enumerate() {
@@ -167,7 +155,7 @@ impl Bars {
                 let left = area.x + step * (g as f64 + 0.5) + bar * (i as f64 - self.series.len() as f64 / 2.0);
                 let mid = left + bar / 2.0;
                 if !v.is_finite() {
-                    scene.text(mid, floor - 5.0, Anchor::Middle, Type::NOTE, if bar > 14.0 { "n/a" } else { "×" });
+                    scene.text(mid, floor - 5.0, Anchor::Middle, TextStyle::NOTE, if bar > 14.0 { "n/a" } else { "×" });
                     continue;
                 }
                 let top = scale.at(*v).clamp(area.y, area.bottom());
@@ -185,7 +173,7 @@ impl Bars {
                         mid,
                         y,
                         Anchor::Middle,
-                        Type { halo: true, ..Type::NOTE.colored(Ink::Grey(0x33)) },
+                        TextStyle { halo: true, ..TextStyle::NOTE.colored(Ink::Grey(0x33)) },
                         &self.word(*v, digits),
                     );
                 }
@@ -194,7 +182,7 @@ impl Bars {
         if let Some((v, label)) = &self.line {
             let y = scale.at(*v);
             scene.line((area.x, y), (area.right(), y), GUIDE);
-            scene.text(area.right() - 4.0, y - 5.0, Anchor::End, Type { halo: true, ..Type::TICK }, label);
+            scene.text(area.right() - 4.0, y - 5.0, Anchor::End, TextStyle { halo: true, ..TextStyle::TICK }, label);
         }
     }
 

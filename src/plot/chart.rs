@@ -1,9 +1,9 @@
 //! Lines and dots over two axes.
 
 use super::color::Ink;
-use super::frame::{Captions, GUIDE, Placer, axes, captions};
-use super::scale::{Axis, Values, extent};
-use super::scene::{Anchor, Axes, Rect, Scene, Style, Type};
+use super::frame::{Captions, GUIDE, LabelPlacer, axes, captions};
+use super::scale::{AxisSpec, Values, extent};
+use super::scene::{Anchor, Axes, Rect, Scene, Style, TextStyle};
 use super::series::Series;
 
 /// Lines, dots and bands over two axes, linear or logarithmic.
@@ -23,31 +23,19 @@ use super::series::Series;
 #[derive(Clone, Debug, Default)]
 pub struct Chart {
     pub(super) words: Captions,
-    x: Axis,
-    y: Axis,
+    x: AxisSpec,
+    y: AxisSpec,
     series: Vec<Series>,
     guides: Vec<(bool, f64, String)>,
     marks: Vec<(f64, f64, String)>,
 }
 
-super::builders!(Chart);
+super::builders!(Chart, x.label);
 
 impl Chart {
     /// An empty chart with a title.
     pub fn new(title: &str) -> Self {
         Self { words: Captions { title: title.into(), ..Captions::default() }, ..Self::default() }
-    }
-
-    /// Name of the horizontal axis, with its unit.
-    pub fn x(mut self, label: &str) -> Self {
-        self.x.label = label.into();
-        self
-    }
-
-    /// Name of the vertical axis, with its unit.
-    pub fn y(mut self, label: &str) -> Self {
-        self.y.label = label.into();
-        self
     }
 
     /// Logarithmic horizontal axis; values not above 0 are omitted.
@@ -176,16 +164,16 @@ impl Chart {
     fn write_labels(&self, scene: &mut Scene, axes: &Axes) {
         let area = axes.area;
         let dots = self.series.iter().flat_map(|s| s.trace(axes)).filter(|(x, y)| area.contains(*x, *y)).collect();
-        let mut places = Placer::new(area.inset(2.0, 2.0, 2.0, 2.0), dots);
+        let mut places = LabelPlacer::new(area.inset(2.0, 2.0, 2.0, 2.0), dots);
         for (x, y, label) in &self.marks {
             let (px, py) = (axes.x.at(*x), axes.y.at(*y));
             if area.contains(px, py) {
                 scene.circle(px, py, 6.0, Style::line(Ink::Grey(0x1a), 1.8));
                 places.take(Rect::new(px - 6.0, py - 6.0, 12.0, 12.0));
-                places.write(scene, &Placer::around(px, py, 10.0), Type::MARK, label);
+                places.write(scene, &LabelPlacer::around(px, py, 10.0), TextStyle::MARK, label);
             }
         }
-        let kind = Type { halo: true, ..Type::TICK };
+        let kind = TextStyle { halo: true, ..TextStyle::TICK };
         for (upright, v, label) in &self.guides {
             if *upright {
                 let x = axes.x.at(*v);

@@ -1,11 +1,11 @@
 //! A function of two numbers as contour lines over coloured bands.
 
 use super::color::{Ink, Ramp};
-use super::frame::{AXIS, Captions, Placer, axes, captions};
+use super::frame::{AXIS, Captions, LabelPlacer, axes, captions};
 use super::heatmap::{ColorBar, band};
 use super::isolines::{Field, Isoline};
-use super::scale::{Axis, linear_ticks, numbers};
-use super::scene::{Anchor, Axes, Rect, Scene, Style, Type};
+use super::scale::{AxisSpec, linear_ticks, numbers};
+use super::scene::{Anchor, Axes, Rect, Scene, Style, TextStyle};
 
 /// Approximate width of the vertical axis.
 const SIDE: f64 = 80.0;
@@ -37,8 +37,8 @@ pub enum Mark {
 pub struct Contours {
     pub(super) words: Captions,
     field: Field,
-    x: Axis,
-    y: Axis,
+    x: AxisSpec,
+    y: AxisSpec,
     bar: String,
     levels: Vec<f64>,
     points: Vec<(f64, f64, String, Mark)>,
@@ -46,7 +46,7 @@ pub struct Contours {
     equal: bool,
 }
 
-super::builders!(Contours);
+super::builders!(Contours, x.label);
 
 impl Contours {
     /// Values of the function on a grid; NaN is a hole.
@@ -54,26 +54,14 @@ impl Contours {
         Self {
             words: Captions { title: title.into(), ..Captions::default() },
             field,
-            x: Axis::default(),
-            y: Axis::default(),
+            x: AxisSpec::default(),
+            y: AxisSpec::default(),
             bar: String::new(),
             levels: Vec::new(),
             points: Vec::new(),
             path: Vec::new(),
             equal: false,
         }
-    }
-
-    /// Name of the horizontal axis, with its unit.
-    pub fn x(mut self, label: &str) -> Self {
-        self.x.label = label.into();
-        self
-    }
-
-    /// Name of the vertical axis, with its unit.
-    pub fn y(mut self, label: &str) -> Self {
-        self.y.label = label.into();
-        self
     }
 
     /// Label of the colour bar, with the unit.
@@ -124,8 +112,12 @@ impl Contours {
         };
         let (x, y) = (ends(&self.field.xs), ends(&self.field.ys));
         let room = self.square(inner.inset(0.0, 0.0, colors.width() - 16.0, 0.0), x, y);
-        let axes =
-            axes(scene, &room, (&Axis { range: Some(x), ..self.x.clone() }, x), (&Axis { range: Some(y), ..self.y.clone() }, y));
+        let axes = axes(
+            scene,
+            &room,
+            (&AxisSpec { range: Some(x), ..self.x.clone() }, x),
+            (&AxisSpec { range: Some(y), ..self.y.clone() }, y),
+        );
         let area = axes.area;
         // Smooth lines: about three pixels between points.
         let times = (area.w / 3.0 / self.field.xs.len().max(2) as f64).clamp(1.0, 12.0) as usize;
@@ -174,7 +166,7 @@ impl Contours {
 
     fn write_labels(&self, scene: &mut Scene, axes: &Axes, levels: &[f64], lines: &[Vec<Isoline>]) {
         let area = axes.area;
-        let mut places = Placer::new(area.inset(3.0, 3.0, 3.0, 3.0), Vec::new());
+        let mut places = LabelPlacer::new(area.inset(3.0, 3.0, 3.0, 3.0), Vec::new());
         let points = self.points.iter().map(|(x, y, label, mark)| (axes.x.at(*x), axes.y.at(*y), label, *mark));
         let points: Vec<_> = points.filter(|(x, y, ..)| area.contains(*x, *y)).collect();
         for (x, y, _, mark) in &points {
@@ -182,15 +174,15 @@ impl Contours {
             places.take(Rect::new(x - 6.0, y - 6.0, 12.0, 12.0));
         }
         for (x, y, label, _) in &points {
-            places.write(scene, &Placer::around(*x, *y, 11.0), Type::MARK, label);
+            places.write(scene, &LabelPlacer::around(*x, *y, 11.0), TextStyle::MARK, label);
         }
         for (lines, label) in lines.iter().zip(numbers(levels)) {
             let spot = lines.iter().flat_map(|line| label_spots(line, &label)).min_by(|a, b| {
-                let cost = |s: &Spot| places.cost(&s.bounds) + s.bend * 40.0;
+                let cost = |s: &LabelSpot| places.cost(&s.bounds) + s.bend * 40.0;
                 cost(a).total_cmp(&cost(b))
             });
             if let Some(spot) = spot.filter(|s| places.cost(&s.bounds) < 1.0) {
-                scene.turned(spot.x, spot.y, spot.degrees, Anchor::Middle, Type::LEVEL, &label);
+                scene.turned(spot.x, spot.y, spot.degrees, Anchor::Middle, TextStyle::LEVEL, &label);
                 places.take(spot.bounds);
             }
         }
@@ -198,7 +190,7 @@ impl Contours {
 }
 
 /// A possible position of a line's label.
-struct Spot {
+struct LabelSpot {
     x: f64,
     y: f64,
     degrees: f64,
@@ -208,8 +200,8 @@ struct Spot {
 }
 
 /// Label positions along a line that is longer than its label.
-fn label_spots(line: &Isoline, label: &str) -> Vec<Spot> {
-    let w = Type::LEVEL.width(label);
+fn label_spots(line: &Isoline, label: &str) -> Vec<LabelSpot> {
+    let w = TextStyle::LEVEL.width(label);
     let mut along = vec![0.0];
     for pair in line.windows(2) {
         along.push(along[along.len() - 1] + (pair[1].0 - pair[0].0).hypot(pair[1].1 - pair[0].1));
@@ -236,7 +228,7 @@ fn label_spots(line: &Isoline, label: &str) -> Vec<Spot> {
         let (bw, bh) = (w * cos.abs() + 12.0 * sin.abs(), w * sin.abs() + 12.0 * cos.abs());
         let bounds = Rect::new(m.0 - bw / 2.0 - 3.0, m.1 - bh / 2.0 - 3.0, bw + 6.0, bh + 6.0);
         // The text is centred vertically on the line.
-        out.push(Spot { x: m.0 - 3.5 * sin, y: m.1 + 3.5 * cos, degrees: angle.to_degrees(), bend, bounds });
+        out.push(LabelSpot { x: m.0 - 3.5 * sin, y: m.1 + 3.5 * cos, degrees: angle.to_degrees(), bend, bounds });
     }
     out
 }

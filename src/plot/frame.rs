@@ -1,8 +1,8 @@
 //! Parts common to all charts: captions, legend, axes, and label placement without overlaps.
 
 use super::color::Ink;
-use super::scale::{Axis, Scale};
-use super::scene::{Anchor, Axes, Rect, Scene, Style, Type};
+use super::scale::{AxisSpec, Scale};
+use super::scene::{Anchor, Axes, Rect, Scene, Style, TextStyle};
 use super::text::{visible, wrap};
 
 /// Texts around a chart, and its size.
@@ -18,7 +18,7 @@ pub(super) struct Captions {
 
 /// Legend symbol of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Key {
+pub(super) enum LegendKey {
     /// `dash` is an index into the dash patterns.
     Line {
         dash: usize,
@@ -31,10 +31,10 @@ pub(super) enum Key {
 
 /// An entry of a legend.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct LegendEntry {
     pub name: String,
     pub ink: Ink,
-    pub key: Key,
+    pub key: LegendKey,
 }
 
 /// Margin around the whole chart.
@@ -42,14 +42,14 @@ const MARGIN: f64 = 14.0;
 const KEY: f64 = 22.0;
 
 /// Draw captions and legend; returns the remaining area. A panel has smaller captions than a separate chart.
-pub(super) fn captions(scene: &mut Scene, outer: &Rect, words: &Captions, legend: &[Entry], panel: bool) -> Rect {
+pub(super) fn captions(scene: &mut Scene, outer: &Rect, words: &Captions, legend: &[LegendEntry], panel: bool) -> Rect {
     let margin = if panel { 6.0 } else { MARGIN };
     let inner = outer.inset(margin, margin, margin, margin);
     let mut y = inner.y;
     // Small charts have no space for long texts; their `title` element has the full text.
     let allowed = if outer.h < 300.0 { 1 } else { 2 };
-    let title = if panel { Type::PANEL } else { Type::TITLE };
-    for (text, kind) in [(&words.title, title), (&words.subtitle, Type::SUBTITLE)] {
+    let title = if panel { TextStyle::PANEL } else { TextStyle::TITLE };
+    for (text, kind) in [(&words.title, title), (&words.subtitle, TextStyle::SUBTITLE)] {
         if words.untitled && std::ptr::eq(text, &words.title) {
             continue;
         }
@@ -63,10 +63,10 @@ pub(super) fn captions(scene: &mut Scene, outer: &Rect, words: &Captions, legend
     }
     y = draw_legend(scene, &inner, y, if words.no_legend { &[] } else { legend });
     let mut bottom = inner.bottom();
-    let notes = wrap(&visible(&words.footnote), Type::NOTE.size, inner.w, allowed + 1);
-    bottom -= notes.len() as f64 * Type::NOTE.line();
+    let notes = wrap(&visible(&words.footnote), TextStyle::NOTE.size, inner.w, allowed + 1);
+    bottom -= notes.len() as f64 * TextStyle::NOTE.line();
     for (i, line) in notes.iter().enumerate() {
-        scene.text(inner.x, bottom + Type::NOTE.line() * (i as f64 + 0.8), Anchor::Start, Type::NOTE, line);
+        scene.text(inner.x, bottom + TextStyle::NOTE.line() * (i as f64 + 0.8), Anchor::Start, TextStyle::NOTE, line);
     }
     if !notes.is_empty() {
         bottom -= 6.0;
@@ -74,9 +74,9 @@ pub(super) fn captions(scene: &mut Scene, outer: &Rect, words: &Captions, legend
     Rect::new(inner.x, y, inner.w, (bottom - y).max(1.0))
 }
 
-fn draw_legend(scene: &mut Scene, inner: &Rect, top: f64, legend: &[Entry]) -> f64 {
+fn draw_legend(scene: &mut Scene, inner: &Rect, top: f64, legend: &[LegendEntry]) -> f64 {
     let (mut x, mut y) = (inner.x, top);
-    let kind = Type::LABEL;
+    let kind = TextStyle::LABEL;
     for entry in legend.iter().filter(|e| !e.name.is_empty()) {
         let name = super::text::shorten(&visible(&entry.name), kind.size, inner.w - KEY - 8.0);
         let w = KEY + 6.0 + kind.width(&name) + 18.0;
@@ -91,10 +91,10 @@ fn draw_legend(scene: &mut Scene, inner: &Rect, top: f64, legend: &[Entry]) -> f
     if x > inner.x { y + kind.line() + 4.0 } else { top }
 }
 
-fn draw_key(scene: &mut Scene, x: f64, y: f64, entry: &Entry) {
+fn draw_key(scene: &mut Scene, x: f64, y: f64, entry: &LegendEntry) {
     let ink = entry.ink;
     match entry.key {
-        Key::Line { dash, marked, pale } => {
+        LegendKey::Line { dash, marked, pale } => {
             let line =
                 Style::line(ink, 2.2).dashed(super::series::dash(dash)).faint(if pale { super::series::PALE } else { 1.0 });
             scene.line((x, y), (x + KEY, y), line);
@@ -102,8 +102,8 @@ fn draw_key(scene: &mut Scene, x: f64, y: f64, entry: &Entry) {
                 scene.circle(x + KEY / 2.0, y, 3.2, Style::fill(ink, 1.0));
             }
         }
-        Key::Dot => scene.circle(x + KEY / 2.0, y, 4.0, Style::fill(ink, 0.8)),
-        Key::Swatch => scene.rect(&Rect::new(x + 4.0, y - 6.0, KEY - 8.0, 12.0), Style::fill(ink, 1.0)),
+        LegendKey::Dot => scene.circle(x + KEY / 2.0, y, 4.0, Style::fill(ink, 0.8)),
+        LegendKey::Swatch => scene.rect(&Rect::new(x + 4.0, y - 6.0, KEY - 8.0, 12.0), Style::fill(ink, 1.0)),
     }
 }
 
@@ -121,18 +121,18 @@ const BESIDE: f64 = 22.0;
 
 /// Height below the data: tick labels and the axis label.
 pub(super) fn foot(label: &str) -> f64 {
-    8.0 + Type::TICK.size + if label.is_empty() { 4.0 } else { 8.0 + Type::LABEL.size }
+    8.0 + TextStyle::TICK.size + if label.is_empty() { 4.0 } else { 8.0 + TextStyle::LABEL.size }
 }
 
 /// Width left of the data: these tick labels and the axis label.
 pub(super) fn side<'a>(labels: impl Iterator<Item = &'a str>, label: &str) -> f64 {
-    let widest = labels.map(|l| Type::TICK.width(l)).fold(0.0, f64::max);
-    widest + 10.0 + if label.is_empty() { 0.0 } else { Type::LABEL.line() + 2.0 }
+    let widest = labels.map(|l| TextStyle::TICK.width(l)).fold(0.0, f64::max);
+    widest + 10.0 + if label.is_empty() { 0.0 } else { TextStyle::LABEL.line() + 2.0 }
 }
 
 /// The label of the vertical axis, rotated; shortened to the length of the axis.
 pub(super) fn y_name(scene: &mut Scene, left: f64, area: &Rect, label: &str) {
-    let kind = Type::LABEL;
+    let kind = TextStyle::LABEL;
     let text = super::text::shorten(&visible(label), kind.size, area.h + 12.0);
     // Kept inside the canvas.
     scene.turned(left + kind.size * 0.8, area.y + area.h / 2.0, -90.0, Anchor::Middle, kind, &text);
@@ -140,12 +140,12 @@ pub(super) fn y_name(scene: &mut Scene, left: f64, area: &Rect, label: &str) {
 
 /// The label of the horizontal axis, below the tick labels.
 pub(super) fn x_name(scene: &mut Scene, area: &Rect, label: &str, below: f64) {
-    let text = super::text::shorten(&visible(label), Type::LABEL.size, area.w + 40.0);
-    scene.text(area.x + area.w / 2.0, area.bottom() + below, Anchor::Middle, Type::LABEL, &text);
+    let text = super::text::shorten(&visible(label), TextStyle::LABEL.size, area.w + 40.0);
+    scene.text(area.x + area.w / 2.0, area.bottom() + below, Anchor::Middle, TextStyle::LABEL, &text);
 }
 
 /// Draw grid, axes, tick labels and axis labels into `at`.
-pub(super) fn axes(scene: &mut Scene, at: &Rect, x: (&Axis, (f64, f64)), y: (&Axis, (f64, f64))) -> Axes {
+pub(super) fn axes(scene: &mut Scene, at: &Rect, x: (&AxisSpec, (f64, f64)), y: (&AxisSpec, (f64, f64))) -> Axes {
     let bottom = foot(&x.0.label);
     let height = (at.h - bottom - 6.0).max(1.0);
     let y_scale = |top: f64| Scale::new(y.0.log, y.1, (top + height, top));
@@ -156,16 +156,16 @@ pub(super) fn axes(scene: &mut Scene, at: &Rect, x: (&Axis, (f64, f64)), y: (&Ax
     for (v, label) in &marks.major {
         let at = ys.at(*v);
         scene.line((area.x, at), (area.right(), at), GRID);
-        scene.text(area.x - 7.0, at + Type::TICK.size * 0.35, Anchor::End, Type::TICK, label);
+        scene.text(area.x - 7.0, at + TextStyle::TICK.size * 0.35, Anchor::End, TextStyle::TICK, label);
     }
-    let columns = xs.row(x.0.values, BESIDE, |label| Type::TICK.width(label));
+    let columns = xs.row(x.0.values, BESIDE, |label| TextStyle::TICK.width(label));
     for (v, label) in &columns.major {
         let at = xs.at(*v);
         scene.line((at, area.y), (at, area.bottom()), GRID);
         scene.line((at, area.bottom()), (at, area.bottom() + 4.0), AXIS);
-        let half = Type::TICK.width(label) / 2.0;
+        let half = TextStyle::TICK.width(label) / 2.0;
         let shown = at.max(area.x - left + half.min(left));
-        scene.text(shown, area.bottom() + 7.0 + Type::TICK.size * 0.85, Anchor::Middle, Type::TICK, label);
+        scene.text(shown, area.bottom() + 7.0 + TextStyle::TICK.size * 0.85, Anchor::Middle, TextStyle::TICK, label);
     }
     for v in &columns.minor {
         scene.line((xs.at(*v), area.bottom()), (xs.at(*v), area.bottom() + 2.5), AXIS);
@@ -183,13 +183,13 @@ pub(super) fn axes(scene: &mut Scene, at: &Rect, x: (&Axis, (f64, f64)), y: (&Ax
 }
 
 /// Places labels without overlaps.
-pub(super) struct Placer {
+pub(super) struct LabelPlacer {
     area: Rect,
     taken: Vec<Rect>,
     dots: Vec<(f64, f64)>,
 }
 
-impl Placer {
+impl LabelPlacer {
     /// Labels are placed in `area`; `dots` are points on lines that they should not cover.
     pub fn new(area: Rect, dots: Vec<(f64, f64)>) -> Self {
         Self { area, taken: Vec::new(), dots }
@@ -209,7 +209,7 @@ impl Placer {
     }
 
     /// Write a label at the best of the candidates, (x, baseline, anchor) in order of preference.
-    pub fn write(&mut self, scene: &mut Scene, candidates: &[(f64, f64, Anchor)], kind: Type, text: &str) {
+    pub fn write(&mut self, scene: &mut Scene, candidates: &[(f64, f64, Anchor)], kind: TextStyle, text: &str) {
         let text = visible(text);
         let boxes = candidates.iter().map(|(x, y, anchor)| kind.bounds(*x, *y, *anchor, &text));
         let costs: Vec<f64> = boxes.enumerate().map(|(i, r)| self.cost(&r) + i as f64 * 0.5).collect();

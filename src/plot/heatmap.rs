@@ -4,8 +4,8 @@ use super::bars::digits_for;
 use super::color::{Ink, Ramp};
 use super::frame::{AXIS, Captions, captions, foot, side, x_name, y_name};
 use super::scale::{Scale, Values, extent, numbers, value};
-use super::scene::{Anchor, Rect, Scene, Style, Type};
-use super::slots::Names;
+use super::scene::{Anchor, Rect, Scene, Style, TextStyle};
+use super::slots::CategoryNames;
 use super::text::{shorten, visible};
 
 /// Rows and columns of numbers as coloured cells, with a colour bar and, if they fit, the numbers themselves.
@@ -123,20 +123,22 @@ impl Heatmap {
         let (lo, hi) = self.span();
         let digits = self.digits.unwrap_or_else(|| digits_for(self.all()));
         let colors = ColorBar::smooth((lo, hi), self.ramp, &self.bar);
-        let rows: Vec<String> = self.rows.iter().map(|r| shorten(&visible(r), Type::TICK.size, inner.w * 0.3)).collect();
-        let names = Names::new(&self.columns, inner.w - colors.width() - 60.0);
+        let rows: Vec<String> = self.rows.iter().map(|r| shorten(&visible(r), TextStyle::TICK.size, inner.w * 0.3)).collect();
+        let names = CategoryNames::new(&self.columns, inner.w - colors.width() - 60.0);
         let left = side(rows.iter().map(String::as_str), &self.y).max(names.overhang);
-        let bottom = foot(&self.x) + names.height - Type::TICK.size;
+        let bottom = foot(&self.x) + names.height - TextStyle::TICK.size;
         let area = inner.inset(left, 4.0, colors.width() + 4.0, bottom);
         let (w, h) = (area.w / self.columns.len().max(1) as f64, area.h / self.rows.len().max(1) as f64);
         // One font size for all cells; no text if a number does not fit.
-        let widest = |kind: &Type| self.all().map(|v| kind.width(&value(v, digits))).fold(0.0, f64::max);
-        let kind = [Type::TICK, Type { halo: false, ..Type::LEVEL }].into_iter().find(|k| widest(k) + 4.0 <= w && h > 15.0);
-        let every = (1.1 * Type::TICK.size / h).ceil() as usize;
+        let widest = |kind: &TextStyle| self.all().map(|v| kind.width(&value(v, digits))).fold(0.0, f64::max);
+        let kind = [TextStyle::TICK, TextStyle { halo: false, ..TextStyle::LEVEL }]
+            .into_iter()
+            .find(|k| widest(k) + 4.0 <= w && h > 15.0);
+        let every = (1.1 * TextStyle::TICK.size / h).ceil() as usize;
         for (i, name) in rows.iter().enumerate() {
             let y = area.y + h * (i as f64 + 0.5);
             if i.is_multiple_of(every) {
-                scene.text(area.x - 7.0, y + Type::TICK.size * 0.35, Anchor::End, Type::TICK, name);
+                scene.text(area.x - 7.0, y + TextStyle::TICK.size * 0.35, Anchor::End, TextStyle::TICK, name);
             }
             for j in 0..self.columns.len() {
                 let cell = Rect::new(area.x + w * j as f64, area.y + h * i as f64, w, h);
@@ -156,7 +158,7 @@ impl Heatmap {
     }
 
     /// `t` is the position on the colour ramp, NaN for a missing number.
-    fn draw_cell(&self, scene: &mut Scene, cell: &Rect, t: f64, kind: Option<Type>, text: &str) {
+    fn draw_cell(&self, scene: &mut Scene, cell: &Rect, t: f64, kind: Option<TextStyle>, text: &str) {
         let (x, y) = (cell.x + cell.w / 2.0, cell.y + cell.h / 2.0);
         let (fill, ink, text) = if t.is_finite() {
             (Ink::Ramp(self.ramp, t), self.ramp.ink(t), text)
@@ -200,11 +202,11 @@ impl<'a> ColorBar<'a> {
 
     /// Pixels from the chart's right edge.
     pub fn width(&self) -> f64 {
-        16.0 + 14.0 + 8.0 + self.widest() + if self.label.is_empty() { 2.0 } else { Type::LABEL.line() + 4.0 }
+        16.0 + 14.0 + 8.0 + self.widest() + if self.label.is_empty() { 2.0 } else { TextStyle::LABEL.line() + 4.0 }
     }
 
     fn widest(&self) -> f64 {
-        self.ticks.iter().map(|(_, l)| Type::TICK.width(l)).fold(0.0, f64::max)
+        self.ticks.iter().map(|(_, l)| TextStyle::TICK.width(l)).fold(0.0, f64::max)
     }
 
     pub fn draw(&self, scene: &mut Scene, bar: &Rect) {
@@ -219,12 +221,12 @@ impl<'a> ColorBar<'a> {
         for (t, label) in &self.ticks {
             let y = bar.bottom() - bar.h * t;
             scene.line((bar.right(), y), (bar.right() + 3.0, y), AXIS);
-            let baseline = (y + Type::TICK.size * 0.35).clamp(bar.y + Type::TICK.size * 0.6, bar.bottom() + 2.0);
-            scene.text(bar.right() + 6.0, baseline, Anchor::Start, Type::TICK, label);
+            let baseline = (y + TextStyle::TICK.size * 0.35).clamp(bar.y + TextStyle::TICK.size * 0.6, bar.bottom() + 2.0);
+            scene.text(bar.right() + 6.0, baseline, Anchor::Start, TextStyle::TICK, label);
         }
-        let text = shorten(&visible(self.label), Type::LABEL.size, bar.h + 30.0);
-        let x = bar.right() + 8.0 + self.widest() + Type::LABEL.line() - 3.0;
-        scene.turned(x, bar.y + bar.h / 2.0, -90.0, Anchor::Middle, Type::LABEL, &text);
+        let text = shorten(&visible(self.label), TextStyle::LABEL.size, bar.h + 30.0);
+        let x = bar.right() + 8.0 + self.widest() + TextStyle::LABEL.line() - 3.0;
+        scene.turned(x, bar.y + bar.h / 2.0, -90.0, Anchor::Middle, TextStyle::LABEL, &text);
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Field {
 pub type Isoline = Vec<(f64, f64)>;
 
 /// An edge of the grid: its first grid point, and whether it runs along y.
-type Edge = (usize, usize, bool);
+type GridEdge = (usize, usize, bool);
 
 impl Field {
     /// At (column, row); NaN outside.
@@ -28,7 +28,7 @@ impl Field {
     /// Lines f = level by linear interpolation along the grid's edges (marching squares, with the mean of the four corners deciding at
     /// saddles). Closed lines end at their first point; others end at the border or at a hole. The order is deterministic.
     pub fn isolines(&self, level: f64) -> Vec<Isoline> {
-        let mut links: BTreeMap<Edge, Vec<Edge>> = BTreeMap::new();
+        let mut links: BTreeMap<GridEdge, Vec<GridEdge>> = BTreeMap::new();
         for j in 0..self.ys.len().saturating_sub(1) {
             for i in 0..self.xs.len().saturating_sub(1) {
                 for (a, b) in self.cell(i, j, level) {
@@ -39,8 +39,8 @@ impl Field {
         }
         let mut out = Vec::new();
         // Open lines first, from their ends.
-        let ends: Vec<Edge> = links.iter().filter(|(_, to)| to.len() == 1).map(|(e, _)| *e).collect();
-        let all: Vec<Edge> = links.keys().copied().collect();
+        let ends: Vec<GridEdge> = links.iter().filter(|(_, to)| to.len() == 1).map(|(e, _)| *e).collect();
+        let all: Vec<GridEdge> = links.keys().copied().collect();
         for start in ends.into_iter().chain(all) {
             let line = walk(&mut links, start);
             if line.len() > 1 {
@@ -51,7 +51,7 @@ impl Field {
     }
 
     /// Pairs of edges of a cell that the line connects.
-    fn cell(&self, i: usize, j: usize, level: f64) -> Vec<(Edge, Edge)> {
+    fn cell(&self, i: usize, j: usize, level: f64) -> Vec<(GridEdge, GridEdge)> {
         let corners = [self.at(i, j), self.at(i + 1, j), self.at(i + 1, j + 1), self.at(i, j + 1)];
         if corners.iter().any(|v| v.is_nan()) {
             return Vec::new();
@@ -74,7 +74,7 @@ impl Field {
         }
     }
 
-    fn crossing(&self, (i, j, along_y): Edge, level: f64) -> (f64, f64) {
+    fn crossing(&self, (i, j, along_y): GridEdge, level: f64) -> (f64, f64) {
         let (k, l) = if along_y { (i, j + 1) } else { (i + 1, j) };
         let (a, b) = (self.at(i, j), self.at(k, l));
         // Next to the outside (minus infinity) the line follows the border.
@@ -126,7 +126,7 @@ impl Field {
 }
 
 /// Follow and remove the links from an edge.
-fn walk(links: &mut BTreeMap<Edge, Vec<Edge>>, start: Edge) -> Vec<Edge> {
+fn walk(links: &mut BTreeMap<GridEdge, Vec<GridEdge>>, start: GridEdge) -> Vec<GridEdge> {
     let mut line = vec![start];
     let mut at = start;
     while let Some(next) = links.get_mut(&at).and_then(Vec::pop) {

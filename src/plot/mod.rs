@@ -4,10 +4,25 @@
 //! same numbers give the same text, without ids, scripts or external references. Colour-blind readers can distinguish the colours. Missing
 //! numbers are gaps. Nothing here can fail.
 
-/// Setters for texts and size that all charts share.
+/// Setters for texts and size that all charts share, and for the names of the axes; `builders!(Chart, x.label)` says where that of the
+/// horizontal axis is.
 macro_rules! builders {
-    ($kind:ident) => {
+    ($kind:ident $(, $($x:ident).+)?) => {
         impl $kind {
+            $(
+                /// Name of the horizontal axis, with its unit.
+                pub fn x(mut self, label: &str) -> Self {
+                    self.$($x).+ = label.into();
+                    self
+                }
+
+                /// Name of the vertical axis, with its unit.
+                pub fn y(mut self, label: &str) -> Self {
+                    self.y.label = label.into();
+                    self
+                }
+            )?
+
             /// Context for the title: model, data, what is compared.
             pub fn subtitle(mut self, text: &str) -> Self {
                 self.words.subtitle = text.into();
@@ -71,9 +86,9 @@ pub use heatmap::Heatmap;
 pub use isolines::{Field, Isoline};
 pub use panels::{Figure, Panels};
 pub use scale::{Scale, Ticks, Values};
-pub use scene::{Anchor, Axes, Point, Rect, Region, Scene, Shape, Style, Type};
+pub use scene::{Anchor, Axes, Point, Rect, Region, Scene, Shape, Style, TextStyle};
 pub use series::{Series, dash};
-pub use violin::{Histogram, Quantiles, Spread, Violins};
+pub use violin::{Distribution, Histogram, Quantiles, Violins};
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ pub enum Values {
 
 /// An axis: its label and its range.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Axis {
+pub(super) struct AxisSpec {
     pub label: String,
     pub values: Values,
     pub log: bool,
@@ -41,7 +41,7 @@ pub(super) fn extent(values: impl IntoIterator<Item = f64>, log: bool) -> Option
     usable.fold(None, |found, v| Some(found.map_or((v, v), |(lo, hi): (f64, f64)| (lo.min(v), hi.max(v)))))
 }
 
-impl Axis {
+impl AxisSpec {
     /// The range shown: as requested, or the data's with a margin (a share of the range); never empty.
     pub fn span(&self, data: Option<(f64, f64)>, margin: f64) -> (f64, f64) {
         let asked = self.range.filter(|(lo, hi)| lo.is_finite() && hi.is_finite() && lo < hi && (!self.log || *lo > 0.0));
@@ -383,11 +383,11 @@ mod tests {
         assert_eq!(labels(1e3, 1e9, 4, true), ["10 k", "1 M", "100 M"]);
     }
 
-    /// `tests/report/ticks.json` has the expected results of the report's script for these ranges; `tests/report/check.mjs` compares them.
+    /// `tests/ui/report/ticks.json` has the expected results of the report's script for these ranges; `tests/ui/report/check.mjs` compares them.
     #[test]
     fn the_reports_script_marks_axes_alike() {
         type Case = (String, f64, f64, usize, Vec<String>);
-        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/report/ticks.json")).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/ui/report/ticks.json")).unwrap();
         assert!(cases.len() > 100);
         for (kind, lo, hi, most, labels) in cases {
             let values = match kind.as_str() {
@@ -473,12 +473,12 @@ mod tests {
 
     #[test]
     fn spans_are_never_empty() {
-        let axis = Axis::default();
+        let axis = AxisSpec::default();
         for data in [None, Some((0.0, 0.0)), Some((5.0, 5.0)), Some((-1e300, -1e300)), Some((1e9, 1e9 + 1e-7))] {
             let (lo, hi) = axis.span(data, 0.05);
             assert!(lo < hi && lo.is_finite() && hi.is_finite(), "{data:?}: {lo} {hi}");
         }
-        let log = Axis { log: true, range: Some((-1.0, 5.0)), ..Axis::default() };
+        let log = AxisSpec { log: true, range: Some((-1.0, 5.0)), ..AxisSpec::default() };
         assert!(log.span(Some((2.0, 2.0)), 0.05).0 > 0.0);
         assert!(Scale::new(true, (1.0, 10.0), (0.0, 1.0)).at(0.0).is_nan());
         assert_eq!(extent([f64::NAN, -1.0, 3.0, f64::INFINITY], true), Some((3.0, 3.0)));

@@ -68,7 +68,7 @@ pub enum Anchor {
 
 /// Typography of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Type {
+pub struct TextStyle {
     /// Font size in pixels.
     pub size: f64,
     /// Whether it is bold.
@@ -79,7 +79,7 @@ pub struct Type {
     pub halo: bool,
 }
 
-impl Type {
+impl TextStyle {
     pub(super) const TITLE: Self = Self { size: 17.0, bold: true, ink: Ink::Grey(0x1a), halo: false };
     pub(super) const PANEL: Self = Self { size: 14.0, bold: true, ink: Ink::Grey(0x1a), halo: false };
     pub(super) const SUBTITLE: Self = Self { size: 13.0, bold: false, ink: Ink::Grey(0x55), halo: false };
@@ -193,7 +193,7 @@ pub enum Shape {
         /// Clockwise rotation around the anchor.
         degrees: f64,
         /// Its typography.
-        kind: Type,
+        kind: TextStyle,
         /// The text.
         text: String,
     },
@@ -264,12 +264,12 @@ impl Scene {
         self.shapes.push(Shape::Circle((x, y), r, style));
     }
 
-    pub(super) fn text(&mut self, x: f64, y: f64, anchor: Anchor, kind: Type, text: &str) {
+    pub(super) fn text(&mut self, x: f64, y: f64, anchor: Anchor, kind: TextStyle, text: &str) {
         self.turned(x, y, 0.0, anchor, kind, text);
     }
 
     /// Text rotated around its anchor by degrees, clockwise.
-    pub(super) fn turned(&mut self, x: f64, y: f64, degrees: f64, anchor: Anchor, kind: Type, text: &str) {
+    pub(super) fn turned(&mut self, x: f64, y: f64, degrees: f64, anchor: Anchor, kind: TextStyle, text: &str) {
         if !text.is_empty() {
             self.shapes.push(Shape::Text { at: (x, y), anchor, degrees, kind, text: text.into() });
         }

@@ -1,7 +1,7 @@
 //! A series of a [`Chart`](super::Chart) and its style.
 
 use super::color::Ink;
-use super::frame::{Entry, Key};
+use super::frame::{LegendEntry, LegendKey};
 use super::scene::{Axes, Point, Scene, Style};
 
 /// The i-th of several distinguishable dash patterns: alternating lengths of dashes and gaps in pixels.
@@ -123,13 +123,13 @@ impl Series {
         self
     }
 
-    pub(super) fn entry(&self, ink: Ink) -> Entry {
+    pub(super) fn entry(&self, ink: Ink) -> LegendEntry {
         let key = match self.kind {
-            Kind::Line => Key::Line { dash: self.dash, marked: self.marked, pale: self.pale },
-            Kind::Scatter => Key::Dot,
-            Kind::Band => Key::Swatch,
+            Kind::Line => LegendKey::Line { dash: self.dash, marked: self.marked, pale: self.pale },
+            Kind::Scatter => LegendKey::Dot,
+            Kind::Band => LegendKey::Swatch,
         };
-        Entry { name: self.name.clone(), ink, key }
+        LegendEntry { name: self.name.clone(), ink, key }
     }
 
     /// Draw bands and raw lines, which are below others.

@@ -1,37 +1,37 @@
 //! Common parts of grouped charts: captions, a vertical axis, and a named slot for each group.
 
-use super::frame::{AXIS, Captions, Entry, GRID, captions, foot, side, x_name, y_name};
-use super::scale::{Axis, Scale};
-use super::scene::{Anchor, Rect, Scene, Type};
+use super::frame::{AXIS, Captions, GRID, LegendEntry, captions, foot, side, x_name, y_name};
+use super::scale::{AxisSpec, Scale};
+use super::scene::{Anchor, Rect, Scene, TextStyle};
 use super::text::{shorten, visible};
 
 /// An open frame: draw into `area`, then close it.
-pub(super) struct Slots {
+pub(super) struct SlotFrame {
     /// The data area.
     pub area: Rect,
     /// The vertical axis.
     pub scale: Scale,
-    names: Names,
+    names: CategoryNames,
     x: String,
     y: String,
     left: f64,
     bottom: f64,
 }
 
-impl Slots {
+impl SlotFrame {
     /// Draw captions, legend (for several series), grid and labels of the vertical axis. `axes` are the horizontal axis label, the vertical
     /// axis and its range.
     pub fn open(
         scene: &mut Scene,
         at: &Rect,
         (words, panel): (&Captions, bool),
-        legend: &[Entry],
-        (x, y, span): (&str, &Axis, (f64, f64)),
+        legend: &[LegendEntry],
+        (x, y, span): (&str, &AxisSpec, (f64, f64)),
         groups: &[String],
     ) -> Self {
         let inner = captions(scene, at, words, if legend.len() > 1 { legend } else { &[] }, panel);
-        let names = Names::new(groups, inner.w - 60.0);
-        let bottom = foot(x) + names.height - Type::TICK.size;
+        let names = CategoryNames::new(groups, inner.w - 60.0);
+        let bottom = foot(x) + names.height - TextStyle::TICK.size;
         let height = (inner.h - bottom - 8.0).max(1.0);
         let scale = Scale::new(false, span, (inner.y + 8.0 + height, inner.y + 8.0));
         let ticks = scale.column(y.values);
@@ -39,7 +39,7 @@ impl Slots {
         let area = Rect::new(inner.x + left, inner.y + 8.0, (inner.w - left - 6.0).max(1.0), height);
         for (v, label) in &ticks.major {
             scene.line((area.x, scale.at(*v)), (area.right(), scale.at(*v)), GRID);
-            scene.text(area.x - 7.0, scale.at(*v) + Type::TICK.size * 0.35, Anchor::End, Type::TICK, label);
+            scene.text(area.x - 7.0, scale.at(*v) + TextStyle::TICK.size * 0.35, Anchor::End, TextStyle::TICK, label);
         }
         Self { area, scale, names, x: x.into(), y: y.label.clone(), left: inner.x, bottom }
     }
@@ -62,7 +62,7 @@ impl Slots {
 }
 
 /// Category names below the axis: horizontal if they fit, otherwise slanted.
-pub(super) struct Names {
+pub(super) struct CategoryNames {
     names: Vec<String>,
     aslant: bool,
     /// Write every n-th name.
@@ -75,17 +75,17 @@ pub(super) struct Names {
 
 const SLANT: f64 = 35.0;
 
-impl Names {
+impl CategoryNames {
     /// For an area of about this width.
     pub fn new(names: &[String], width: f64) -> Self {
         let step = width / names.len().max(1) as f64;
-        let names: Vec<String> = names.iter().map(|n| shorten(&visible(n), Type::TICK.size, 170.0)).collect();
-        let widest = names.iter().map(|n| Type::TICK.width(n)).fold(0.0, f64::max);
+        let names: Vec<String> = names.iter().map(|n| shorten(&visible(n), TextStyle::TICK.size, 170.0)).collect();
+        let widest = names.iter().map(|n| TextStyle::TICK.width(n)).fold(0.0, f64::max);
         let aslant = widest + 8.0 > step;
         let (sin, cos) = SLANT.to_radians().sin_cos();
-        let height = if aslant { widest * sin + Type::TICK.size } else { Type::TICK.size };
-        let overhang = if aslant { names.first().map_or(0.0, |n| Type::TICK.width(n) * cos - step / 2.0) } else { 0.0 };
-        let every = if aslant { (1.3 * Type::TICK.size / step).ceil().max(1.0) as usize } else { 1 };
+        let height = if aslant { widest * sin + TextStyle::TICK.size } else { TextStyle::TICK.size };
+        let overhang = if aslant { names.first().map_or(0.0, |n| TextStyle::TICK.width(n) * cos - step / 2.0) } else { 0.0 };
+        let every = if aslant { (1.3 * TextStyle::TICK.size / step).ceil().max(1.0) as usize } else { 1 };
         Self { names, aslant, every, height, overhang: overhang.max(0.0) + if aslant { 6.0 } else { 0.0 } }
     }
 
@@ -93,11 +93,11 @@ impl Names {
         let step = area.w / self.names.len().max(1) as f64;
         for (i, name) in self.names.iter().enumerate().step_by(self.every) {
             let x = area.x + step * (i as f64 + 0.5);
-            let y = area.bottom() + 7.0 + Type::TICK.size * 0.85;
+            let y = area.bottom() + 7.0 + TextStyle::TICK.size * 0.85;
             if self.aslant {
-                scene.turned(x + 4.0, y, -SLANT, Anchor::End, Type::TICK, name);
+                scene.turned(x + 4.0, y, -SLANT, Anchor::End, TextStyle::TICK, name);
             } else {
-                scene.text(x, y, Anchor::Middle, Type::TICK, name);
+                scene.text(x, y, Anchor::Middle, TextStyle::TICK, name);
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Violin plots: distributions by group and series, with a box of quartiles; box plots where only quantiles are known.
 
 use super::color::Ink;
-use super::frame::{Captions, Entry, GUIDE, Key};
-use super::scale::{Axis, Scale, extent, short};
-use super::scene::{Anchor, Rect, Region, Scene, Style, Type};
+use super::frame::{Captions, GUIDE, LegendEntry, LegendKey};
+use super::scale::{AxisSpec, Scale, extent, short};
+use super::scene::{Anchor, Rect, Region, Scene, Style, TextStyle};
 use super::series::whisker;
-use super::slots::Slots;
+use super::slots::SlotFrame;
 use crate::stats::quantile_of_sorted;
 
 /// Five quantiles of some numbers, ascending; NaN if there are none.
@@ -51,26 +51,26 @@ pub struct Histogram {
 pub struct Violins {
     pub(super) words: Captions,
     x: String,
-    y: Axis,
+    y: AxisSpec,
     groups: Vec<String>,
-    series: Vec<Series>,
+    series: Vec<ViolinSeries>,
     outliers: f64,
     line: Option<f64>,
     notes: Vec<String>,
 }
 
-super::builders!(Violins);
+super::builders!(Violins, x);
 
 #[derive(Clone, Debug)]
-struct Series {
+struct ViolinSeries {
     name: String,
     ink: Ink,
-    spreads: Vec<Spread>,
+    spreads: Vec<Distribution>,
 }
 
 /// The known distribution of a group.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Spread {
+pub enum Distribution {
     /// All numbers, finite and ascending.
     Numbers(Vec<f64>),
     /// A histogram.
@@ -87,11 +87,11 @@ const CELLS: usize = 360;
 impl Histogram {
     /// Several distributions combined; numbers of a bin are assumed to be uniform within it.
     pub fn pooled(parts: &[Self]) -> Self {
-        let sound = || parts.iter().filter(|p| p.high > p.low && p.counts.iter().sum::<f64>() > 0.0);
-        let (low, high) = sound().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.low), b.max(p.high)));
+        let drawn = || parts.iter().filter(|p| p.high > p.low && p.counts.iter().sum::<f64>() > 0.0);
+        let (low, high) = drawn().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.low), b.max(p.high)));
         let mut counts = vec![0.0; if high > low { CELLS } else { 0 }];
         let cell = (high - low) / CELLS as f64;
-        for part in sound() {
+        for part in drawn() {
             let width = (part.high - part.low) / part.counts.len() as f64;
             for (i, count) in part.counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
                 let (from, to) = ((part.low + width * i as f64 - low) / cell, (part.low + width * (i + 1) as f64 - low) / cell);
@@ -149,7 +149,7 @@ impl Histogram {
     }
 }
 
-impl Spread {
+impl Distribution {
     /// Quantiles; the ends exclude a share of the numbers, the most extreme on each side.
     fn quantiles(&self, outliers: f64) -> Quantiles {
         let at = |q: f64| match self {
@@ -198,22 +198,10 @@ impl Violins {
         Self { words: Captions { title: title.into(), ..Captions::default() }, groups, ..Self::default() }
     }
 
-    /// Name of the horizontal axis.
-    pub fn x(mut self, label: &str) -> Self {
-        self.x = label.into();
-        self
-    }
-
-    /// Name of the vertical axis, with its unit.
-    pub fn y(mut self, label: &str) -> Self {
-        self.y.label = label.into();
-        self
-    }
-
     /// The distribution of each group.
-    pub fn spreads(mut self, name: &str, spreads: Vec<Spread>) -> Self {
+    pub fn spreads(mut self, name: &str, spreads: Vec<Distribution>) -> Self {
         let ink = Ink::Series(self.series.len());
-        self.series.push(Series { name: name.into(), ink, spreads });
+        self.series.push(ViolinSeries { name: name.into(), ink, spreads });
         self
     }
 
@@ -222,7 +210,7 @@ impl Violins {
         let of = |values: &Vec<f64>| {
             let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
             sorted.sort_by(f64::total_cmp);
-            Spread::Numbers(sorted)
+            Distribution::Numbers(sorted)
         };
         self.spreads(name, groups.iter().map(of).collect())
     }
@@ -266,9 +254,9 @@ impl Violins {
     }
 
     pub(super) fn draw(&self, scene: &mut Scene, at: &Rect, panel: bool) {
-        let legend: Vec<Entry> =
-            self.series.iter().map(|s| Entry { name: s.name.clone(), ink: s.ink, key: Key::Swatch }).collect();
-        let slots = Slots::open(scene, at, (&self.words, panel), &legend, (&self.x, &self.y, self.span()), &self.groups);
+        let legend: Vec<LegendEntry> =
+            self.series.iter().map(|s| LegendEntry { name: s.name.clone(), ink: s.ink, key: LegendKey::Swatch }).collect();
+        let slots = SlotFrame::open(scene, at, (&self.words, panel), &legend, (&self.x, &self.y, self.span()), &self.groups);
         let (area, scale) = (slots.area, slots.scale);
         scene.clip(&area);
         if let Some(y) = self.line.map(|y| scale.at(y)).filter(|y| y.is_finite()) {
@@ -277,7 +265,7 @@ impl Violins {
         let empty = self.draw_spreads(scene, &area, &scale);
         scene.end_clip();
         for x in empty {
-            scene.text(x, area.bottom() - 5.0, Anchor::Middle, Type::NOTE, "n/a");
+            scene.text(x, area.bottom() - 5.0, Anchor::Middle, TextStyle::NOTE, "n/a");
         }
         slots.close(scene, area.bottom());
         for (g, name) in self.groups.iter().enumerate() {
@@ -309,7 +297,7 @@ impl Violins {
                 match (q.median.is_finite(), spread) {
                     (false, _) if slot > 26.0 => empty.push(x),
                     (false, _) => {}
-                    (true, Spread::Box(q)) => draw_box(scene, q, (x, (slot * 0.36).min(26.0)), scale, series.ink),
+                    (true, Distribution::Box(q)) => draw_box(scene, q, (x, (slot * 0.36).min(26.0)), scale, series.ink),
                     (true, _) => draw_violin(scene, (&q, &spread.outline(self.outliers)), (x, slot * 0.46), scale, series.ink),
                 }
             }
@@ -347,10 +335,10 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    fn spread(values: impl Iterator<Item = f64>) -> Spread {
+    fn spread(values: impl Iterator<Item = f64>) -> Distribution {
         let mut sorted: Vec<f64> = values.collect();
         sorted.sort_by(f64::total_cmp);
-        Spread::Numbers(sorted)
+        Distribution::Numbers(sorted)
     }
 
     /// For 20,000 normal numbers the outline is the normal density.
@@ -392,7 +380,7 @@ mod tests {
         assert!((pooled.total() - parts[0].total() - parts[1].total()).abs() < 1e-6);
         assert_eq!((pooled.low, pooled.high), (-1.6, 1.9));
         let exact = spread(a.into_iter().chain(b));
-        let (from_counts, from_numbers) = (Spread::Cells(pooled).quantiles(0.0), exact.quantiles(0.0));
+        let (from_counts, from_numbers) = (Distribution::Cells(pooled).quantiles(0.0), exact.quantiles(0.0));
         for (x, y) in [from_counts.lower, from_counts.median, from_counts.upper].iter().zip([
             from_numbers.lower,
             from_numbers.median,
@@ -414,16 +402,17 @@ mod tests {
     #[test]
     fn one_number_has_no_outline() {
         assert!(spread([2.0; 9].into_iter()).outline(0.01).is_empty());
-        assert!(Spread::Numbers(Vec::new()).outline(0.0).is_empty());
+        assert!(Distribution::Numbers(Vec::new()).outline(0.0).is_empty());
     }
 
     #[test]
     fn a_box_is_where_its_quantiles_are() {
         let q = Quantiles { least: 0.0, lower: 1.0, median: 2.0, upper: 3.0, most: 4.0 };
         let none = Quantiles { least: f64::NAN, lower: f64::NAN, median: f64::NAN, upper: f64::NAN, most: f64::NAN };
-        let scene =
-            super::super::Figure::from(Violins::new("t", &["a", "b"]).spreads("s", vec![Spread::Box(q), Spread::Box(none)]))
-                .scene();
+        let scene = super::super::Figure::from(
+            Violins::new("t", &["a", "b"]).spreads("s", vec![Distribution::Box(q), Distribution::Box(none)]),
+        )
+        .scene();
         let boxes: Vec<&Rect> = scene
             .shapes
             .iter()

@@ -4,7 +4,7 @@ use super::html::{about, capital, count, duration, line, list, number, percent, 
 use super::page::{Section, table};
 use super::run::ReportRun;
 use crate::config::TaskKind;
-use crate::history::{Axis, Figure, History, Of, State};
+use crate::history::{Axis, FigureBasis, History, RunState, SummaryFigure};
 
 /// A run in two or three sentences, as HTML.
 pub(super) fn sentence(run: &ReportRun) -> String {
@@ -46,10 +46,10 @@ fn ending(run: &ReportRun) -> String {
     let steps = format!("{} of {} updates", count(h.step), count(h.max_steps()));
     let took = duration(h.seconds());
     match (&h.state, run.files.standing(run.files.is_live())) {
-        (State::Finished(f), _) if f.reason == "completed" && f.step == 1 => format!("It made its one update in {took}."),
-        (State::Finished(f), _) if f.reason == "completed" => format!("It made all {} updates in {took}.", count(f.step)),
-        (State::Finished(f), _) => format!("It was {} after {steps}, in {took}.", line(&f.reason)),
-        (State::Failed(text), _) => format!("It failed after {steps}: {}.", line(text.trim_end_matches('.'))),
+        (RunState::Finished(f), _) if f.reason == "completed" && f.step == 1 => format!("It made its one update in {took}."),
+        (RunState::Finished(f), _) if f.reason == "completed" => format!("It made all {} updates in {took}.", count(f.step)),
+        (RunState::Finished(f), _) => format!("It was {} after {steps}, in {took}.", line(&f.reason)),
+        (RunState::Failed(text), _) => format!("It failed after {steps}: {}.", line(text.trim_end_matches('.'))),
         (_, "running") => format!("It is still running: {steps} so far, in {took}."),
         (_, "paused") => format!("It is paused after {steps}, {took} of training."),
         _ => format!("It was cut off after {steps}, {took} of training: the log does not tell why."),
@@ -159,10 +159,10 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
 }
 
 /// A held-out result and its step.
-fn held_out(figure: &Figure) -> String {
+fn held_out(figure: &SummaryFigure) -> String {
     match figure.of {
-        Of::Step(step) => format!("{} at step {}", number(figure.value), count(step)),
-        Of::Updates(_) => number(figure.value),
+        FigureBasis::Step(step) => format!("{} at step {}", number(figure.value), count(step)),
+        FigureBasis::Updates(_) => number(figure.value),
     }
 }
 

@@ -94,8 +94,8 @@ pub(super) fn events(runs: &[ReportRun]) -> Option<Section> {
         }
         let mut out = if rows.is_empty() { String::new() } else { table("", &["step", "what", ""], rows) + &left_out(left) };
         for r in &history.rescues {
-            if !r.remark.is_empty() {
-                out += &format!("<p>About the rescue at step {}: {}</p>\n", count(r.step), line(&r.remark));
+            if !r.note.is_empty() {
+                out += &format!("<p>About the rescue at step {}: {}</p>\n", count(r.step), line(&r.note));
             }
         }
         if saves > 0 {
@@ -171,8 +171,8 @@ pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
         .chain(runs.iter().map(|run| format!("{}{}", dot(run, runs.len()), line(&run.name))))
         .collect();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    let rows = |found: Vec<crate::history::Difference>| -> Vec<Vec<String>> {
-        let row = |d: crate::history::Difference| {
+    let rows = |found: Vec<crate::history::SettingDifference>| -> Vec<Vec<String>> {
+        let row = |d: crate::history::SettingDifference| {
             let values = d.values.iter().take(runs.len()).map(|v| beginning(v, 300));
             [format!("<code>{}</code>", line(&d.name))].into_iter().chain(values).collect()
         };
@@ -181,7 +181,7 @@ pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
     let mut body = String::new();
     if runs.len() > 1 {
         // A setting of a single run is not a difference; it is listed below.
-        let shared = |d: &crate::history::Difference| d.values.iter().filter(|v| !v.is_empty()).count() > 1;
+        let shared = |d: &crate::history::SettingDifference| d.values.iter().filter(|v| !v.is_empty()).count() > 1;
         let found: Vec<_> = differences(&known).into_iter().filter(shared).collect();
         body += &match found.is_empty() {
             true => "<p>Settings that these runs share are the same.</p>\n".to_owned(),

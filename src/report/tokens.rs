@@ -4,9 +4,9 @@
 use super::html::{count, line, number, percent, plural};
 use super::page::{Section, figure, table};
 use super::run::ReportRun;
-use crate::event::{Bins, Moved, Number, Predicted, Predictions, Tokens};
+use crate::event::{Bins, Number, Predicted, Predictions, ProbabilityChange, Tokens};
 use crate::history::spreads;
-use crate::plot::{Bars, Figure, Spread, Violins};
+use crate::plot::{Bars, Distribution, Figure, Violins};
 use crate::stats::weighted_mean;
 
 /// A figure with its file name.
@@ -111,7 +111,7 @@ fn parts(tokens: &[Tokens], steps: &str, subtitle: &str, prefix: &str) -> Named 
 
 fn changes(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
     let signs = [("advantage above 0", moved(tokens, true)), ("advantage below 0", moved(tokens, false))];
-    let is_counted = signs.iter().flat_map(|(_, spreads)| spreads).any(|spread| matches!(spread, Spread::Cells(_)));
+    let is_counted = signs.iter().flat_map(|(_, spreads)| spreads).any(|spread| matches!(spread, Distribution::Cells(_)));
     let violins = |bare: bool| {
         let mut violins = Violins::new("Change of probability in a step", &QUARTERS)
             .x("probability before the step")
@@ -191,9 +191,9 @@ fn at(values: &[Number], i: usize) -> f64 {
 }
 
 /// Distribution of the changes of all steps, by quartile of probability.
-fn moved(tokens: &[Tokens], positive: bool) -> Vec<Spread> {
+fn moved(tokens: &[Tokens], positive: bool) -> Vec<Distribution> {
     let sides = tokens.iter().filter_map(|t| t.probe.as_ref().map(|p| if positive { &p.positive } else { &p.negative }));
-    spreads(&sides.collect::<Vec<&Moved>>())
+    spreads(&sides.collect::<Vec<&ProbabilityChange>>())
 }
 
 /// Share that moved in the direction of its advantage: of all (0), of those with a positive (1) or a negative (2) advantage.

@@ -1,7 +1,7 @@
 //! The checkpoints of a run: their location, their list, and the newest valid one.
 
 use crate::model::checkpoint::{Checkpoint, step_of};
-use crate::vfs::{Kind, Vfs, shown};
+use crate::vfs::{FileKind, Vfs, shown};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ pub fn list(vfs: &dyn Vfs, run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     }
     let mut out = Vec::new();
     for entry in vfs.list(&dir).with_context(|| shown(&dir))? {
-        if let Some(step) = entry.name.to_str().and_then(step_of).filter(|_| entry.kind == Kind::Dir) {
+        if let Some(step) = entry.name.to_str().and_then(step_of).filter(|_| entry.kind == FileKind::Dir) {
             out.push((step, dir.join(&entry.name)));
         }
     }

@@ -1,7 +1,7 @@
 //! `events.jsonl` (and `samples.jsonl`): written line by line, read while growing.
 
 use crate::event::Event;
-use crate::vfs::{Kind, RealFs, Vfs, VfsFile, shown};
+use crate::vfs::{FileKind, RealFs, Vfs, VfsFile, shown};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::io::Write as _;
@@ -33,7 +33,7 @@ impl<'a> EventLog<'a> {
     /// # Errors
     /// The file is not a regular file or cannot be written.
     pub fn resume(vfs: &'a dyn Vfs, path: &Path, offset: u64) -> Result<Self> {
-        ensure!(!matches!(vfs.kind(path), Ok(Some(Kind::Dir | Kind::Other))), "{}: is not a plain file", shown(path));
+        ensure!(!matches!(vfs.kind(path), Ok(Some(FileKind::Dir | FileKind::Other))), "{}: is not a plain file", shown(path));
         let at = || format!("{}: cannot be opened", shown(path));
         let (file, offset) = vfs.append(path, offset).with_context(at)?;
         let torn = offset > 0 && vfs.read_at(path, offset - 1, 1).with_context(at)?.0 != b"\n";

@@ -4,7 +4,7 @@ use super::checkpoints;
 use super::lock::RunLock;
 use crate::config::Settings;
 use crate::model::checkpoint;
-use crate::vfs::{Kind, Vfs, shown};
+use crate::vfs::{FileKind, Vfs, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -51,8 +51,9 @@ impl RunFolder {
         ensure!(path.is_dir(), "{}: is a file: choose another --run", shown(path));
         for entry in vfs.list(path).with_context(|| shown(path))? {
             let empty_folder =
-                || entry.kind == Kind::Dir && vfs.list(&path.join(&entry.name)).is_ok_and(|inner| inner.is_empty());
-            let leftover = (entry.name == "lock" && entry.kind == Kind::File) || (entry.name == "checkpoints" && empty_folder());
+                || entry.kind == FileKind::Dir && vfs.list(&path.join(&entry.name)).is_ok_and(|inner| inner.is_empty());
+            let leftover =
+                (entry.name == "lock" && entry.kind == FileKind::File) || (entry.name == "checkpoints" && empty_folder());
             if leftover {
                 continue;
             }

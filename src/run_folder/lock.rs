@@ -1,7 +1,7 @@
 //! One trainer per run: an advisory lock on the file `lock`, which the system releases when its holder exits.
 
 use crate::number_format::{clock, date};
-use crate::vfs::{Kind, Vfs, VfsLock, clean, is_locked, shown, unix_time};
+use crate::vfs::{FileKind, Vfs, VfsLock, clean, is_locked, shown, unix_time};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -11,7 +11,7 @@ const NAME: &str = "lock";
 
 /// The holder of a run, as written into its lock file. Only the lock itself decides; this is for messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
+pub struct LockOwner {
     /// Process id.
     pub pid: u32,
     /// Host name.
@@ -34,13 +34,13 @@ impl RunLock {
     pub fn acquire(vfs: &dyn Vfs, run: &Path) -> Result<Self> {
         let path = run.join(NAME);
         let found = vfs.kind(&path).with_context(|| shown(&path))?;
-        ensure!(matches!(found, None | Some(Kind::File)), "{}: is not a plain file: remove it", shown(&path));
+        ensure!(matches!(found, None | Some(FileKind::File)), "{}: is not a plain file: remove it", shown(&path));
         let file = vfs.lock_file(&path).with_context(|| format!("{}: cannot be opened", shown(&path)))?;
         let locked = file.try_lock();
         let locked =
             locked.with_context(|| format!("{}: cannot be locked (a network folder?): use a local disk", shown(&path)))?;
         ensure!(locked, "{}: {}", shown(run), in_use(&file.text()));
-        let owner = Owner { pid: std::process::id(), host: host_name(), since: unix_time() as u64 };
+        let owner = LockOwner { pid: std::process::id(), host: host_name(), since: unix_time() as u64 };
         let text = format!("{}\n", serde_json::json!(owner));
         file.write(text.as_bytes()).with_context(|| format!("{}: cannot be written", shown(&path)))?;
         Ok(RunLock { file })
@@ -65,7 +65,7 @@ impl Drop for RunLock {
 }
 
 fn in_use(text: &str) -> String {
-    match serde_json::from_str::<Owner>(text) {
+    match serde_json::from_str::<LockOwner>(text) {
         Ok(o) => format!(
             "is in use by process {} on {} since {}: stop that one first, or use another --run",
             o.pid,

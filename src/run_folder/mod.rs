@@ -11,7 +11,7 @@ mod tensorboard;
 
 pub use events::{EventLog, EventReader, Poll, read_all};
 pub use folder::{RunFolder, config, events, is_run, samples, settings};
-pub use lock::{Owner, RunLock, host_name, utc};
-pub use retention::{Purged, Retention, RetentionPolicy};
+pub use lock::{LockOwner, RunLock, host_name, utc};
+pub use retention::{PurgeResult, Retention, RetentionPolicy};
 #[cfg(not(target_arch = "wasm32"))]
 pub use tensorboard::TensorBoard;

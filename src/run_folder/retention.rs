@@ -39,7 +39,7 @@ pub struct Retention {
 
 /// Result of a purge.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Purged {
+pub struct PurgeResult {
     /// Deleted steps.
     pub deleted: Vec<u64>,
     /// One line for each folder that is not valid or could not be removed.
@@ -79,8 +79,8 @@ impl Retention {
     ///
     /// # Errors
     /// The folder cannot be listed.
-    pub fn purge(&mut self, vfs: &dyn Vfs, run: &Path) -> Result<Purged> {
-        let mut out = Purged::default();
+    pub fn purge(&mut self, vfs: &dyn Vfs, run: &Path) -> Result<PurgeResult> {
+        let mut out = PurgeResult::default();
         let verified = self.verified(vfs, run, &mut out)?;
         let pinned = &self.pinned | &self.good;
         let gone = self.policy.to_delete(&verified, &pinned);
@@ -93,8 +93,8 @@ impl Retention {
     ///
     /// # Errors
     /// The folder cannot be listed.
-    pub fn make_space(&mut self, vfs: &dyn Vfs, run: &Path, bytes: u64, last: bool) -> Result<Purged> {
-        let mut out = Purged::default();
+    pub fn make_space(&mut self, vfs: &dyn Vfs, run: &Path, bytes: u64, last: bool) -> Result<PurgeResult> {
+        let mut out = PurgeResult::default();
         let verified = self.verified(vfs, run, &mut out)?;
         let may_go = |step: &u64| {
             let kept = self.pinned.contains(step) || is_due(*step, self.policy.keep_every) || (!last && self.good.contains(step));
@@ -115,7 +115,7 @@ impl Retention {
     }
 
     /// The steps of the valid checkpoints; others are warnings.
-    fn verified(&mut self, vfs: &dyn Vfs, run: &Path, out: &mut Purged) -> Result<BTreeSet<u64>> {
+    fn verified(&mut self, vfs: &dyn Vfs, run: &Path, out: &mut PurgeResult) -> Result<BTreeSet<u64>> {
         let mut verified = BTreeSet::new();
         for (step, path) in checkpoints::list(vfs, run)? {
             let known = self.hashed.contains(&step);
@@ -134,14 +134,14 @@ impl Retention {
     ///
     /// # Errors
     /// The folder cannot be listed.
-    pub fn remove_after(&mut self, vfs: &dyn Vfs, run: &Path, step: u64) -> Result<Purged> {
-        let mut out = Purged::default();
+    pub fn remove_after(&mut self, vfs: &dyn Vfs, run: &Path, step: u64) -> Result<PurgeResult> {
+        let mut out = PurgeResult::default();
         let steps = checkpoints::list(vfs, run)?.into_iter().map(|(at, _)| at).filter(|at| *at > step).collect();
         self.delete_steps(vfs, run, steps, &mut out);
         Ok(out)
     }
 
-    fn delete_steps(&mut self, vfs: &dyn Vfs, run: &Path, steps: Vec<u64>, out: &mut Purged) {
+    fn delete_steps(&mut self, vfs: &dyn Vfs, run: &Path, steps: Vec<u64>, out: &mut PurgeResult) {
         for step in steps {
             let path = checkpoints::folder(run).join(checkpoint::step_name(step));
             match delete(vfs, &path) {

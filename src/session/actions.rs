@@ -3,17 +3,17 @@
 use super::run::Run;
 use super::sampling::SampleRequest;
 use super::save::{self, TrainerFile};
-use super::unsaved::Outcome;
+use super::unsaved::SaveNotice;
 use crate::config::Stage;
-use crate::event::{Checkpoint as Saved, Command, Eval, Event, LiveSettings};
-use crate::model::checkpoint::Origin;
-use crate::run_folder::Purged;
+use crate::event::{Command, Eval, Event, LiveSettings, SavedCheckpoint};
+use crate::model::checkpoint::CheckpointOrigin;
+use crate::run_folder::PurgeResult;
 use crate::train::predictions::PredictionStats;
 use crate::vfs::shown;
 use web_time::Instant;
 
 /// Valid range of a setting, as text and as a predicate.
-type Range = (&'static str, fn(f64) -> bool);
+type SettingRange = (&'static str, fn(f64) -> bool);
 
 impl Run<'_> {
     /// Commands that do not stop or continue the run.
@@ -38,9 +38,9 @@ impl Run<'_> {
 
     /// Change live settings; invalid changes give a warning.
     fn set_hyper(&mut self, new: &LiveSettings) {
-        const NOT_NEGATIVE: Range = ("zero or more", |x| (0.0..=f64::MAX).contains(&x));
-        const SHARE: Range = ("at least 0 and at most 1", |x| (0.0..=1.0).contains(&x));
-        const HEAT: Range = ("above 0 and at most 100", |x| x > 0.0 && x <= 100.0);
+        const NOT_NEGATIVE: SettingRange = ("zero or more", |x| (0.0..=f64::MAX).contains(&x));
+        const SHARE: SettingRange = ("at least 0 and at most 1", |x| (0.0..=1.0).contains(&x));
+        const HEAT: SettingRange = ("above 0 and at most 100", |x| x > 0.0 && x <= 100.0);
         let step = self.trainer.state.step;
         let settings = &self.settings;
         let policy = settings.reinforcement().map(|(_, rollout, grpo)| (rollout, grpo));
@@ -114,7 +114,7 @@ impl Run<'_> {
         self.folder.check(self.vfs)?;
         let step = self.trainer.state.step;
         self.watch_save(step, false);
-        let origin = Origin { step, ..self.origin.clone() };
+        let origin = CheckpointOrigin { step, ..self.origin.clone() };
         self.retention.forget(step);
         let checkpoints = self.folder.checkpoints();
         let attempt = |run: &Self| save::save(run.vfs, &checkpoints, &run.trainer, &run.tokenizer, &run.trainer_file(), &origin);
@@ -130,7 +130,7 @@ impl Run<'_> {
                 self.last_saved = Some(step);
                 self.checkpoint = Some(path.clone());
                 let save_seconds = begin.elapsed().as_secs_f64();
-                self.out.emit(&Event::Checkpoint(Saved { step, path, bytes: manifest.bytes(), save_seconds }));
+                self.out.emit(&Event::Checkpoint(SavedCheckpoint { step, path, bytes: manifest.bytes(), save_seconds }));
                 self.unsaved.saved().into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
                 let purged = self.retention.purge(self.vfs, self.folder.path());
                 let warnings = match purged {
@@ -148,9 +148,9 @@ impl Run<'_> {
                 }
                 let minutes = self.settings.save.max_unsaved_minutes;
                 match self.unsaved.failed(&error.to_string(), minutes, Instant::now()) {
-                    Outcome::Silence => {}
-                    Outcome::Report(text) => self.out.emit(&Event::Warning { text }),
-                    Outcome::End(text) => anyhow::bail!("{text}{}", self.newest_checkpoint()),
+                    SaveNotice::Silence => {}
+                    SaveNotice::Report(text) => self.out.emit(&Event::Warning { text }),
+                    SaveNotice::End(text) => anyhow::bail!("{text}{}", self.newest_checkpoint()),
                 }
                 Ok(())
             }
@@ -175,7 +175,7 @@ impl Run<'_> {
     fn make_space(&mut self, step: u64, missing: u64, last: bool) -> bool {
         let purged = self.retention.make_space(self.vfs, self.folder.path(), missing, last).unwrap_or_else(|error| {
             self.out.emit(&Event::Warning { text: format!("no checkpoint was deleted to make space: {error:#}") });
-            Purged::default()
+            PurgeResult::default()
         });
         let made = !purged.deleted.is_empty();
         let named =

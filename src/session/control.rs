@@ -39,7 +39,7 @@ pub enum RunRequest {
 }
 
 /// Where commands are read from, line by line.
-pub type Commands = Box<dyn BufRead + Send>;
+pub type CommandReader = Box<dyn BufRead + Send>;
 
 /// Receives commands and signals.
 pub struct Control {
@@ -54,14 +54,14 @@ pub struct Control {
 /// Information from the listener besides commands.
 #[derive(Default)]
 struct ListenerNotes {
-    refused: Mutex<Refused>,
+    refused: Mutex<RefusedLines>,
     /// A `Stop` found the queue full.
     stop: AtomicBool,
 }
 
 /// Refused lines since the last notice.
 #[derive(Default)]
-struct Refused {
+struct RefusedLines {
     count: u64,
     first: String,
 }
@@ -84,7 +84,7 @@ impl Control {
     ///
     /// # Errors
     /// The thread cannot be created.
-    pub fn listen(input: Option<Commands>) -> anyhow::Result<Self> {
+    pub fn listen(input: Option<CommandReader>) -> anyhow::Result<Self> {
         TRAINING.store(true, Ordering::SeqCst);
         Self::catch_signals();
         let mut control = Self::none();

@@ -15,19 +15,19 @@ pub fn is_new(device: &Device, text: &str) -> bool {
 }
 
 /// Add a notice to the file; false if it is already present.
-fn note(folder: &Path, remark: &str) -> bool {
+fn note(folder: &Path, text: &str) -> bool {
     let path = folder.join(FILE);
     let is_small = std::fs::metadata(&path).is_ok_and(|about| about.is_file() && about.len() <= MOST_BYTES);
     let bytes = if is_small { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
     let mut made: BTreeSet<String> = serde_json::from_slice(&bytes).unwrap_or_default();
-    if !made.insert(remark.to_owned()) {
+    if !made.insert(text.to_owned()) {
         return false;
     }
     // If the folder cannot be written, the notice is repeated; the run is not affected.
     if std::fs::create_dir_all(folder).is_ok()
-        && let Ok(text) = serde_json::to_string_pretty(&made)
+        && let Ok(json) = serde_json::to_string_pretty(&made)
     {
-        let _ = write_whole(&path, text.as_bytes());
+        let _ = write_whole(&path, json.as_bytes());
     }
     true
 }

@@ -3,7 +3,7 @@
 use super::run::Run;
 use super::save;
 use crate::event::{Event, Merged, Number};
-use crate::model::checkpoint::{Origin, step_name};
+use crate::model::checkpoint::{CheckpointOrigin, step_name};
 use crate::progress::silent;
 use crate::train::{Evaluation, MergedWindow};
 use std::collections::BTreeMap;
@@ -51,7 +51,8 @@ impl Run<'_> {
             None => self.vfs.create_dir(&parent),
             Some(_) => Ok(()),
         };
-        let origin = Origin { step, parent: Some(format!("merge of {} steps", window.steps.len())), ..self.origin.clone() };
+        let origin =
+            CheckpointOrigin { step, parent: Some(format!("merge of {} steps", window.steps.len())), ..self.origin.clone() };
         let name = format!("{}-{method}", step_name(step));
         let written = match made {
             Ok(()) => save::export_merge(self.vfs, (&parent, &name), &self.trainer, &self.tokenizer, window, &origin)

@@ -17,7 +17,7 @@ mod stage;
 pub mod starting_point;
 mod unsaved;
 
-pub use open::{DryRun, Start, dry_run, train};
+pub use open::{DryRun, RunStart, dry_run, train};
 pub use stage::{source, today};
 
 use crate::config::Settings;

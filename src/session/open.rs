@@ -1,19 +1,19 @@
 //! From settings to a run: data, tokenizer, model, folder. Everything is checked before anything is written.
 
 use super::clock::RunClock;
-use super::control::{Commands, Control};
+use super::control::{CommandReader, Control};
 use super::emitter::{EventEmitter, GradNorms, Listener, Notification};
 use super::run::Run;
 use super::save::TrainerFile;
 use super::stage::{self, LoadedData, StageData};
 use super::starting_point::{self, StartingPoint};
-use super::unsaved::Unsaved;
+use super::unsaved::FailedSaves;
 use super::{driver_notes, ranks, reinforce};
 use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
 use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
-use crate::event::{Checkpoint as Saved, Event, Finished};
-use crate::model::checkpoint::{Checkpoint, Origin};
+use crate::event::{Event, Finished, SavedCheckpoint};
+use crate::model::checkpoint::{Checkpoint, CheckpointOrigin};
 use crate::number_format::counted;
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
@@ -27,7 +27,7 @@ use web_time::Instant;
 
 /// How a run is started.
 #[derive(Clone, Debug, Default)]
-pub struct Start {
+pub struct RunStart {
     /// Folder of a new run; if absent, a new `runs/NAME`.
     pub run: Option<PathBuf>,
     /// Folder of an existing run to resume.
@@ -43,8 +43,8 @@ pub struct Start {
 /// Invalid settings, files or devices: one line with the remedy.
 pub fn train(
     settings: Settings,
-    start: &Start,
-    commands: Option<Commands>,
+    start: &RunStart,
+    commands: Option<CommandReader>,
     listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Finished> {
@@ -59,8 +59,8 @@ pub fn train(
 fn train_in(
     world: &World,
     settings: Settings,
-    start: &Start,
-    commands: Option<Commands>,
+    start: &RunStart,
+    commands: Option<CommandReader>,
     listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Finished> {
@@ -75,8 +75,8 @@ fn open<'a>(
     vfs: &'a dyn Vfs,
     world: &World,
     settings: Settings,
-    start: &Start,
-    commands: Option<Commands>,
+    start: &RunStart,
+    commands: Option<CommandReader>,
     mut listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
@@ -95,7 +95,7 @@ fn open<'a>(
 }
 
 /// What every rank prepares.
-pub(super) struct Prepared {
+pub(super) struct PreparedRun {
     pub trainer: Trainer,
     tokenizer: Tokenizer,
     data_tokens: (u64, u64),
@@ -109,7 +109,7 @@ pub(super) fn prepare_rank(
     existing: Option<&Path>,
     resumed: bool,
     listener: &mut Listener,
-) -> anyhow::Result<Prepared> {
+) -> anyhow::Result<PreparedRun> {
     let loaded = world.check_all(stage::load(settings, existing, resumed, listener))?;
     ranks::check_data(world, settings, &loaded)?;
     let LoadedData { tokenizer, material, config } = loaded;
@@ -123,19 +123,51 @@ pub(super) fn prepare_rank(
     let mut trainer = world.check_all(trainer)?;
     trainer.mixed_devices = mixed;
     ranks::notice_uneven(world, settings, listener);
-    Ok(Prepared { trainer, tokenizer, data_tokens, data_hash })
+    Ok(PreparedRun { trainer, tokenizer, data_tokens, data_hash })
 }
 
-// Length: sequential steps.
+/// The folder of the run: a new one, or that of the resumed run.
+fn folder_of(
+    vfs: &dyn Vfs,
+    held: Option<RunFolder>,
+    start: &RunStart,
+    (settings, start_from): (&Settings, &StartingPoint),
+    (trainer, tokenizer): (&Trainer, &Tokenizer),
+) -> anyhow::Result<RunFolder> {
+    if let Some(folder) = held {
+        start.max_steps.map_or(Ok(()), |max_steps| keep_extended(&folder, max_steps))?;
+        return Ok(folder);
+    }
+    let folder = new_folder(vfs, start, settings, start_from)?;
+    reinforce::keep_reference(vfs, &folder, trainer, tokenizer, start_from.parent())?;
+    Ok(folder)
+}
+
+/// The origin of the run's checkpoints; the step is set when one is saved.
+fn origin_of(
+    folder: &RunFolder,
+    settings: &Settings,
+    trainer: &Trainer,
+    start_from: &StartingPoint,
+) -> anyhow::Result<CheckpointOrigin> {
+    Ok(CheckpointOrigin {
+        step: 0,
+        run_id: folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        config_hash: super::config_hash(settings)?,
+        adapter: trainer.device.summary().title(),
+        parent: start_from.parent(),
+    })
+}
+
 fn begin_run<'a>(
     vfs: &'a dyn Vfs,
     (settings, start_from, held): (Settings, StartingPoint, Option<RunFolder>),
-    prepared: Prepared,
-    (start, commands): (&Start, Option<Commands>),
+    prepared: PreparedRun,
+    (start, commands): (&RunStart, Option<CommandReader>),
     mut listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
-    let Prepared { mut trainer, tokenizer, data_tokens, data_hash } = prepared;
+    let PreparedRun { mut trainer, tokenizer, data_tokens, data_hash } = prepared;
     // Checked again, because epochs are converted to updates only now.
     fork_fits(&start_from, &settings)?;
     notice_other_device(&trainer.device, &start_from, &mut listener);
@@ -144,32 +176,14 @@ fn begin_run<'a>(
     // The reference model is the starting point.
     reinforce::take_reference(&settings, &start_from, &mut trainer)?;
     let peak_gflops = trainer.world().size() as f64 * measured_peak_gflops(&trainer.device)?;
-    let folder = match held {
-        None => {
-            let folder = new_folder(vfs, start, &settings, &start_from)?;
-            reinforce::keep_reference(vfs, &folder, &trainer, &tokenizer, start_from.parent())?;
-            folder
-        }
-        Some(folder) => {
-            start.max_steps.map_or(Ok(()), |max_steps| keep_extended(&folder, max_steps))?;
-            folder
-        }
-    };
+    let folder = folder_of(vfs, held, start, (&settings, &start_from), (&trainer, &tokenizer))?;
     let (log, grad_norms) = match start_from.resumed().zip(file.as_ref()) {
         None => (EventLog::create(vfs, &folder.events())?, GradNorms::default()),
         Some((checkpoint, file)) => resumed_log(vfs, &folder, checkpoint, file)?,
     };
-    let tensorboard = match settings.save.tensorboard {
-        true => Some(TensorBoard::create(vfs, folder.path(), start_from.resumed().map(Checkpoint::step))?),
-        false => None,
-    };
-    let origin = Origin {
-        step: 0,
-        run_id: folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        config_hash: super::config_hash(&settings)?,
-        adapter: trainer.device.summary().title(),
-        parent: start_from.parent(),
-    };
+    let last_saved = start_from.resumed().map(Checkpoint::step);
+    let tensorboard = settings.save.tensorboard.then(|| TensorBoard::create(vfs, folder.path(), last_saved)).transpose()?;
+    let origin = origin_of(&folder, &settings, &trainer, &start_from)?;
     let tokens_before = file.as_ref().map_or(trainer.state.num_tokens, |file| file.tokens_before);
     let TrainerFile { seconds, eval_loss, samples_bytes, watch, .. } = file.unwrap_or_default();
     let SaveSettings { keep_last, keep_every, .. } = settings.save;
@@ -187,9 +201,9 @@ fn begin_run<'a>(
         data_tokens,
         data_hash,
         retention: Retention::new(RetentionPolicy { keep_last, keep_every }),
-        last_saved: start_from.resumed().map(Checkpoint::step),
+        last_saved,
         checkpoint: start_from.resumed().map(|checkpoint| checkpoint.path.clone()),
-        unsaved: Unsaved::default(),
+        unsaved: FailedSaves::default(),
         eval_loss,
         accuracy: None,
         grad_norms,
@@ -206,7 +220,7 @@ fn begin_run<'a>(
 fn prepare(
     vfs: &dyn Vfs,
     settings: Settings,
-    start: &Start,
+    start: &RunStart,
     listener: &mut Listener,
 ) -> anyhow::Result<(Settings, StartingPoint, Option<RunFolder>)> {
     let Some(run) = &start.resume else {
@@ -263,7 +277,7 @@ fn resumed_log<'a>(
     }
     // The save event was cut off. A log that cannot be written does not stop a run.
     let (step, path, bytes) = (checkpoint.step(), checkpoint.path.clone(), checkpoint.manifest.bytes());
-    let _ = log.append(&Event::Checkpoint(Saved { step, path, bytes, save_seconds: 0.0 }));
+    let _ = log.append(&Event::Checkpoint(SavedCheckpoint { step, path, bytes, save_seconds: 0.0 }));
     Ok((log, grad_norms))
 }
 
@@ -410,7 +424,7 @@ fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, start_from: &StartingPoint) -> anyhow::Result<RunFolder> {
+fn new_folder(vfs: &dyn Vfs, start: &RunStart, settings: &Settings, start_from: &StartingPoint) -> anyhow::Result<RunFolder> {
     // Standard input cannot be read again, and relative paths depend on the current folder.
     let mut frozen = settings.clone();
     for path in frozen.data.data.iter_mut().chain(&mut frozen.data.val_data) {

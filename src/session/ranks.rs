@@ -2,7 +2,7 @@
 
 use super::control::Control;
 use super::emitter::{Listener, Notification};
-use super::open::{Prepared, Start, prepare_rank};
+use super::open::{PreparedRun, RunStart, prepare_rank};
 use super::stage::LoadedData;
 use crate::config::{DeviceSettings, Settings, Stage};
 use crate::device::Device;
@@ -28,7 +28,7 @@ fn text_of(settings: &Settings) -> Result<String> {
 ///
 /// # Errors
 /// A difference, with its rank.
-pub(super) fn check_flags(world: &World, settings: &Settings, start: &Start) -> Result<()> {
+pub(super) fn check_flags(world: &World, settings: &Settings, start: &RunStart) -> Result<()> {
     if world.is_solo() {
         return Ok(());
     }
@@ -105,7 +105,7 @@ pub(super) fn follow(world: &World, device: &DeviceSettings) -> Result<Finished>
     // A resumed run keeps its device settings, unless flags set others.
     settings.device = if resumed { device.clone().or(settings.device) } else { device.clone() };
     let mut listener: Listener = Box::new(|_| {});
-    let Prepared { mut trainer, .. } = prepare_rank(world, &mut settings, existing.as_deref(), resumed, &mut listener)?;
+    let PreparedRun { mut trainer, .. } = prepare_rank(world, &mut settings, existing.as_deref(), resumed, &mut listener)?;
     // Allocates it; rank 0 broadcasts the weights.
     world.check_all(trainer.keep_reference(None))?;
     let _signals = Control::listen(None)?;

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::data::Tokenizer;
 use crate::data::tasks::GraderGone;
 use crate::event::Event;
-use crate::model::checkpoint::{self, Existing, Origin, Place};
+use crate::model::checkpoint::{self, CheckpointOrigin, CheckpointTarget, IfExists};
 use crate::model::weight_files::WeightFiles;
 use crate::number_format::counted;
 use crate::run_folder::RunFolder;
@@ -107,8 +107,8 @@ pub(super) fn keep_reference(
 ) -> Result<()> {
     let Some(model) = trainer.reference() else { return Ok(()) };
     let files = ModelFolder { device: &trainer.device, model, values: &model.values, tokenizer };
-    let place = Place { parent: folder.path(), name: REFERENCE, bytes: files.bytes(1), existing: Existing::Replace };
-    let origin = Origin { parent, ..Origin::default() };
+    let place = CheckpointTarget { parent: folder.path(), name: REFERENCE, bytes: files.bytes(1), existing: IfExists::Replace };
+    let origin = CheckpointOrigin { parent, ..CheckpointOrigin::default() };
     checkpoint::save(vfs, place, &origin, |out| files.write(out, &BTreeMap::new()))?;
     Ok(())
 }

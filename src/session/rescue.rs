@@ -8,7 +8,7 @@ use super::run::Run;
 use super::save;
 use crate::config::{RescueMethod, is_due};
 use crate::event::{Event, LiveSettings, Rescue, Step};
-use crate::merge::{Inputs, MergeRule, Verification};
+use crate::merge::{MergeInputs, MergeRule, Verification};
 use crate::model::checkpoint::{Checkpoint, step_name};
 use crate::run_folder::checkpoints;
 use crate::train::rescue::{Ladder, RescuePlan};
@@ -131,7 +131,7 @@ impl Run<'_> {
         let file = save::restore(vfs, newest, trainer)?;
         if from.len() > 1 {
             let dirs: Vec<_> = from.iter().map(|checkpoint| checkpoint.path.clone()).collect();
-            let inputs = Inputs::open(vfs, &dirs, Verification::Sizes)?;
+            let inputs = MergeInputs::open(vfs, &dirs, Verification::Sizes)?;
             inputs.merge(&MergeRule::Sma)?.load(&trainer.device, &trainer.model)?;
         }
         if plan.reset {
@@ -155,7 +155,7 @@ impl Run<'_> {
             method: settings.rescue.name().into(),
             from_steps: plan.from_steps.clone(),
             cause: trouble.cause.clone(),
-            remark: plan.remark.clone(),
+            note: plan.note.clone(),
             onset: trouble.onset,
             loss_before: trouble.loss_before,
             loss_at_spike: trouble.loss_at_spike,

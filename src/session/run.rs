@@ -4,12 +4,12 @@ use super::clock::RunClock;
 use super::control::{Control, RunRequest};
 use super::emitter::{EventEmitter, GradNorms};
 use super::rescue::RescueWatch;
-use super::unsaved::Unsaved;
+use super::unsaved::FailedSaves;
 use crate::config::{Settings, Stage, is_due};
 use crate::data::Tokenizer;
 use crate::event::{Command, Event, Finished, Started, Step};
 use crate::model::Generator;
-use crate::model::checkpoint::Origin;
+use crate::model::checkpoint::CheckpointOrigin;
 use crate::run_folder::{Retention, RunFolder};
 use crate::train::{StepResult, Trainer, TrainingLoop, train};
 use crate::vfs::{Vfs, unix_time};
@@ -25,7 +25,7 @@ pub struct Run<'a> {
     /// The frozen settings.
     pub(super) settings: Settings,
     /// Origin written into checkpoints, except the step; the parent is the starting point: `RUN@STEP` or a merge.
-    pub(super) origin: Origin,
+    pub(super) origin: CheckpointOrigin,
     /// The model's tokenizer.
     pub(super) tokenizer: Tokenizer,
     /// Model, optimizer, data.
@@ -46,7 +46,7 @@ pub struct Run<'a> {
     /// Step of the newest checkpoint.
     pub(super) last_saved: Option<u64>,
     pub(super) checkpoint: Option<PathBuf>,
-    pub(super) unsaved: Unsaved,
+    pub(super) unsaved: FailedSaves,
     pub(super) eval_loss: Option<f64>,
     pub(super) accuracy: Option<f64>,
     pub(super) grad_norms: GradNorms,

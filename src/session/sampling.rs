@@ -78,7 +78,7 @@ impl Run<'_> {
         let seed = (settings.train.seed ^ trainer.state.step).wrapping_add(draw << 48);
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
         let (text, pieces, logprobs) =
-            Writer::new(&tokenizer, ids, asked.chat).write(&trainer.device, sampler, sampling, tokens)?;
+            SampleWriter::new(&tokenizer, ids, asked.chat).write(&trainer.device, sampler, sampling, tokens)?;
         Ok(Sample {
             step: trainer.state.step,
             prompt: asked.prompt.clone(),
@@ -101,7 +101,7 @@ impl Run<'_> {
 }
 
 /// A text during generation.
-struct Writer {
+struct SampleWriter {
     /// Prompt and text as tokens.
     ids: Vec<u32>,
     ends: EndTokens,
@@ -114,7 +114,7 @@ struct Writer {
     logprobs: Vec<f32>,
 }
 
-impl Writer {
+impl SampleWriter {
     fn new(tokenizer: &Tokenizer, ids: Vec<u32>, chat: bool) -> Self {
         let (text, pieces, logprobs) = (String::new(), Vec::new(), Vec::new());
         let ends = tokenizer.end_tokens().clone();

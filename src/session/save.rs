@@ -6,7 +6,9 @@ use crate::device::{Arena, Device};
 use crate::merge::ring::Ring;
 use crate::model::Model;
 use crate::model::adapter::{self, AdapterFolder};
-use crate::model::checkpoint::{self, Checkpoint, CheckpointWriter, Existing, Manifest, Origin, Place, SaveFailed};
+use crate::model::checkpoint::{
+    self, Checkpoint, CheckpointOrigin, CheckpointTarget, CheckpointWriter, IfExists, Manifest, SaveFailed,
+};
 use crate::model::hf_config::{SpecialTokens, config_json};
 use crate::model::safetensors_file::{SafetensorsFile, write_safetensors};
 use crate::train::{MergedWindow, Optimizer, Trainer, TrainerState};
@@ -161,7 +163,7 @@ pub fn save(
     trainer: &Trainer,
     tokenizer: &Tokenizer,
     file: &TrainerFile,
-    origin: &Origin,
+    origin: &CheckpointOrigin,
 ) -> Result<(PathBuf, Manifest), SaveFailed> {
     let Trainer { device, model, optimizer, .. } = trainer;
     let folder = ModelFolder { device, model, values: &model.values, tokenizer };
@@ -169,11 +171,11 @@ pub fn save(
     let arenas = 1 + moments(optimizer).len() as u64 + ring.map_or(0, |ring| ring.steps().len() as u64);
     // Serializing a pending step cannot fail; if it did, the save would report it.
     let pending_step = trainer.pending_step().and_then(|step| rmp_serde::to_vec_named(step).ok());
-    let place = Place {
+    let place = CheckpointTarget {
         parent: checkpoints,
         name: &checkpoint::step_name(file.state.step),
         bytes: folder.bytes(arenas) + pending_step.as_ref().map_or(0, |bytes| bytes.len() as u64),
-        existing: Existing::Replace,
+        existing: IfExists::Replace,
     };
     checkpoint::save(vfs, place, origin, |out| {
         folder.write(out, &BTreeMap::new())?;
@@ -199,7 +201,7 @@ pub fn export_merge(
     trainer: &Trainer,
     tokenizer: &Tokenizer,
     window: &MergedWindow,
-    origin: &Origin,
+    origin: &CheckpointOrigin,
 ) -> Result<(PathBuf, Manifest), SaveFailed> {
     let folder = ModelFolder { device: &trainer.device, model: &trainer.model, values: &trainer.optimizer.grads, tokenizer };
     let list = |texts: Vec<String>| texts.join(",");
@@ -209,7 +211,7 @@ pub fn export_merge(
         ("merge_weights".to_owned(), list(window.weights.iter().map(f64::to_string).collect())),
         ("merge_run".to_owned(), origin.run_id.clone()),
     ]);
-    let place = Place { parent: place.0, name: place.1, bytes: folder.bytes(1), existing: Existing::Replace };
+    let place = CheckpointTarget { parent: place.0, name: place.1, bytes: folder.bytes(1), existing: IfExists::Replace };
     checkpoint::save(vfs, place, origin, |out| folder.write(out, &metadata))
 }
 

@@ -4,7 +4,7 @@
 use super::emitter::{Listener, Notification};
 use crate::config::{ModelConfig, Settings, SftSettings, Stage};
 use crate::data::tasks;
-use crate::data::{self, Cache, Notices, Source, TextSource, Tokenizer, chat};
+use crate::data::{self, Notices, Source, TextSource, TokenCache, Tokenizer, chat};
 use crate::event::Event;
 use crate::model::hf_config;
 use crate::train::reinforce::TaskContext;
@@ -116,7 +116,7 @@ fn text(
     let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
     let progress = &mut reported(listener);
     let (tokenizer, dataset) =
-        data::load(&settings.data, tokenizer, &Cache::User, notices, progress).map_err(|e| not_the_same(resumed, e))?;
+        data::load(&settings.data, tokenizer, &TokenCache::User, notices, progress).map_err(|e| not_the_same(resumed, e))?;
     let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
     check(settings, &config, &tokenizer)?;
     let source = TextSource::new(dataset, settings.train.seq_len, settings.train.seed)?;
@@ -187,8 +187,12 @@ fn rows(
     // A resumed run has its template in its checkpoint; the file may have changed.
     let file = sft.chat_template.as_deref().filter(|_| !resumed);
     let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
-    let from =
-        chat::From { tokenizer: &tokenizer, template: &template, seq_len: settings.train.seq_len, seed: settings.train.seed };
+    let from = chat::ChatInput {
+        tokenizer: &tokenizer,
+        template: &template,
+        seq_len: settings.train.seq_len,
+        seed: settings.train.seed,
+    };
     let progress = &mut reported(listener);
     let loaded = chat::load(&settings.data, sft, &from, notices, progress);
     let mut source = loaded.map_err(|e| not_the_same(resumed, e))?;

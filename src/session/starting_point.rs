@@ -3,7 +3,7 @@
 use super::save;
 use crate::config::{OptimizerState, StartSettings};
 use crate::data::snapshot;
-use crate::merge::{self, Inputs, MergeSpec, MergeWindow, Verification};
+use crate::merge::{self, MergeInputs, MergeSpec, MergeWindow, Verification};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::model::gguf::is_gguf;
 use crate::model::weight_files::WeightFiles;
@@ -37,7 +37,7 @@ pub enum StartingPoint {
 pub struct MergeStart {
     spec: MergeSpec,
     window: MergeWindow,
-    inputs: Inputs,
+    inputs: MergeInputs,
     /// The newest checkpoint, whose moments may be used.
     newest: Checkpoint,
 }
@@ -48,7 +48,7 @@ impl MergeStart {
         let window = merge::choose(vfs, &spec.run, &spec.window)?;
         // The weights must match before anything else is done.
         spec.rule.weights(window.checkpoints.len())?;
-        let inputs = Inputs::open(vfs, &window.folders(), Verification::Sizes)?;
+        let inputs = MergeInputs::open(vfs, &window.folders(), Verification::Sizes)?;
         let newest = Checkpoint::open(vfs, &inputs.newest().dir)?;
         Ok(Self { spec, window, inputs, newest })
     }
@@ -152,8 +152,9 @@ impl StartingPoint {
         optimizer: Option<OptimizerState>,
     ) -> Result<Option<save::TrainerFile>> {
         let keep = optimizer == Some(OptimizerState::Keep);
+        trainer.initialise_adapters();
         match self {
-            Self::Nothing => {}
+            Self::Nothing => trainer.initialise(),
             Self::Model { dir, checkpoint } => {
                 trainer.model.load(&trainer.device, &WeightFiles::open(dir)?)?;
                 if let (true, Some(checkpoint)) = (keep, checkpoint) {

@@ -10,12 +10,12 @@ const REPORT_EVERY: Duration = Duration::from_secs(20 * 60);
 
 /// Consecutive failed saves.
 #[derive(Debug, Default)]
-pub struct Unsaved {
-    failed: Option<Failed>,
+pub struct FailedSaves {
+    failed: Option<FailedSave>,
 }
 
 #[derive(Debug)]
-struct Failed {
+struct FailedSave {
     first: Instant,
     last: Instant,
     reported: Instant,
@@ -24,7 +24,7 @@ struct Failed {
 
 /// What to report after a failed save.
 #[derive(Debug, PartialEq)]
-pub enum Outcome {
+pub enum SaveNotice {
     /// Nothing, since it was reported recently.
     Silence,
     /// Report this message.
@@ -33,28 +33,30 @@ pub enum Outcome {
     End(String),
 }
 
-impl Unsaved {
+impl FailedSaves {
     /// Record a failed save; after `minutes` without a successful one (0: no limit) the run ends.
-    pub fn failed(&mut self, why: &str, minutes: u64, now: Instant) -> Outcome {
+    pub fn failed(&mut self, why: &str, minutes: u64, now: Instant) -> SaveNotice {
         let ends = match minutes {
             0 => String::new(),
             _ => format!("; after {} without a save the run ends (--max-unsaved-minutes)", counted(minutes, "minute")),
         };
         let Some(failed) = &mut self.failed else {
-            self.failed = Some(Failed { first: now, last: now, reported: now, tries: 1 });
-            return Outcome::Report(format!("NOT SAVED: {why}; training continues, and the save is retried every minute{ends}"));
+            self.failed = Some(FailedSave { first: now, last: now, reported: now, tries: 1 });
+            return SaveNotice::Report(format!(
+                "NOT SAVED: {why}; training continues, and the save is retried every minute{ends}"
+            ));
         };
         (failed.last, failed.tries) = (now, failed.tries + 1);
         let lasted = now - failed.first;
         let count = format!("no save succeeded for {}, in {}", duration(lasted.as_secs_f64()), counted(failed.tries, "try"));
         if minutes > 0 && lasted >= Duration::from_secs(60 * minutes) {
-            return Outcome::End(format!("{count}: {why}; the run ends (--max-unsaved-minutes {minutes})"));
+            return SaveNotice::End(format!("{count}: {why}; the run ends (--max-unsaved-minutes {minutes})"));
         }
         if now - failed.reported < REPORT_EVERY {
-            return Outcome::Silence;
+            return SaveNotice::Silence;
         }
         failed.reported = now;
-        Outcome::Report(format!("STILL NOT SAVED: {count}: {why}{ends}"))
+        SaveNotice::Report(format!("STILL NOT SAVED: {count}: {why}{ends}"))
     }
 
     /// Record a successful save; returns a message if earlier ones had failed.
@@ -82,7 +84,7 @@ mod tests {
 
     #[test]
     fn failures_are_reported_at_once_then_rarely_then_resolved() {
-        let (start, mut unsaved, mut reported) = (Instant::now(), Unsaved::default(), Vec::new());
+        let (start, mut unsaved, mut reported) = (Instant::now(), FailedSaves::default(), Vec::new());
         assert!(!unsaved.is_due(start) && unsaved.saved().is_none());
         let mut ended = None;
         // A step takes seven seconds.
@@ -92,9 +94,9 @@ mod tests {
                 continue;
             }
             match unsaved.failed("the disk is full", 60, now) {
-                Outcome::Silence => {}
-                Outcome::Report(text) => reported.push((second / 60, text)),
-                Outcome::End(text) => {
+                SaveNotice::Silence => {}
+                SaveNotice::Report(text) => reported.push((second / 60, text)),
+                SaveNotice::End(text) => {
                     ended = Some((second, text));
                     break;
                 }
@@ -110,7 +112,10 @@ mod tests {
 
         let later = start + Duration::from_secs(4000);
         unsaved.ask(later);
-        assert!(matches!(unsaved.failed("full", 0, later), Outcome::Report(_)), "each request is answered, and 0 means no limit");
+        assert!(
+            matches!(unsaved.failed("full", 0, later), SaveNotice::Report(_)),
+            "each request is answered, and 0 means no limit"
+        );
         assert!(unsaved.saved().is_some_and(|text| text.contains("60 failed tries")) && !unsaved.is_due(later));
     }
 }

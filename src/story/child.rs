@@ -1,8 +1,8 @@
 //! The command of a story's step while it runs, and the results of earlier attempts.
 
-use crate::backend::{self, Backend, End, Output, Task};
+use crate::backend::{self, Backend, CommandOutput, End, RunningCommand};
 use crate::event::Command;
-use crate::history::{RunFiles, State};
+use crate::history::{RunFiles, RunState};
 use crate::run_folder::{RunLock, checkpoints};
 use crate::vfs::{RealFs, Vfs as _, shown, write_whole};
 use anyhow::{Context as _, Result, bail};
@@ -18,7 +18,7 @@ pub const UNTUNED: (&str, &str) = ("LEHR_TUNE", "off");
 /// A running command. It is killed when dropped; what it saved remains.
 #[derive(Debug)]
 pub struct Child {
-    task: Box<dyn Task>,
+    task: Box<dyn RunningCommand>,
     listens: bool,
     /// File for its standard output, written when it has succeeded.
     output: PathBuf,
@@ -69,9 +69,9 @@ impl Child {
     pub fn ended(&mut self) -> Result<Option<End>> {
         for output in self.task.poll() {
             match output {
-                Output::Line(line) => self.printed += &(line + "\n"),
-                Output::Message(line) => writeln!(self.log, "{line}").context("a step's log")?,
-                Output::Ended(end) => self.end = Some(end),
+                CommandOutput::Line(line) => self.printed += &(line + "\n"),
+                CommandOutput::Message(line) => writeln!(self.log, "{line}").context("a step's log")?,
+                CommandOutput::Ended(end) => self.end = Some(end),
             }
         }
         // Empty output leaves no file.
@@ -90,7 +90,7 @@ impl Drop for Child {
         }
         self.task.kill();
         for _ in 0..500 {
-            if self.task.poll().iter().any(|output| matches!(output, Output::Ended(_))) {
+            if self.task.poll().iter().any(|output| matches!(output, CommandOutput::Ended(_))) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -100,7 +100,7 @@ impl Drop for Child {
 
 /// Result of an earlier attempt at a training run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub enum EarlierAttempt {
     /// Nothing usable: the remains were removed.
     Nothing,
     /// A checkpoint to continue from.
@@ -113,23 +113,23 @@ pub enum Attempt {
 ///
 /// # Errors
 /// A trainer is still running there.
-pub fn attempt(run: &Path) -> Result<Attempt> {
+pub fn attempt(run: &Path) -> Result<EarlierAttempt> {
     if !run.exists() {
-        return Ok(Attempt::Nothing);
+        return Ok(EarlierAttempt::Nothing);
     }
     if RunLock::is_held(run) {
         bail!("{}: a trainer of an earlier attempt still works there; wait for it or end it", shown(run));
     }
     if let Ok(files) = RunFiles::read(run)
-        && matches!(&files.history.state, State::Finished(f) if f.reason == "completed")
+        && matches!(&files.history.state, RunState::Finished(f) if f.reason == "completed")
     {
-        return Ok(Attempt::Complete);
+        return Ok(EarlierAttempt::Complete);
     }
     if checkpoints::newest_valid(&RealFs, run).is_ok_and(|newest| newest.found.is_some()) {
-        return Ok(Attempt::Resumable);
+        return Ok(EarlierAttempt::Resumable);
     }
     remove(run)?;
-    Ok(Attempt::Nothing)
+    Ok(EarlierAttempt::Nothing)
 }
 
 /// Remove the output folder of a step.

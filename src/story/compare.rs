@@ -20,7 +20,7 @@ pub struct Comparison {
 
 /// Result of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ComparisonVerdict {
     /// The interval is entirely on the better side of zero.
     Better,
     /// The interval is entirely on the other side.
@@ -29,7 +29,7 @@ pub enum Verdict {
     Inconclusive,
 }
 
-impl Verdict {
+impl ComparisonVerdict {
     /// Its name in conditions.
     pub fn name(self) -> &'static str {
         match self {
@@ -42,7 +42,7 @@ impl Verdict {
 
 /// A paired difference.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Difference {
+pub struct PairedDifference {
     /// Mean of after - before.
     pub mean: f64,
     /// Its 95 % interval.
@@ -50,13 +50,13 @@ pub struct Difference {
     /// Number of questions in both lists.
     pub count: usize,
     /// What it says.
-    pub verdict: Verdict,
+    pub verdict: ComparisonVerdict,
 }
 
 /// Minimum number of pairs for a verdict.
 const FEWEST: usize = 20;
 
-impl Difference {
+impl PairedDifference {
     /// From lists in the same order; pairs with NaN are ignored.
     pub fn of(before: &[f64], after: &[f64], lower_is_better: bool) -> Self {
         let both = before.iter().zip(after).map(|(b, a)| a - b).filter(|d| d.is_finite());
@@ -65,9 +65,9 @@ impl Difference {
         let is_above = if lower_is_better { interval[1] < 0.0 } else { interval[0] > 0.0 };
         let is_below = if lower_is_better { interval[0] > 0.0 } else { interval[1] < 0.0 };
         let verdict = match before.len() == after.len() && differences.len() >= FEWEST {
-            true if is_above => Verdict::Better,
-            true if is_below => Verdict::Worse,
-            _ => Verdict::Inconclusive,
+            true if is_above => ComparisonVerdict::Better,
+            true if is_below => ComparisonVerdict::Worse,
+            _ => ComparisonVerdict::Inconclusive,
         };
         Self { mean: mean(&differences), interval, count: differences.len(), verdict }
     }
@@ -105,26 +105,26 @@ mod tests {
         // Differences alternate between 0.2 and 0: mean 0.1, variance 0.01 n / (n - 1), standard error sqrt(0.01 / (n - 1)).
         let before: Vec<f64> = (0..101).map(|i| f64::from(i % 7)).collect();
         let after: Vec<f64> = before.iter().enumerate().take(100).map(|(i, x)| x + if i % 2 == 0 { 0.2 } else { 0.0 }).collect();
-        let rise = Difference::of(&before[..100], &after, false);
+        let rise = PairedDifference::of(&before[..100], &after, false);
         // Student's t for 99 degrees of freedom, 97.5 %: 1.984.
         let half = 1.984 * (0.01f64 / 99.0).sqrt();
         assert!((rise.mean - 0.1).abs() < 1e-12 && (rise.interval[0] - (0.1 - half)).abs() < 1e-4, "{rise:?}");
-        assert_eq!((rise.count, rise.verdict), (100, Verdict::Better));
-        assert_eq!(Difference::of(&after, &before[..100], false).verdict, Verdict::Worse);
-        assert_eq!(Difference::of(&before[..100], &after, true).verdict, Verdict::Worse);
-        assert_eq!(Difference::of(&after, &before[..100], true).verdict, Verdict::Better);
+        assert_eq!((rise.count, rise.verdict), (100, ComparisonVerdict::Better));
+        assert_eq!(PairedDifference::of(&after, &before[..100], false).verdict, ComparisonVerdict::Worse);
+        assert_eq!(PairedDifference::of(&before[..100], &after, true).verdict, ComparisonVerdict::Worse);
+        assert_eq!(PairedDifference::of(&after, &before[..100], true).verdict, ComparisonVerdict::Better);
         // Other questions, too few of them, or no difference: inconclusive.
-        assert_eq!(Difference::of(&before, &after, false).verdict, Verdict::Inconclusive);
-        let few = Difference::of(&before[..10], &after[..10], false);
-        assert_eq!((few.verdict, few.reason()), (Verdict::Inconclusive, "rests on only 10 pairs of values".into()));
-        assert_eq!(Difference::of(&after, &after, false).verdict, Verdict::Inconclusive);
+        assert_eq!(PairedDifference::of(&before, &after, false).verdict, ComparisonVerdict::Inconclusive);
+        let few = PairedDifference::of(&before[..10], &after[..10], false);
+        assert_eq!((few.verdict, few.reason()), (ComparisonVerdict::Inconclusive, "rests on only 10 pairs of values".into()));
+        assert_eq!(PairedDifference::of(&after, &after, false).verdict, ComparisonVerdict::Inconclusive);
         // Large differences that cancel: the same mean, inconclusive.
         let noisy: Vec<f64> = before.iter().take(100).enumerate().map(|(i, x)| x + if i % 2 == 0 { 9.1 } else { -8.9 }).collect();
-        let noisy = Difference::of(&before[..100], &noisy, false);
-        assert_eq!((noisy.verdict, noisy.reason()), (Verdict::Inconclusive, "includes zero".into()));
+        let noisy = PairedDifference::of(&before[..100], &noisy, false);
+        assert_eq!((noisy.verdict, noisy.reason()), (ComparisonVerdict::Inconclusive, "includes zero".into()));
         // Questions without a grade are ignored.
         let mut holes = after.clone();
         holes[3] = f64::NAN;
-        assert_eq!(Difference::of(&before[..100], &holes, false).count, 99);
+        assert_eq!(PairedDifference::of(&before[..100], &holes, false).count, 99);
     }
 }

@@ -6,10 +6,10 @@
 //! (means of the first and last quarter), or a step, `@100` (the newest value up to it). For rows, `step.path`, and `step.0.field` for the
 //! first few. For other steps, `step.field.field` of the JSON that they print.
 
-use super::compare::{Comparison, Difference};
+use super::compare::{Comparison, PairedDifference};
 use super::script::StepKind;
 use super::templates;
-use crate::history::{Axis, Curve, History, RunFiles, State, spec};
+use crate::history::{Axis, Curve, History, RunFiles, RunState, spec};
 use crate::number_format::visible;
 use crate::run_folder::checkpoints;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -45,7 +45,7 @@ pub enum Fact {
 /// Everything that texts may name: results of steps, values and comparisons of them, and parameters.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    outcomes: BTreeMap<String, Arc<Outcome>>,
+    outcomes: BTreeMap<String, Arc<StepOutcome>>,
     values: BTreeMap<String, String>,
     comparisons: BTreeMap<String, Comparison>,
     parameters: BTreeMap<String, String>,
@@ -63,7 +63,7 @@ impl Facts {
     }
 
     /// Add the result of a step.
-    pub fn add(&mut self, step: &str, outcome: impl Into<Arc<Outcome>>) {
+    pub fn add(&mut self, step: &str, outcome: impl Into<Arc<StepOutcome>>) {
         self.outcomes.insert(step.to_owned(), outcome.into());
     }
 
@@ -82,18 +82,18 @@ impl Facts {
     ///
     /// # Errors
     /// A list is missing.
-    pub fn difference(&self, name: &str) -> Result<Difference> {
+    pub fn difference(&self, name: &str) -> Result<PairedDifference> {
         let comparison = self.comparisons.get(name).with_context(|| format!("{name}: is not a comparison of this story"))?;
         let list = |path: &str| {
             let (step, path) = path.split_once('.').with_context(|| format!("{path}: is not a list of a step"))?;
             self.outcomes.get(step).with_context(|| format!("{step}: has not been run"))?.list(path)
         };
-        Ok(Difference::of(&list(&comparison.before)?, &list(&comparison.after)?, comparison.lower_is_better))
+        Ok(PairedDifference::of(&list(&comparison.before)?, &list(&comparison.after)?, comparison.lower_is_better))
     }
 
     fn find(&self, name: &str) -> Option<Result<Jinja>> {
         if let Some(outcome) = self.outcomes.get(name) {
-            return Some(Ok(Jinja::from_object(Left(outcome.clone()))));
+            return Some(Ok(Jinja::from_object(OutcomeObject(outcome.clone()))));
         }
         if let Some(expression) = self.values.get(name) {
             return Some(templates::evaluate(expression, self.value()).map_err(|e| anyhow::anyhow!("{name}: {e}")));
@@ -119,9 +119,9 @@ impl Object for Facts {
 
 /// The result of a step, for the template engine.
 #[derive(Debug)]
-struct Left(Arc<Outcome>);
+struct OutcomeObject(Arc<StepOutcome>);
 
-impl Object for Left {
+impl Object for OutcomeObject {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
         Some(or_error(self.0.value(&key.to_string())))
     }
@@ -149,7 +149,7 @@ fn value_of(json: &Value) -> Jinja {
 
 /// The result of a step.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum StepOutcome {
     /// A training run.
     Run(Box<RunFiles>),
     /// A file of rows, and the first of them.
@@ -205,7 +205,7 @@ fn parts(fact: &str) -> Result<(&str, &str)> {
     Ok((name, statistic))
 }
 
-impl Outcome {
+impl StepOutcome {
     /// The value of a fact.
     ///
     /// # Errors
@@ -226,7 +226,7 @@ impl Outcome {
     }
 }
 
-impl Outcome {
+impl StepOutcome {
     /// A fact, or a part of the printed JSON.
     fn value(&self, key: &str) -> Result<Jinja> {
         match self.fact(key) {
@@ -286,7 +286,7 @@ fn of_run(run: &History, name: &str, statistic: &str) -> Result<Fact> {
         "seconds" => return number(run.seconds()),
         "rescues" => return number(run.rescues.len() as f64),
         "spikes" => {
-            let State::Finished(f) = &run.state else { bail!("the run has not ended") };
+            let RunState::Finished(f) = &run.state else { bail!("the run has not ended") };
             return number(f.spikes as f64);
         }
         _ => {}
@@ -327,7 +327,7 @@ fn events_of(run: &History, event: &str) -> Result<Vec<Value>> {
     let task_evals = |greedy: bool| json(run.task_evals.iter().filter(move |e| (e.temperature == 0.0) == greedy));
     match event {
         "Started" => json(run.started.iter()),
-        "Finished" => json([&run.state].into_iter().filter_map(|s| if let State::Finished(f) = s { Some(f) } else { None })),
+        "Finished" => json([&run.state].into_iter().filter_map(|s| if let RunState::Finished(f) = s { Some(f) } else { None })),
         "Tokens" => json(run.tokens.iter()),
         "Greedy" => task_evals(true),
         "Sampled" => task_evals(false),

@@ -1,10 +1,10 @@
 //! A player on a separate thread for a window: the state to draw arrives as a value, and no frame waits for a file.
 
 use super::experiment::Experiment;
-use super::player::{Checked, Options, Phase, Player};
-use super::script::{Scene, StepKind, Story, Watch};
-use super::templates::{Block, Filled};
-use super::time_estimate::Progress;
+use super::player::{GuessReply, Player, PlayerOptions, StoryPhase};
+use super::script::{StepKind, Story, StoryScene, WatchItem};
+use super::templates::{FilledTable, TextBlock};
+use super::time_estimate::StoryProgress;
 use crate::backend::Wake;
 use crate::event::Command;
 use anyhow::Result;
@@ -17,14 +17,14 @@ use web_time::Instant;
 
 /// Polling interval of a running command.
 const POLL: Duration = Duration::from_millis(40);
-/// Minimum interval between values of [`Shown`] if only the progress changes.
+/// Minimum interval between values of [`StoryView`] if only the progress changes.
 const PROGRESS: Duration = Duration::from_millis(250);
 /// Time for a trainer to save after the window has left a story.
 const LEAVING: Duration = Duration::from_secs(60);
 
 /// An action of the reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum StoryAction {
     /// Run the scene, or continue it after a stop.
     Run,
     /// Go to the next scene.
@@ -41,7 +41,7 @@ pub enum Action {
 
 /// The state of a story for display.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct StoryView {
     /// The story, with the values of its parameters.
     pub story: Arc<Story>,
     /// Its folder.
@@ -49,9 +49,9 @@ pub struct Shown {
     /// Number of the current scene, from 0.
     pub number: usize,
     /// Phase of the story.
-    pub phase: Phase,
+    pub phase: StoryPhase,
     /// Progress of the story.
-    pub progress: Progress,
+    pub progress: StoryProgress,
     /// Whether a trainer is running.
     pub can_pause: bool,
     /// Whether that trainer is paused.
@@ -65,9 +65,9 @@ pub struct Shown {
     /// The output of each step, by step name.
     pub products: BTreeMap<String, PathBuf>,
     /// Texts after the run, or an error.
-    pub after: Option<Result<After, String>>,
+    pub after: Option<Result<SceneResult, String>>,
     /// Completed scenes of an automatic story: titles and texts.
-    pub before: Arc<Vec<(String, Vec<Block>)>>,
+    pub before: Arc<Vec<(String, Vec<TextBlock>)>>,
     /// Whether an automatic story has ended.
     pub is_over: bool,
     /// An experiment by hand, if available.
@@ -78,22 +78,22 @@ pub struct Shown {
 
 /// Texts after a scene's run.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct After {
+pub struct SceneResult {
     /// Text about the results.
-    pub seen: Vec<Block>,
+    pub seen: Vec<TextBlock>,
     /// A table of numbers.
-    pub table: Option<Filled>,
+    pub table: Option<FilledTable>,
     /// The answer to the question.
-    pub answer: Vec<Block>,
+    pub answer: Vec<TextBlock>,
     /// The reply to each choice.
-    pub checked: Vec<Option<Checked>>,
+    pub checked: Vec<Option<GuessReply>>,
     /// Text at the end.
-    pub closing: Vec<Block>,
+    pub closing: Vec<TextBlock>,
 }
 
-impl Shown {
+impl StoryView {
     /// The current scene.
-    pub fn scene(&self) -> &Scene {
+    pub fn scene(&self) -> &StoryScene {
         &self.story.scenes[self.number]
     }
 
@@ -103,7 +103,7 @@ impl Shown {
     }
 
     /// Run folders to watch: the named ones, otherwise the scene's own.
-    pub fn watched(&self, watch: &Watch) -> Vec<PathBuf> {
+    pub fn watched(&self, watch: &WatchItem) -> Vec<PathBuf> {
         let named = watch.runs.iter().filter_map(|name| self.runs.get(name));
         let own = self.scene().steps.iter().filter(|step| !step.shared).filter_map(|step| self.runs.get(&step.name));
         if watch.runs.is_empty() { own.cloned().collect() } else { named.cloned().collect() }
@@ -113,9 +113,9 @@ impl Shown {
 /// A player on a separate thread. When dropped, a running trainer is stopped and saved.
 #[derive(Debug)]
 pub struct Host {
-    actions: Sender<Action>,
-    news: Receiver<Result<Shown, String>>,
-    newest: Option<Result<Shown, String>>,
+    actions: Sender<StoryAction>,
+    news: Receiver<Result<StoryView, String>>,
+    newest: Option<Result<StoryView, String>>,
 }
 
 impl Host {
@@ -123,7 +123,7 @@ impl Host {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(story: Story, options: Options, automatic: bool, wake: Wake) -> Result<Self> {
+    pub fn start(story: Story, options: PlayerOptions, automatic: bool, wake: Wake) -> Result<Self> {
         let (actions, asked) = channel();
         let (send, news) = channel();
         std::thread::Builder::new().name("story".into()).spawn(move || {
@@ -143,7 +143,7 @@ impl Host {
     }
 
     /// Perform an action.
-    pub fn act(&self, action: Action) {
+    pub fn act(&self, action: StoryAction) {
         // If the story could not be opened, the thread has ended.
         let _ = self.actions.send(action);
     }
@@ -157,7 +157,7 @@ impl Host {
     }
 
     /// The newest state; none while the folder is being opened.
-    pub fn shown(&self) -> Option<&Shown> {
+    pub fn shown(&self) -> Option<&StoryView> {
         self.newest.as_ref().and_then(|newest| newest.as_ref().ok())
     }
 
@@ -168,7 +168,7 @@ impl Host {
 
     /// Whether a step is running.
     pub fn is_running(&self) -> bool {
-        self.shown().is_some_and(|shown| shown.phase == Phase::Running)
+        self.shown().is_some_and(|shown| shown.phase == StoryPhase::Running)
     }
 }
 
@@ -177,21 +177,21 @@ struct PlayerThread {
     player: Player,
     automatic: bool,
     is_over: bool,
-    send: Sender<Result<Shown, String>>,
+    send: Sender<Result<StoryView, String>>,
     wake: Wake,
-    before: Arc<Vec<(String, Vec<Block>)>>,
+    before: Arc<Vec<(String, Vec<TextBlock>)>>,
     /// Texts after the completed run, with the scene's number.
-    after: Option<(usize, Result<After, String>)>,
+    after: Option<(usize, Result<SceneResult, String>)>,
     /// The story as last sent; none after a change.
     story: Option<Arc<Story>>,
 }
 
 impl PlayerThread {
-    fn play(mut self, actions: &Receiver<Action>) {
+    fn play(mut self, actions: &Receiver<StoryAction>) {
         let (mut sent, mut changed, mut refused) = (Instant::now(), true, None);
         loop {
             if changed || (self.is_running() && sent.elapsed() >= PROGRESS) {
-                let shown = Shown { refused: refused.take(), ..self.shown() };
+                let shown = StoryView { refused: refused.take(), ..self.shown() };
                 if self.send.send(Ok(shown)).is_err() {
                     break;
                 }
@@ -221,23 +221,23 @@ impl PlayerThread {
     }
 
     fn is_running(&self) -> bool {
-        *self.player.phase() == Phase::Running
+        *self.player.phase() == StoryPhase::Running
     }
 
     /// Whether the reader must act.
     fn is_waiting(&self) -> bool {
-        matches!(self.player.phase(), Phase::Reading | Phase::Seen)
+        matches!(self.player.phase(), StoryPhase::Reading | StoryPhase::Seen)
     }
 
-    fn act(&mut self, action: Action) -> Result<()> {
+    fn act(&mut self, action: StoryAction) -> Result<()> {
         match action {
-            Action::Run => self.player.go(),
-            Action::Next => self.player.next(),
-            Action::Stop => self.player.stop(),
+            StoryAction::Run => self.player.go(),
+            StoryAction::Next => self.player.next(),
+            StoryAction::Stop => self.player.stop(),
             // A trainer that has just ended accepts no command; its end is handled next.
-            Action::Pause(paused) => self.player.pause(paused).unwrap_or_default(),
-            Action::Step => self.player.send(&Command::Step).unwrap_or_default(),
-            Action::Set(name, value) => {
+            StoryAction::Pause(paused) => self.player.pause(paused).unwrap_or_default(),
+            StoryAction::Step => self.player.send(&Command::Step).unwrap_or_default(),
+            StoryAction::Set(name, value) => {
                 self.player.set(&name, &value)?;
                 (self.story, self.after) = (None, None);
             }
@@ -248,11 +248,11 @@ impl PlayerThread {
     /// Continue an automatic story. Returns whether anything has changed.
     fn continue_by_itself(&mut self) -> bool {
         match self.player.phase() {
-            Phase::Reading => self.player.go(),
-            Phase::Seen if self.player.scene_number() + 1 == self.player.story().scenes.len() => {
+            StoryPhase::Reading => self.player.go(),
+            StoryPhase::Seen if self.player.scene_number() + 1 == self.player.story().scenes.len() => {
                 (self.automatic, self.is_over) = (false, true);
             }
-            Phase::Seen => {
+            StoryPhase::Seen => {
                 let mut said = self.player.text();
                 said.extend(self.player.seen().unwrap_or_default());
                 said.extend(self.player.closing().unwrap_or_default());
@@ -264,11 +264,11 @@ impl PlayerThread {
         true
     }
 
-    fn shown(&mut self) -> Shown {
+    fn shown(&mut self) -> StoryView {
         let player = &self.player;
         let story = self.story.get_or_insert_with(|| Arc::new(player.story().clone())).clone();
         let number = player.scene_number();
-        let is_seen = matches!(player.phase(), Phase::Seen | Phase::Done);
+        let is_seen = matches!(player.phase(), StoryPhase::Seen | StoryPhase::Done);
         if is_seen && self.after.as_ref().is_none_or(|(of, _)| *of != number) {
             self.after = Some((number, after(player).map_err(|error| format!("{error:#}"))));
         }
@@ -277,7 +277,7 @@ impl PlayerThread {
         let trained = story.steps().filter(|step| step.kind() == StepKind::Trainer);
         let runs = trained.filter_map(|step| Some((step.name.clone(), player.run(&step.name)?.path.clone())));
         let line = |step| player.command_line(step).unwrap_or_else(|error| format!("{error:#}"));
-        Shown {
+        StoryView {
             dir: player.dir().to_owned(),
             number,
             phase: player.phase().clone(),
@@ -292,7 +292,7 @@ impl PlayerThread {
             before: self.before.clone(),
             is_over: self.is_over,
             // A running step has priority over experiments.
-            experiment: if player.phase() == &Phase::Running { None } else { player.experiment() },
+            experiment: if player.phase() == &StoryPhase::Running { None } else { player.experiment() },
             refused: None,
             story,
         }
@@ -311,9 +311,9 @@ impl PlayerThread {
     }
 }
 
-fn after(player: &Player) -> Result<After> {
+fn after(player: &Player) -> Result<SceneResult> {
     let choices = player.question().map_or(0, |question| question.choices.len());
-    Ok(After {
+    Ok(SceneResult {
         seen: player.seen()?,
         table: player.table()?,
         answer: player.answer()?,

@@ -14,13 +14,15 @@ mod templates;
 mod time_estimate;
 
 pub use child::UNTUNED;
-pub use compare::{Comparison, Difference, Verdict};
+pub use compare::{Comparison, ComparisonVerdict, PairedDifference};
 pub use experiment::{Course, Experiment, Response};
-pub use facts::{Fact, Outcome};
-pub use host::{Action, After, Host, Shown};
+pub use facts::{Fact, StepOutcome};
+pub use host::{Host, SceneResult, StoryAction, StoryView};
 pub use library::{demo, lesson, lesson_names, next_lesson};
-pub use place::{Where, is_complete};
-pub use player::{Checked, Options, Phase, Player};
-pub use script::{Panel, Parameter, Question, Said, Scene, Step, StepKind, Story, Table, Watch};
-pub use templates::{Block, Filled, blocks};
-pub use time_estimate::Progress;
+pub use place::{StoryLocation, is_complete};
+pub use player::{GuessReply, Player, PlayerOptions, StoryPhase};
+pub use script::{
+    ConditionalText, Panel, Parameter, StepKind, Story, StoryQuestion, StoryScene, StoryStep, StoryTable, WatchItem,
+};
+pub use templates::{FilledTable, TextBlock, blocks};
+pub use time_estimate::StoryProgress;

@@ -1,7 +1,7 @@
 //! Location of a story's files: a folder with `story.json`, which records the completed steps, so that an interrupted story can continue;
 //! and next to it the folder of a start that several stories share.
 
-use super::script::{Step, StepKind, Story, path_names};
+use super::script::{StepKind, Story, StoryStep, path_names};
 use crate::run_folder::RunLock;
 use crate::vfs::{RealFs, shown, write_whole};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// The folder to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Where {
+pub enum StoryLocation {
     /// A folder with the story's name in this one: an interrupted story is continued, otherwise a new folder is created.
     In(PathBuf),
     /// This folder, which must be new, empty, or from this story.
@@ -21,7 +21,7 @@ pub enum Where {
 
 /// The completed steps: the content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Kept {
+struct CompletedSteps {
     story: String,
     /// Hash of the steps, their files, the seed and lehr's version; results are valid only for the same key.
     key: String,
@@ -29,16 +29,16 @@ struct Kept {
 }
 
 #[derive(Debug)]
-struct Folder {
+struct ResultFolder {
     dir: PathBuf,
-    kept: Kept,
+    kept: CompletedSteps,
 }
 
 /// The folders of a story.
 #[derive(Debug)]
-pub struct Place {
-    own: Folder,
-    start: Option<Folder>,
+pub struct StoryFolders {
+    own: ResultFolder,
+    start: Option<ResultFolder>,
     _lock: RunLock,
 }
 
@@ -46,19 +46,19 @@ const FILE: &str = "story.json";
 /// The included text.
 const STORIES: &str = include_str!("../../assets/stories.txt");
 
-impl Place {
+impl StoryFolders {
     /// Choose and create the folders, and write the story's files.
     ///
     /// # Errors
     /// A folder with other content, or that cannot be written.
-    pub fn open(story: &Story, at: &Where, seed: u64) -> Result<Self> {
-        let own: Vec<&Step> = story.steps().filter(|s| !s.shared).collect();
-        let kept = Kept { story: story.name.clone(), key: key(story, &own, seed), done: BTreeSet::new() };
+    pub fn open(story: &Story, at: &StoryLocation, seed: u64) -> Result<Self> {
+        let own: Vec<&StoryStep> = story.steps().filter(|s| !s.shared).collect();
+        let kept = CompletedSteps { story: story.name.clone(), key: key(story, &own, seed), done: BTreeSet::new() };
         let (dir, root) = match at {
-            Where::At(dir) => (dir.clone(), dir.clone()),
-            Where::In(root) => (free(root, &kept, &own)?, root.clone()),
+            StoryLocation::At(dir) => (dir.clone(), dir.clone()),
+            StoryLocation::In(root) => (free(root, &kept, &own)?, root.clone()),
         };
-        let own = Folder::open(dir, kept)?;
+        let own = ResultFolder::open(dir, kept)?;
         ensure!(!RunLock::is_held(&own.dir), "{}: another process plays a story there; choose another folder", shown(&own.dir));
         let lock = RunLock::acquire(&RealFs, &own.dir)?;
         own.save()?;
@@ -69,13 +69,14 @@ impl Place {
                 write_whole(&path, content.as_bytes())?;
             }
         }
-        let shared: Vec<&Step> = story.steps().filter(|s| s.shared).collect();
+        let shared: Vec<&StoryStep> = story.steps().filter(|s| s.shared).collect();
         let start = match &story.start {
             None => None,
             Some(name) => {
                 let key = key(&Story::default(), &shared, seed);
                 let dir = root.join(format!("start-{name}-{}", &key[..8]));
-                let folder = Folder::open(dir, Kept { story: format!("start {name}"), key, done: BTreeSet::new() })?;
+                let folder =
+                    ResultFolder::open(dir, CompletedSteps { story: format!("start {name}"), key, done: BTreeSet::new() })?;
                 folder.save()?;
                 Some(folder)
             }
@@ -88,12 +89,12 @@ impl Place {
         &self.own.dir
     }
 
-    fn folder(&self, step: &Step) -> &Folder {
+    fn folder(&self, step: &StoryStep) -> &ResultFolder {
         self.start.as_ref().filter(|_| step.shared).unwrap_or(&self.own)
     }
 
     /// The output of a step: a run folder, a file of rows, a folder, or its standard output.
-    pub fn product(&self, step: &Step) -> PathBuf {
+    pub fn product(&self, step: &StoryStep) -> PathBuf {
         let dir = &self.folder(step).dir;
         match step.kind() {
             StepKind::Trainer | StepKind::Folder => dir.join(&step.stem),
@@ -103,13 +104,13 @@ impl Place {
     }
 
     /// File of a step's standard output.
-    pub fn printed(&self, step: &Step) -> PathBuf {
+    pub fn printed(&self, step: &StoryStep) -> PathBuf {
         let extension = if step.kind() == StepKind::Rows { "jsonl" } else { "json" };
         self.folder(step).dir.join(format!("{}.{extension}", step.stem))
     }
 
     /// File of a step's standard error.
-    pub fn log(&self, step: &Step) -> PathBuf {
+    pub fn log(&self, step: &StoryStep) -> PathBuf {
         self.folder(step).dir.join(format!("{}.log", step.stem))
     }
 
@@ -123,7 +124,7 @@ impl Place {
     }
 
     /// Whether a step is completed.
-    pub fn is_done(&self, step: &Step) -> bool {
+    pub fn is_done(&self, step: &StoryStep) -> bool {
         self.folder(step).kept.done.contains(&step.stem)
     }
 
@@ -131,7 +132,7 @@ impl Place {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn done(&mut self, step: &Step) -> Result<()> {
+    pub fn done(&mut self, step: &StoryStep) -> Result<()> {
         let folder = match &mut self.start {
             Some(start) if step.shared => start,
             _ => &mut self.own,
@@ -144,7 +145,7 @@ impl Place {
     ///
     /// # Errors
     /// A name that is not defined.
-    pub fn words(&self, story: &Story, step: &Step, seed: u64) -> Result<Vec<String>> {
+    pub fn words(&self, story: &Story, step: &StoryStep, seed: u64) -> Result<Vec<String>> {
         let fill = |word: &String| -> Result<String> {
             let mut out = word.clone();
             for name in path_names(word)? {
@@ -161,9 +162,9 @@ impl Place {
     }
 }
 
-impl Folder {
+impl ResultFolder {
     /// Create it, or continue with the recorded steps.
-    fn open(dir: PathBuf, kept: Kept) -> Result<Self> {
+    fn open(dir: PathBuf, kept: CompletedSteps) -> Result<Self> {
         std::fs::create_dir_all(&dir).with_context(|| shown(&dir))?;
         let found = read(&dir);
         let is_empty = std::fs::read_dir(&dir).with_context(|| shown(&dir))?.next().is_none();
@@ -179,16 +180,16 @@ impl Folder {
     }
 }
 
-fn read(dir: &Path) -> Option<Kept> {
+fn read(dir: &Path) -> Option<CompletedSteps> {
     serde_json::from_slice(&std::fs::read(dir.join(FILE)).ok()?).ok()
 }
 
 /// The folder in `root` to use: an interrupted one of this story, otherwise the first free name.
-fn free(root: &Path, kept: &Kept, steps: &[&Step]) -> Result<PathBuf> {
+fn free(root: &Path, kept: &CompletedSteps, steps: &[&StoryStep]) -> Result<PathBuf> {
     for n in 1..10_000 {
         let name = if n == 1 { kept.story.clone() } else { format!("{}-{n}", kept.story) };
         let dir = root.join(name);
-        let is_left = |found: &Kept| steps.iter().any(|step| !found.done.contains(&step.stem));
+        let is_left = |found: &CompletedSteps| steps.iter().any(|step| !found.done.contains(&step.stem));
         let interrupted = read(&dir).is_some_and(|found| found.key == kept.key && is_left(&found)) && !RunLock::is_held(&dir);
         if interrupted || !dir.exists() {
             return Ok(dir);
@@ -199,14 +200,14 @@ fn free(root: &Path, kept: &Kept, steps: &[&Step]) -> Result<PathBuf> {
 
 /// Whether a story was completed in a folder with its name below `root`, with any seed.
 pub fn is_complete(root: &Path, story: &Story) -> bool {
-    let own: Vec<&Step> = story.steps().filter(|s| !s.shared).collect();
+    let own: Vec<&StoryStep> = story.steps().filter(|s| !s.shared).collect();
     let folders = (1..).map(|n| root.join(if n == 1 { story.name.clone() } else { format!("{}-{n}", story.name) }));
     folders.take_while(|dir| dir.is_dir()).any(|dir| {
         read(&dir).is_some_and(|kept| kept.story == story.name && own.iter().all(|step| kept.done.contains(&step.stem)))
     })
 }
 
-fn key(story: &Story, steps: &[&Step], seed: u64) -> String {
+fn key(story: &Story, steps: &[&StoryStep], seed: u64) -> String {
     let mut hash = Sha256::new();
     let mut add = |text: &str| {
         hash.update((text.len() as u64).to_le_bytes());
@@ -241,8 +242,8 @@ mod tests {
     fn an_interrupted_story_is_gone_on_with_and_a_finished_one_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let story = story();
-        let steps: Vec<&Step> = story.steps().collect();
-        let open = |seed| Place::open(&story, &Where::In(dir.path().to_owned()), seed).unwrap();
+        let steps: Vec<&StoryStep> = story.steps().collect();
+        let open = |seed| StoryFolders::open(&story, &StoryLocation::In(dir.path().to_owned()), seed).unwrap();
         let mut first = open(1);
         assert!(first.dir().ends_with("s") && first.dir().join("one.txt").is_file());
         // A folder locked by another process is not used.
@@ -258,7 +259,7 @@ mod tests {
         assert!(is_complete(dir.path(), &story));
         assert!(!is_complete(&dir.path().join("s"), &story), "nothing of this story lies there");
         // A given folder must be from the story.
-        let at = |name: &str, seed| Place::open(&story, &Where::At(dir.path().join(name)), seed);
+        let at = |name: &str, seed| StoryFolders::open(&story, &StoryLocation::At(dir.path().join(name)), seed);
         assert!(at("s", 1).is_ok());
         assert!(at("s", 2).unwrap_err().to_string().contains("another seed"));
         std::fs::create_dir(dir.path().join("mine")).unwrap();
@@ -276,11 +277,11 @@ mod tests {
         let stems = |story: &Story| story.steps().map(|s| s.stem.clone()).collect::<Vec<_>>();
         assert_eq!(stems(&story), ["rows", "few-n2", "asked-n2"]);
         let dir = tempfile::tempdir().unwrap();
-        let mut place = Place::open(&story, &Where::At(dir.path().join("w")), 7).unwrap();
+        let mut place = StoryFolders::open(&story, &StoryLocation::At(dir.path().join("w")), 7).unwrap();
         story.clone().steps().for_each(|step| place.done(step).unwrap());
         story.set("n", "4").unwrap();
         assert_eq!(stems(&story), ["rows", "few-n4", "asked-n4"]);
-        let steps: Vec<&Step> = story.steps().collect();
+        let steps: Vec<&StoryStep> = story.steps().collect();
         assert!(place.is_done(steps[0]) && !place.is_done(steps[1]) && !place.is_done(steps[2]));
         assert_eq!(place.words(&story, steps[1], 7).unwrap(), ["data", "math", "--count=4"]);
         let few = dir.path().join("w/few-n4.jsonl").display().to_string();
@@ -293,8 +294,8 @@ mod tests {
     fn names_become_paths() {
         let dir = tempfile::tempdir().unwrap();
         let story = story();
-        let place = Place::open(&story, &Where::At(dir.path().join("w")), 7).unwrap();
-        let steps: Vec<&Step> = story.steps().collect();
+        let place = StoryFolders::open(&story, &StoryLocation::At(dir.path().join("w")), 7).unwrap();
+        let steps: Vec<&StoryStep> = story.steps().collect();
         assert_eq!(place.words(&story, steps[0], 7).unwrap(), ["data", "math", "--seed=7"]);
         let words = place.words(&story, steps[1], 7).unwrap();
         let path = |name: &str| dir.path().join("w").join(name).display().to_string();

@@ -5,17 +5,17 @@
 //! stop: `Stopped`; `go` continues from there, or a new player does later.
 
 use super::child::Child;
-use super::compare::Verdict;
+use super::compare::ComparisonVerdict;
 use super::experiment::Experiment;
-use super::facts::{Fact, Facts, Outcome, first_rows, printed};
-use super::place::{Place, Where};
-use super::script::{Question, Said, Scene, Step, StepKind, Story, path_names};
-use super::templates::{self, Block, Filled, blocks};
-use super::time_estimate::{Progress, TimeEstimate};
+use super::facts::{Fact, Facts, StepOutcome, first_rows, printed};
+use super::place::{StoryFolders, StoryLocation};
+use super::script::{ConditionalText, StepKind, Story, StoryQuestion, StoryScene, StoryStep, path_names};
+use super::templates::{self, FilledTable, TextBlock, blocks};
+use super::time_estimate::{StoryProgress, TimeEstimate};
 use crate::backend::{Backend, End};
 use crate::config::DeviceSettings;
 use crate::event::Command;
-use crate::history::{RunFiles, State};
+use crate::history::{RunFiles, RunState};
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
@@ -24,9 +24,9 @@ use std::sync::Arc;
 
 /// Options of a player.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct PlayerOptions {
     /// Location of the files.
-    pub place: Where,
+    pub place: StoryLocation,
     /// Random seed.
     pub seed: u64,
     /// Adapter of all commands.
@@ -37,7 +37,7 @@ pub struct Options {
 
 /// Phase of a story.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Phase {
+pub enum StoryPhase {
     /// The scene's text and question are shown: `go` runs the scene.
     Reading,
     /// Its commands are running: call `poll`.
@@ -54,7 +54,7 @@ pub enum Phase {
 
 /// The reply to a guess.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
+pub struct GuessReply {
     /// Whether the guess is right.
     pub is_right: bool,
     /// "Right." or "Not quite." with the reason.
@@ -65,15 +65,15 @@ pub struct Checked {
 #[derive(Debug)]
 pub struct Player {
     story: Story,
-    options: Options,
-    place: Place,
+    options: PlayerOptions,
+    place: StoryFolders,
     scene: usize,
     /// Completed steps of the scene.
     passed: usize,
-    phase: Phase,
+    phase: StoryPhase,
     child: Option<Child>,
     stopping: bool,
-    outcomes: BTreeMap<String, Arc<Outcome>>,
+    outcomes: BTreeMap<String, Arc<StepOutcome>>,
     pace: TimeEstimate,
 }
 
@@ -82,15 +82,15 @@ impl Player {
     ///
     /// # Errors
     /// A folder that cannot be used.
-    pub fn open(story: Story, options: Options) -> Result<Self> {
-        let place = Place::open(&story, &options.place, options.seed)?;
+    pub fn open(story: Story, options: PlayerOptions) -> Result<Self> {
+        let place = StoryFolders::open(&story, &options.place, options.seed)?;
         Ok(Self {
             story,
             options,
             place,
             scene: 0,
             passed: 0,
-            phase: Phase::Reading,
+            phase: StoryPhase::Reading,
             child: None,
             stopping: false,
             outcomes: BTreeMap::new(),
@@ -114,23 +114,23 @@ impl Player {
     }
 
     /// The current scene.
-    pub fn scene(&self) -> &Scene {
+    pub fn scene(&self) -> &StoryScene {
         &self.story.scenes[self.scene]
     }
 
     /// Phase of the story.
-    pub fn phase(&self) -> &Phase {
+    pub fn phase(&self) -> &StoryPhase {
         &self.phase
     }
 
     /// The running step.
-    pub fn step(&self) -> Option<&Step> {
+    pub fn step(&self) -> Option<&StoryStep> {
         self.child.as_ref().and_then(|_| self.scene().steps.get(self.passed))
     }
 
     /// A training run of the story so far, by its step's name; updated during training.
     pub fn run(&self, name: &str) -> Option<&RunFiles> {
-        if let Some(Outcome::Run(run)) = self.outcomes.get(name).map(Arc::as_ref) { Some(run) } else { None }
+        if let Some(StepOutcome::Run(run)) = self.outcomes.get(name).map(Arc::as_ref) { Some(run) } else { None }
     }
 
     /// Training runs of this scene so far, in order.
@@ -147,7 +147,7 @@ impl Player {
     ///
     /// # Errors
     /// An undefined name, which the story's own check finds first.
-    pub fn command_line(&self, step: &Step) -> Result<String> {
+    pub fn command_line(&self, step: &StoryStep) -> Result<String> {
         let mut words = self.place.words(&self.story, step, self.options.seed)?;
         if let StepKind::Trainer = step.kind() {
             words.extend(["--run".into(), self.place.product(step).display().to_string()]);
@@ -160,12 +160,12 @@ impl Player {
     }
 
     /// The scene's text before the run.
-    pub fn text(&self) -> Vec<Block> {
+    pub fn text(&self) -> Vec<TextBlock> {
         blocks(&self.scene().text)
     }
 
     /// The scene's question.
-    pub fn question(&self) -> Option<&Question> {
+    pub fn question(&self) -> Option<&StoryQuestion> {
         self.scene().question.as_ref()
     }
 
@@ -173,7 +173,7 @@ impl Player {
     ///
     /// # Errors
     /// A number in it is not available.
-    pub fn answer(&self) -> Result<Vec<Block>> {
+    pub fn answer(&self) -> Result<Vec<TextBlock>> {
         self.said(self.question().map_or(&[], |q| &q.answer))
     }
 
@@ -181,7 +181,7 @@ impl Player {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    pub fn seen(&self) -> Result<Vec<Block>> {
+    pub fn seen(&self) -> Result<Vec<TextBlock>> {
         self.said(&self.scene().seen)
     }
 
@@ -189,7 +189,7 @@ impl Player {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    pub fn closing(&self) -> Result<Vec<Block>> {
+    pub fn closing(&self) -> Result<Vec<TextBlock>> {
         self.said(&self.scene().closing)
     }
 
@@ -197,7 +197,7 @@ impl Player {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    pub fn table(&self) -> Result<Option<Filled>> {
+    pub fn table(&self) -> Result<Option<FilledTable>> {
         let Some(table) = &self.scene().table else { return Ok(None) };
         let facts = self.facts();
         let fill = |cell: &String| templates::fill(cell, &facts);
@@ -209,14 +209,14 @@ impl Player {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    pub fn check_prediction(&self, choice: usize) -> Result<Option<Checked>> {
+    pub fn check_prediction(&self, choice: usize) -> Result<Option<GuessReply>> {
         let Some((question, right)) = self.question().and_then(|q| Some((q, q.right.as_ref()?))) else { return Ok(None) };
         let letter = templates::text(right, &self.facts())?;
         let Some(right) = ('a'..='z').position(|c| letter == c.to_string()) else { return Ok(None) };
         let is_right = right == choice;
         let reason = question.reasons.get(choice).map_or("", |text| text.trim());
         let text = if is_right { "Right.".to_owned() } else { format!("Not quite. {reason}").trim_end().to_owned() };
-        Ok(Some(Checked { is_right, text }))
+        Ok(Some(GuessReply { is_right, text }))
     }
 
     /// A number or text of a step, `step.fact`.
@@ -237,7 +237,7 @@ impl Player {
         facts
     }
 
-    fn said(&self, words: &[Said]) -> Result<Vec<Block>> {
+    fn said(&self, words: &[ConditionalText]) -> Result<Vec<TextBlock>> {
         let facts = self.facts();
         let mut out = Vec::new();
         for said in words {
@@ -246,8 +246,8 @@ impl Player {
             for block in blocks(text) {
                 let fill = |text: &str| templates::fill(text, &facts);
                 out.push(match block {
-                    Block::Paragraph(words) => Block::Paragraph(fill(&words)?),
-                    Block::Lines(lines) => Block::Lines(lines.iter().map(|l| fill(l)).collect::<Result<_>>()?),
+                    TextBlock::Paragraph(words) => TextBlock::Paragraph(fill(&words)?),
+                    TextBlock::Lines(lines) => TextBlock::Lines(lines.iter().map(|l| fill(l)).collect::<Result<_>>()?),
                 });
             }
         }
@@ -259,14 +259,14 @@ impl Player {
     /// # Errors
     /// A step is running, or the value is not valid.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        if !matches!(self.phase, Phase::Reading | Phase::Seen | Phase::Done) {
+        if !matches!(self.phase, StoryPhase::Reading | StoryPhase::Seen | StoryPhase::Done) {
             bail!("{name}: can be changed once what runs has ended");
         }
         if self.story.parameters.get(name).is_some_and(|p| p.value == value) {
             return Ok(());
         }
         self.story.set(name, value)?;
-        (self.phase, self.passed) = (Phase::Reading, 0);
+        (self.phase, self.passed) = (StoryPhase::Reading, 0);
         Ok(())
     }
 
@@ -277,8 +277,8 @@ impl Player {
     }
 
     /// Progress of the story.
-    pub fn progress(&self) -> Progress {
-        let steps: Vec<&Step> = self.story.steps().collect();
+    pub fn progress(&self) -> StoryProgress {
+        let steps: Vec<&StoryStep> = self.story.steps().collect();
         let before: usize = self.story.scenes[..self.scene].iter().map(|s| s.steps.len()).sum();
         let later = steps.iter().skip(before + self.passed + usize::from(self.child.is_some()));
         let later = later.filter(|s| !self.place.is_done(s)).map(|s| s.seconds).sum();
@@ -288,18 +288,18 @@ impl Player {
 
     /// Run the scene.
     pub fn go(&mut self) {
-        if matches!(self.phase, Phase::Reading | Phase::Stopped) {
+        if matches!(self.phase, StoryPhase::Reading | StoryPhase::Stopped) {
             self.stopping = false;
-            self.phase = Phase::Running;
+            self.phase = StoryPhase::Running;
         }
     }
 
     /// Go to the next scene.
     pub fn next(&mut self) {
-        if self.phase == Phase::Seen {
+        if self.phase == StoryPhase::Seen {
             let last = self.scene + 1 == self.story.scenes.len();
             (self.scene, self.passed) = if last { (self.scene, self.passed) } else { (self.scene + 1, 0) };
-            self.phase = if last { Phase::Done } else { Phase::Reading };
+            self.phase = if last { StoryPhase::Done } else { StoryPhase::Reading };
         }
     }
 
@@ -308,7 +308,7 @@ impl Player {
         self.stopping = true;
         match &mut self.child {
             Some(child) => child.stop(),
-            None if self.phase == Phase::Running => self.phase = Phase::Stopped,
+            None if self.phase == StoryPhase::Running => self.phase = StoryPhase::Stopped,
             None => {}
         }
     }
@@ -323,12 +323,12 @@ impl Player {
 
     /// Whether the running step can be paused: a trainer.
     pub fn can_pause(&self) -> bool {
-        self.phase == Phase::Running && self.step().is_some_and(|step| step.kind() == StepKind::Trainer)
+        self.phase == StoryPhase::Running && self.step().is_some_and(|step| step.kind() == StepKind::Trainer)
     }
 
     /// Whether the running trainer is paused.
     pub fn is_paused(&self) -> bool {
-        self.step().and_then(|step| self.run(&step.name)).is_some_and(|run| run.history.state == State::Paused)
+        self.step().and_then(|step| self.run(&step.name)).is_some_and(|run| run.history.state == RunState::Paused)
     }
 
     /// Pause or resume the running trainer.
@@ -347,7 +347,8 @@ impl Player {
 
     /// The experiment by hand of this scene, once it can be started.
     pub fn experiment(&self) -> Option<Experiment> {
-        let is_own = |step: &&Step| step.kind() == StepKind::Trainer && !step.shared && !step.run.iter().any(|w| w == "--fork");
+        let is_own =
+            |step: &&StoryStep| step.kind() == StepKind::Trainer && !step.shared && !step.run.iter().any(|w| w == "--fork");
         let step = self.scene().steps.iter().rev().find(is_own)?;
         let is_there = |name: &str| self.story.steps().find(|s| s.name == name).is_none_or(|s| self.place.is_done(s));
         let mut names = step.run.iter().flat_map(|word| path_names(word).unwrap_or_default());
@@ -361,12 +362,12 @@ impl Player {
 
     /// Check the running step and start the next one. Returns whether anything has changed. An error becomes the phase `Failed`.
     pub fn poll(&mut self) -> bool {
-        if self.phase != Phase::Running {
+        if self.phase != StoryPhase::Running {
             return false;
         }
         self.advance().unwrap_or_else(|error| {
             self.child = None;
-            self.phase = Phase::Failed(format!("{error:#}"));
+            self.phase = StoryPhase::Failed(format!("{error:#}"));
             true
         })
     }
@@ -377,7 +378,7 @@ impl Player {
         let ended = child.ended()?;
         let step = &self.story.scenes[self.scene].steps[self.passed];
         let mut changed = false;
-        if let Some(Outcome::Run(run)) = self.outcomes.get_mut(&step.name).and_then(Arc::get_mut) {
+        if let Some(StepOutcome::Run(run)) = self.outcomes.get_mut(&step.name).and_then(Arc::get_mut) {
             changed = match ended {
                 None => run.follow(0.02)?.changed,
                 Some(_) => {
@@ -393,7 +394,7 @@ impl Player {
             // Errors of a command killed by a stop are ignored.
             End::Failed(why) if !self.stopping => bail!("{}: {why}", step.doing),
             End::Interrupted | End::Failed(_) => {
-                self.phase = Phase::Stopped;
+                self.phase = StoryPhase::Stopped;
                 return Ok(true);
             }
         }
@@ -406,7 +407,7 @@ impl Player {
     /// Start the next step, if there is one.
     fn begin(&mut self) -> Result<bool> {
         let Some(step) = self.scene().steps.get(self.passed).cloned() else {
-            self.phase = Phase::Seen;
+            self.phase = StoryPhase::Seen;
             return Ok(true);
         };
         if self.place.is_done(&step) {
@@ -419,20 +420,20 @@ impl Player {
         match step.kind() {
             StepKind::Trainer => {
                 match super::child::attempt(&product)? {
-                    super::child::Attempt::Complete => {
+                    super::child::EarlierAttempt::Complete => {
                         self.finish(&step)?;
                         return Ok(true);
                     }
-                    super::child::Attempt::Resumable => {
+                    super::child::EarlierAttempt::Resumable => {
                         words = vec![words[0].clone(), "--resume".into(), product.display().to_string()];
                     }
-                    super::child::Attempt::Nothing => {
+                    super::child::EarlierAttempt::Nothing => {
                         words.extend(["--run".into(), product.display().to_string()]);
                         words.extend(self.options.device.words());
                     }
                 }
                 words.push("--control".into());
-                let run = Outcome::Run(Box::new(RunFiles::new(&product)));
+                let run = StepOutcome::Run(Box::new(RunFiles::new(&product)));
                 self.outcomes.insert(step.name.clone(), Arc::new(run));
             }
             StepKind::Rows => {}
@@ -454,7 +455,7 @@ impl Player {
     }
 
     /// Record a completed step.
-    fn finish(&mut self, step: &Step) -> Result<()> {
+    fn finish(&mut self, step: &StoryStep) -> Result<()> {
         self.load(step)?;
         self.place.done(step)?;
         self.passed += 1;
@@ -462,15 +463,15 @@ impl Player {
     }
 
     /// Read the results of a step.
-    fn load(&mut self, step: &Step) -> Result<()> {
+    fn load(&mut self, step: &StoryStep) -> Result<()> {
         let outcome = match step.kind() {
-            StepKind::Trainer => Outcome::Run(Box::new(RunFiles::read(&self.place.product(step))?)),
+            StepKind::Trainer => StepOutcome::Run(Box::new(RunFiles::read(&self.place.product(step))?)),
             StepKind::Rows => {
                 let path = self.place.product(step);
                 let rows = first_rows(&path).with_context(|| shown(&path))?;
-                Outcome::Rows(path, rows)
+                StepOutcome::Rows(path, rows)
             }
-            StepKind::Folder | StepKind::Json => Outcome::Printed(printed(&self.place.printed(step))?),
+            StepKind::Folder | StepKind::Json => StepOutcome::Printed(printed(&self.place.printed(step))?),
         };
         self.outcomes.insert(step.name.clone(), Arc::new(outcome));
         Ok(())
@@ -478,12 +479,12 @@ impl Player {
 }
 
 /// The selected text, if any.
-fn chosen<'a>(said: &'a Said, facts: &Facts) -> Result<Option<&'a str>> {
+fn chosen<'a>(said: &'a ConditionalText, facts: &Facts) -> Result<Option<&'a str>> {
     let text = match (&said.by, &said.when) {
         (Some(by), _) => match facts.difference(by)?.verdict {
-            Verdict::Better => &said.better,
-            Verdict::Worse => &said.worse,
-            Verdict::Inconclusive => &said.inconclusive,
+            ComparisonVerdict::Better => &said.better,
+            ComparisonVerdict::Worse => &said.worse,
+            ComparisonVerdict::Inconclusive => &said.inconclusive,
         },
         (None, Some(when)) if !templates::holds(when, facts)? => &said.otherwise,
         (None, _) => &said.say,

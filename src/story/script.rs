@@ -4,9 +4,9 @@
 
 use super::compare::{Comparison, FIELDS};
 use super::facts::check_name;
-use super::templates::{Name, names, names_of_expression};
+use super::templates::{FactName, names, names_of_expression};
 use crate::history::spec;
-use crate::number_format::did_you_mean;
+use crate::number_format::{did_you_mean, one_line};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,13 +39,13 @@ pub struct Story {
     pub parameters: BTreeMap<String, Parameter>,
     /// The scenes, in order.
     #[serde(rename = "scene")]
-    pub scenes: Vec<Scene>,
+    pub scenes: Vec<StoryScene>,
 }
 
 /// A part of a story: read, predict, run, look, understand.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Scene {
+pub struct StoryScene {
     /// Its title.
     pub title: String,
     /// Text before the run.
@@ -53,28 +53,28 @@ pub struct Scene {
     pub text: String,
     /// Question before the run.
     #[serde(default)]
-    pub question: Option<Question>,
+    pub question: Option<StoryQuestion>,
     /// Commands to run.
     #[serde(default, rename = "step")]
-    pub steps: Vec<Step>,
+    pub steps: Vec<StoryStep>,
     /// Charts and panels during the run and after it.
     #[serde(default)]
-    pub watch: Vec<Watch>,
+    pub watch: Vec<WatchItem>,
     /// Text after the run.
     #[serde(default)]
-    pub seen: Vec<Said>,
+    pub seen: Vec<ConditionalText>,
     /// A table of results, after the run.
     #[serde(default)]
-    pub table: Option<Table>,
+    pub table: Option<StoryTable>,
     /// Text after the table.
     #[serde(default)]
-    pub closing: Vec<Said>,
+    pub closing: Vec<ConditionalText>,
 }
 
 /// A prediction.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Question {
+pub struct StoryQuestion {
     /// The question.
     pub ask: String,
     /// Possible answers; none for an open question.
@@ -87,13 +87,13 @@ pub struct Question {
     #[serde(default)]
     pub reasons: Vec<String>,
     /// The answer after the run.
-    pub answer: Vec<Said>,
+    pub answer: Vec<ConditionalText>,
 }
 
 /// Text that may depend on the results: `say` with or without a condition, or three texts selected by a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Said {
+pub struct ConditionalText {
     /// The condition of `say`; none means always.
     pub when: Option<String>,
     /// The text.
@@ -127,18 +127,18 @@ const STARTS: &[(&str, &str)] = &[("puzzles", include_str!("../../assets/lessons
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Start {
-    step: Vec<Step>,
+struct SharedSteps {
+    step: Vec<StoryStep>,
 }
 
 /// Read shared steps, by the name of their file.
-fn shared_start(name: &str) -> Result<Vec<Step>> {
+fn shared_start(name: &str) -> Result<Vec<StoryStep>> {
     let (_, text) = STARTS.iter().find(|(known, _)| *known == name).with_context(|| format!("there is no start {name:?}"))?;
-    let start: Start = toml::from_str(text).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
-    Ok(start.step.into_iter().map(|step| Step { shared: true, ..step }).collect())
+    let start: SharedSteps = toml::from_str(text).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    Ok(start.step.into_iter().map(|step| StoryStep { shared: true, ..step }).collect())
 }
 
-impl Said {
+impl ConditionalText {
     /// All texts of the question.
     fn words(&self) -> impl Iterator<Item = &str> {
         [&self.say, &self.otherwise, &self.better, &self.worse, &self.inconclusive].into_iter().flatten().map(String::as_str)
@@ -166,7 +166,7 @@ impl Said {
 /// A command of lehr.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Step {
+pub struct StoryStep {
     /// The name for its results: `{name.eval_loss}`. Also the name of a trainer's run folder.
     pub name: String,
     /// Description: "training at a rate of 0.01".
@@ -203,7 +203,7 @@ pub enum StepKind {
 /// A chart or panel to watch.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Watch {
+pub struct WatchItem {
     /// A chart of [`spec::CHARTS`], by its title.
     #[serde(default)]
     pub chart: Option<String>,
@@ -238,7 +238,7 @@ pub enum Panel {
 /// A table of results.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Table {
+pub struct StoryTable {
     /// Column headings.
     pub head: Vec<String>,
     /// Rows of texts with numbers.
@@ -246,7 +246,7 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
-impl Step {
+impl StoryStep {
     /// Its kind.
     pub fn kind(&self) -> StepKind {
         match self.run.first().map_or("", String::as_str) {
@@ -340,7 +340,7 @@ impl Story {
     }
 
     /// Every step, in order.
-    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+    pub fn steps(&self) -> impl Iterator<Item = &StoryStep> {
         self.scenes.iter().flat_map(|s| &s.steps)
     }
 
@@ -398,7 +398,7 @@ impl Story {
         Ok(())
     }
 
-    fn check_words(&self, scene: &Scene, made: &BTreeMap<&str, StepKind>) -> Result<()> {
+    fn check_words(&self, scene: &StoryScene, made: &BTreeMap<&str, StepKind>) -> Result<()> {
         if let Some(question) = &scene.question {
             ensure!(!question.answer.is_empty(), "the question has no answer");
             no_places(&question.ask)?;
@@ -412,7 +412,7 @@ impl Story {
             ensure!(question.right.is_none() || !question.choices.is_empty(), "question: right, but no choices");
         }
         let answers = scene.question.iter().flat_map(|q| &q.answer);
-        let said: Vec<&Said> = answers.chain(&scene.seen).chain(&scene.closing).collect();
+        let said: Vec<&ConditionalText> = answers.chain(&scene.seen).chain(&scene.closing).collect();
         said.iter().try_for_each(|s| s.check(self))?;
         let rows = scene.table.iter().flat_map(|table| &table.rows);
         for row in rows.clone() {
@@ -430,13 +430,13 @@ impl Story {
         scene.watch.iter().try_for_each(|watch| watch.check(made))
     }
 
-    fn check_names(&self, names: &[Name], made: &BTreeMap<&str, StepKind>) -> Result<()> {
+    fn check_names(&self, names: &[FactName], made: &BTreeMap<&str, StepKind>) -> Result<()> {
         names.iter().try_for_each(|name| self.check_fact(name, made, 0))
     }
 
     /// Check a name in a text: one of `values`, a comparison, a parameter, or a fact of an earlier step.
-    fn check_fact(&self, name: &Name, made: &BTreeMap<&str, StepKind>, depth: usize) -> Result<()> {
-        let Name { root, path } = name;
+    fn check_fact(&self, name: &FactName, made: &BTreeMap<&str, StepKind>, depth: usize) -> Result<()> {
+        let FactName { root, path } = name;
         ensure!(depth < 8, "{root}: is made of itself");
         if let Some(expression) = self.values.get(root) {
             return names_of_expression(expression)?.iter().try_for_each(|name| self.check_fact(name, made, depth + 1));
@@ -456,7 +456,7 @@ impl Story {
     }
 }
 
-impl Watch {
+impl WatchItem {
     /// The specified chart.
     pub fn spec(&self) -> Option<&'static spec::Spec> {
         let title = self.chart.as_deref()?;
@@ -514,8 +514,4 @@ fn check_word(name: &str) -> Result<()> {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     ensure!(fits, "{name:?}: names are of a-z, 0-9 and _");
     Ok(())
-}
-
-fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
 }

@@ -20,7 +20,7 @@ pub(super) const FUNCTIONS: &[&str] = &["exp"];
 
 /// A name in a text: a step or a value of the story, and the fact, joined by dots.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
+pub struct FactName {
     /// The step or value.
     pub root: String,
     /// `eval_loss`, `sampled.interval.0`; empty for the value itself.
@@ -60,7 +60,7 @@ pub(super) fn evaluate(expression: &str, facts: Value) -> Result<Value, Error> {
 ///
 /// # Errors
 /// An error in the template, or syntax that stories do not support.
-pub fn names(text: &str) -> Result<Vec<Name>> {
+pub fn names(text: &str) -> Result<Vec<FactName>> {
     let template = parse(text, "text", SyntaxConfig::default()).map_err(|e| plain(&e, text))?;
     let mut out = Vec::new();
     statement(&template, &mut out).with_context(|| format!("{text:?}"))?;
@@ -71,14 +71,14 @@ pub fn names(text: &str) -> Result<Vec<Name>> {
 ///
 /// # Errors
 /// As [`names`].
-pub fn names_of_expression(text: &str) -> Result<Vec<Name>> {
+pub fn names_of_expression(text: &str) -> Result<Vec<FactName>> {
     let parsed = parse_expr(text).map_err(|e| plain(&e, text))?;
     let mut out = Vec::new();
     expression(&parsed, &mut out).with_context(|| format!("{text:?}"))?;
     Ok(out)
 }
 
-fn statement(statement_: &Stmt<'_>, out: &mut Vec<Name>) -> Result<()> {
+fn statement(statement_: &Stmt<'_>, out: &mut Vec<FactName>) -> Result<()> {
     let mut all = |list: &[Stmt<'_>]| list.iter().try_for_each(|s| statement(s, out));
     match statement_ {
         Stmt::Template(s) => all(&s.children),
@@ -93,7 +93,7 @@ fn statement(statement_: &Stmt<'_>, out: &mut Vec<Name>) -> Result<()> {
     }
 }
 
-fn expression(whole: &Expr<'_>, out: &mut Vec<Name>) -> Result<()> {
+fn expression(whole: &Expr<'_>, out: &mut Vec<FactName>) -> Result<()> {
     match whole {
         Expr::Const(_) => Ok(()),
         Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) => {
@@ -129,21 +129,21 @@ fn expression(whole: &Expr<'_>, out: &mut Vec<Name>) -> Result<()> {
     }
 }
 
-fn arguments(args: &[CallArg<'_>], out: &mut Vec<Name>) -> Result<()> {
+fn arguments(args: &[CallArg<'_>], out: &mut Vec<FactName>) -> Result<()> {
     args.iter().try_for_each(|arg| match arg {
         CallArg::Pos(e) => expression(e, out),
         _ => bail!("arguments are given by their place"),
     })
 }
 
-fn chain(whole: &Expr<'_>) -> Result<Name> {
-    let joined = |inner: &Expr<'_>, key: &str| -> Result<Name> {
-        let Name { root, path } = chain(inner)?;
+fn chain(whole: &Expr<'_>) -> Result<FactName> {
+    let joined = |inner: &Expr<'_>, key: &str| -> Result<FactName> {
+        let FactName { root, path } = chain(inner)?;
         let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-        Ok(Name { root, path })
+        Ok(FactName { root, path })
     };
     match whole {
-        Expr::Var(s) => Ok(Name { root: s.id.to_owned(), path: String::new() }),
+        Expr::Var(s) => Ok(FactName { root: s.id.to_owned(), path: String::new() }),
         Expr::GetAttr(s) => joined(&s.expr, s.name),
         Expr::GetItem(s) => match &s.subscript_expr {
             Expr::Const(key) => joined(&s.expr, &key.value.to_string()),
@@ -202,11 +202,11 @@ fn plain(error: &Error, text: &str) -> anyhow::Error {
 }
 
 /// A filled table: heading, rows.
-pub type Filled = (Vec<String>, Vec<Vec<String>>);
+pub type FilledTable = (Vec<String>, Vec<Vec<String>>);
 
 /// A paragraph to show.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Block {
+pub enum TextBlock {
     /// Flowing text, on one line.
     Paragraph(String),
     /// Preformatted lines, without their four spaces.
@@ -214,25 +214,25 @@ pub enum Block {
 }
 
 /// Split a text into paragraphs at empty lines; lines that begin with four spaces are kept as they are.
-pub fn blocks(text: &str) -> Vec<Block> {
-    let mut out: Vec<Block> = Vec::new();
+pub fn blocks(text: &str) -> Vec<TextBlock> {
+    let mut out: Vec<TextBlock> = Vec::new();
     let mut fresh = true;
     for line in text.lines() {
         if let Some(code) = line.strip_prefix("    ") {
             match out.last_mut() {
-                Some(Block::Lines(lines)) => lines.push(code.to_owned()),
-                _ => out.push(Block::Lines(vec![code.to_owned()])),
+                Some(TextBlock::Lines(lines)) => lines.push(code.to_owned()),
+                _ => out.push(TextBlock::Lines(vec![code.to_owned()])),
             }
             fresh = true;
         } else if line.trim().is_empty() {
             fresh = true;
         } else {
             match out.last_mut() {
-                Some(Block::Paragraph(words)) if !fresh => {
+                Some(TextBlock::Paragraph(words)) if !fresh => {
                     words.push(' ');
                     words.push_str(line.trim());
                 }
-                _ => out.push(Block::Paragraph(line.trim().to_owned())),
+                _ => out.push(TextBlock::Paragraph(line.trim().to_owned())),
             }
             fresh = false;
         }
@@ -243,7 +243,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::story::facts::Outcome;
+    use crate::story::facts::StepOutcome;
     use serde_json::json;
 
     fn facts() -> Facts {
@@ -251,7 +251,7 @@ mod tests {
             "x": 0.12345, "low": -0.0001, "count": 3, "sample": "Once\u{1b}[2J\nupon", "list": [1.5, null], "by": {"pass@": {"4": 0.5}},
         });
         let mut facts = Facts::default();
-        facts.add("a", Outcome::Printed(printed));
+        facts.add("a", StepOutcome::Printed(printed));
         facts.name("twice", "a.x * 2");
         facts
     }
@@ -302,10 +302,10 @@ mod tests {
     #[test]
     fn words_become_paragraphs() {
         let found = blocks("One\nline.\n\nTwo.\n    lehr x\n      y\nThree.\n");
-        let words = |text: &str| Block::Paragraph(text.into());
+        let words = |text: &str| TextBlock::Paragraph(text.into());
         assert_eq!(
             found,
-            [words("One line."), words("Two."), Block::Lines(vec!["lehr x".into(), "  y".into()]), words("Three.")]
+            [words("One line."), words("Two."), TextBlock::Lines(vec!["lehr x".into(), "  y".into()]), words("Three.")]
         );
     }
 }

@@ -1,11 +1,11 @@
 //! Progress of a story and remaining time: the seconds of its steps on a reference machine, scaled by the speed of this one.
 
-use super::script::Step;
+use super::script::StoryStep;
 use web_time::Instant;
 
 /// Progress of a story.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Progress {
+pub struct StoryProgress {
     /// Description of the running step.
     pub doing: Option<String>,
     /// Its completed share, from 0 to 1.
@@ -60,11 +60,11 @@ impl TimeEstimate {
     }
 
     /// Current progress; `share` is the completed share of the step's updates, `later` the planned seconds of later steps.
-    pub fn progress(&self, step: Option<&Step>, share: Option<f64>, later: f64) -> Progress {
+    pub fn progress(&self, step: Option<&StoryStep>, share: Option<f64>, later: f64) -> StoryProgress {
         self.estimate(step, share, later, self.elapsed())
     }
 
-    fn estimate(&self, step: Option<&Step>, share: Option<f64>, later: f64, elapsed: f64) -> Progress {
+    fn estimate(&self, step: Option<&StoryStep>, share: Option<f64>, later: f64, elapsed: f64) -> StoryProgress {
         let planned = step.map_or(0.0, |s| s.seconds);
         let (mut known, mut taken) = (self.planned, self.taken);
         if let (Some(_), Some(share)) = (step, share) {
@@ -75,7 +75,7 @@ impl TimeEstimate {
         let share = share.unwrap_or((elapsed / planned.max(1e-9)).min(0.9)).clamp(0.0, 1.0);
         let planned_left = planned * (1.0 - share) + later;
         let seconds_left = (known >= LEAST).then(|| taken / known * planned_left);
-        Progress { doing: step.map(|s| s.doing.clone()), share, seconds_left }
+        StoryProgress { doing: step.map(|s| s.doing.clone()), share, seconds_left }
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_estimate_is_what_this_machine_has_measured() {
-        let step = Step { seconds: 10.0, doing: "x".into(), ..Step::default() };
+        let step = StoryStep { seconds: 10.0, doing: "x".into(), ..StoryStep::default() };
         let fresh = TimeEstimate::default();
         assert_eq!(fresh.estimate(Some(&step), Some(0.0), 50.0, 0.0).seconds_left, None, "nothing is measured yet");
         // A machine of half the speed.

@@ -25,7 +25,7 @@ pub use evaluate::{Evaluation, Scorer};
 pub use gradient::GradientPass;
 pub use live_merge::{LiveMerge, MergedWindow};
 pub use norms::PartNorms;
-pub use optimizer::{Moments, Optimizer};
+pub use optimizer::{MomentPair, Optimizer};
 pub use plan::{MemoryPlan, micro_batch, most_rows, rows_at_once, within_memory};
 pub use schedule::learning_rate;
 pub use trainer::{StepResult, Trainer, TrainerState};

@@ -20,7 +20,7 @@ pub struct Optimizer {
     /// The gradients as a tree.
     pub grad_weights: Trained<Tensor>,
     /// Moments of Lopti's second pass, if they are separate; the others then belong to the first pass.
-    pub second: Option<Moments>,
+    pub second: Option<MomentPair>,
     /// Norms of weights and gradients part by part, if they are measured.
     pub norms: Option<PartNorms>,
     /// Sums gradients over ranks, if there are several.
@@ -47,7 +47,7 @@ impl From<&TrainSettings> for UpdateParams {
 }
 
 /// A second pair of moments, and the update with them.
-pub struct Moments {
+pub struct MomentPair {
     /// First moments.
     pub m: Arena,
     /// Second moments.
@@ -101,7 +101,7 @@ impl Optimizer {
         let second = match moments {
             LoptiMoments::Separate if kind == OptimizerKind::Adamw => {
                 let [m, v] = ["adam_m2", "adam_v2"].map(|role| parameters.arena(device, role));
-                Some(Moments { update: update(&m, &v)?, m, v })
+                Some(MomentPair { update: update(&m, &v)?, m, v })
             }
             _ => None,
         };

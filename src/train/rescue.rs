@@ -25,7 +25,7 @@ pub const SPAN: u64 = 2000;
 
 /// A rescue that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Past {
+pub struct PastRescue {
     /// First update of the spike.
     pub onset: u64,
     /// The update at which it was decided.
@@ -46,7 +46,7 @@ pub struct RescuePlan {
     /// Total factor on the learning rate from now on.
     pub learning_rate_scale: f64,
     /// Remark on differences from the settings; empty for a first rescue as configured.
-    pub remark: String,
+    pub note: String,
 }
 
 impl RescuePlan {
@@ -71,7 +71,7 @@ pub struct Ladder {
     /// Factor on the learning rate.
     learning_rate_scale: f64,
     /// Every rescue so far.
-    pub past: Vec<Past>,
+    pub past: Vec<PastRescue>,
 }
 
 impl Default for Ladder {
@@ -117,7 +117,6 @@ impl Ladder {
         self.good.iter().chain(&self.young).copied()
     }
 
-    // Length: one ladder.
     /// Plan a rescue from `trouble`; `usable` returns whether the checkpoint of a step is still valid.
     ///
     /// # Errors
@@ -146,23 +145,16 @@ impl Ladder {
         let Some(&to) = before.iter().rev().find(|g| **g < below).or(before.first()) else {
             return Err(self.account(trouble, "there is no good checkpoint from before it; save more often (--save-every)"));
         };
-        let mut remarks = Vec::new();
-        let mut from_steps = vec![to];
-        if s.rescue == RescueMethod::Pma {
-            let learned = before.iter().copied().filter(|g| *g <= to && self.begin != Some(*g));
-            let learned: Vec<u64> = learned.collect();
-            from_steps = if learned.is_empty() { from_steps } else { learned[learned.len().saturating_sub(KEEP)..].to_vec() };
-            match from_steps.len() {
-                KEEP => {}
-                1 => remarks.push("there is only one good checkpoint up to there, so nothing to merge".to_string()),
-                n => remarks.push(format!("there are only {n} good checkpoints up to there to merge")),
-            }
-        }
+        let mut notes = Vec::new();
+        let from_steps = match s.rescue {
+            RescueMethod::Pma => self.merged(&before, to, &mut notes),
+            _ => vec![to],
+        };
         let mut plan = RescuePlan {
             reset: s.rescue_optimizer == RescueOptimizer::Reset,
             skip: 0,
             learning_rate_scale: self.learning_rate_scale,
-            remark: String::new(),
+            note: String::new(),
             from_steps,
         };
         let asked = match s.rescue_data {
@@ -172,21 +164,33 @@ impl Ladder {
         let same = plan.from_steps.len() == 1 && !plan.reset;
         if again {
             plan.learning_rate_scale *= 0.5;
-            remarks.push("trouble again, so the learning rate is halved".to_string());
+            notes.push("trouble again, so the learning rate is halved".to_string());
         }
         if asked || again || same {
             plan.skip = trouble.at.saturating_sub(to);
         }
         if same && !asked && !again {
-            remarks.push("the same batches would lead to the same spike, so they are skipped".to_string());
+            notes.push("the same batches would lead to the same spike, so they are skipped".to_string());
         }
-        plan.remark = remarks.join("; ");
+        plan.note = notes.join("; ");
         self.good = before;
         self.good.retain(|g| *g <= to);
         self.young.clear();
         (self.fresh, self.learning_rate_scale) = (false, plan.learning_rate_scale);
-        self.past.push(Past { onset: trouble.onset, at: trouble.at, to });
+        self.past.push(PastRescue { onset: trouble.onset, at: trouble.at, to });
         Ok(plan)
+    }
+
+    /// The steps to merge: the newest good ones up to `to`.
+    fn merged(&self, before: &[u64], to: u64, notes: &mut Vec<String>) -> Vec<u64> {
+        let learned: Vec<u64> = before.iter().copied().filter(|g| *g <= to && self.begin != Some(*g)).collect();
+        let steps = if learned.is_empty() { vec![to] } else { learned[learned.len().saturating_sub(KEEP)..].to_vec() };
+        match steps.len() {
+            KEEP => {}
+            1 => notes.push("there is only one good checkpoint up to there, so nothing to merge".to_string()),
+            n => notes.push(format!("there are only {n} good checkpoints up to there to merge")),
+        }
+        steps
     }
 
     fn account(&self, trouble: &PersistentSpike, why: &str) -> String {

@@ -35,15 +35,15 @@ const SHARE: (u64, usize) = (1000, 11);
 /// The newest finite values, oldest first. Written as one string, which keeps every bit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-struct Window(VecDeque<f32>);
+struct LossWindow(VecDeque<f32>);
 
-impl From<Window> for String {
-    fn from(window: Window) -> String {
+impl From<LossWindow> for String {
+    fn from(window: LossWindow) -> String {
         window.0.iter().map(f32::to_string).collect::<Vec<_>>().join(" ")
     }
 }
 
-impl TryFrom<String> for Window {
+impl TryFrom<String> for LossWindow {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -51,11 +51,11 @@ impl TryFrom<String> for Window {
             Ok(x) if x.is_finite() => Ok(x),
             _ => Err("a window of the spike detector contains a number that is not finite".to_string()),
         };
-        text.split_whitespace().map(number).collect::<Result<_, _>>().map(Window)
+        text.split_whitespace().map(number).collect::<Result<_, _>>().map(LossWindow)
     }
 }
 
-impl Window {
+impl LossWindow {
     fn push(&mut self, value: f64, most: usize) {
         let value = value as f32;
         if value.is_finite() {
@@ -150,9 +150,9 @@ pub struct Detector {
     /// Loss spikes so far.
     pub spikes: u64,
     updates: u64,
-    losses: Window,
-    level: Window,
-    norms: Window,
+    losses: LossWindow,
+    level: LossWindow,
+    norms: LossWindow,
     /// The lowest median of a window.
     best: Option<f32>,
     /// (number of updates seen, step) of the skipped ones among the last 1,000.

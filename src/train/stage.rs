@@ -15,7 +15,7 @@ use crate::world::Announced;
 use anyhow::Result;
 
 /// The parts of a trainer that its stage uses.
-pub(super) struct Parts<'a> {
+pub(super) struct TrainerParts<'a> {
     pub device: &'a Device,
     pub model: &'a Model,
     pub optimizer: &'a mut Optimizer,
@@ -26,7 +26,7 @@ pub(super) struct Parts<'a> {
 /// A training stage. The defaults are for stages without the feature; [`super::Trainer`] documents each method.
 pub(super) trait TrainingStage {
     /// Make the next update, with `hyper`.
-    fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>>;
+    fn step(&mut self, parts: TrainerParts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>>;
 
     /// The result of the oldest update that was submitted and not yet returned.
     fn take(&mut self, _: &Device, _: &mut Optimizer) -> Result<Option<StepResult>> {

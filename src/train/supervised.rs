@@ -1,7 +1,7 @@
 //! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. They differ in the source.
 
 use super::predictions::PredictionStats;
-use super::stage::{Parts, TrainingStage};
+use super::stage::{TrainerParts, TrainingStage};
 use super::{Evaluation, GradientPass, Optimizer, Scorer, StepResult, micro_batch, rows_at_once};
 use crate::config::{Settings, TrainSettings};
 use crate::data::{Batch, IGNORE, Source};
@@ -23,7 +23,7 @@ pub(super) struct Supervised {
     source: Box<dyn Source>,
     ring: ReadRing,
     /// Updates whose results have not arrived yet.
-    late: VecDeque<Late>,
+    late: VecDeque<SubmittedUpdate>,
     batch_size: usize,
     /// The ranks, which share the rows.
     world: World,
@@ -35,7 +35,7 @@ const EVALUATION: &str = "evaluation";
 
 /// Host-side numbers of an update when it is submitted.
 #[derive(Clone, Copy, Debug, Default)]
-struct Late {
+struct SubmittedUpdate {
     step: u64,
     learning_rate: f64,
     num_tokens: u64,
@@ -148,8 +148,8 @@ impl Supervised {
 type OwnShare = ([f64; 2], u64, Vec<(f32, f32)>);
 
 impl TrainingStage for Supervised {
-    fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, _: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
-        let Parts { device, model, optimizer, live_merge, state } = parts;
+    fn step(&mut self, parts: TrainerParts<'_>, hyper: UpdateParams, _: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
+        let TrainerParts { device, model, optimizer, live_merge, state } = parts;
         let n = state.step + state.skipped_batches;
         let batch = self.source.batch(n, self.batch_size);
         let task = self.world.announce(UPDATE, &(n, hyper))?;
@@ -163,7 +163,7 @@ impl TrainingStage for Supervised {
         state.optimizer_steps += 1;
         state.num_tokens += batch.num_tokens as u64;
         self.ring.ask(device, &self.pass.acts.stats);
-        self.late.push_back(Late {
+        self.late.push_back(SubmittedUpdate {
             step: state.step,
             learning_rate: hyper.learning_rate,
             num_tokens: state.num_tokens,

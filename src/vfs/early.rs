@@ -10,12 +10,12 @@ use std::thread::JoinHandle;
 const EVERY: u64 = 32 << 20;
 
 /// A thread that syncs on request, and ends at the first error.
-struct Syncer {
+struct SyncThread {
     requests: SyncSender<()>,
     thread: JoinHandle<io::Result<()>>,
 }
 
-impl Syncer {
+impl SyncThread {
     /// `None` without threads or without a second handle: then the final sync does all the work.
     fn start(file: &File) -> Option<Self> {
         let file = file.try_clone().ok()?;
@@ -37,7 +37,7 @@ pub(super) struct EarlyFile {
     file: File,
     /// Bytes written since the last request for an early sync.
     since: u64,
-    syncer: Option<Syncer>,
+    syncer: Option<SyncThread>,
 }
 
 impl EarlyFile {
@@ -53,7 +53,7 @@ impl Write for EarlyFile {
         if self.since >= EVERY {
             self.since = 0;
             if self.syncer.is_none() {
-                self.syncer = Syncer::start(&self.file);
+                self.syncer = SyncThread::start(&self.file);
             }
             // A full channel means that a sync is about to start; a closed one that it failed, which `fsync` reports.
             let _ = self.syncer.as_ref().map(|syncer| syncer.requests.try_send(()));
@@ -69,7 +69,7 @@ impl Write for EarlyFile {
 impl VfsFile for EarlyFile {
     /// Includes errors of early syncs: the kernel reports an error only once.
     fn fsync(&mut self) -> io::Result<()> {
-        self.syncer.take().map_or(Ok(()), Syncer::end)?;
+        self.syncer.take().map_or(Ok(()), SyncThread::end)?;
         self.file.sync_all()
     }
 }
@@ -77,6 +77,6 @@ impl VfsFile for EarlyFile {
 impl Drop for EarlyFile {
     /// Discarded without a sync: the other handle must be closed first, or Windows could not remove the file.
     fn drop(&mut self) {
-        let _ = self.syncer.take().map(Syncer::end);
+        let _ = self.syncer.take().map(SyncThread::end);
     }
 }

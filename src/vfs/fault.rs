@@ -1,6 +1,6 @@
 //! Fault injection: the n-th operation fails, the process "dies" there, or a power cut loses all unsynced data.
 
-use super::{Entry, Kind, RealFs, Vfs, VfsFile, VfsLock};
+use super::{Entry, FileKind, RealFs, Vfs, VfsFile, VfsLock};
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 /// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum FaultKind {
     /// Disk full.
     NoSpace,
     /// I/O error.
@@ -21,17 +21,17 @@ pub enum Trouble {
     Killed,
 }
 
-impl Trouble {
+impl FaultKind {
     /// All faults that the process survives.
-    pub const ERRORS: [Trouble; 4] = [Trouble::NoSpace, Trouble::Io, Trouble::ReadOnly, Trouble::Denied];
+    pub const ERRORS: [FaultKind; 4] = [FaultKind::NoSpace, FaultKind::Io, FaultKind::ReadOnly, FaultKind::Denied];
 
     fn error(self) -> io::Error {
         let (kind, text) = match self {
-            Trouble::NoSpace => (io::ErrorKind::StorageFull, "no space left on device (injected)"),
-            Trouble::Io => (io::ErrorKind::Other, "input/output error (injected)"),
-            Trouble::ReadOnly => (io::ErrorKind::ReadOnlyFilesystem, "read-only file system (injected)"),
-            Trouble::Denied => (io::ErrorKind::PermissionDenied, "permission denied (injected)"),
-            Trouble::Killed => (io::ErrorKind::Interrupted, "killed (injected)"),
+            FaultKind::NoSpace => (io::ErrorKind::StorageFull, "no space left on device (injected)"),
+            FaultKind::Io => (io::ErrorKind::Other, "input/output error (injected)"),
+            FaultKind::ReadOnly => (io::ErrorKind::ReadOnlyFilesystem, "read-only file system (injected)"),
+            FaultKind::Denied => (io::ErrorKind::PermissionDenied, "permission denied (injected)"),
+            FaultKind::Killed => (io::ErrorKind::Interrupted, "killed (injected)"),
         };
         // `write_all` retries on Interrupted, so a killed process must not return that.
         let kind = if kind == io::ErrorKind::Interrupted { io::ErrorKind::BrokenPipe } else { kind };
@@ -63,7 +63,7 @@ struct State {
 /// [`RealFs`] with one planned fault. Operations are counted from 0.
 pub struct FaultFs {
     at: usize,
-    trouble: Trouble,
+    trouble: FaultKind,
     lasting: bool,
     disk: Option<(PathBuf, u64)>,
     state: Mutex<State>,
@@ -71,7 +71,7 @@ pub struct FaultFs {
 
 impl FaultFs {
     /// The fault `trouble` at operation `at`.
-    pub fn new(at: usize, trouble: Trouble) -> Self {
+    pub fn new(at: usize, trouble: FaultKind) -> Self {
         FaultFs { at, trouble, lasting: false, disk: None, state: Mutex::new(State::default()) }
     }
 
@@ -81,13 +81,13 @@ impl FaultFs {
     }
 
     /// From operation `at` on, nothing can be created or written; removing and reading still work: a disk that stays full.
-    pub fn lasting(at: usize, trouble: Trouble) -> Self {
+    pub fn lasting(at: usize, trouble: FaultKind) -> Self {
         FaultFs { lasting: true, ..Self::new(at, trouble) }
     }
 
     /// No fault; operations are only counted.
     pub fn counting() -> Self {
-        Self::new(usize::MAX, Trouble::Io)
+        Self::new(usize::MAX, FaultKind::Io)
     }
 
     /// Number of operations so far.
@@ -111,12 +111,12 @@ impl FaultFs {
         s.operations += 1;
         s.log.push(format!("{n} {what} {}", super::shown(path)));
         if s.dead {
-            return Err(Trouble::Killed.error());
+            return Err(FaultKind::Killed.error());
         }
         let again =
             self.lasting && n > self.at && matches!(what, "create" | "append" | "lock" | "create_dir" | "write" | "fsync");
         if n == self.at || again {
-            s.dead = self.trouble == Trouble::Killed;
+            s.dead = self.trouble == FaultKind::Killed;
             return Err(self.trouble.error());
         }
         Ok(())
@@ -269,7 +269,7 @@ impl Vfs for FaultFs {
         RealFs.list(path)
     }
 
-    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
+    fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
         self.operation("kind", path)?;
         RealFs.kind(path)
     }

@@ -3,6 +3,7 @@
 mod source;
 
 use source::{blank, crate_paths, functions, line_of, without_tests, words};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What may be imported: a module uses its own layer and those below.
@@ -137,6 +138,33 @@ fn strangers(path: &str, code: &str) -> Vec<String> {
 fn wgpu_and_egui_stay_in_their_folders() {
     let failures: Vec<_> = sources().iter().flat_map(|f| strangers(&f.path, &f.code)).collect();
     fail_if_any(&failures);
+}
+
+/// Types that a file shows to others: its lines `pub struct NAME`, `pub(super) enum NAME` and the like.
+fn shown_types(code: &str) -> impl Iterator<Item = &str> {
+    code.lines().filter(|line| line.starts_with("pub")).filter_map(|line| {
+        let mut words = line.split(|c: char| c.is_whitespace() || "<(;:{=".contains(c)).filter(|word| !word.is_empty());
+        words.find(|word| ["struct", "enum", "trait", "type"].contains(word)).and_then(|_| words.next())
+    })
+}
+
+/// Names of types with several definitions. The flags of every command are its `Args`.
+fn ambiguous(files: &[(&str, &str)]) -> Vec<String> {
+    let mut homes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (path, code) in files {
+        shown_types(code).filter(|name| *name != "Args").for_each(|name| homes.entry(name).or_default().push(path));
+    }
+    homes.retain(|_, paths| paths.len() > 1);
+    homes.iter().map(|(name, paths)| format!("{name} is defined in {}", paths.join(", "))).collect()
+}
+
+#[test]
+fn a_name_belongs_to_one_type() {
+    let files = sources();
+    // Pages, the report's parts, ranks and kernels are worlds of their own.
+    let apart = |path: &str| ["src/app/", "src/report/", "src/world/", "crates/"].iter().any(|folder| path.starts_with(folder));
+    let shared: Vec<_> = files.iter().filter(|f| !apart(&f.path)).map(|f| (f.path.as_str(), f.code.as_str())).collect();
+    fail_if_any(&ambiguous(&shared));
 }
 
 fn too_long(path: &str, text: &str, code: &str) -> Vec<String> {
@@ -304,6 +332,16 @@ mod gates_can_fail {
         assert_eq!(strangers("crates/compute/src/ops/a.rs", &code("let x: wgpu::Buffer; use wgpu;")).len(), 2);
         assert_eq!(strangers("crates/compute/src/device/gpu/a.rs", &code("let x: wgpu::Buffer;")).len(), 0);
         assert_eq!(strangers("src/cli/a.rs", &code("let s = \"wgpu::Buffer\"; // egui::Ui")).len(), 0);
+    }
+
+    #[test]
+    fn type_names() {
+        let one = "pub struct Row<'a> {}\nstruct Own;\npub(super) enum Step {}\npub fn f() {}\npub use a::Row;";
+        assert_eq!(shown_types(one).collect::<Vec<_>>(), ["Row", "Step"]);
+        let other = "pub(in crate::data) trait Step: Send {}\nstruct Row;\npub struct Args;";
+        assert_eq!(shown_types(other).collect::<Vec<_>>(), ["Step", "Args"]);
+        assert_eq!(ambiguous(&[("a.rs", one), ("b.rs", other)]), ["Step is defined in a.rs, b.rs"]);
+        assert_eq!(ambiguous(&[("a.rs", "pub struct Args;"), ("b.rs", "pub struct Args;")]), Vec::<String>::new());
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Violins<'a> {
     /// Edges of the bins, one more than there are bins.
     pub edges: &'a [f64],
     /// Name, colour index, and the distribution in each bin.
-    pub series: Vec<(&'a str, usize, Vec<plot::Spread>)>,
+    pub series: Vec<(&'a str, usize, Vec<plot::Distribution>)>,
     /// Tokens in each bin, for the tooltip.
     pub counts: Vec<u64>,
     /// Label of the vertical axis.

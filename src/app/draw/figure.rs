@@ -181,10 +181,12 @@ mod tests {
             let series = color(Ink::Series(1), &visuals);
             let context = eframe::egui::Context::default();
             let mut texts = Vec::new();
-            let out = context.run_ui(eframe::egui::RawInput::default(), |ui| {
+            let mut out = context.run_ui(eframe::egui::RawInput::default(), |ui| {
                 *ui.visuals_mut() = visuals.clone();
                 figure(ui, "name", 200.0, |w, h| chart.clone().size(w, h).into());
             });
+            // Nothing is drawn.
+            out.textures_delta.clear();
             let mut colored = 0;
             for clipped in &out.shapes {
                 match &clipped.shape {

@@ -7,7 +7,7 @@ use crate::app::format;
 use crate::app::state::{Action, AppState};
 use crate::backend::End;
 use crate::event::Command;
-use crate::history::{PinKind, State};
+use crate::history::{PinKind, RunState};
 use eframe::egui::{self, RichText, Ui};
 
 /// See the module.
@@ -58,8 +58,8 @@ impl Controls {
     }
 }
 
-fn buttons_ui(ui: &mut Ui, run_state: &State, send: &dyn Fn(Command) -> Action, actions: &mut Vec<Action>) {
-    let paused = *run_state == State::Paused;
+fn buttons_ui(ui: &mut Ui, run_state: &RunState, send: &dyn Fn(Command) -> Action, actions: &mut Vec<Action>) {
+    let paused = *run_state == RunState::Paused;
     let mut button = |ui: &mut Ui, text: &str, hint: &str, command: Command| {
         if ui.add(egui::Button::new(text).min_size(egui::vec2(76.0, 26.0))).on_hover_text(hint).clicked() {
             actions.push(send(command));
@@ -84,8 +84,8 @@ fn buttons_ui(ui: &mut Ui, run_state: &State, send: &dyn Fn(Command) -> Action, 
 fn end_ui(ui: &mut Ui, state: &AppState, actions: &mut Vec<Action>) {
     let Some(run) = state.focused().filter(|run| !run.live) else { return };
     let said = match (&run.files.history.state, run.trainer.as_ref().and_then(|trainer| trainer.end())) {
-        (State::Failed(text), _) => text.clone(),
-        (State::Finished(_), _) => return,
+        (RunState::Failed(text), _) => text.clone(),
+        (RunState::Finished(_), _) => return,
         (_, Some(End::Failed(text))) => text.clone(),
         _ if run.files.standing(false) == "cut off" => "Its trainer ended without a message.".into(),
         _ => return,

@@ -198,7 +198,7 @@ fn differences_ui(ui: &mut Ui, state: &AppState) {
 }
 
 /// A row a run, a column a setting: names of settings are short, and runs are compared line by line.
-fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history::Difference]) {
+fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history::SettingDifference]) {
     egui::Grid::new("differences").striped(true).spacing([14.0, 3.0]).show(ui, |ui| {
         ui.label("");
         for difference in found {

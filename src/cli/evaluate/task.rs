@@ -2,9 +2,9 @@
 
 use super::super::{open, output};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
-use crate::data::Notices;
 use crate::data::tasks::{self, Split, Task};
-use crate::model::{Rollouts, rollout};
+use crate::data::{Notices, Tokenizer};
+use crate::model::{RolloutEngine, rollout};
 use crate::number_format::counted;
 use crate::ops::sample::Sampling;
 use crate::session;
@@ -16,7 +16,7 @@ use web_time::Instant;
 
 /// Flags of `lehr eval --task`.
 #[derive(clap::Args, Debug)]
-#[group(id = "ExamArgs")]
+#[group(id = "TaskEvalArgs")]
 #[command(next_help_heading = "Answers to a task")]
 pub struct Args {
     /// Number of held-out questions.
@@ -57,7 +57,30 @@ struct TaskMode {
     tokens_per_second: f64,
 }
 
-// Length: sequential.
+/// Tokens of the longest question, and the maximum tokens of an answer.
+fn lengths(
+    task: &dyn Task,
+    tokenizer: &Tokenizer,
+    chat: bool,
+    asked: Option<usize>,
+    context: usize,
+) -> anyhow::Result<(usize, usize)> {
+    let mut longest = 0;
+    for n in 0..task.eval_questions() {
+        longest = longest.max(task.question(Split::Eval, n)?.encode(tokenizer, chat)?.len());
+    }
+    ensure!(
+        longest < context,
+        "--task {}: a question has {longest} tokens, but the model's context (max_position_embeddings) holds {context}; use shorter questions",
+        task.name()
+    );
+    let most = asked.unwrap_or(MOST_TOKENS).min(context - longest);
+    if asked.is_some_and(|asked| asked > most) {
+        output::note(&format!("note: answers of up to {most} tokens: the model's context is {context}"));
+    }
+    Ok((longest, most))
+}
+
 /// Evaluate and report; `rows` is the explicit number of answers generated at once.
 pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let own = &args.task_eval;
@@ -67,34 +90,22 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let tokenizer = open::tokenizer(&dir, &config)?;
     let mut task = questions(args, &tokenizer)?;
     let (count, chat) = (task.eval_questions(), args.task.chat);
-    let mut longest = 0;
-    for n in 0..count {
-        longest = longest.max(task.question(Split::Eval, n)?.encode(&tokenizer, chat)?.len());
-    }
     let context = config.model.max_position_embeddings;
-    ensure!(
-        longest < context,
-        "--task {}: a question has {longest} tokens, but the model's context (max_position_embeddings) holds {context}; use shorter questions",
-        task.name()
-    );
-    let most = own.max_completion_length.unwrap_or(MOST_TOKENS).min(context - longest);
-    if own.max_completion_length.is_some_and(|asked| asked > most) {
-        output::note(&format!("note: answers of up to {most} tokens: the model's context is {context}"));
-    }
+    let (longest, most) = lengths(task.as_ref(), &tokenizer, chat, own.max_completion_length, context)?;
     let device = open::device(&args.device)?;
     let max_len = longest + most;
     let model = open::model(&device, &dir, &config, max_len)?;
     let answers = count as usize * own.samples.max(1);
     let suits = || rollout::default_slots(&config.model, max_len, device.sizes());
-    let mut engine = Rollouts::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), max_len)?;
+    let mut engine = RolloutEngine::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), max_len)?;
     let stops = tokenizer.end_tokens().ids();
     let mut evaluator = TaskModel { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops, chat };
     let mut ways = vec![(0.0, 1)];
     if own.samples > 0 && own.temperature > 0.0 {
         ways.push((own.temperature, own.samples));
     }
-    let mut progress = Progress::new(ways.iter().map(|(_, samples)| count as usize * samples).sum());
-    let mut sat = Vec::new();
+    let mut progress = EvaluationProgress::new(ways.iter().map(|(_, samples)| count as usize * samples).sum());
+    let mut modes = Vec::new();
     for (temperature, samples) in ways {
         let begin = Instant::now();
         let sampling = Sampling { temperature, seed: own.seed, ..Sampling::default() };
@@ -105,7 +116,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
             return Ok(session::control::INTERRUPTED);
         };
         progress.passed += count as usize * samples;
-        sat.push(TaskMode::of(&graded_questions, ungraded.0, (temperature, samples), begin.elapsed().as_secs_f64()));
+        modes.push(TaskMode::of(&graded_questions, ungraded.0, (temperature, samples), begin.elapsed().as_secs_f64()));
         if ungraded.0 > 0 {
             progress.line.say(&format!(
                 "note: {} of {} without a reward, not counted, since the grader failed twice: {}",
@@ -117,13 +128,13 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     }
     progress.line.end();
     if args.json {
-        let (greedy, sampled) = (&sat[0], sat.get(1));
+        let (greedy, sampled) = (&modes[0], modes.get(1));
         output::json_line(&serde_json::json!({
             "task": task.name(), "questions": count, "max_completion_length": most, "seed": own.seed,
             "greedy": greedy, "sampled": sampled,
         }))?;
     } else {
-        show(task.name(), args.task.task, most, &sat)?;
+        show(task.name(), args.task.task, most, &modes)?;
     }
     Ok(0)
 }
@@ -136,7 +147,7 @@ fn check(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The held-out questions: generated, or the rows of --data.
-fn questions(args: &super::Args, tokenizer: &crate::data::Tokenizer) -> anyhow::Result<Box<dyn Task>> {
+fn questions(args: &super::Args, tokenizer: &Tokenizer) -> anyhow::Result<Box<dyn Task>> {
     ensure!(args.data.len() <= 1, "--data: --task reads one file of questions; name one");
     let data = DataSettings { val_data: args.data.first().cloned(), ..DataSettings::default() };
     let settings = TaskSettings { eval_questions: args.task_eval.count, ..args.task.clone() };
@@ -161,11 +172,11 @@ impl TaskMode {
 }
 
 /// A table with one line per mode and level.
-fn show(name: &str, kind: TaskKind, most: usize, sat: &[TaskMode]) -> anyhow::Result<()> {
-    let seconds = sat.iter().map(|s| s.eval_seconds).sum();
+fn show(name: &str, kind: TaskKind, most: usize, modes: &[TaskMode]) -> anyhow::Result<()> {
+    let seconds = modes.iter().map(|s| s.eval_seconds).sum();
     output::line(&format!(
         "{name}: {} held-out questions, answers of at most {most} tokens, in {}",
-        output::count(sat[0].all.questions),
+        output::count(modes[0].all.questions),
         output::duration(seconds)
     ))?;
     let level = match kind {
@@ -177,7 +188,7 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[TaskMode]) -> anyhow::Re
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     // The row before which each mode is named.
     let mut ways = Vec::new();
-    for s in sat {
+    for s in modes {
         let how = if s.temperature == 0.0 { "greedy".to_owned() } else { format!("temperature {}", s.temperature) };
         ways.push((rows.len(), how));
         let levels = s.levels.iter().filter(|_| s.levels.len() > 1).map(|(level, report)| (level.to_string(), report));
@@ -191,7 +202,7 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[TaskMode]) -> anyhow::Re
         }
         output::line(line)?;
     }
-    for s in sat.iter().filter(|s| s.samples > 1) {
+    for s in modes.iter().filter(|s| s.samples > 1) {
         let mut rows = vec![vec!["pass@k".to_owned(), level.to_owned()]];
         rows[0].extend(s.all.pass_at.keys().map(usize::to_string));
         let levels = s.levels.iter().filter(|_| s.levels.len() > 1).map(|(level, report)| (level.to_string(), report));
@@ -229,7 +240,7 @@ fn or_dash(number: f64, text: String) -> String {
 }
 
 /// Progress and estimated time.
-struct Progress {
+struct EvaluationProgress {
     all: usize,
     /// Answers of earlier modes.
     passed: usize,
@@ -237,7 +248,7 @@ struct Progress {
     line: output::ProgressLine,
 }
 
-impl Progress {
+impl EvaluationProgress {
     fn new(all: usize) -> Self {
         Self { all, passed: 0, begin: Instant::now(), line: output::ProgressLine::after(output::LONG_LINE_SECONDS) }
     }

@@ -16,7 +16,7 @@ const ABOVE_ZERO: f64 = 1e-3;
 
 /// Limits of the model.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ModelLimits {
     /// Vocabulary size.
     pub vocab_size: usize,
     /// Maximum tokens of prompt and completion.
@@ -27,7 +27,7 @@ pub struct Limits {
 ///
 /// # Errors
 /// One line with file, row, field and cause.
-pub fn read(path: &Path, limits: Limits, step: Option<u64>) -> Result<Vec<Rollout>> {
+pub fn read(path: &Path, limits: ModelLimits, step: Option<u64>) -> Result<Vec<Rollout>> {
     let stdin = path == Path::new("-");
     let name = if stdin { "standard input".to_owned() } else { shown(path) };
     let reader: Box<dyn BufRead> = match stdin {
@@ -62,7 +62,7 @@ pub fn read(path: &Path, limits: Limits, step: Option<u64>) -> Result<Vec<Rollou
 }
 
 /// One row and its step. Unused fields, such as the text of a completion, are allowed.
-fn row(line: &str, limits: Limits) -> Result<(Option<u64>, Rollout)> {
+fn row(line: &str, limits: ModelLimits) -> Result<(Option<u64>, Rollout)> {
     let fields: Map<String, Value> = match serde_json::from_str(line) {
         Ok(Value::Object(fields)) => fields,
         Ok(_) => bail!("needs an object such as {{\"group\":0,\"prompt\":[1],\"completion\":[2],\"reward\":1.0}}"),
@@ -160,7 +160,7 @@ fn short(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { vocab_size: 10, context: 6 };
+    const LIMITS: ModelLimits = ModelLimits { vocab_size: 10, context: 6 };
 
     #[test]
     fn a_complete_row_is_read() {

@@ -22,7 +22,7 @@ pub struct PassReport {
 }
 
 /// Results of a step.
-pub struct Step {
+pub struct ReplayedStep {
     /// The completions with all values computed before the step.
     pub rollouts: Vec<Rollout>,
     /// log pi of each token before the step under the model, independent of `old_logprobs`.
@@ -48,7 +48,7 @@ pub fn make(
     settings: &Settings,
     mut rollouts: Vec<Rollout>,
     keep_gradients: bool,
-) -> Result<Step> {
+) -> Result<ReplayedStep> {
     let (Some(rollout), Some(grpo)) = (&settings.rollout, &settings.grpo) else { unreachable!("settings of this stage") };
     let loss = Loss::of(rollout, grpo);
     let mut policy = Policy::new(device, model, settings)?;
@@ -71,7 +71,7 @@ pub fn make(
         gradients.extend(gradient);
     }
     let after = policy.logprobs(device, model, &rollouts, loss.temperature)?;
-    Ok(Step { rollouts, before, after, by_quartile, passes: reports, gradients })
+    Ok(ReplayedStep { rollouts, before, after, by_quartile, passes: reports, gradients })
 }
 
 /// All mini-batches of a pass.

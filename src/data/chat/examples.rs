@@ -1,7 +1,7 @@
 //! From rows to tokens, with a loss mask.
 
-use super::rows::Row;
-use super::spans::Said;
+use super::rows::ChatRow;
+use super::spans::AssistantSpan;
 use super::template::{Chat, ChatTemplate};
 use crate::data::Tokenizer;
 use anyhow::{Context, Result, ensure};
@@ -41,11 +41,11 @@ impl Encoder<'_> {
     ///
     /// # Errors
     /// Errors of the template, or a character that the tokenizer cannot encode.
-    pub fn encode(&self, row: &Row) -> Result<Example> {
+    pub fn encode(&self, row: &ChatRow) -> Result<Example> {
         match row {
-            Row::Messages(chat) => self.messages(chat),
-            Row::Turn(prompt, whole) => self.turn(prompt, whole),
-            Row::Text(prompt, completion) => {
+            ChatRow::Messages(chat) => self.messages(chat),
+            ChatRow::Turn(prompt, whole) => self.turn(prompt, whole),
+            ChatRow::Text(prompt, completion) => {
                 let mut whole = format!("{prompt}{completion}");
                 if let Some(end) = self.tokenizer.eos_id().and_then(|id| self.tokenizer.token_text(id))
                     && !completion.ends_with(&end)
@@ -124,7 +124,7 @@ impl Encoder<'_> {
         Ok(chat.masked.contains(&turns[i]))
     }
 
-    fn fill(&self, scored: &mut [bool], tokens: &[u32], places: &[Range<usize>], said: &Said, counts: bool) {
+    fn fill(&self, scored: &mut [bool], tokens: &[u32], places: &[Range<usize>], said: &AssistantSpan, counts: bool) {
         let mut inside = tokens_of(places, &said.bytes);
         if said.and_end && tokens.get(inside.end).is_some_and(|id| self.tokenizer.is_special(*id)) {
             inside.end += 1;

@@ -15,9 +15,9 @@ mod template;
 pub use examples::{Encoder, Example, LossOn};
 pub use messages::template_kwargs;
 pub use pack::best_fit;
-pub use rows::{Part, Row, prompt_chat, question_chat, read_rows, row_files};
-pub use source::{ChatSource, Rows, Store};
-pub use spans::Said;
+pub use rows::{ChatRow, MixturePart, prompt_chat, question_chat, read_rows, row_files};
+pub use source::{ChatRows, ChatSource, ExampleStore};
+pub use spans::AssistantSpan;
 pub use template::{Chat, ChatTemplate, PLAIN, Rendered};
 
 use super::{Notices, Tokenizer, shown_path};
@@ -62,7 +62,7 @@ pub fn template_of(tokenizer: &Tokenizer, file: Option<&Path>, date: i64) -> Res
 }
 
 /// Inputs of [`load`] other than settings.
-pub struct From<'a> {
+pub struct ChatInput<'a> {
     /// The model's tokenizer, with its chat template.
     pub tokenizer: &'a Tokenizer,
     /// The template.
@@ -80,7 +80,7 @@ pub struct From<'a> {
 pub fn load(
     data: &DataSettings,
     sft: &SftSettings,
-    from: &From<'_>,
+    from: &ChatInput<'_>,
     notices: &mut Notices,
     progress: &mut Progress<'_>,
 ) -> Result<ChatSource> {
@@ -91,7 +91,7 @@ pub fn load(
     let loss_on = LossOn { assistant_only: sft.assistant_only_loss, completion_only: sft.completion_only_loss };
     let encoder = Encoder { tokenizer: from.tokenizer, template: from.template, loss_on };
     encoder.check_template()?;
-    let parts: Vec<Part> = data.data.iter().map(|spec| Part::parse(spec, notices)).collect::<Result<_>>()?;
+    let parts: Vec<MixturePart> = data.data.iter().map(|spec| MixturePart::parse(spec, notices)).collect::<Result<_>>()?;
     let valid: Vec<PathBuf> = match &data.val_data {
         Some(path) => {
             let named = row_files(path, notices)?;
@@ -100,9 +100,9 @@ pub fn load(
         None => parts.iter().flat_map(|part| part.validation.clone()).collect(),
     };
     let kwargs = template_kwargs(&sft.chat_template_kwargs)?;
-    let mut reader = Reader { encoder, kwargs, seq_len: from.seq_len, notices, progress };
+    let mut reader = ExampleReader { encoder, kwargs, seq_len: from.seq_len, notices, progress };
     let fraction = if valid.is_empty() { data.val_fraction } else { 0.0 };
-    let mut rows = Rows { store: Store::default(), train: Vec::new(), val: Vec::new() };
+    let mut rows = ChatRows { store: ExampleStore::default(), train: Vec::new(), val: Vec::new() };
     for part in &parts {
         let mut examples = Vec::new();
         for file in &part.files {
@@ -140,7 +140,7 @@ fn held_out(n: usize, fraction: f64) -> Vec<bool> {
     out
 }
 
-struct Reader<'a> {
+struct ExampleReader<'a> {
     encoder: Encoder<'a>,
     /// Default template variables; the row's own take precedence.
     kwargs: Map<String, Value>,
@@ -151,7 +151,7 @@ struct Reader<'a> {
 
 /// Counts of the rows of a file.
 #[derive(Default)]
-struct Counts {
+struct RowCounts {
     kept: u64,
     cut: u64,
     /// Rows without a target token: none at all, or none left after truncation. (count, place of the first)
@@ -159,10 +159,10 @@ struct Counts {
     cut_off: Option<(u64, String)>,
 }
 
-impl Reader<'_> {
+impl ExampleReader<'_> {
     /// The examples of a file, truncated to the length of a row; those without a target are dropped and counted.
     fn read(&mut self, path: &Path) -> Result<Vec<Example>> {
-        let (mut examples, mut counts) = (Vec::new(), Counts::default());
+        let (mut examples, mut counts) = (Vec::new(), RowCounts::default());
         let (encoder, seq_len, kwargs) = (&self.encoder, self.seq_len, &self.kwargs);
         // The first token has no predecessor, so it is never a target.
         let learns = |example: &Example| example.scored.iter().skip(1).any(|scored| *scored);
@@ -188,7 +188,7 @@ impl Reader<'_> {
     }
 }
 
-impl Counts {
+impl RowCounts {
     fn tell(self, name: &str, seq_len: usize, notices: &mut Notices) -> Result<()> {
         let dropped = |list: &Option<(u64, String)>| list.as_ref().map_or(0, |(n, _)| *n);
         let all = self.kept + dropped(&self.nothing) + dropped(&self.cut_off);

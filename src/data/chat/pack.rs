@@ -9,7 +9,7 @@ pub type Bin = Vec<u32>;
 
 /// The examples of a file, and their weight in the mixture.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Share {
+pub(super) struct MixtureShare {
     /// Numbers of its examples.
     pub examples: Range<u32>,
     /// Passes over them per epoch.
@@ -21,7 +21,7 @@ pub(super) struct Share {
 /// A file of n examples with weight w contributes the draws floor(w n e) to floor(w n (e + 1)) of an endless series that goes through all n
 /// in a new order each time. So after any number of epochs the counts of a file's examples differ by at most one, and with weight 1 each
 /// occurs once per epoch.
-pub(super) fn draws(shares: &[Share], seed: u64, epoch: u64) -> Vec<u32> {
+pub(super) fn draws(shares: &[MixtureShare], seed: u64, epoch: u64) -> Vec<u32> {
     let mut drawn = Vec::new();
     for (i, share) in shares.iter().enumerate() {
         let n = u64::from(share.examples.end - share.examples.start);
@@ -51,7 +51,7 @@ pub(super) fn shuffled<T: Clone>(things: &[T], rng: Rng, epoch: u64) -> Vec<T> {
 
 /// Best-fit decreasing (TRL's `bfd`): longest first, each into the fullest row in which it fits. No example is cut. Examples of equal
 /// length keep their order.
-pub fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, room: usize) -> Vec<Bin> {
+pub fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, seq_len: usize) -> Vec<Bin> {
     let mut sorted = drawn.to_vec();
     sorted.sort_by_key(|example| std::cmp::Reverse(length(*example)));
     let mut bins: Vec<Bin> = Vec::new();
@@ -68,7 +68,7 @@ pub fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, room: usize) -> Ve
             }
             None => {
                 bins.push(Vec::new());
-                (room, bins.len() - 1)
+                (seq_len, bins.len() - 1)
             }
         };
         bins[bin].push(example);
@@ -92,27 +92,27 @@ mod tests {
     fn packing_respects_the_limit_and_places_each_example_once() {
         let rng = Rng::new(5, "test");
         for case in 0..200 {
-            let room = 1 + rng.below(case, 0, 40) as usize;
+            let seq_len = 1 + rng.below(case, 0, 40) as usize;
             let n = rng.below(case, 1, 60) as u32;
-            let lengths: Vec<usize> = (0..n).map(|i| 1 + rng.below(case, 2 + u64::from(i), room as u64) as usize).collect();
+            let lengths: Vec<usize> = (0..n).map(|i| 1 + rng.below(case, 2 + u64::from(i), seq_len as u64) as usize).collect();
             let drawn: Vec<u32> = (0..n).collect();
-            let bins = best_fit(&drawn, |i| lengths[i as usize], room);
+            let bins = best_fit(&drawn, |i| lengths[i as usize], seq_len);
             let mut all: Vec<u32> = bins.concat();
             all.sort_unstable();
             assert_eq!(all, drawn);
             let sums: Vec<usize> = bins.iter().map(|b| b.iter().map(|i| lengths[*i as usize]).sum()).collect();
-            assert!(sums.iter().all(|s| *s <= room));
+            assert!(sums.iter().all(|s| *s <= seq_len));
             // Best fit never leaves two rows that could be merged: at most one row is at most half full.
-            assert!(sums.iter().filter(|s| **s * 2 <= room).count() <= 1, "{sums:?} of {room}");
+            assert!(sums.iter().filter(|s| **s * 2 <= seq_len).count() <= 1, "{sums:?} of {seq_len}");
         }
     }
 
     #[test]
     fn each_example_once_per_epoch_and_mixture_weights_hold() {
         let shares = [
-            Share { examples: 0..30, weight: 1.0 },
-            Share { examples: 30..100, weight: 2.0 },
-            Share { examples: 100..107, weight: 0.4 },
+            MixtureShare { examples: 0..30, weight: 1.0 },
+            MixtureShare { examples: 30..100, weight: 2.0 },
+            MixtureShare { examples: 100..107, weight: 0.4 },
         ];
         let mut seen = vec![0u32; 107];
         for epoch in 0..10 {

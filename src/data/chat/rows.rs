@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Row {
+pub enum ChatRow {
     /// A conversation; the loss is on the assistant's turns.
     Messages(Chat),
     /// A conversation and its completion: (prompt, prompt and completion).
@@ -22,7 +22,7 @@ pub enum Row {
     Text(String, String),
 }
 
-impl Row {
+impl ChatRow {
     /// Adds template variables; the row's own take precedence.
     #[must_use]
     pub fn with_kwargs(mut self, kwargs: &Map<String, Value>) -> Self {
@@ -53,7 +53,7 @@ impl Chat {
 
 /// Files of rows and their weight in the mixture.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub struct MixturePart {
     /// The path as given.
     pub path: PathBuf,
     /// The files: the path itself, or those of the folder.
@@ -64,7 +64,7 @@ pub struct Part {
     pub validation: Vec<PathBuf>,
 }
 
-impl Part {
+impl MixturePart {
     /// Parses `PATH` or `PATH:WEIGHT`; a folder stands for its data files.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ pub fn row_files(path: &Path, notices: &mut Notices) -> Result<DataFolder> {
 ///
 /// # Errors
 /// The first invalid row, with its place, its field and the remedy; errors of `take`.
-pub fn read_rows(path: &Path, progress: &mut Progress<'_>, mut take: impl FnMut(&str, Row) -> Result<()>) -> Result<()> {
+pub fn read_rows(path: &Path, progress: &mut Progress<'_>, mut take: impl FnMut(&str, ChatRow) -> Result<()>) -> Result<()> {
     read_objects(path, r#"{"messages": [...]}"#, progress, |place, object| {
         let row = parse_row(object).map_err(|e| anyhow!("{place}: {e}"))?;
         take(place, row)
@@ -114,7 +114,7 @@ pub fn read_rows(path: &Path, progress: &mut Progress<'_>, mut take: impl FnMut(
 }
 
 /// Parses one row. A null field counts as absent.
-fn parse_row(mut row: Object) -> Result<Row> {
+fn parse_row(mut row: Object) -> Result<ChatRow> {
     row.retain(|_, value| !value.is_null());
     let has = |key: &str| row.contains_key(key);
     if has("messages") {
@@ -140,7 +140,7 @@ fn parse_row(mut row: Object) -> Result<Row> {
     match row.remove("text") {
         Some(Value::String(text)) => {
             ensure!(!text.is_empty(), "text: empty");
-            Ok(Row::Text(String::new(), text))
+            Ok(ChatRow::Text(String::new(), text))
         }
         Some(_) => bail!("text: must be a string"),
         None if row.contains_key("completion") => bail!("completion without prompt. Add prompt, or call it text"),
@@ -154,7 +154,7 @@ fn parse_row(mut row: Object) -> Result<Row> {
     }
 }
 
-fn conversation(field: &str, mut row: Object) -> Result<Row> {
+fn conversation(field: &str, mut row: Object) -> Result<ChatRow> {
     let mut turns = Turns::read(field, row.remove(field).unwrap_or_default())?;
     ensure!(!turns.messages.is_empty(), "{field}: empty. A conversation has at least one message");
     // Some ShareGPT-style rows have the system message in a separate field.
@@ -164,17 +164,17 @@ fn conversation(field: &str, mut row: Object) -> Result<Row> {
         Some(Value::String(_)) | None => {}
         Some(_) => bail!("system: must be a string"),
     }
-    Ok(Row::Messages(Chat { messages: turns.messages, extra: extra(&row)?, masked: turns.masked }))
+    Ok(ChatRow::Messages(Chat { messages: turns.messages, extra: extra(&row)?, masked: turns.masked }))
 }
 
-fn prompt_and_completion(mut row: Object) -> Result<Row> {
+fn prompt_and_completion(mut row: Object) -> Result<ChatRow> {
     let prompt = row.remove("prompt").unwrap_or_default();
     let completion =
         row.remove("completion").ok_or_else(|| anyhow!("prompt without completion. Add what is to follow the prompt"))?;
     match (prompt, completion) {
         (Value::String(prompt), Value::String(completion)) => {
             ensure!(!completion.is_empty(), "completion: empty. There is nothing to learn");
-            Ok(Row::Text(prompt, completion))
+            Ok(ChatRow::Text(prompt, completion))
         }
         (prompt @ Value::Array(_), completion @ Value::Array(_)) => {
             let prompt = Turns::read("prompt", prompt)?;
@@ -188,7 +188,7 @@ fn prompt_and_completion(mut row: Object) -> Result<Row> {
                 extra: extra.clone(),
                 masked: prompt.masked.iter().copied().chain(completion.masked.iter().map(|i| i + asked)).collect(),
             };
-            Ok(Row::Turn(Chat { messages: prompt.messages, extra, masked: prompt.masked }, whole))
+            Ok(ChatRow::Turn(Chat { messages: prompt.messages, extra, masked: prompt.masked }, whole))
         }
         (Value::String(_), Value::Array(_)) | (Value::Array(_), Value::String(_)) => {
             bail!("prompt and completion must be both strings or both lists of messages")
@@ -200,7 +200,7 @@ fn prompt_and_completion(mut row: Object) -> Result<Row> {
 
 /// Alpaca's rows as a conversation, as in LLaMA-Factory: the user message is the instruction and, on a separate line, the input; `system`
 /// and `history` (pairs of earlier messages) come first.
-fn instruction(mut row: Object) -> Result<Row> {
+fn instruction(mut row: Object) -> Result<ChatRow> {
     let mut text = |field: &str| match row.remove(field) {
         None => Ok(String::new()),
         Some(Value::String(text)) => Ok(text),
@@ -228,7 +228,7 @@ fn instruction(mut row: Object) -> Result<Row> {
     }
     said.extend([("user", asked.join("\n")), ("assistant", output)]);
     let messages = said.into_iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
-    Ok(Row::Messages(Chat { messages, extra: extra(&row)?, ..Chat::default() }))
+    Ok(ChatRow::Messages(Chat { messages, extra: extra(&row)?, ..Chat::default() }))
 }
 
 /// The question of a row as a user message for the chat template, with the row's `tools` and `chat_template_kwargs`.

@@ -1,7 +1,7 @@
 //! Batches of examples, packed or one per row, each a pure function of (seed, number).
 
 use super::examples::Example;
-use super::pack::{Bin, Share, best_fit, draws, shuffled};
+use super::pack::{Bin, MixtureShare, best_fit, draws, shuffled};
 use crate::data::{Batch, ContentHash, IGNORE, Source};
 use crate::rng::Rng;
 use anyhow::{Result, ensure};
@@ -12,12 +12,12 @@ const SCORED: u32 = 1 << 31;
 
 /// All examples, concatenated.
 #[derive(Clone, Debug, Default)]
-pub struct Store {
+pub struct ExampleStore {
     tokens: Vec<u32>,
     ends: Vec<usize>,
 }
 
-impl Store {
+impl ExampleStore {
     /// Stores an example and returns its number.
     ///
     /// # Errors
@@ -52,9 +52,9 @@ impl Store {
 }
 
 /// Input of [`ChatSource::new`].
-pub struct Rows {
+pub struct ChatRows {
     /// The examples, none longer than `seq_len`.
-    pub store: Store,
+    pub store: ExampleStore,
     /// (examples of a file, weight), for training.
     pub train: Vec<(std::ops::Range<u32>, f64)>,
     /// Validation examples.
@@ -63,8 +63,8 @@ pub struct Rows {
 
 /// A source of batches of examples.
 pub struct ChatSource {
-    store: Store,
-    train: Vec<Share>,
+    store: ExampleStore,
+    train: Vec<MixtureShare>,
     val: Vec<Bin>,
     seq_len: usize,
     seed: u64,
@@ -89,8 +89,9 @@ impl ChatSource {
     ///
     /// # Errors
     /// There are no training examples.
-    pub fn new(rows: Rows, seq_len: usize, seed: u64, packing: bool) -> Result<Self> {
-        let train: Vec<Share> = rows.train.into_iter().map(|(examples, weight)| Share { examples, weight }).collect();
+    pub fn new(rows: ChatRows, seq_len: usize, seed: u64, packing: bool) -> Result<Self> {
+        let train: Vec<MixtureShare> =
+            rows.train.into_iter().map(|(examples, weight)| MixtureShare { examples, weight }).collect();
         ensure!(draws(&train, seed, 0).len() + draws(&train, seed, 1).len() > 0, "--data: no row is left to learn from");
         let tokens =
             (rows.store.count(train.iter().flat_map(|share| share.examples.clone())), rows.store.count(rows.val.iter().copied()));
@@ -162,7 +163,7 @@ impl ChatSource {
     }
 }
 
-fn bins(store: &Store, drawn: Vec<u32>, seq_len: usize, packing: bool) -> Vec<Bin> {
+fn bins(store: &ExampleStore, drawn: Vec<u32>, seq_len: usize, packing: bool) -> Vec<Bin> {
     match packing {
         true => best_fit(&drawn, |i| store.example(i).len(), seq_len),
         false => drawn.into_iter().map(|i| vec![i]).collect(),

@@ -14,7 +14,7 @@ const MOST_MESSAGES: usize = 1 << (4 * DIGITS);
 
 /// The byte range of one assistant turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct AssistantSpan {
     /// In the rendered chat, including the end of the turn.
     pub bytes: Range<usize>,
     /// The range covers only the text: if a special token follows, it ends the turn.
@@ -23,16 +23,16 @@ pub struct Said {
 
 /// How texts of messages are marked: a template may trim them, or test how they begin.
 #[derive(Clone, Copy)]
-struct Marks {
+struct MarkStyle {
     assistant_only: bool,
     trimmed: bool,
 }
 
-const WAYS: [Marks; 4] = [
-    Marks { assistant_only: false, trimmed: false },
-    Marks { assistant_only: false, trimmed: true },
-    Marks { assistant_only: true, trimmed: false },
-    Marks { assistant_only: true, trimmed: true },
+const WAYS: [MarkStyle; 4] = [
+    MarkStyle { assistant_only: false, trimmed: false },
+    MarkStyle { assistant_only: false, trimmed: true },
+    MarkStyle { assistant_only: true, trimmed: false },
+    MarkStyle { assistant_only: true, trimmed: true },
 ];
 
 impl ChatTemplate {
@@ -44,8 +44,8 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// A template whose output does not show where the texts are.
-    pub fn assistant_part(&self, chat: &Chat, whole: &Rendered) -> Result<Vec<Said>> {
-        let exact = |bytes: Range<usize>| Said { bytes, and_end: false };
+    pub fn assistant_part(&self, chat: &Chat, whole: &Rendered) -> Result<Vec<AssistantSpan>> {
+        let exact = |bytes: Range<usize>| AssistantSpan { bytes, and_end: false };
         if self.marks_generation() {
             return Ok(whole.generated.iter().cloned().map(exact).collect());
         }
@@ -79,12 +79,12 @@ impl ChatTemplate {
             .collect()
     }
 
-    fn by_marks(&self, chat: &Chat, whole: &str, way: Marks) -> Option<Vec<Said>> {
+    fn by_marks(&self, chat: &Chat, whole: &str, way: MarkStyle) -> Option<Vec<AssistantSpan>> {
         let marked = Chat {
             messages: chat.messages.iter().enumerate().map(|(i, message)| way.message(i, message)).collect(),
             ..chat.clone()
         };
-        let shown = Shown::of(&self.render_raw(&marked, false).ok()?);
+        let shown = RenderedChat::of(&self.render_raw(&marked, false).ok()?);
         if shown.text != whole {
             return None;
         }
@@ -149,8 +149,16 @@ impl ChatTemplate {
     }
 
     /// Turn `i` with its end: the text written after its last text when the chat ends with this turn.
-    fn end(&self, chat: &Chat, marked: &Chat, i: usize, whole: &str, start: usize, texts: Option<Range<usize>>) -> Option<Said> {
-        let said = |end: usize, and_end: bool| Some(Said { bytes: start..end, and_end });
+    fn end(
+        &self,
+        chat: &Chat,
+        marked: &Chat,
+        i: usize,
+        whole: &str,
+        start: usize,
+        texts: Option<Range<usize>>,
+    ) -> Option<AssistantSpan> {
+        let said = |end: usize, and_end: bool| Some(AssistantSpan { bytes: start..end, and_end });
         if i + 1 == chat.messages.len() {
             return said(whole.len(), false);
         }
@@ -165,7 +173,7 @@ impl ChatTemplate {
             let tail = after.strip_prefix(before.as_str())?;
             return whole[start..].starts_with(tail).then(|| start + tail.len()).and_then(|end| said(end, false));
         };
-        let tail = self.render_raw(&marked.cut(i + 1), false).ok().map(|raw| Shown::of(&raw));
+        let tail = self.render_raw(&marked.cut(i + 1), false).ok().map(|raw| RenderedChat::of(&raw));
         let tail = tail.as_ref().and_then(|shown| shown.text.get(shown.texts(i)?.end..)).unwrap_or_default();
         match common(tail, &whole[texts.end..]) {
             0 => said(texts.end, true),
@@ -185,7 +193,7 @@ impl Chat {
     }
 }
 
-impl Marks {
+impl MarkStyle {
     fn message(self, number: usize, message: &Value) -> Value {
         let mut message = message.clone();
         if self.assistant_only && message["role"] != "assistant" {
@@ -230,13 +238,13 @@ fn mark(number: usize) -> String {
 }
 
 /// A rendered chat without its marks, and their positions.
-struct Shown {
+struct RenderedChat {
     text: String,
     /// (message, byte)
     marks: Vec<(usize, usize)>,
 }
 
-impl Shown {
+impl RenderedChat {
     fn of(raw: &str) -> Self {
         let mut out = Self { text: String::with_capacity(raw.len()), marks: Vec::new() };
         let mut chars = raw.chars().peekable();
@@ -274,7 +282,7 @@ mod tests {
     #[test]
     fn marks_identify_their_message() {
         let raw = format!("<{}ab{}>{}c{}", mark(7), mark(7), mark(300), mark(300));
-        let shown = Shown::of(&raw);
+        let shown = RenderedChat::of(&raw);
         assert_eq!(
             (shown.text.as_str(), shown.texts(7), shown.texts(300), shown.texts(1)),
             ("<ab>c", Some(1..3), Some(4..5), None)

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use worker::Worker;
+use worker::TemplateWorker;
 
 /// Template for tokenizers without one: plain text, so that a character tokenizer can encode it. Assistant turns end with the end-of-text
 /// token, or with an empty line if the tokenizer has none.
@@ -70,7 +70,7 @@ pub struct ChatTemplate {
     specials: Map<String, Value>,
     marks_generation: bool,
     /// Idle workers; there are as many workers as there have been concurrent renderings.
-    workers: Mutex<Vec<Worker>>,
+    workers: Mutex<Vec<TemplateWorker>>,
     /// A rendering did not finish: no further ones are started.
     abandoned: AtomicBool,
 }
@@ -90,7 +90,7 @@ impl ChatTemplate {
         let unix = source.replace("\r\n", "\n").replace('\r', "\n");
         let (compiled, marks_generation) = without_generation_tags(&unix);
         let compiled = compiled.into_owned();
-        let workers = Mutex::new(vec![Worker::start(&compiled, date)?]);
+        let workers = Mutex::new(vec![TemplateWorker::start(&compiled, date)?]);
         let abandoned = AtomicBool::new(false);
         Ok(Self { source: source.to_owned(), compiled, date, specials, marks_generation, workers, abandoned })
     }
@@ -128,16 +128,16 @@ impl ChatTemplate {
     }
 
     /// An idle worker with the template compiled.
-    fn idle(&self) -> Result<Worker> {
+    fn idle(&self) -> Result<TemplateWorker> {
         let waiting = self.workers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        waiting.map_or_else(|| Worker::start(&self.compiled, self.date), Ok)
+        waiting.map_or_else(|| TemplateWorker::start(&self.compiled, self.date), Ok)
     }
 
     fn run(&self, request: RenderRequest) -> Result<String> {
         ensure!(!self.abandoned.load(Ordering::Relaxed), "rendering of the chat template was stopped before");
         let worker = self.idle()?;
         let answer = worker.render(request);
-        if answer.as_ref().err().is_some_and(Worker::is_abandoned) {
+        if answer.as_ref().err().is_some_and(TemplateWorker::is_abandoned) {
             self.abandoned.store(true, Ordering::Relaxed);
         } else {
             self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);

@@ -1,9 +1,9 @@
 //! Parquet and Arrow, one document per row in the column `text`.
 
-use super::Piece;
+use super::DocumentPiece;
 use super::lines::Repetitions;
 use crate::data::Notices;
-use crate::data::files::{Columns, Format};
+use crate::data::files::{Columns, FileFormat};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub(super) struct ColumnReader {
 impl ColumnReader {
     /// # Errors
     /// A damaged file, or one without the column.
-    pub(super) fn open(name: &str, path: &Path, format: Format, bytes: u64) -> Result<Self> {
+    pub(super) fn open(name: &str, path: &Path, format: FileFormat, bytes: u64) -> Result<Self> {
         let columns = Columns::open(path, format, None)?;
         ensure!(
             columns.names().iter().any(|column| column == TEXT),
@@ -39,13 +39,13 @@ impl ColumnReader {
     }
 
     /// The next row with text.
-    pub(super) fn next_document(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
+    pub(super) fn next_document(&mut self, notices: &mut Notices) -> Result<Option<DocumentPiece>> {
         while let Some((number, mut row)) = self.rows.next_row()? {
             self.all += 1;
             match row.remove(TEXT) {
                 Some(Value::String(text)) if !text.is_empty() => {
                     self.repetitions.note(&text);
-                    return Ok(Some(Piece { text, ends_document: true }));
+                    return Ok(Some(DocumentPiece { text, ends_document: true }));
                 }
                 Some(Value::String(_)) | None => self.empty += 1,
                 Some(_) => anyhow::bail!("{}: row {number}: text: must be a string", self.name),

@@ -1,7 +1,7 @@
 //! JSON, one document per line or list element: bad ones are skipped and counted, and are not fatal on their own.
 
-use super::{Piece, Reader};
-use crate::data::files::{MAX_RECORD_BYTES, Record as Cut, Records};
+use super::{ByteReader, DocumentPiece};
+use crate::data::files::{MAX_RECORD_BYTES, Record, Records};
 use crate::data::{Notices, shown};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ const SHOWN: u64 = 3;
 const DUPLICATE_SAMPLE: u64 = 10_000;
 
 #[derive(Deserialize)]
-struct Record<'a> {
+struct TextRecord<'a> {
     #[serde(borrow)]
     text: Cow<'a, str>,
 }
@@ -24,7 +24,7 @@ struct Record<'a> {
 /// Reader of one file.
 pub(super) struct LineReader {
     name: String,
-    cut: Records<BufReader<Reader>>,
+    cut: Records<BufReader<ByteReader>>,
     /// Name of a record in messages.
     unit: &'static str,
     records: u64,
@@ -37,7 +37,7 @@ pub(super) struct LineReader {
 
 impl LineReader {
     /// A reader of lines, or of the elements of a list.
-    pub(super) fn new(name: String, reader: Reader, list: bool) -> Self {
+    pub(super) fn new(name: String, reader: ByteReader, list: bool) -> Self {
         Self {
             name,
             cut: Records::new(BufReader::with_capacity(1 << 18, reader), list),
@@ -56,14 +56,14 @@ impl LineReader {
     }
 
     /// The next document with usable text.
-    pub(super) fn next_document(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
+    pub(super) fn next_document(&mut self, notices: &mut Notices) -> Result<Option<DocumentPiece>> {
         loop {
             let terminated = match self.cut.next().with_context(|| format!("{}: cannot be read", self.name))? {
-                Cut::End => {
+                Record::End => {
                     self.finish(notices)?;
                     return Ok(None);
                 }
-                Cut::TooLong => {
+                Record::TooLong => {
                     self.too_long += 1;
                     let mib = MAX_RECORD_BYTES >> 20;
                     notices.push(format!(
@@ -74,11 +74,11 @@ impl LineReader {
                     ));
                     continue;
                 }
-                Cut::Whole(terminated) => terminated,
+                Record::Whole(terminated) => terminated,
             };
             if let Some(text) = self.parse(terminated, notices) {
                 self.repetitions.note(&text);
-                return Ok(Some(Piece { text, ends_document: true }));
+                return Ok(Some(DocumentPiece { text, ends_document: true }));
             }
         }
     }
@@ -88,8 +88,8 @@ impl LineReader {
         let line = self.cut.bytes().trim_ascii();
         let (number, unit) = (self.cut.start_line(), self.unit);
         if line.is_empty() {
-            // Only after an element of a list that is not closed.
-            if !terminated {
+            // Without even a space: what follows the elements of a list that is not closed.
+            if !terminated && self.cut.bytes().is_empty() {
                 notices.push(format!("{}:{number}: the list is cut off: no ] at its end", self.name));
             }
             return None;
@@ -108,7 +108,7 @@ impl LineReader {
         };
         // serde would also accept an array as a record, by position.
         let parsed = if text.starts_with('{') {
-            serde_json::from_str::<Record>(text).map_err(|e| (e.is_eof() && !terminated, e.to_string()))
+            serde_json::from_str::<TextRecord>(text).map_err(|e| (e.is_eof() && !terminated, e.to_string()))
         } else {
             Err((false, "not a JSON object".into()))
         };

@@ -1,6 +1,6 @@
 //! Plain text, read in pieces of about 1 MiB that are cut where no tokenizer merges across the cut.
 
-use super::{Piece, Reader};
+use super::{ByteReader, DocumentPiece};
 use crate::data::{END_OF_TEXT, Notices};
 use crate::number_format::counted;
 use anyhow::{Context, Result, ensure};
@@ -15,7 +15,7 @@ const CUT_SEARCH_BYTES: usize = 1 << 16;
 pub(super) struct TextReader {
     name: String,
     source_bytes: u64,
-    reader: Reader,
+    reader: ByteReader,
     /// Read but not yet returned.
     buffer: Vec<u8>,
     at_end: bool,
@@ -29,7 +29,7 @@ pub(super) struct TextReader {
 }
 
 impl TextReader {
-    pub(super) fn new(name: String, source_bytes: u64, reader: Reader) -> Self {
+    pub(super) fn new(name: String, source_bytes: u64, reader: ByteReader) -> Self {
         Self {
             name,
             source_bytes,
@@ -50,7 +50,7 @@ impl TextReader {
     }
 
     /// The next piece; the last one ends the document.
-    pub(super) fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
+    pub(super) fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<DocumentPiece>> {
         if self.finished {
             return Ok(None);
         }
@@ -70,7 +70,7 @@ impl TextReader {
         if text.is_empty() && self.bytes_read == 0 {
             return Ok(None);
         }
-        Ok(Some(Piece { text, ends_document: self.finished }))
+        Ok(Some(DocumentPiece { text, ends_document: self.finished }))
     }
 
     fn fill(&mut self) -> Result<()> {

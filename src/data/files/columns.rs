@@ -1,7 +1,7 @@
 //! Rows of Parquet and Arrow files, as JSON objects. Values that JSON cannot represent (bytes, for example images) are left out, and so are
 //! nulls: in columnar files every row has every field.
 
-use super::Format;
+use super::FileFormat;
 use crate::data::{shown, shown_path};
 use anyhow::{Context, Result, anyhow, bail};
 use arrow_array::cast::AsArray;
@@ -21,7 +21,7 @@ use std::io::BufReader;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 
-type Rows = Box<dyn Iterator<Item = Result<Map<String, Value>>>>;
+type RowIterator = Box<dyn Iterator<Item = Result<Map<String, Value>>>>;
 
 /// Rows read ahead.
 const AHEAD: usize = 32;
@@ -42,7 +42,7 @@ impl Columns {
     ///
     /// # Errors
     /// A damaged file.
-    pub(in crate::data) fn open(path: &Path, format: Format, only: Option<&str>) -> Result<Self> {
+    pub(in crate::data) fn open(path: &Path, format: FileFormat, only: Option<&str>) -> Result<Self> {
         let name = shown_path(path);
         // The readers are not `Send`, and panic on some damaged files, which must only end this thread.
         let (opened, columns) = mpsc::sync_channel(1);
@@ -51,7 +51,7 @@ impl Columns {
         let read = move || {
             let found = match rows_of(&path, format, only.as_deref()) {
                 Ok((rows, columns, all)) => opened.send(Ok((columns, all))).map(|()| rows),
-                Err(error) => opened.send(Err(error)).map(|()| Box::new(std::iter::empty()) as Rows),
+                Err(error) => opened.send(Err(error)).map(|()| Box::new(std::iter::empty()) as RowIterator),
             };
             // Sending fails when the receiver is gone.
             let all = found.into_iter().flatten().map(Some).chain([None]);
@@ -95,16 +95,16 @@ impl Columns {
 }
 
 /// (rows, names of all columns, number of rows)
-fn rows_of(path: &Path, format: Format, only: Option<&str>) -> Result<(Rows, Vec<String>, Option<u64>)> {
+fn rows_of(path: &Path, format: FileFormat, only: Option<&str>) -> Result<(RowIterator, Vec<String>, Option<u64>)> {
     let file = File::open(path)?;
     match format {
-        Format::Parquet => parquet_rows(file, only),
-        Format::Arrow => arrow_rows(path, file),
-        Format::Text | Format::JsonLines | Format::JsonList => bail!("it is not in columns"),
+        FileFormat::Parquet => parquet_rows(file, only),
+        FileFormat::Arrow => arrow_rows(path, file),
+        FileFormat::Text | FileFormat::JsonLines | FileFormat::JsonList => bail!("it is not in columns"),
     }
 }
 
-fn parquet_rows(file: File, only: Option<&str>) -> Result<(Rows, Vec<String>, Option<u64>)> {
+fn parquet_rows(file: File, only: Option<&str>) -> Result<(RowIterator, Vec<String>, Option<u64>)> {
     super::footer::check(&file)?;
     let reader = SerializedFileReader::new(file)?;
     let meta = reader.metadata().file_metadata();
@@ -159,7 +159,7 @@ fn float(x: f64) -> Option<Value> {
 
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>>;
 
-fn arrow_rows(path: &Path, file: File) -> Result<(Rows, Vec<String>, Option<u64>)> {
+fn arrow_rows(path: &Path, file: File) -> Result<(RowIterator, Vec<String>, Option<u64>)> {
     let is_file = starts_with_magic(path)?;
     let reader = BufReader::with_capacity(1 << 18, file);
     let (batches, schema): (Batches, _) = if is_file {
@@ -173,8 +173,8 @@ fn arrow_rows(path: &Path, file: File) -> Result<(Rows, Vec<String>, Option<u64>
     };
     let names = schema.fields().iter().map(|field| field.name().clone()).collect();
     let rows = batches.flat_map(|batch| match batch {
-        Ok(batch) => Box::new((0..batch.num_rows()).map(move |row| Ok(row_of(&batch, row)))) as Rows,
-        Err(error) => Box::new(std::iter::once(Err(error.into()))) as Rows,
+        Ok(batch) => Box::new((0..batch.num_rows()).map(move |row| Ok(row_of(&batch, row)))) as RowIterator,
+        Err(error) => Box::new(std::iter::once(Err(error.into()))) as RowIterator,
     });
     Ok((Box::new(rows), names, None))
 }

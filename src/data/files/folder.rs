@@ -1,7 +1,7 @@
 //! Data folders: which files are data, by extension, and which are for training, by the words in their names, as in `datasets`. A folder
 //! downloaded by huggingface_hub also contains a dataset card and a license; its cache contains snapshots.
 
-use super::{Format, extension, format_of_rows};
+use super::{FileFormat, extension, format_of_rows};
 use crate::data::{Notices, shown_path};
 use crate::vfs::open_regular;
 use anyhow::{Context, Result, bail, ensure};
@@ -188,7 +188,7 @@ impl Listing {
 
 /// Whether a `.json` file of a folder is a list of rows or has one row per line; there are many other kinds.
 fn format_of_json(path: &Path) -> bool {
-    Format::of(path).is_ok_and(|format| matches!(format, Format::JsonList | Format::JsonLines))
+    FileFormat::of(path).is_ok_and(|format| matches!(format, FileFormat::JsonList | FileFormat::JsonLines))
 }
 
 /// Two files that differ only in extension contain the same rows twice.
@@ -264,7 +264,7 @@ pub fn snapshot(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// A pipe, device or folder; a file that is not data.
-pub(in crate::data) fn regular_rows(path: &Path) -> Result<Format> {
+pub(in crate::data) fn regular_rows(path: &Path) -> Result<FileFormat> {
     let name = shown_path(path);
     // Checked before opening: opening a pipe waits for a writer, and reading a device may never end.
     let meta = fs::metadata(path).with_context(|| format!("{name}: cannot be opened"))?;

@@ -92,7 +92,7 @@ struct CompactProtocol<'a> {
 }
 
 /// Reads a field of this number and type, or returns false without reading it.
-type Take<'t, 'a> = dyn FnMut(&mut CompactProtocol<'a>, i16, u8) -> Result<bool> + 't;
+type FieldReader<'t, 'a> = dyn FnMut(&mut CompactProtocol<'a>, i16, u8) -> Result<bool> + 't;
 
 impl<'a> CompactProtocol<'a> {
     fn bytes(&mut self, count: u64) -> Result<&'a [u8]> {
@@ -132,7 +132,7 @@ impl<'a> CompactProtocol<'a> {
     }
 
     /// Reads the fields of a struct; fields that `take` does not read are skipped.
-    fn fields(&mut self, level: usize, take: &mut Take<'_, 'a>) -> Result<()> {
+    fn fields(&mut self, level: usize, take: &mut FieldReader<'_, 'a>) -> Result<()> {
         let mut field = 0i16;
         loop {
             let head = self.byte()?;
@@ -239,7 +239,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep.parquet");
         std::fs::write(&path, [b"PAR1", &footer[..], &length, b"PAR1"].concat()).unwrap();
-        let opened = super::super::Columns::open(&path, super::super::Format::Parquet, None);
+        let opened = super::super::Columns::open(&path, super::super::FileFormat::Parquet, None);
         let error = opened.err().unwrap().to_string();
         assert!(error.contains("deep.parquet: cannot be read: its schema is nested more than 64 deep"), "{error}");
     }

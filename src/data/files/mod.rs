@@ -22,11 +22,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(super) type Reader = Box<dyn Read + Send>;
+pub(super) type ByteReader = Box<dyn Read + Send>;
 
 /// How a file is divided into records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum FileFormat {
     /// The whole file is one text.
     Text,
     /// One JSON object per line.
@@ -39,7 +39,7 @@ pub(super) enum Format {
     Arrow,
 }
 
-impl Format {
+impl FileFormat {
     /// The format of a regular file, by its first bytes and its name.
     ///
     /// # Errors
@@ -79,10 +79,10 @@ impl Format {
 /// The format of a file of rows: a list if it begins with one, else lines.
 ///
 /// # Errors
-/// As [`Format::of`].
-pub(super) fn format_of_rows(path: &Path) -> Result<Format> {
-    match Format::of(path)? {
-        Format::Text => Ok(if first_character(path)? == Some(b'[') { Format::JsonList } else { Format::JsonLines }),
+/// As [`FileFormat::of`].
+pub(super) fn format_of_rows(path: &Path) -> Result<FileFormat> {
+    match FileFormat::of(path)? {
+        FileFormat::Text => Ok(if first_character(path)? == Some(b'[') { FileFormat::JsonList } else { FileFormat::JsonLines }),
         other => Ok(other),
     }
 }
@@ -111,9 +111,9 @@ const HEAD_BYTES: u64 = 4096;
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 /// A text file open for reading.
-pub(super) struct Opened {
+pub(super) struct OpenedText {
     /// The decompressed content, without a byte order mark.
-    pub reader: Reader,
+    pub reader: ByteReader,
     /// Bytes of the file read so far.
     pub done: Arc<AtomicU64>,
     /// Whether it is compressed.
@@ -124,7 +124,7 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// A file that cannot be read, or is not text; one line that names the format.
-pub(super) fn open(path: &Path) -> Result<Opened> {
+pub(super) fn open(path: &Path) -> Result<OpenedText> {
     let name = shown_path(path);
     let file = File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
     unpack(&name, Box::new(file))
@@ -134,38 +134,38 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
 ///
 /// # Errors
 /// As [`open`].
-pub(super) fn unpack(name: &str, raw: Reader) -> Result<Opened> {
+pub(super) fn unpack(name: &str, raw: ByteReader) -> Result<OpenedText> {
     let done = Arc::new(AtomicU64::new(0));
-    let (head, reader) = peek(name, Box::new(Counted { inner: raw, done: done.clone() }))?;
-    let unpacked: Reader = if head.starts_with(b"\x1F\x8B") {
+    let (head, reader) = peek(name, Box::new(CountingReader { inner: raw, done: done.clone() }))?;
+    let unpacked: ByteReader = if head.starts_with(b"\x1F\x8B") {
         Box::new(flate2::read::MultiGzDecoder::new(reader))
     } else if head.starts_with(b"\x28\xB5\x2F\xFD") {
         zstd(name, reader)?
     } else {
-        return Ok(Opened { reader: as_text(name, head, reader)?, done, compressed: false });
+        return Ok(OpenedText { reader: as_text(name, head, reader)?, done, compressed: false });
     };
     let (head, reader) = peek(name, unpacked)?;
-    Ok(Opened { reader: as_text(name, head, reader)?, done, compressed: true })
+    Ok(OpenedText { reader: as_text(name, head, reader)?, done, compressed: true })
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-fn zstd(name: &str, reader: Reader) -> Result<Reader> {
+fn zstd(name: &str, reader: ByteReader) -> Result<ByteReader> {
     Ok(Box::new(zstd::Decoder::new(reader).with_context(|| format!("{name}: cannot be unpacked"))?))
 }
 
 #[cfg(target_arch = "wasm32")]
-fn zstd(name: &str, _: Reader) -> Result<Reader> {
+fn zstd(name: &str, _: ByteReader) -> Result<ByteReader> {
     bail!("{name}: is zstd-compressed, which is not read here; unpack it first (unzstd)")
 }
 
 /// The first bytes, and a reader of all of them.
-fn peek(name: &str, mut reader: Reader) -> Result<(Vec<u8>, Reader)> {
+fn peek(name: &str, mut reader: ByteReader) -> Result<(Vec<u8>, ByteReader)> {
     let mut head = Vec::new();
     reader.by_ref().take(HEAD_BYTES).read_to_end(&mut head).with_context(|| format!("{name}: cannot be read"))?;
     Ok((head.clone(), Box::new(Cursor::new(head).chain(reader))))
 }
 
-fn as_text(name: &str, head: Vec<u8>, mut reader: Reader) -> Result<Reader> {
+fn as_text(name: &str, head: Vec<u8>, mut reader: ByteReader) -> Result<ByteReader> {
     if let Some(what) = sniff::not_text(&head) {
         bail!("{name}: this is {what}");
     }
@@ -175,12 +175,12 @@ fn as_text(name: &str, head: Vec<u8>, mut reader: Reader) -> Result<Reader> {
     Ok(reader)
 }
 
-struct Counted {
-    inner: Reader,
+struct CountingReader {
+    inner: ByteReader,
     done: Arc<AtomicU64>,
 }
 
-impl Read for Counted {
+impl Read for CountingReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.done.fetch_add(n as u64, Ordering::Relaxed);

@@ -22,13 +22,13 @@ pub(in crate::data) struct Records<R> {
     reader: R,
     bytes: Vec<u8>,
     list: bool,
-    place: Place,
+    place: TextPosition,
     /// Bytes read so far.
     consumed: u64,
 }
 
 /// Position in the text.
-struct Place {
+struct TextPosition {
     /// Whether a list was opened, or closed.
     opened: bool,
     closed: bool,
@@ -39,7 +39,7 @@ struct Place {
 
 /// State inside a list element.
 #[derive(Default)]
-struct Inside {
+struct ElementState {
     begun: bool,
     depth: usize,
     quoted: bool,
@@ -49,7 +49,13 @@ struct Inside {
 impl<R: BufRead> Records<R> {
     /// A reader of lines, or of the elements of a list.
     pub(in crate::data) fn new(reader: R, list: bool) -> Self {
-        Self { reader, bytes: Vec::new(), list, place: Place { opened: false, closed: false, line: 1, start: 1 }, consumed: 0 }
+        Self {
+            reader,
+            bytes: Vec::new(),
+            list,
+            place: TextPosition { opened: false, closed: false, line: 1, start: 1 },
+            consumed: 0,
+        }
     }
 
     /// The current record.
@@ -70,7 +76,7 @@ impl<R: BufRead> Records<R> {
     /// The next record, which may be an empty line.
     pub(in crate::data) fn next(&mut self) -> Result<Record> {
         self.bytes.clear();
-        let (mut inside, mut too_long) = (Inside::default(), false);
+        let (mut inside, mut too_long) = (ElementState::default(), false);
         self.place.start = self.place.line;
         loop {
             let chunk = match self.reader.fill_buf() {
@@ -108,9 +114,9 @@ impl<R: BufRead> Records<R> {
     }
 }
 
-impl Place {
+impl TextPosition {
     /// (bytes of the record, bytes to consume, whether the record ends there)
-    fn rest_of_line(&mut self, chunk: &[u8], inside: &mut Inside) -> (Range<usize>, usize, bool) {
+    fn rest_of_line(&mut self, chunk: &[u8], inside: &mut ElementState) -> (Range<usize>, usize, bool) {
         inside.begun = true;
         match chunk.iter().position(|b| *b == b'\n') {
             Some(at) => {
@@ -122,7 +128,7 @@ impl Place {
     }
 
     /// As [`Self::rest_of_line`]. Text after the list becomes a record of its own, which then fails to parse.
-    fn element(&mut self, chunk: &[u8], inside: &mut Inside) -> (Range<usize>, usize, bool) {
+    fn element(&mut self, chunk: &[u8], inside: &mut ElementState) -> (Range<usize>, usize, bool) {
         let mut from = if inside.begun { Some(0) } else { None };
         for (i, byte) in chunk.iter().enumerate() {
             self.line += u64::from(*byte == b'\n');
@@ -143,7 +149,7 @@ impl Place {
     }
 
     /// Whether this byte is the comma or bracket that ends the element.
-    fn ends(&mut self, byte: u8, inside: &mut Inside) -> bool {
+    fn ends(&mut self, byte: u8, inside: &mut ElementState) -> bool {
         match (inside.quoted, inside.escaped, byte) {
             (true, true, _) => inside.escaped = false,
             (true, false, b'\\') => inside.escaped = true,

@@ -14,8 +14,8 @@
 //!     80         tokens, zeros up to a multiple of 8, document ends (8 bytes each)
 //! ```
 
-use super::writer::{Bounds, Output, Writer, Written};
-use super::{Cache, Ids, Store, TokenFile, write_corpus};
+use super::writer::{Bounds, TokenOutput, TokenWriter, WrittenTokens};
+use super::{TokenCache, TokenFile, TokenIds, TokenStore, write_corpus};
 use crate::data::{Corpus, Notices, Tokenizer, shown_path};
 use crate::progress::Progress;
 use anyhow::{Result, anyhow};
@@ -30,7 +30,7 @@ const HEADER_BYTES: usize = 80;
 const TEMPORARY_PREFIX: &str = ".making-";
 
 /// Why there is no cached file.
-pub(super) enum Failure {
+pub(super) enum CacheFailure {
     /// The text or the tokenizer is invalid: keeping the tokens in memory would not help.
     Data(anyhow::Error),
     /// The cache folder is unusable.
@@ -43,13 +43,13 @@ pub(super) enum Failure {
 struct CacheWriteError(#[from] io::Error);
 
 /// A verified file in the cache, mapped.
-pub(super) struct Mapped {
+pub(super) struct MappedTokens {
     map: memmap2::Mmap,
-    header: Header,
+    header: CacheHeader,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Header {
+struct CacheHeader {
     width: u32,
     vocab_size: u64,
     tokens: u64,
@@ -62,15 +62,15 @@ struct Header {
 pub(super) fn find_or_make(
     corpus: &Corpus,
     tokenizer: &Tokenizer,
-    cache: &Cache,
+    cache: &TokenCache,
     notices: &mut Notices,
     progress: &mut Progress<'_>,
-) -> Result<TokenFile, Failure> {
-    let folder = folder_of(cache).map_err(Failure::Cache)?;
-    let key = key_of(corpus, tokenizer).map_err(Failure::Data)?;
+) -> Result<TokenFile, CacheFailure> {
+    let folder = folder_of(cache).map_err(CacheFailure::Cache)?;
+    let key = key_of(corpus, tokenizer).map_err(CacheFailure::Data)?;
     let name: String = key[..16].iter().map(|b| format!("{b:02x}")).collect();
     let path = folder.join(format!("tokens-{name}.bin"));
-    let cannot = |e: &dyn std::fmt::Display| Failure::Cache(format!("{}: {e}", shown_path(&path)));
+    let cannot = |e: &dyn std::fmt::Display| CacheFailure::Cache(format!("{}: {e}", shown_path(&path)));
     if path.exists() {
         match open(&path, &key, tokenizer) {
             Ok(found) => return Ok(found),
@@ -83,13 +83,13 @@ pub(super) fn find_or_make(
         Ok(()) => open(&path, &key, tokenizer).map(|made| TokenFile { from_cache: false, ..made }).map_err(|e| cannot(&e)),
         Err(error) => Err(match error.downcast_ref::<CacheWriteError>() {
             Some(why) => cannot(why),
-            None => Failure::Data(error),
+            None => CacheFailure::Data(error),
         }),
     }
 }
 
-fn folder_of(cache: &Cache) -> Result<PathBuf, String> {
-    if let Cache::Folder(folder) = cache {
+fn folder_of(cache: &TokenCache) -> Result<PathBuf, String> {
+    if let TokenCache::Folder(folder) = cache {
         return Ok(folder.clone());
     }
     if let Some(folder) = std::env::var_os("LEHR_CACHE").filter(|f| !f.is_empty()) {
@@ -124,9 +124,9 @@ fn make(
     let temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(CacheWriteError)?;
     let vocab_size = tokenizer.vocab_size();
     let file = FileOutput::new(temporary, vocab_size).map_err(CacheWriteError)?;
-    let mut writer = Writer::new(Output::File(file), vocab_size, Bounds::of(corpus, tokenizer)?);
+    let mut writer = TokenWriter::new(TokenOutput::File(file), vocab_size, Bounds::of(corpus, tokenizer)?);
     write_corpus(corpus, tokenizer, &mut writer, notices, progress)?;
-    let Written { output: Output::File(file), ends, count } = writer.finish()? else {
+    let WrittenTokens { output: TokenOutput::File(file), ends, count } = writer.finish()? else {
         return Err(anyhow!("token file: written to memory, not to a file"));
     };
     file.publish(path, *key, vocab_size, count, &ends).map_err(CacheWriteError)?;
@@ -178,7 +178,7 @@ impl FileOutput {
         self.write(&[0; 8][..padding as usize])?;
         self.write(bytemuck::cast_slice(ends))?;
         let (width, body_crc) = (self.width, self.crc);
-        let header = Header { width, vocab_size: vocab_size as u64, tokens, documents: ends.len() as u64, key, body_crc };
+        let header = CacheHeader { width, vocab_size: vocab_size as u64, tokens, documents: ends.len() as u64, key, body_crc };
         let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&header.to_bytes())?;
@@ -192,7 +192,7 @@ impl FileOutput {
     }
 }
 
-impl Header {
+impl CacheHeader {
     fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC.to_ne_bytes());
@@ -243,7 +243,7 @@ fn open(path: &Path, key: &[u8; 32], tokenizer: &Tokenizer) -> Result<TokenFile,
     // SAFETY: files in the cache are complete before they get their name and are replaced by renaming, never written in place, so the
     // mapped bytes do not change. Editing the cache by hand during a run breaks that, as with any mapped file.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| format!("cannot be mapped: {e}"))?;
-    let header = Header::from_bytes(&map).ok_or("its header is damaged or from another version")?;
+    let header = CacheHeader::from_bytes(&map).ok_or("its header is damaged or from another version")?;
     if header.key != *key || header.vocab_size != tokenizer.vocab_size() as u64 {
         return Err("it holds other text".into());
     }
@@ -254,14 +254,18 @@ fn open(path: &Path, key: &[u8; 32], tokenizer: &Tokenizer) -> Result<TokenFile,
     if crc32c::crc32c(&map[HEADER_BYTES..]) != header.body_crc {
         return Err("its checksum is wrong".into());
     }
-    let store = Store::Mapped(Mapped { map, header });
+    let store = TokenStore::Mapped(MappedTokens { map, header });
     Ok(TokenFile { store, vocab_size: tokenizer.vocab_size(), from_cache: true, separator: None })
 }
 
-impl Mapped {
-    pub(super) fn ids(&self) -> Ids<'_> {
+impl MappedTokens {
+    pub(super) fn ids(&self) -> TokenIds<'_> {
         let bytes = &self.map[HEADER_BYTES..][..self.header.tokens as usize * self.header.width as usize];
-        if self.header.width == 2 { Ids::Narrow(bytemuck::cast_slice(bytes)) } else { Ids::Wide(bytemuck::cast_slice(bytes)) }
+        if self.header.width == 2 {
+            TokenIds::Narrow(bytemuck::cast_slice(bytes))
+        } else {
+            TokenIds::Wide(bytemuck::cast_slice(bytes))
+        }
     }
 
     pub(super) fn ends(&self) -> &[u64] {

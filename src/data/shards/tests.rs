@@ -10,7 +10,7 @@ fn ids_of(file: &TokenFile) -> Vec<u32> {
     ids
 }
 
-fn run(corpus: &Corpus, tokenizer: &Tokenizer, cache: &Cache) -> (TokenFile, Vec<String>) {
+fn run(corpus: &Corpus, tokenizer: &Tokenizer, cache: &TokenCache) -> (TokenFile, Vec<String>) {
     let (mut notices, mut seen) = (Notices::new(), Vec::new());
     let mut progress = |_: &str, done, total| {
         seen.push((done, total));
@@ -41,7 +41,7 @@ fn documents_end_with_end_of_text() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = Tokenizer::bytes(true).unwrap();
     let tokens = |texts: &[&str]| {
-        let (file, _) = run(&documents(folder.path(), texts), &bytes, &Cache::Off);
+        let (file, _) = run(&documents(folder.path(), texts), &bytes, &TokenCache::Off);
         (ids_of(&file), file.document_ends().to_vec())
     };
     let (a, b, eos) = (u32::from(b'a'), u32::from(b'b'), 256);
@@ -50,20 +50,20 @@ fn documents_end_with_end_of_text() {
     assert_eq!(tokens(&["a<|endoftext|>", "b"]), (vec![eos, a, eos, b, eos], vec![3, 5]), "not ended twice");
     assert_eq!(tokens(&["<|endoftext|><|endoftext|>b"]), (vec![eos, eos, b, eos], vec![1, 2, 4]));
     let plain = Tokenizer::bytes(false).unwrap();
-    let (file, _) = run(&documents(folder.path(), &["a", "bb"]), &plain, &Cache::Off);
+    let (file, _) = run(&documents(folder.path(), &["a", "bb"]), &plain, &TokenCache::Off);
     assert_eq!((ids_of(&file), file.document_ends()), (vec![a, b, b], [1, 3].as_slice()), "no such token, still two documents");
 }
 
 #[test]
 fn cached_and_uncached_tokens_are_equal() {
     let folder = tempfile::tempdir().unwrap();
-    let cache = Cache::Folder(folder.path().join("made/on/demand"));
+    let cache = TokenCache::Folder(folder.path().join("made/on/demand"));
     let text: String = (0..40_000).map(|i| format!("line {i} of 東京 text\n")).collect();
     let corpus = Corpus::from_text("memory", text.clone());
     let bpe = Tokenizer::build(&TokenizerKind::Bpe(400), &corpus, None, &mut Notices::new()).unwrap();
     let chars = Tokenizer::build(&TokenizerKind::Chars, &corpus, None, &mut Notices::new()).unwrap();
     for tokenizer in [Tokenizer::bytes(false).unwrap(), chars, bpe] {
-        let (memory, _) = run(&corpus, &tokenizer, &Cache::Off);
+        let (memory, _) = run(&corpus, &tokenizer, &TokenCache::Off);
         let (made, notices) = run(&corpus, &tokenizer, &cache);
         let (found, _) = run(&corpus, &tokenizer, &cache);
         assert!(notices.is_empty() && !made.is_from_cache() && found.is_from_cache());
@@ -83,8 +83,8 @@ fn large_vocabularies_use_four_bytes_per_token() {
     assert!(tokenizer.vocab_size() > 1 << 16);
     let text: String = many.iter().rev().step_by(3).collect();
     let corpus = documents(folder.path(), &[&text, "\u{14FFF}"]);
-    let (memory, _) = run(&corpus, &tokenizer, &Cache::Off);
-    let (made, _) = run(&corpus, &tokenizer, &Cache::Folder(folder.path().join("cache")));
+    let (memory, _) = run(&corpus, &tokenizer, &TokenCache::Off);
+    let (made, _) = run(&corpus, &tokenizer, &TokenCache::Folder(folder.path().join("cache")));
     assert_eq!(ids_of(&memory), ids_of(&made));
     assert_eq!((memory.document_ends(), memory.len()), (made.document_ends(), text.chars().count() as u64 + 4));
     assert!(ids_of(&made).iter().any(|id| *id > 1 << 16));
@@ -94,10 +94,10 @@ fn large_vocabularies_use_four_bytes_per_token() {
 fn a_truncated_cache_file_is_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
     let cached = folder.path().join("cache");
-    let cache = Cache::Folder(cached.clone());
+    let cache = TokenCache::Folder(cached.clone());
     let corpus = documents(folder.path(), &["one document", "another"]);
     let tokenizer = Tokenizer::bytes(true).unwrap();
-    let (expected, _) = run(&corpus, &tokenizer, &Cache::Off);
+    let (expected, _) = run(&corpus, &tokenizer, &TokenCache::Off);
     run(&corpus, &tokenizer, &cache);
     let path = only_file(&cached);
     let whole = fs::read(&path).unwrap();
@@ -122,7 +122,7 @@ fn a_truncated_cache_file_is_rebuilt() {
 #[test]
 fn the_cache_key_depends_on_content() {
     let folder = tempfile::tempdir().unwrap();
-    let cache = Cache::Folder(folder.path().join("cache"));
+    let cache = TokenCache::Folder(folder.path().join("cache"));
     let from_cache = |text: &str, tokenizer: &Tokenizer| run(&Corpus::from_text(text, text), tokenizer, &cache).0.is_from_cache();
     let (bytes, with_end) = (Tokenizer::bytes(false).unwrap(), Tokenizer::bytes(true).unwrap());
     assert!(!from_cache("some text", &bytes));
@@ -143,7 +143,7 @@ fn without_a_cache_the_tokens_stay_in_memory() {
     let file_in_the_way = folder.path().join("file");
     fs::write(&file_in_the_way, "x").unwrap();
     let (file, notices) =
-        run(&Corpus::from_text("t", "text"), &Tokenizer::bytes(false).unwrap(), &Cache::Folder(file_in_the_way));
+        run(&Corpus::from_text("t", "text"), &Tokenizer::bytes(false).unwrap(), &TokenCache::Folder(file_in_the_way));
     assert_eq!(file.len(), 4);
     assert!(notices.len() == 1 && notices[0].contains("stay in memory"), "{notices:?}");
 }
@@ -152,7 +152,7 @@ fn without_a_cache_the_tokens_stay_in_memory() {
 fn read_errors_are_not_cache_errors() {
     let folder = tempfile::tempdir().unwrap();
     let chars = Tokenizer::chars("abc".chars(), false).unwrap();
-    for cache in [Cache::Off, Cache::Folder(folder.path().into())] {
+    for cache in [TokenCache::Off, TokenCache::Folder(folder.path().into())] {
         let result = tokenize(&Corpus::from_text("t", "abcd"), &chars, &cache, &mut Notices::new(), &mut silent);
         assert!(result.err().unwrap().to_string().contains("'d'"));
     }
@@ -165,7 +165,7 @@ fn threads_keep_the_order_and_report_errors() {
     let texts: Vec<String> = (0..3000).map(|i| format!("document {i} ").repeat(i % 50 + 1)).collect();
     let corpus = documents(folder.path(), &texts.iter().map(String::as_str).collect::<Vec<_>>());
     let bpe = Tokenizer::build(&TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).unwrap();
-    let (file, _) = run(&corpus, &bpe, &Cache::Off);
+    let (file, _) = run(&corpus, &bpe, &TokenCache::Off);
     let (ids, mut start) = (ids_of(&file), 0);
     assert_eq!(file.document_ends().len(), texts.len());
     for (end, text) in file.document_ends().iter().zip(&texts) {
@@ -176,7 +176,7 @@ fn threads_keep_the_order_and_report_errors() {
     let json = r#"{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"?"}}"#;
     fs::write(folder.path().join("tokenizer.json"), json).unwrap();
     let word = Tokenizer::from_folder(folder.path()).unwrap();
-    let error = tokenize(&corpus, &word, &Cache::Off, &mut Notices::new(), &mut silent).err().unwrap().to_string();
+    let error = tokenize(&corpus, &word, &TokenCache::Off, &mut Notices::new(), &mut silent).err().unwrap().to_string();
     assert!(error.contains("cannot encode"), "{error}");
 }
 
@@ -221,9 +221,9 @@ fn documents_start_with_bos_as_in_transformers() {
     let folder = tempfile::tempdir().unwrap();
     for (end, want) in [(false, vec![1, 7, 2, 1, 8, 5, 2]), (true, vec![1, 7, 2, 1, 8, 5, 2])] {
         let tokenizer = framed(folder.path(), end);
-        let (file, _) = run(&documents(folder.path(), &["a", "bb"]), &tokenizer, &Cache::Off);
+        let (file, _) = run(&documents(folder.path(), &["a", "bb"]), &tokenizer, &TokenCache::Off);
         assert_eq!((ids_of(&file), file.document_ends(), file.separator()), (want, [3, 7].as_slice(), None));
-        let (file, _) = run(&Corpus::from_text("t", "a</s>b"), &tokenizer, &Cache::Off);
+        let (file, _) = run(&Corpus::from_text("t", "a</s>b"), &tokenizer, &TokenCache::Off);
         assert_eq!(
             (ids_of(&file), file.document_ends().len()),
             (vec![1, 7, 2, 1, 5, 2], 2),
@@ -231,7 +231,7 @@ fn documents_start_with_bos_as_in_transformers() {
         );
     }
     let bytes = Tokenizer::bytes(true).unwrap();
-    assert_eq!(run(&documents(folder.path(), &["a", "b"]), &bytes, &Cache::Off).0.separator(), Some(256));
+    assert_eq!(run(&documents(folder.path(), &["a", "b"]), &bytes, &TokenCache::Off).0.separator(), Some(256));
 }
 
 /// A tokenizer that puts a mark before every text adds none where a long text was cut.
@@ -246,7 +246,7 @@ fn a_text_read_in_pieces_is_encoded_as_one() {
             move || pieces.next_piece(&mut Notices::new()).unwrap()
         });
         assert!(pieces.count() > 1);
-        let (file, _) = run(&corpus, &tokenizer, &Cache::Off);
+        let (file, _) = run(&corpus, &tokenizer, &TokenCache::Off);
         assert!(ids_of(&file) == tokenizer.encode_text(&text).unwrap());
     }
 }

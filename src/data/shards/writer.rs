@@ -1,13 +1,13 @@
 //! Collects tokens and document ends, in memory or in a file, and checks every id.
 
-use super::{Corpus, Store, TokenFile, Tokenizer};
-use crate::data::tokenizer::Frame;
+use super::{Corpus, TokenFile, TokenStore, Tokenizer};
+use crate::data::tokenizer::TextFrame;
 use anyhow::{Result, ensure};
 #[cfg(not(target_arch = "wasm32"))]
 use {super::cache::FileOutput, anyhow::bail};
 
 /// Destination of the tokens.
-pub(super) enum Output {
+pub(super) enum TokenOutput {
     Narrow(Vec<u16>),
     Wide(Vec<u32>),
     #[cfg(not(target_arch = "wasm32"))]
@@ -17,7 +17,7 @@ pub(super) enum Output {
 /// Tokens around documents.
 #[derive(Default)]
 pub(super) struct Bounds {
-    frame: Frame,
+    frame: TextFrame,
     eos: Option<u32>,
     /// Whether the first of several documents gets an end-of-text token prepended.
     leads: bool,
@@ -37,8 +37,8 @@ impl Bounds {
 }
 
 /// Appends tokens and records document ends.
-pub(super) struct Writer {
-    output: Output,
+pub(super) struct TokenWriter {
+    output: TokenOutput,
     vocab_size: usize,
     bounds: Bounds,
     ends: Vec<u64>,
@@ -47,23 +47,23 @@ pub(super) struct Writer {
     owes_eos: bool,
 }
 
-/// The result of a `Writer`.
-pub(super) struct Written {
-    pub(super) output: Output,
+/// The result of a `TokenWriter`.
+pub(super) struct WrittenTokens {
+    pub(super) output: TokenOutput,
     pub(super) ends: Vec<u64>,
     #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only the cache file writes it down"))]
     pub(super) count: u64,
 }
 
-impl Output {
+impl TokenOutput {
     /// In memory, with two bytes per token where possible.
     pub(super) fn memory(vocab_size: usize) -> Self {
         if vocab_size <= 1 << 16 { Self::Narrow(Vec::new()) } else { Self::Wide(Vec::new()) }
     }
 }
 
-impl Writer {
-    pub(super) fn new(output: Output, vocab_size: usize, bounds: Bounds) -> Self {
+impl TokenWriter {
+    pub(super) fn new(output: TokenOutput, vocab_size: usize, bounds: Bounds) -> Self {
         Self { output, vocab_size, bounds, ends: Vec::new(), count: 0, owes_eos: false }
     }
 
@@ -107,14 +107,14 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<Written> {
+    pub(super) fn finish(mut self) -> Result<WrittenTokens> {
         if let (true, false, Some(eos)) = (self.owes_eos, self.ends.is_empty(), self.bounds.eos) {
             self.append(&[eos])?;
         }
         if !self.is_between() {
             self.close();
         }
-        Ok(Written { output: self.output, ends: self.ends, count: self.count })
+        Ok(WrittenTokens { output: self.output, ends: self.ends, count: self.count })
     }
 
     /// Whether no document is open.
@@ -145,24 +145,24 @@ impl Writer {
         let good = ids.iter().all(|id| (*id as usize) < vocab_size);
         ensure!(good, "tokenizer: an id is outside its vocabulary of {vocab_size}. Its tokenizer.json is wrong");
         match &mut self.output {
-            Output::Narrow(tokens) => tokens.extend(ids.iter().map(|id| *id as u16)),
-            Output::Wide(tokens) => tokens.extend_from_slice(ids),
+            TokenOutput::Narrow(tokens) => tokens.extend(ids.iter().map(|id| *id as u16)),
+            TokenOutput::Wide(tokens) => tokens.extend_from_slice(ids),
             #[cfg(not(target_arch = "wasm32"))]
-            Output::File(file) => file.append(ids)?,
+            TokenOutput::File(file) => file.append(ids)?,
         }
         self.count += ids.len() as u64;
         Ok(())
     }
 }
 
-impl Written {
+impl WrittenTokens {
     pub(super) fn into_memory(self, vocab_size: usize) -> Result<TokenFile> {
         let ends = self.ends;
         let store = match self.output {
-            Output::Narrow(tokens) => Store::Narrow { tokens, ends },
-            Output::Wide(tokens) => Store::Wide { tokens, ends },
+            TokenOutput::Narrow(tokens) => TokenStore::Narrow { tokens, ends },
+            TokenOutput::Wide(tokens) => TokenStore::Wide { tokens, ends },
             #[cfg(not(target_arch = "wasm32"))]
-            Output::File(_) => bail!("token file: written to a file, not to memory"),
+            TokenOutput::File(_) => bail!("token file: written to a file, not to memory"),
         };
         Ok(TokenFile { store, vocab_size, from_cache: false, separator: None })
     }

@@ -2,14 +2,14 @@
 
 use super::math::verdict;
 #[cfg(not(target_arch = "wasm32"))]
-use super::process::Process;
+use super::process::GraderProcess;
 use super::question_set::{QuestionSource, RowReader};
 use super::question_stream::QuestionStream;
-use super::{Grade, Question, Split, Task};
-use crate::config::{DataSettings, Grader, TaskSettings};
+use super::{Grade, Question, Split, Task, TaskInput};
+use crate::config::{Grader, TaskSettings};
 use crate::data::chat::prompt_chat;
 use crate::data::json_rows::Object;
-use crate::data::{Notices, Tokenizer, shown};
+use crate::data::{Notices, shown};
 use anyhow::{Result, bail};
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
@@ -32,7 +32,7 @@ enum Kind {
     Number,
     Regex,
     #[cfg(not(target_arch = "wasm32"))]
-    Process(Process),
+    Process(GraderProcess),
 }
 
 impl RowGrader {
@@ -44,7 +44,7 @@ impl RowGrader {
         let kind = match (settings.grader, &settings.grader_command) {
             (Grader::Process, None) => bail!("--grader process: needs --grader-command, the program that grades"),
             #[cfg(not(target_arch = "wasm32"))]
-            (_, Some(command)) => Kind::Process(Process::new(command, settings.grader_timeout)?),
+            (_, Some(command)) => Kind::Process(GraderProcess::new(command, settings.grader_timeout)?),
             #[cfg(target_arch = "wasm32")]
             (_, Some(_)) => bail!("--grader-command: there are no programs to start here"),
             (Grader::Exact, None) => Kind::Exact,
@@ -121,14 +121,8 @@ impl Custom {
     ///
     /// # Errors
     /// No rows, an invalid row, incompatible settings.
-    pub fn open(
-        settings: &TaskSettings,
-        data: &DataSettings,
-        seed: u64,
-        tokenizer: Option<&Tokenizer>,
-        date: i64,
-        notices: &mut Notices,
-    ) -> Result<Self> {
+    pub(crate) fn open(input: &TaskInput<'_>, notices: &mut Notices) -> Result<Self> {
+        let &TaskInput { settings, data, seed, tokenizer, date } = input;
         let question_stream = QuestionStream::new(settings, tokenizer, date, None, false)?;
         let grader = RowGrader::new(settings)?;
         let make = |row: Object| {

@@ -11,18 +11,18 @@ const MOST_REPEATS: usize = 2000;
 pub type Keyed<T> = (String, T);
 
 /// Generates question `n` of a level.
-pub type Maker<T> = dyn Fn(usize, Split, u64) -> Result<Keyed<T>>;
+pub type QuestionMaker<T> = dyn Fn(usize, Split, u64) -> Result<Keyed<T>>;
 
 /// Distinct questions of a split, taken from each level in rotation; duplicates are skipped.
 pub struct Distinct<T> {
-    levels: Vec<Level>,
+    levels: Vec<LevelState>,
     split: Split,
-    make: Box<Maker<T>>,
+    make: Box<QuestionMaker<T>>,
     turn: usize,
     seen: HashSet<String>,
 }
 
-struct Level {
+struct LevelState {
     level: usize,
     /// Questions generated of this level.
     made: u64,
@@ -33,7 +33,7 @@ struct Level {
 impl<T> Distinct<T> {
     /// Starts at question 0.
     pub fn new(levels: Vec<usize>, split: Split, make: impl Fn(usize, Split, u64) -> Result<Keyed<T>> + 'static) -> Self {
-        let levels = levels.into_iter().map(|level| Level { level, made: 0, repeats: 0 }).collect();
+        let levels = levels.into_iter().map(|level| LevelState { level, made: 0, repeats: 0 }).collect();
         Self { levels, split, make: Box::new(make), turn: 0, seen: HashSet::new() }
     }
 

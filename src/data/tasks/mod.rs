@@ -116,6 +116,15 @@ pub trait Task: Send {
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>>;
 }
 
+/// What a task is opened from: see [`open`].
+pub(crate) struct TaskInput<'a> {
+    settings: &'a TaskSettings,
+    data: &'a DataSettings,
+    seed: u64,
+    tokenizer: Option<&'a Tokenizer>,
+    date: i64,
+}
+
 /// Opens the task of these settings. `seed` determines the generated questions and the order of rows. `tokenizer` provides the chat
 /// template of `--chat`, which uses `date` (seconds since 1970) as the current date.
 ///
@@ -129,10 +138,11 @@ pub fn open(
     date: i64,
     notices: &mut Notices,
 ) -> Result<Box<dyn Task>> {
+    let input = TaskInput { settings, data, seed, tokenizer, date };
     let task: Box<dyn Task> = match settings.task {
-        TaskKind::Kk => Box::new(kk::Kk::open(settings, data, seed, tokenizer, date, notices)?),
-        TaskKind::Math => Box::new(math::Math::open(settings, data, seed, tokenizer, date, notices)?),
-        TaskKind::Custom => Box::new(custom::Custom::open(settings, data, seed, tokenizer, date, notices)?),
+        TaskKind::Kk => Box::new(kk::Kk::open(&input, notices)?),
+        TaskKind::Math => Box::new(math::Math::open(&input, notices)?),
+        TaskKind::Custom => Box::new(custom::Custom::open(&input, notices)?),
     };
     if let Some(tokenizer) = tokenizer {
         check_words(task.as_ref(), tokenizer, notices)?;

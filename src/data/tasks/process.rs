@@ -36,7 +36,7 @@ const MOST_TIMEOUTS: u32 = 4;
 
 /// A line of output.
 #[derive(Deserialize)]
-struct Verdict {
+struct GraderReply {
     id: u64,
     /// Required, but may be null.
     #[serde(deserialize_with = "Option::deserialize")]
@@ -49,11 +49,11 @@ struct Verdict {
 }
 
 /// A running grader program and its state.
-pub struct Process {
+pub struct GraderProcess {
     command: String,
     words: Vec<String>,
     timeout: Duration,
-    running: Option<Running>,
+    running: Option<RunningGrader>,
     /// The id of the next input line.
     next: u64,
     /// Whether it has graded anything.
@@ -62,7 +62,7 @@ pub struct Process {
     barren: u32,
 }
 
-struct Running {
+struct RunningGrader {
     child: Child,
     /// Input lines are written by a thread, since a program that does not read must not block the caller.
     to: std::sync::mpsc::Sender<String>,
@@ -70,14 +70,14 @@ struct Running {
     complaints: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Drop for Running {
+impl Drop for RunningGrader {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Process {
+impl GraderProcess {
     /// `command` is a program and its arguments; quotes group words. It is not run by a shell.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ impl Process {
         result
     }
 
-    fn started(&self) -> Result<Running> {
+    fn started(&self) -> Result<RunningGrader> {
         let mut tries = 1;
         loop {
             match self.start() {
@@ -171,7 +171,7 @@ impl Process {
 
     fn batch(
         &self,
-        running: &mut Running,
+        running: &mut RunningGrader,
         first: u64,
         asked: &[usize],
         answers: &[(&Question, &str)],
@@ -222,7 +222,7 @@ impl Process {
         Ok(())
     }
 
-    fn verdict(&self, running: &mut Running, line: &str) -> Result<Verdict> {
+    fn verdict(&self, running: &mut RunningGrader, line: &str) -> Result<GraderReply> {
         // Python writes NaN and Infinity, which are not valid JSON, for rewards that are not finite.
         let plain = || line.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
         serde_json::from_str(line).or_else(|e| serde_json::from_str(&plain()).map_err(|_| e)).map_err(|e| {
@@ -234,7 +234,7 @@ impl Process {
         })
     }
 
-    fn start(&self) -> Result<Running> {
+    fn start(&self) -> Result<RunningGrader> {
         let mut child = Command::new(&self.words[0])
             .args(&self.words[1..])
             .stdin(Stdio::piped())
@@ -264,11 +264,11 @@ impl Process {
         let complaints = Arc::new(Mutex::new(Vec::new()));
         let kept = complaints.clone();
         std::thread::spawn(move || keep_end(stderr, &kept));
-        Ok(Running { child, to, from, complaints })
+        Ok(RunningGrader { child, to, from, complaints })
     }
 
     /// The error of a program that has exited.
-    fn ended(&self, running: &mut Running, done: usize, all: usize) -> anyhow::Error {
+    fn ended(&self, running: &mut RunningGrader, done: usize, all: usize) -> anyhow::Error {
         // It has closed its output and is about to exit.
         let deadline = Instant::now() + Duration::from_secs(2);
         let status = loop {
@@ -283,7 +283,7 @@ impl Process {
         self.fault(running, &format!("ended ({status}) with {done} of {all} answers graded"))
     }
 
-    fn fault(&self, running: &Running, what: &str) -> anyhow::Error {
+    fn fault(&self, running: &RunningGrader, what: &str) -> anyhow::Error {
         let said = running.complaints.lock().map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
         let last = said
             .lines()

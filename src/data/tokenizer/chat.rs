@@ -1,6 +1,6 @@
 //! Tokenizer functions for chats: the chat template, special tokens by role, and the position of each token in the text.
 
-use super::{Spelling, Tokenizer, guarded};
+use super::{TokenSpelling, Tokenizer, guarded};
 use crate::data::shown;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
@@ -17,7 +17,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with_places(&self, text: &str, with_special: bool) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
-        if !matches!(self.direct, super::Direct::Off) {
+        if !matches!(self.direct, super::BuiltinTokenizer::Off) {
             let ids = self.encode(text)?;
             let mut end = 0;
             let places: Vec<Range<usize>> = ids
@@ -40,7 +40,7 @@ impl Tokenizer {
     /// Bytes of text that a token represents, for the built-in tokenizers.
     fn bytes_spelled(&self, id: u32) -> usize {
         let token = self.inner.id_to_token(id).unwrap_or_default();
-        let whole = self.spelling == Spelling::Verbatim || self.is_special(id) || self.eos == Some(id);
+        let whole = self.spelling == TokenSpelling::Verbatim || self.is_special(id) || self.eos == Some(id);
         if whole { token.len() } else { token.chars().count() }
     }
 

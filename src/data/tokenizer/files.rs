@@ -2,7 +2,7 @@
 
 use super::companions::{self, Companions, merge_map};
 use super::ends::Generation;
-use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, build, growth, guarded, word_splitter};
+use super::{BuiltinTokenizer, CharTable, END_OF_TEXT, TokenSpelling, Tokenizer, build, growth, guarded, word_splitter};
 use crate::config::Architecture;
 use crate::data::{shown, shown_path};
 use crate::model::adapter::holder;
@@ -113,8 +113,8 @@ impl Tokenizer {
         let added = inner.get_added_tokens_decoder();
         let Companions { config, extra, generation, .. } = files;
         let mut tokenizer = Self {
-            direct: Direct::Off,
-            spelling: if file.has_byte_level_decoder() { Spelling::ByteLevel } else { Spelling::Other },
+            direct: BuiltinTokenizer::Off,
+            spelling: if file.has_byte_level_decoder() { TokenSpelling::ByteLevel } else { TokenSpelling::Other },
             json: json.into(),
             extra: Arc::new(extra),
             special: Arc::new(added.iter().filter(|(_, t)| t.special).map(|(id, _)| *id).collect()),
@@ -172,16 +172,16 @@ impl Tokenizer {
         }
         let Some(chars) = chars else {
             if word_splitter::is_gpt2_like(&mine) {
-                self.direct = Direct::Words;
+                self.direct = BuiltinTokenizer::Words;
             }
             return;
         };
         let same = |parts: Result<Value>| parts.is_ok_and(|parts| parts == mine);
         if same(build::bytes_json(!end.is_empty())) {
-            self.direct = Direct::Bytes;
+            self.direct = BuiltinTokenizer::Bytes;
         } else if same(build::chars_json(chars.iter().map(|(c, _)| *c), !end.is_empty())) {
-            self.direct = Direct::Chars(Arc::new(CharTable::new(chars)));
-            self.spelling = Spelling::Verbatim;
+            self.direct = BuiltinTokenizer::Chars(Arc::new(CharTable::new(chars)));
+            self.spelling = TokenSpelling::Verbatim;
         }
     }
 }

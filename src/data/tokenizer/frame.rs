@@ -1,12 +1,12 @@
 //! Special tokens that a tokenizer's post-processor puts around a text (Llama's begin token), and texts in pieces.
 
-use super::{Direct, END_OF_TEXT, Tokenizer, WordMemory, guarded};
+use super::{BuiltinTokenizer, END_OF_TEXT, Tokenizer, WordMemory, guarded};
 use crate::data::{Corpus, Notices, shown};
 use anyhow::{Result, anyhow};
 
 /// Special tokens around every text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Frame {
+pub(crate) struct TextFrame {
     pub(crate) begin: Vec<u32>,
     pub(crate) end: Vec<u32>,
 }
@@ -18,7 +18,7 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
         match self.direct {
-            Direct::Off => Ok(self.encode_by_crate(text, true)?.get_ids().to_vec()),
+            BuiltinTokenizer::Off => Ok(self.encode_by_crate(text, true)?.get_ids().to_vec()),
             _ => self.encode(text),
         }
     }
@@ -64,9 +64,9 @@ impl Tokenizer {
     }
 
     /// The tokens that [`Self::encode_text`] adds before and after a text.
-    pub(crate) fn frame(&self) -> Result<Frame> {
-        if !matches!(self.direct, Direct::Off) {
-            return Ok(Frame::default());
+    pub(crate) fn frame(&self) -> Result<TextFrame> {
+        if !matches!(self.direct, BuiltinTokenizer::Off) {
+            return Ok(TextFrame::default());
         }
         // A tokenizer without a token for this letter may still encode an empty text.
         let encoding = self.encode_by_crate("a", true).or_else(|_| self.encode_by_crate("", true))?;
@@ -74,7 +74,7 @@ impl Tokenizer {
         let own = |at: &usize| added[*at] == 0;
         let first = (0..ids.len()).find(own).unwrap_or(ids.len());
         let last = (first..ids.len()).rev().find(own).map_or(first, |last| last + 1);
-        Ok(Frame { begin: ids[..first].to_vec(), end: ids[last..].to_vec() })
+        Ok(TextFrame { begin: ids[..first].to_vec(), end: ids[last..].to_vec() })
     }
 
     /// As [`Self::encode_into`], for a piece of a text that follows the character `before`.
@@ -88,7 +88,8 @@ impl Tokenizer {
         ids: &mut Vec<u32>,
         memory: &mut WordMemory,
     ) -> Result<()> {
-        let Some(before) = before.filter(|_| matches!(self.direct, Direct::Off) && !text.is_empty() && !self.cuts_cleanly())
+        let Some(before) =
+            before.filter(|_| matches!(self.direct, BuiltinTokenizer::Off) && !text.is_empty() && !self.cuts_cleanly())
         else {
             return self.encode_into(text, ids, memory);
         };

@@ -1,6 +1,6 @@
 //! Streaming decoding: never half a character, and in total the same text as decoding all at once.
 
-use super::{Spelling, Tokenizer};
+use super::{TokenSpelling, Tokenizer};
 use anyhow::Result;
 
 /// Maximum number of tokens held back while the text ends in the replacement character, which the model may have meant.
@@ -31,12 +31,12 @@ impl DecodeStream {
             return Ok(String::new());
         };
         match self.tokenizer.spelling {
-            Spelling::Verbatim => Ok(token),
-            Spelling::ByteLevel => {
+            TokenSpelling::Verbatim => Ok(token),
+            TokenSpelling::ByteLevel => {
                 self.bytes.extend(bytes_of(&token));
                 Ok(take_text(&mut self.bytes))
             }
-            Spelling::Other => {
+            TokenSpelling::Other => {
                 self.ids.push(id);
                 self.decode_rest(false)
             }
@@ -46,9 +46,9 @@ impl DecodeStream {
     /// The rest of the text: an incomplete character becomes U+FFFD.
     pub fn finish(mut self) -> Result<String> {
         match self.tokenizer.spelling {
-            Spelling::Verbatim => Ok(String::new()),
-            Spelling::ByteLevel => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
-            Spelling::Other => self.decode_rest(true),
+            TokenSpelling::Verbatim => Ok(String::new()),
+            TokenSpelling::ByteLevel => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
+            TokenSpelling::Other => self.decode_rest(true),
         }
     }
 

@@ -13,7 +13,7 @@ const MAX_REMEMBERED: usize = 1 << 17;
 const MAX_REMEMBERED_BYTES: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum CharacterClass {
     Letter,
     Number,
     Space,
@@ -21,10 +21,12 @@ enum Class {
 }
 
 /// The class of every code point, computed with the crate's regular expressions so that both use the same Unicode version.
-static CLASSES: LazyLock<Vec<Class>> = LazyLock::new(|| {
-    let mut classes = vec![Class::Other; char::MAX as usize + 1];
+static CLASSES: LazyLock<Vec<CharacterClass>> = LazyLock::new(|| {
+    let mut classes = vec![CharacterClass::Other; char::MAX as usize + 1];
     let all: String = ('\0'..=char::MAX).collect();
-    for (pattern, class) in [(r"\p{L}+", Class::Letter), (r"\p{N}+", Class::Number), (r"\s+", Class::Space)] {
+    for (pattern, class) in
+        [(r"\p{L}+", CharacterClass::Letter), (r"\p{N}+", CharacterClass::Number), (r"\s+", CharacterClass::Space)]
+    {
         if let Ok(regex) = SysRegex::new(pattern) {
             for (start, end) in regex.find_iter(&all) {
                 all[start..end].chars().for_each(|c| classes[c as usize] = class);
@@ -47,7 +49,7 @@ pub(super) fn split(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Length of the first word in bytes; `None` if the text is empty.
-fn first_word(text: &str, classes: &[Class]) -> Option<usize> {
+fn first_word(text: &str, classes: &[CharacterClass]) -> Option<usize> {
     let first = text.chars().next()?;
     if first == '\'' {
         let endings = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
@@ -56,14 +58,14 @@ fn first_word(text: &str, classes: &[Class]) -> Option<usize> {
         }
     }
     let class_of = |c: char| classes[c as usize];
-    let run = |text: &str, class: Class| text.find(|c| class_of(c) != class).unwrap_or(text.len());
+    let run = |text: &str, class: CharacterClass| text.find(|c| class_of(c) != class).unwrap_or(text.len());
     let after_space = text.strip_prefix(' ').and_then(|after| Some((after, class_of(after.chars().next()?))));
-    if let Some((after, class)) = after_space.filter(|(_, class)| *class != Class::Space) {
+    if let Some((after, class)) = after_space.filter(|(_, class)| *class != CharacterClass::Space) {
         return Some(1 + run(after, class));
     }
     let class = class_of(first);
     let length = run(text, class);
-    if class == Class::Space && length < text.len() {
+    if class == CharacterClass::Space && length < text.len() {
         // The last white space belongs to the next word, unless it is the only one.
         let last = text[..length].char_indices().next_back().map_or(0, |(at, _)| at);
         return Some(if last == 0 { length } else { last });

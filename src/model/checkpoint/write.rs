@@ -1,7 +1,7 @@
 //! Writing a checkpoint, and cleaning up after an interrupted one.
 
-use super::{FORMAT, FileEntry, MANIFEST, Manifest, Origin, check_file_name, hex, verify};
-use crate::vfs::{Kind, Vfs, VfsFile, human_bytes, shown};
+use super::{CheckpointOrigin, FORMAT, FileEntry, MANIFEST, Manifest, check_file_name, hex, verify};
+use crate::vfs::{FileKind, Vfs, VfsFile, human_bytes, shown};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// What to do when the target folder exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
+pub enum IfExists {
     /// Reject it, unless it is empty: for exports.
     Refuse,
     /// Replace it, and remove the old one once the new one is durable: for a run that went back and reaches the step again.
@@ -24,7 +24,7 @@ pub enum Existing {
 
 /// Target and size of a folder to write.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct CheckpointTarget<'a> {
     /// The existing parent folder.
     pub parent: &'a Path,
     /// The new folder's name: [`super::step_name`], or the name of an export.
@@ -32,7 +32,7 @@ pub struct Place<'a> {
     /// Bytes to write, as far as known.
     pub bytes: u64,
     /// What to do if it exists.
-    pub existing: Existing,
+    pub existing: IfExists,
 }
 
 /// A failed save; nothing of it is left on disk and older checkpoints are untouched.
@@ -63,7 +63,7 @@ pub struct CheckpointWriter<'a> {
     vfs: &'a dyn Vfs,
     temp: PathBuf,
     target: PathBuf,
-    existing: Existing,
+    existing: IfExists,
     files: Vec<FileEntry>,
     done: bool,
 }
@@ -97,13 +97,13 @@ impl<'a> CheckpointWriter<'a> {
     ///
     /// # Errors
     /// Too little space, a target that must not be replaced, or a disk error.
-    pub fn begin(vfs: &'a dyn Vfs, place: Place) -> Result<Self> {
+    pub fn begin(vfs: &'a dyn Vfs, place: CheckpointTarget) -> Result<Self> {
         let target = place.parent.join(place.name);
         match vfs.kind(&target).context("looking for an older one")? {
-            Some(Kind::Dir) if place.existing == Existing::Refuse && !vfs.list(&target)?.is_empty() => {
+            Some(FileKind::Dir) if place.existing == IfExists::Refuse && !vfs.list(&target)?.is_empty() => {
                 bail!("the folder exists and is not empty: choose another name or remove it");
             }
-            Some(Kind::Dir) | None => {}
+            Some(FileKind::Dir) | None => {}
             Some(_) => bail!("a file or link of that name is in the way: remove it"),
         }
         if let Ok(free) = vfs.free_space(place.parent) {
@@ -147,7 +147,7 @@ impl<'a> CheckpointWriter<'a> {
     ///
     /// # Errors
     /// A disk error.
-    pub fn finish(mut self, origin: Origin) -> Result<Manifest> {
+    pub fn finish(mut self, origin: CheckpointOrigin) -> Result<Manifest> {
         let files = std::mem::take(&mut self.files);
         let manifest = Manifest { format: FORMAT, origin, lehr: env!("CARGO_PKG_VERSION").into(), files };
         let text = manifest.render()?;
@@ -177,7 +177,7 @@ impl<'a> CheckpointWriter<'a> {
         if self.vfs.kind(&self.target)?.is_none() {
             return Ok(None);
         }
-        if self.existing == Existing::Refuse {
+        if self.existing == IfExists::Refuse {
             self.vfs.remove_dir(&self.target).context("the folder appeared meanwhile and is not empty")?;
             return Ok(None);
         }
@@ -208,8 +208,8 @@ fn needed(bytes: u64) -> u64 {
 /// [`SaveFailed`], with path, needed and free bytes; the temp folder is removed.
 pub fn save(
     vfs: &dyn Vfs,
-    place: Place,
-    origin: &Origin,
+    place: CheckpointTarget,
+    origin: &CheckpointOrigin,
     mut write: impl FnMut(&mut CheckpointWriter) -> Result<()>,
 ) -> Result<(PathBuf, Manifest), SaveFailed> {
     let mut attempt = || -> Result<Manifest> {
@@ -243,7 +243,7 @@ pub fn save(
 pub fn clean_stale(vfs: &dyn Vfs, checkpoints: &Path) -> Result<Vec<String>> {
     let mut done = Vec::new();
     for entry in vfs.list(checkpoints).with_context(|| shown(checkpoints))? {
-        let Some(name) = entry.name.to_str().filter(|_| entry.kind == Kind::Dir) else { continue };
+        let Some(name) = entry.name.to_str().filter(|_| entry.kind == FileKind::Dir) else { continue };
         let Some((prefix, rest)) = [".tmp-", ".trash-", ".old-"].iter().find_map(|p| Some((*p, name.strip_prefix(p)?))) else {
             continue;
         };

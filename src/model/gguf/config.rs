@@ -2,7 +2,7 @@
 
 use super::file::GgufFile;
 use super::names;
-use super::value::{Metadata, Value};
+use super::value::{Metadata, MetadataValue};
 use crate::config::{Architecture, Llama3Scaling, ModelConfig, RopeScaling, YarnScaling};
 use crate::vfs::clean;
 use anyhow::{Context, Result, bail, ensure};
@@ -200,7 +200,7 @@ pub(super) fn settings(model: &ModelConfig) -> Result<Metadata> {
     let context =
         model.exact_context().map_or(model.max_position_embeddings, |(most, _)| most.min(model.max_position_embeddings));
     let mut out = Metadata::default();
-    let mut whole = |name: &str, value: usize| out.set(format!("{arch}.{name}"), Value::U32(value as u32));
+    let mut whole = |name: &str, value: usize| out.set(format!("{arch}.{name}"), MetadataValue::U32(value as u32));
     whole("block_count", model.num_hidden_layers);
     whole("context_length", context);
     whole("embedding_length", model.hidden_size);
@@ -211,12 +211,12 @@ pub(super) fn settings(model: &ModelConfig) -> Result<Metadata> {
     whole("attention.value_length", model.head_dim);
     whole("rope.dimension_count", model.head_dim);
     whole("vocab_size", model.vocab_size);
-    out.set(format!("{arch}.attention.layer_norm_rms_epsilon"), Value::F32(model.rms_norm_eps as f32));
-    out.set(format!("{arch}.rope.freq_base"), Value::F32(model.rope_theta as f32));
+    out.set(format!("{arch}.attention.layer_norm_rms_epsilon"), MetadataValue::F32(model.rms_norm_eps as f32));
+    out.set(format!("{arch}.rope.freq_base"), MetadataValue::F32(model.rope_theta as f32));
     let scaling = format!("{arch}.rope.scaling");
     let mut scaled = |kind: &str, factor: f64| {
-        out.set(format!("{scaling}.type"), Value::Text(kind.to_owned()));
-        out.set(format!("{scaling}.factor"), Value::F32(factor as f32));
+        out.set(format!("{scaling}.type"), MetadataValue::Text(kind.to_owned()));
+        out.set(format!("{scaling}.factor"), MetadataValue::F32(factor as f32));
     };
     match model.rope_scaling {
         // Llama 3's factors are stored as a tensor.
@@ -228,9 +228,9 @@ pub(super) fn settings(model: &ModelConfig) -> Result<Metadata> {
             check_yarn(&yarn)?;
             scaled("yarn", yarn.factor);
             let original = u32::try_from(yarn.original_max_position_embeddings).context("original_max_position_embeddings")?;
-            out.set(format!("{scaling}.original_context_length"), Value::U32(original));
-            out.set(format!("{scaling}.yarn_beta_fast"), Value::F32(yarn.beta_fast as f32));
-            out.set(format!("{scaling}.yarn_beta_slow"), Value::F32(yarn.beta_slow as f32));
+            out.set(format!("{scaling}.original_context_length"), MetadataValue::U32(original));
+            out.set(format!("{scaling}.yarn_beta_fast"), MetadataValue::F32(yarn.beta_fast as f32));
+            out.set(format!("{scaling}.yarn_beta_slow"), MetadataValue::F32(yarn.beta_slow as f32));
         }
     }
     Ok(out)

@@ -39,8 +39,8 @@ impl GgufFile {
         Self::from_head(path, file, head).with_context(|| shown(path))
     }
 
-    fn from_head(path: &Path, file: File, head: header::Head) -> Result<Self> {
-        let header::Head { metadata, tensors } = head;
+    fn from_head(path: &Path, file: File, head: header::GgufHeader) -> Result<Self> {
+        let header::GgufHeader { metadata, tensors } = head;
         let arch = metadata.text("general.architecture")?.context("general.architecture is missing")?.to_owned();
         ensure!(
             ["llama", "qwen2", "qwen3"].contains(&arch.as_str()),

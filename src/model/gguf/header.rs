@@ -1,7 +1,7 @@
 //! The header of a GGUF file: every length, count and offset is checked before use.
 
 use super::blocks::BlockType;
-use super::value::{Metadata, Value};
+use super::value::{Metadata, MetadataValue};
 use super::{ALIGNMENT, MAGIC};
 use crate::model::safetensors_file::{MAX_NAME, MAX_TENSORS};
 use crate::vfs::clean;
@@ -26,7 +26,7 @@ pub(super) struct TensorLocation {
 
 /// Everything before the tensors.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct GgufHeader {
     pub metadata: Metadata,
     pub tensors: BTreeMap<String, TensorLocation>,
 }
@@ -35,8 +35,8 @@ pub(super) struct Head {
 ///
 /// # Errors
 /// An invalid GGUF file, in one line.
-pub(super) fn read(file: impl Read, bytes: u64) -> Result<Head> {
-    let mut source = Source { input: std::io::BufReader::with_capacity(1 << 16, file), position: 0, end: bytes };
+pub(super) fn read(file: impl Read, bytes: u64) -> Result<GgufHeader> {
+    let mut source = HeaderReader { input: std::io::BufReader::with_capacity(1 << 16, file), position: 0, end: bytes };
     ensure!(source.array::<4>()? == MAGIC, "does not begin with GGUF: not a GGUF file");
     let version = source.u32()?;
     let swapped = version.swap_bytes();
@@ -73,10 +73,10 @@ pub(super) fn read(file: impl Read, bytes: u64) -> Result<Head> {
         ensure!(out.insert(name, place).is_none(), "tensor '{shown}' occurs twice in the file");
     }
     no_overlap(&out)?;
-    Ok(Head { metadata, tensors: out })
+    Ok(GgufHeader { metadata, tensors: out })
 }
 
-fn metadata(source: &mut Source<impl Read>, count: u64) -> Result<Metadata> {
+fn metadata(source: &mut HeaderReader<impl Read>, count: u64) -> Result<Metadata> {
     let (mut out, mut names) = (Metadata::default(), BTreeSet::new());
     for _ in 0..count {
         let name = source.text(MAX_NAME as u64).context("the name of a setting")?;
@@ -88,19 +88,19 @@ fn metadata(source: &mut Source<impl Read>, count: u64) -> Result<Metadata> {
     Ok(out)
 }
 
-fn value(source: &mut Source<impl Read>, kind: u32) -> Result<Value> {
+fn value(source: &mut HeaderReader<impl Read>, kind: u32) -> Result<MetadataValue> {
     Ok(match kind {
-        4 => Value::U32(source.u32()?),
-        6 => Value::F32(f32::from_le_bytes(source.array()?)),
+        4 => MetadataValue::U32(source.u32()?),
+        6 => MetadataValue::F32(f32::from_le_bytes(source.array()?)),
         7 => match source.array::<1>()? {
-            [0] => Value::Bool(false),
-            [1] => Value::Bool(true),
+            [0] => MetadataValue::Bool(false),
+            [1] => MetadataValue::Bool(true),
             [other] => bail!("{other} is neither true nor false"),
         },
-        8 => Value::Text(source.text(MAX_HEAD)?),
+        8 => MetadataValue::Text(source.text(MAX_HEAD)?),
         9 => list(source)?,
-        12 => Value::F64(f64::from_le_bytes(source.array()?)),
-        _ => Value::Int(source.integer(kind)?),
+        12 => MetadataValue::F64(f64::from_le_bytes(source.array()?)),
+        _ => MetadataValue::Int(source.integer(kind)?),
     })
 }
 
@@ -115,7 +115,7 @@ fn width(kind: u32) -> Option<u64> {
     }
 }
 
-fn list(source: &mut Source<impl Read>) -> Result<Value> {
+fn list(source: &mut HeaderReader<impl Read>) -> Result<MetadataValue> {
     let (kind, count) = (source.u32()?, source.u64()?);
     // A string takes at least its length field.
     let least = if kind == 8 { Some(8) } else { width(kind) };
@@ -123,21 +123,21 @@ fn list(source: &mut Source<impl Read>) -> Result<Value> {
     let needed = count.checked_mul(least).filter(|bytes| *bytes <= source.left());
     ensure!(needed.is_some(), "an array of {count} entries does not fit into the file: damaged or truncated");
     Ok(match kind {
-        5 => Value::I32s((0..count).map(|_| Ok(i32::from_le_bytes(source.array()?))).collect::<Result<_>>()?),
-        6 => Value::F32s((0..count).map(|_| Ok(f32::from_le_bytes(source.array()?))).collect::<Result<_>>()?),
-        8 => Value::Texts((0..count).map(|_| source.text(MAX_HEAD)).collect::<Result<_>>()?),
-        12 => Value::Numbers((0..count).map(|_| Ok(f64::from_le_bytes(source.array()?))).collect::<Result<_>>()?),
+        5 => MetadataValue::I32s((0..count).map(|_| Ok(i32::from_le_bytes(source.array()?))).collect::<Result<_>>()?),
+        6 => MetadataValue::F32s((0..count).map(|_| Ok(f32::from_le_bytes(source.array()?))).collect::<Result<_>>()?),
+        8 => MetadataValue::Texts((0..count).map(|_| source.text(MAX_HEAD)).collect::<Result<_>>()?),
+        12 => MetadataValue::Numbers((0..count).map(|_| Ok(f64::from_le_bytes(source.array()?))).collect::<Result<_>>()?),
         // Bytes and flags, which lehr does not use.
         0 | 1 | 7 => {
             source.skip(count)?;
-            Value::Other(count)
+            MetadataValue::Other(count)
         }
-        _ => Value::Numbers((0..count).map(|_| Ok(source.integer(kind)? as f64)).collect::<Result<_>>()?),
+        _ => MetadataValue::Numbers((0..count).map(|_| Ok(source.integer(kind)? as f64)).collect::<Result<_>>()?),
     })
 }
 
 /// The name of a tensor, and its location relative to the first tensor.
-fn tensor(source: &mut Source<impl Read>) -> Result<(String, TensorLocation)> {
+fn tensor(source: &mut HeaderReader<impl Read>) -> Result<(String, TensorLocation)> {
     let name = source.text(MAX_NAME as u64).context("the name of a tensor")?;
     let at = || format!("tensor '{}'", clean(&name));
     let dimensions = source.u32()?;
@@ -174,13 +174,13 @@ fn no_overlap(tensors: &BTreeMap<String, TensorLocation>) -> Result<()> {
 }
 
 /// A sequential reader that tracks the remaining bytes.
-struct Source<R> {
+struct HeaderReader<R> {
     input: R,
     position: u64,
     end: u64,
 }
 
-impl<R: Read> Source<R> {
+impl<R: Read> HeaderReader<R> {
     fn left(&self) -> u64 {
         self.end.min(MAX_HEAD).saturating_sub(self.position)
     }

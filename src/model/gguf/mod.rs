@@ -20,8 +20,8 @@ mod write;
 
 pub use blocks::BlockType;
 pub use file::GgufFile;
-pub use spelling::{Spelled, spell};
-pub use value::{Metadata, Value};
+pub use spelling::{GgufTokenizer, spell};
+pub use value::{Metadata, MetadataValue};
 pub use vocabulary::TokenizerFiles;
 pub use write::{GgufPlan, write};
 

@@ -15,7 +15,7 @@ const SEED_CODER: &str =
 
 /// One splitting step; each splits the pieces of the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum SplitStep {
     /// Each digit separately.
     Digits,
     /// GPT-2's splitting.
@@ -26,30 +26,30 @@ enum Step {
 
 /// A pre-tokenizer that llama.cpp has a name for.
 #[derive(Clone, Debug)]
-pub(super) struct Pre {
-    steps: Vec<Step>,
+pub(super) struct PreTokenizer {
+    steps: Vec<SplitStep>,
     /// Whether words that are tokens are not merged.
     pub ignore_merges: bool,
     /// Whether a text begins with the BOS token unless the file says otherwise.
     pub adds_bos: bool,
 }
 
-struct Row {
+struct PreTokenizerEntry {
     /// The first is used for writing.
     names: &'static [&'static str],
-    steps: fn() -> Vec<Step>,
+    steps: fn() -> Vec<SplitStep>,
     ignore_merges: bool,
     adds_bos: bool,
     /// Whether llama.cpp splits exactly by the expression; otherwise no such file is written.
     exact: bool,
 }
 
-fn regex(pattern: &str) -> Vec<Step> {
-    vec![Step::Regex(pattern.to_owned())]
+fn regex(pattern: &str) -> Vec<SplitStep> {
+    vec![SplitStep::Regex(pattern.to_owned())]
 }
 
-const ROWS: [Row; 9] = [
-    Row {
+const ROWS: [PreTokenizerEntry; 9] = [
+    PreTokenizerEntry {
         names: &[
             "gpt-2",
             "phi-2",
@@ -68,54 +68,54 @@ const ROWS: [Row; 9] = [
             "jina-v2-es",
             "jina-v2-de",
         ],
-        steps: || vec![Step::Gpt2],
+        steps: || vec![SplitStep::Gpt2],
         ignore_merges: false,
         adds_bos: false,
         exact: true,
     },
-    Row {
+    PreTokenizerEntry {
         names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
-        steps: || vec![Step::Digits, Step::Gpt2],
+        steps: || vec![SplitStep::Digits, SplitStep::Gpt2],
         ignore_merges: false,
         adds_bos: false,
         exact: true,
     },
-    Row {
+    PreTokenizerEntry {
         names: &["qwen2", "deepseek-r1-qwen", "stablelm2", "kormo", "f2llmv2", "megrez", "hunyuan", "solar-open", "grok-2"],
         steps: || regex(QWEN2),
         ignore_merges: false,
         adds_bos: false,
         exact: true,
     },
-    Row {
+    PreTokenizerEntry {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
         steps: || regex(LLAMA3),
         ignore_merges: true,
         adds_bos: true,
         exact: true,
     },
-    Row {
+    PreTokenizerEntry {
         names: &["smaug-bpe", "dbrx", "chatglm-bpe", "glm4"],
         steps: || regex(LLAMA3),
         ignore_merges: false,
         adds_bos: false,
         exact: true,
     },
-    Row { names: &["tekken"], steps: || regex(TEKKEN), ignore_merges: true, adds_bos: true, exact: false },
-    Row {
+    PreTokenizerEntry { names: &["tekken"], steps: || regex(TEKKEN), ignore_merges: true, adds_bos: true, exact: false },
+    PreTokenizerEntry {
         names: &["gpt-4o", "llama4", "kanana2", "talkie"],
         steps: || regex(GPT4O),
         ignore_merges: false,
         adds_bos: false,
         exact: false,
     },
-    Row { names: &["seed-coder"], steps: || regex(SEED_CODER), ignore_merges: false, adds_bos: false, exact: true },
-    Row {
+    PreTokenizerEntry { names: &["seed-coder"], steps: || regex(SEED_CODER), ignore_merges: false, adds_bos: false, exact: true },
+    PreTokenizerEntry {
         names: &["deepseek-coder"],
         steps: || {
-            let mut steps: Vec<Step> =
-                [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+"].map(|p| Step::Regex(p.into())).into();
-            steps.push(Step::Digits);
+            let mut steps: Vec<SplitStep> =
+                [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+"].map(|p| SplitStep::Regex(p.into())).into();
+            steps.push(SplitStep::Digits);
             steps
         },
         ignore_merges: false,
@@ -124,7 +124,7 @@ const ROWS: [Row; 9] = [
     },
 ];
 
-impl Pre {
+impl PreTokenizer {
     /// From llama.cpp's name.
     ///
     /// # Errors
@@ -164,15 +164,15 @@ impl Pre {
     pub(super) fn json(&self) -> Value {
         let byte_level =
             |words: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": words});
-        let words = self.steps.last() == Some(&Step::Gpt2);
-        let steps = self.steps.iter().filter(|step| **step != Step::Gpt2);
+        let words = self.steps.last() == Some(&SplitStep::Gpt2);
+        let steps = self.steps.iter().filter(|step| **step != SplitStep::Gpt2);
         let mut parts: Vec<Value> = steps
             .map(|step| match step {
-                Step::Digits => json!({"type": "Digits", "individual_digits": true}),
-                Step::Regex(pattern) => {
+                SplitStep::Digits => json!({"type": "Digits", "individual_digits": true}),
+                SplitStep::Regex(pattern) => {
                     json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
                 }
-                Step::Gpt2 => Value::Null,
+                SplitStep::Gpt2 => Value::Null,
             })
             .collect();
         if parts.is_empty() {
@@ -184,7 +184,7 @@ impl Pre {
 }
 
 /// The steps of a `pre_tokenizer` that ends in the byte-level alphabet.
-fn steps_of(pre_tokenizer: &Value) -> Result<Vec<Step>> {
+fn steps_of(pre_tokenizer: &Value) -> Result<Vec<SplitStep>> {
     let parts = match pre_tokenizer["type"].as_str() {
         Some("Sequence") => {
             pre_tokenizer["pretokenizers"].as_array().context("pre_tokenizer: a Sequence without parts")?.as_slice()
@@ -200,10 +200,10 @@ fn steps_of(pre_tokenizer: &Value) -> Result<Vec<Step>> {
                     "pre_tokenizer: add_prefix_space: llama.cpp puts no space before a text"
                 );
                 if part["use_regex"] != false {
-                    steps.push(Step::Gpt2);
+                    steps.push(SplitStep::Gpt2);
                 }
             }
-            Some("Digits") if part["individual_digits"] == true => steps.push(Step::Digits),
+            Some("Digits") if part["individual_digits"] == true => steps.push(SplitStep::Digits),
             Some("Split") => {
                 let kept = matches!(
                     (part["behavior"].as_str(), part["invert"].as_bool()),
@@ -211,7 +211,7 @@ fn steps_of(pre_tokenizer: &Value) -> Result<Vec<Step>> {
                 );
                 let pattern = part["pattern"]["Regex"].as_str().filter(|_| kept);
                 let pattern = pattern.with_context(|| format!("pre_tokenizer: llama.cpp has no such rule: {}", short(part)))?;
-                steps.push(if pattern == r"\p{N}" { Step::Digits } else { Step::Regex(normalised_pattern(pattern)) });
+                steps.push(if pattern == r"\p{N}" { SplitStep::Digits } else { SplitStep::Regex(normalised_pattern(pattern)) });
             }
             _ => bail!("pre_tokenizer: llama.cpp has no such rule: {}", short(part)),
         }
@@ -238,8 +238,8 @@ mod tests {
         for row in &ROWS {
             for name in row.names {
                 assert!(seen.insert(*name), "{name}");
-                let pre = Pre::named(Some(name)).unwrap();
-                let found = Pre::name_of(&pre.json(), pre.ignore_merges);
+                let pre = PreTokenizer::named(Some(name)).unwrap();
+                let found = PreTokenizer::name_of(&pre.json(), pre.ignore_merges);
                 match row.exact {
                     true => assert_eq!(found.unwrap(), row.names[0]),
                     false => assert!(found.unwrap_err().to_string().contains("comes near")),
@@ -247,7 +247,7 @@ mod tests {
             }
         }
         for missing in [None, Some("default"), Some("kimi-k2")] {
-            assert!(Pre::named(missing).unwrap_err().to_string().contains("tokenizer.ggml.pre"));
+            assert!(PreTokenizer::named(missing).unwrap_err().to_string().contains("tokenizer.ggml.pre"));
         }
     }
 
@@ -260,11 +260,11 @@ mod tests {
             (json!({"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": false}), "no such rules"),
             (Value::Null, "no such rule"),
         ] {
-            assert!(format!("{:#}", Pre::name_of(&rules, false).unwrap_err()).contains(why), "{rules}");
+            assert!(format!("{:#}", PreTokenizer::name_of(&rules, false).unwrap_err()).contains(why), "{rules}");
         }
-        let llama3 = Pre::named(Some("llama-bpe")).unwrap().json();
-        assert_eq!(Pre::name_of(&llama3, false).unwrap(), "smaug-bpe");
+        let llama3 = PreTokenizer::named(Some("llama-bpe")).unwrap().json();
+        assert_eq!(PreTokenizer::name_of(&llama3, false).unwrap(), "smaug-bpe");
         let gpt2 = json!({"type": "ByteLevel", "add_prefix_space": false});
-        assert!(Pre::name_of(&gpt2, true).unwrap_err().to_string().contains("ignore_merges"));
+        assert!(PreTokenizer::name_of(&gpt2, true).unwrap_err().to_string().contains("ignore_merges"));
     }
 }

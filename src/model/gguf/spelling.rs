@@ -3,9 +3,9 @@
 //! llama.cpp does not use `tokenizer.json`: it has a few kinds of tokenizers with fixed rules. Unsupported features are rejected by name,
 //! and the result is read back and compared with the original.
 
-use super::pre::Pre;
-use super::value::{Metadata, Value as Setting};
-use super::vocabulary::{Kind, MAX_TOKEN, escape, fillers, tokenizer_files};
+use super::pre::PreTokenizer;
+use super::value::{Metadata, MetadataValue};
+use super::vocabulary::{MAX_TOKEN, TokenType, escape, fillers, tokenizer_files};
 use crate::data::{Tokenizer, char_of};
 use crate::vfs::clean;
 use anyhow::{Context, Result, bail, ensure};
@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A tokenizer in llama.cpp's format.
 #[derive(Clone, Debug)]
-pub struct Spelled {
+pub struct GgufTokenizer {
     /// The metadata.
     pub metadata: Metadata,
     /// Notes for the user.
@@ -41,10 +41,10 @@ const SAMPLES: [&str; 12] = [
 ///
 /// # Errors
 /// Rules that llama.cpp does not support, by name.
-pub fn spell(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Spelled> {
+pub fn spell(tokenizer: &Tokenizer, vocab_size: usize) -> Result<GgufTokenizer> {
     let rules: Value = serde_json::from_slice(&tokenizer.rules()?)?;
-    let mut table = Table::new(&rules, tokenizer, vocab_size)?;
-    let mut out = Spelled { metadata: Metadata::default(), notes: Vec::new() };
+    let mut table = TokenTable::new(&rules, tokenizer, vocab_size)?;
+    let mut out = GgufTokenizer { metadata: Metadata::default(), notes: Vec::new() };
     let (model, pre_tokenizer) = (&rules["model"], &rules["pre_tokenizer"]);
     let compared = match model["type"].as_str().unwrap_or_default() {
         "WordLevel" if pre_tokenizer["pattern"]["Regex"] == "[\\s\\S]" => {
@@ -86,14 +86,14 @@ enum Compared {
 }
 
 /// The vocabulary by id.
-struct Table {
+struct TokenTable {
     /// Text and kind; `None` for rows of the model without a token.
-    tokens: Vec<Option<(String, Kind)>>,
+    tokens: Vec<Option<(String, TokenType)>>,
     begin: Option<u32>,
     end: Option<u32>,
 }
 
-impl Table {
+impl TokenTable {
     fn new(rules: &Value, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Self> {
         let frame = tokenizer.frame()?;
         let one = |ids: &[u32], role: Option<u32>, what: &str| match ids {
@@ -105,20 +105,20 @@ impl Table {
         let mut table = Self { tokens: vec![None; vocab_size], begin, end };
         let vocab = &rules["model"]["vocab"];
         for (token, id) in vocab.as_object().into_iter().flatten() {
-            table.put(id.as_u64().unwrap_or(u64::MAX), token, Kind::Normal)?;
+            table.put(id.as_u64().unwrap_or(u64::MAX), token, TokenType::Normal)?;
         }
         for added in rules["added_tokens"].as_array().into_iter().flatten() {
             let content = added["content"].as_str().unwrap_or_default();
             for flag in ["lstrip", "rstrip", "single_word"] {
                 ensure!(added[flag] != true, "the added token {:?} has {flag}: llama.cpp has no such tokens", clean(content));
             }
-            let kind = if added["special"] == true { Kind::Control } else { Kind::UserDefined };
+            let kind = if added["special"] == true { TokenType::Control } else { TokenType::UserDefined };
             table.put(added["id"].as_u64().unwrap_or(u64::MAX), content, kind)?;
         }
         Ok(table)
     }
 
-    fn put(&mut self, id: u64, token: &str, kind: Kind) -> Result<()> {
+    fn put(&mut self, id: u64, token: &str, kind: TokenType) -> Result<()> {
         let rows = self.tokens.len();
         let place = usize::try_from(id).ok().and_then(|id| self.tokens.get_mut(id));
         *place.with_context(|| format!("token {:?} has id {id}, but the model has {rows} rows", clean(token)))? =
@@ -129,36 +129,37 @@ impl Table {
     /// Tokens that are not added tokens.
     fn normal(&self) -> impl Iterator<Item = (usize, &str)> {
         let used = self.tokens.iter().enumerate().filter_map(|(id, token)| Some((id, token.as_ref()?)));
-        used.filter(|(_, (_, kind))| *kind == Kind::Normal).map(|(id, (token, _))| (id, token.as_str()))
+        used.filter(|(_, (_, kind))| *kind == TokenType::Normal).map(|(id, (token, _))| (id, token.as_str()))
     }
 
     /// lehr's own tokenizers of characters and bytes. Written as BPE that merges only the bytes of a character; without an EOS token, as
     /// RWKV's longest match, because llama.cpp then uses token 11 of a BPE as EOS.
-    fn single(&mut self, out: &mut Spelled, text_of: impl Fn(&str) -> Option<Vec<u8>>) -> Result<()> {
-        let bpe = self.tokens.iter().flatten().any(|(_, kind)| *kind == Kind::Control);
+    fn single(&mut self, out: &mut GgufTokenizer, text_of: impl Fn(&str) -> Option<Vec<u8>>) -> Result<()> {
+        let bpe = self.tokens.iter().flatten().any(|(_, kind)| *kind == TokenType::Control);
         // Two bytes that are never adjacent in a text: llama.cpp requires at least one merge.
         let mut merges = BTreeSet::from([format!("{} {}", char_of(0xff), char_of(0xfe))]);
-        for (token, kind) in self.tokens.iter_mut().flatten().filter(|(_, kind)| *kind == Kind::Normal) {
+        for (token, kind) in self.tokens.iter_mut().flatten().filter(|(_, kind)| *kind == TokenType::Normal) {
             let text = text_of(token).with_context(|| format!("token {:?} is not a single character or byte", clean(token)))?;
-            debug_assert_eq!(*kind, Kind::Normal);
+            debug_assert_eq!(*kind, TokenType::Normal);
             let spelled: Vec<char> = text.iter().map(|byte| char_of(*byte)).collect();
             for at in 1..spelled.len() {
                 merges.insert(format!("{} {}", spelled[..at].iter().collect::<String>(), spelled[at]));
             }
             *token = if bpe { spelled.into_iter().collect() } else { escape(&text) };
         }
-        let set = |out: &mut Spelled, name: &str, value: &str| out.metadata.set(name, Setting::Text(value.to_owned()));
+        let set =
+            |out: &mut GgufTokenizer, name: &str, value: &str| out.metadata.set(name, MetadataValue::Text(value.to_owned()));
         if bpe {
             set(out, "tokenizer.ggml.model", "gpt2");
             set(out, "tokenizer.ggml.pre", "gpt-2");
-            out.metadata.set("tokenizer.ggml.merges", Setting::Texts(merges.into_iter().collect()));
+            out.metadata.set("tokenizer.ggml.merges", MetadataValue::Texts(merges.into_iter().collect()));
         } else {
             set(out, "tokenizer.ggml.model", "rwkv");
         }
         Ok(())
     }
 
-    fn byte_level(&mut self, rules: &Value, out: &mut Spelled) -> Result<()> {
+    fn byte_level(&mut self, rules: &Value, out: &mut GgufTokenizer) -> Result<()> {
         let model = &rules["model"];
         for key in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
             let value = &model[key];
@@ -171,40 +172,40 @@ impl Table {
             }
             Some(other) => bail!("normalizer {}: llama.cpp does not normalise", clean(other)),
         }
-        let pre = Pre::name_of(&rules["pre_tokenizer"], model["ignore_merges"] == true)?;
+        let pre = PreTokenizer::name_of(&rules["pre_tokenizer"], model["ignore_merges"] == true)?;
         let merges = merges(model)?;
         let mut list: Vec<String> = merges.into_iter().map(|(left, right)| format!("{left} {right}")).collect();
         if list.is_empty() {
             list.push(format!("{} {}", char_of(0xff), char_of(0xfe)));
         }
-        out.metadata.set("tokenizer.ggml.model", Setting::Text("gpt2".into()));
-        out.metadata.set("tokenizer.ggml.pre", Setting::Text(pre.into()));
-        out.metadata.set("tokenizer.ggml.merges", Setting::Texts(list));
+        out.metadata.set("tokenizer.ggml.model", MetadataValue::Text("gpt2".into()));
+        out.metadata.set("tokenizer.ggml.pre", MetadataValue::Text(pre.into()));
+        out.metadata.set("tokenizer.ggml.merges", MetadataValue::Texts(list));
         Ok(())
     }
 
     /// SentencePiece's BPE, with scores that give the order of merges.
-    fn sentencepiece(&mut self, rules: &Value, out: &mut Spelled) -> Result<()> {
+    fn sentencepiece(&mut self, rules: &Value, out: &mut GgufTokenizer) -> Result<()> {
         let model = &rules["model"];
         ensure!(model["ignore_merges"] != true, "model.ignore_merges = true: llama.cpp has no such SentencePiece");
         let prefix = space_prefix(rules)?;
         for byte in 0..=255u8 {
             let name = format!("<0x{byte:02X}>");
             let found = self.tokens.iter_mut().flatten().find(|(token, _)| *token == name);
-            found.with_context(|| format!("model.byte_fallback: the vocabulary has no token {name}"))?.1 = Kind::Byte;
+            found.with_context(|| format!("model.byte_fallback: the vocabulary has no token {name}"))?.1 = TokenType::Byte;
         }
         if let Some(unknown) = model["unk_token"].as_str() {
             let found = self.tokens.iter_mut().enumerate().find(|(_, t)| t.as_ref().is_some_and(|(token, _)| token == unknown));
             if let Some((id, Some(token))) = found {
-                token.1 = Kind::Unknown;
-                out.metadata.set("tokenizer.ggml.unknown_token_id", Setting::U32(id as u32));
+                token.1 = TokenType::Unknown;
+                out.metadata.set("tokenizer.ggml.unknown_token_id", MetadataValue::U32(id as u32));
             }
         }
         let scores = self.scores(&merges(model)?)?;
-        out.metadata.set("tokenizer.ggml.model", Setting::Text("llama".into()));
-        out.metadata.set("tokenizer.ggml.pre", Setting::Text("default".into()));
-        out.metadata.set("tokenizer.ggml.scores", Setting::F32s(scores));
-        out.metadata.set("tokenizer.ggml.add_space_prefix", Setting::Bool(prefix));
+        out.metadata.set("tokenizer.ggml.model", MetadataValue::Text("llama".into()));
+        out.metadata.set("tokenizer.ggml.pre", MetadataValue::Text("default".into()));
+        out.metadata.set("tokenizer.ggml.scores", MetadataValue::F32s(scores));
+        out.metadata.set("tokenizer.ggml.add_space_prefix", MetadataValue::Bool(prefix));
         Ok(())
     }
 
@@ -246,21 +247,22 @@ impl Table {
     }
 
     /// Shared by all kinds.
-    fn finish(&mut self, tokenizer: &Tokenizer, out: &mut Spelled) -> Result<()> {
+    fn finish(&mut self, tokenizer: &Tokenizer, out: &mut GgufTokenizer) -> Result<()> {
         let used: HashSet<&str> = self.tokens.iter().flatten().map(|(token, _)| token.as_str()).collect();
         let mut filler = fillers(&used);
-        let rows = self.tokens.iter().enumerate().map(|(id, token)| token.clone().unwrap_or_else(|| (filler(id), Kind::Unused)));
+        let rows =
+            self.tokens.iter().enumerate().map(|(id, token)| token.clone().unwrap_or_else(|| (filler(id), TokenType::Unused)));
         let (tokens, kinds): (Vec<String>, Vec<i32>) = rows.map(|(token, kind)| (token, kind as i32)).unzip();
         let mut distinct = HashSet::new();
         for token in &tokens {
             ensure!(distinct.insert(token.as_str()), "two tokens would be spelled {:?}", clean(token));
         }
-        let unused = kinds.iter().position(|kind| *kind == Kind::Unused as i32);
+        let unused = kinds.iter().position(|kind| *kind == TokenType::Unused as i32);
         let m = &mut out.metadata;
-        m.set("tokenizer.ggml.tokens", Setting::Texts(tokens));
-        m.set("tokenizer.ggml.token_type", Setting::I32s(kinds));
+        m.set("tokenizer.ggml.tokens", MetadataValue::Texts(tokens));
+        m.set("tokenizer.ggml.token_type", MetadataValue::I32s(kinds));
         if let Some(bos) = tokenizer.bos_id() {
-            m.set("tokenizer.ggml.bos_token_id", Setting::U32(bos));
+            m.set("tokenizer.ggml.bos_token_id", MetadataValue::U32(bos));
         }
         let mut ends: Vec<u32> = tokenizer.eos_id().into_iter().collect();
         ends.extend(tokenizer.end_tokens().ids().iter().copied().filter(|id| Some(*id) != tokenizer.eos_id()));
@@ -269,18 +271,18 @@ impl Table {
             ends.push(unused.context("no token ends a text: llama.cpp would take one of the vocabulary for it")? as u32);
         }
         for (name, id) in ["eos", "eot", "eom"].into_iter().zip(&ends) {
-            m.set(format!("tokenizer.ggml.{name}_token_id"), Setting::U32(*id));
+            m.set(format!("tokenizer.ggml.{name}_token_id"), MetadataValue::U32(*id));
         }
         if ends.len() > 3 {
             out.notes.push(format!("{} tokens end a text; a GGUF file names three: the Modelfile names all", ends.len()));
         }
         if let Some(pad) = tokenizer.pad_id() {
-            m.set("tokenizer.ggml.padding_token_id", Setting::U32(pad));
+            m.set("tokenizer.ggml.padding_token_id", MetadataValue::U32(pad));
         }
-        m.set("tokenizer.ggml.add_bos_token", Setting::Bool(self.begin.is_some()));
-        m.set("tokenizer.ggml.add_eos_token", Setting::Bool(self.end.is_some()));
+        m.set("tokenizer.ggml.add_bos_token", MetadataValue::Bool(self.begin.is_some()));
+        m.set("tokenizer.ggml.add_eos_token", MetadataValue::Bool(self.end.is_some()));
         if let Some(template) = tokenizer.chat_template()? {
-            m.set("tokenizer.chat_template", Setting::Text(template));
+            m.set("tokenizer.chat_template", MetadataValue::Text(template));
         }
         Ok(())
     }
@@ -325,7 +327,7 @@ fn merges(model: &Value) -> Result<Vec<(&str, &str)>> {
 }
 
 /// Read the metadata back and compare tokens.
-fn compare(tokenizer: &Tokenizer, table: &Table, metadata: &Metadata, what: Compared) -> Result<()> {
+fn compare(tokenizer: &Tokenizer, table: &TokenTable, metadata: &Metadata, what: Compared) -> Result<()> {
     if what == Compared::Nothing {
         return Ok(());
     }

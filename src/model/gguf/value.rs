@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 /// A metadata value. Of arrays, only those of strings and of numbers.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
-pub enum Value {
+pub enum MetadataValue {
     U32(u32),
     /// Any other integer type.
     Int(i128),
@@ -25,18 +25,18 @@ pub enum Value {
 
 /// Metadata in file order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metadata(Vec<(String, Value)>);
+pub struct Metadata(Vec<(String, MetadataValue)>);
 
 impl Metadata {
     /// Append a value; an existing one of that name is removed.
-    pub fn set(&mut self, name: impl Into<String>, value: Value) {
+    pub fn set(&mut self, name: impl Into<String>, value: MetadataValue) {
         let name = name.into();
         self.0.retain(|(known, _)| *known != name);
         self.0.push((name, value));
     }
 
     /// All values.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &MetadataValue)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
@@ -51,12 +51,12 @@ impl Metadata {
     }
 
     /// Append a value whose name is new.
-    pub(super) fn push(&mut self, name: String, value: Value) {
+    pub(super) fn push(&mut self, name: String, value: MetadataValue) {
         self.0.push((name, value));
     }
 
     /// A value.
-    pub fn get(&self, name: &str) -> Option<&Value> {
+    pub fn get(&self, name: &str) -> Option<&MetadataValue> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
@@ -64,7 +64,7 @@ impl Metadata {
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value {
-            Value::Text(text) => Ok(Some(text)),
+            MetadataValue::Text(text) => Ok(Some(text)),
             other => Err(wrong(name, other, "a string")),
         }
     }
@@ -75,10 +75,10 @@ impl Metadata {
         let whole = |x: f64| (x >= 0.0 && x.fract() == 0.0 && x < 2f64.powi(53)).then_some(x as u64);
         let same = |list: &[f64]| list.first().copied().filter(|first| list.iter().all(|x| x == first)).and_then(whole);
         let number = match value {
-            Value::U32(number) => Some(u64::from(*number)),
-            Value::Int(number) => u64::try_from(*number).ok(),
-            Value::Numbers(list) => same(list),
-            Value::I32s(list) => same(&list.iter().map(|x| f64::from(*x)).collect::<Vec<_>>()),
+            MetadataValue::U32(number) => Some(u64::from(*number)),
+            MetadataValue::Int(number) => u64::try_from(*number).ok(),
+            MetadataValue::Numbers(list) => same(list),
+            MetadataValue::I32s(list) => same(&list.iter().map(|x| f64::from(*x)).collect::<Vec<_>>()),
             _ => None,
         };
         Ok(Some(number.with_context(|| wrong(name, value, "a whole number"))?))
@@ -88,10 +88,10 @@ impl Metadata {
     pub(super) fn number(&self, name: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = match value {
-            Value::F32(x) => x.to_string().parse().unwrap_or(f64::from(*x)),
-            Value::F64(x) => *x,
-            Value::U32(x) => f64::from(*x),
-            Value::Int(x) => *x as f64,
+            MetadataValue::F32(x) => x.to_string().parse().unwrap_or(f64::from(*x)),
+            MetadataValue::F64(x) => *x,
+            MetadataValue::U32(x) => f64::from(*x),
+            MetadataValue::Int(x) => *x as f64,
             other => return Err(wrong(name, other, "a number")),
         };
         ensure!(number.is_finite(), "{name} = {number}: must be a finite number");
@@ -102,7 +102,7 @@ impl Metadata {
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>> {
         match self.get(name) {
             None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(MetadataValue::Bool(flag)) => Ok(Some(*flag)),
             Some(other) => Err(wrong(name, other, "true or false")),
         }
     }
@@ -111,13 +111,13 @@ impl Metadata {
     pub(super) fn texts(&self, name: &str) -> Result<Option<&[String]>> {
         match self.get(name) {
             None => Ok(None),
-            Some(Value::Texts(list)) => Ok(Some(list)),
+            Some(MetadataValue::Texts(list)) => Ok(Some(list)),
             Some(other) => Err(wrong(name, other, "a list of strings")),
         }
     }
 }
 
-impl Value {
+impl MetadataValue {
     /// For messages: a list by its length.
     pub(super) fn shown(&self) -> String {
         match self {
@@ -136,6 +136,6 @@ impl Value {
     }
 }
 
-fn wrong(name: &str, value: &Value, wanted: &str) -> anyhow::Error {
+fn wrong(name: &str, value: &MetadataValue, wanted: &str) -> anyhow::Error {
     anyhow!("{} = {}: must be {wanted}", clean(name), value.shown())
 }

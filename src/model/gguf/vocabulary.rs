@@ -1,8 +1,8 @@
 //! The tokenizer of a GGUF file, as the files of a Hugging Face folder.
 
 use super::file::GgufFile;
-use super::pre::Pre;
-use super::value::{Metadata, Value as Setting};
+use super::pre::PreTokenizer;
+use super::value::{Metadata, MetadataValue};
 use crate::data::{byte_of, char_of};
 use crate::vfs::{clean, shown};
 use anyhow::{Context, Result, bail, ensure};
@@ -18,7 +18,7 @@ const MAX_PAIRS: usize = 1 << 21;
 
 /// Kind of a token (llama.cpp's `llama_token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenType {
     Normal = 1,
     Unknown = 2,
     /// A special token.
@@ -43,7 +43,7 @@ pub struct TokenizerFiles {
 /// A vocabulary by id.
 struct Vocabulary<'a> {
     tokens: &'a [String],
-    kinds: Vec<Kind>,
+    kinds: Vec<TokenType>,
     ids: HashMap<&'a str, usize>,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn tokenizer_files(metadata: &Metadata) -> Result<TokenizerFiles> {
     let mut adds_bos = false;
     let mut tokenizer = match model {
         "gpt2" => {
-            let pre = Pre::named(metadata.text("tokenizer.ggml.pre")?)?;
+            let pre = PreTokenizer::named(metadata.text("tokenizer.ggml.pre")?)?;
             adds_bos = pre.adds_bos;
             vocabulary.byte_level(metadata, &pre)?
         }
@@ -119,8 +119,8 @@ impl<'a> Vocabulary<'a> {
         let tokens = metadata.texts("tokenizer.ggml.tokens")?.context("tokenizer.ggml.tokens is missing")?;
         ensure!((1..=MAX_TOKENS).contains(&tokens.len()), "tokenizer.ggml.tokens has {} entries", tokens.len());
         let kinds = match metadata.get("tokenizer.ggml.token_type") {
-            None => vec![Kind::Normal; tokens.len()],
-            Some(Setting::I32s(list)) => list.iter().map(|code| kind_of(*code)).collect::<Result<_>>()?,
+            None => vec![TokenType::Normal; tokens.len()],
+            Some(MetadataValue::I32s(list)) => list.iter().map(|code| kind_of(*code)).collect::<Result<_>>()?,
             Some(_) => bail!("tokenizer.ggml.token_type: must be a list of 32-bit numbers"),
         };
         ensure!(
@@ -130,7 +130,7 @@ impl<'a> Vocabulary<'a> {
             tokens.len()
         );
         let mut ids = HashMap::with_capacity(tokens.len());
-        for (id, token) in tokens.iter().enumerate().filter(|(id, _)| kinds[*id] != Kind::Unused) {
+        for (id, token) in tokens.iter().enumerate().filter(|(id, _)| kinds[*id] != TokenType::Unused) {
             if let Some(other) = ids.insert(token.as_str(), id) {
                 bail!("tokenizer.ggml.tokens: {:?} has the ids {other} and {id}", clean(token));
             }
@@ -145,24 +145,25 @@ impl<'a> Vocabulary<'a> {
         let token = usize::try_from(id).ok().and_then(|id| Some((id, self.tokens.get(id)?.as_str())));
         let token = token.with_context(|| format!("{key} = {id}: there are {} tokens", self.tokens.len()))?;
         // llama.cpp stores the padding id if the tokenizer has no such token.
-        Ok(Some(token).filter(|(id, _)| self.kinds[*id] != Kind::Unused))
+        Ok(Some(token).filter(|(id, _)| self.kinds[*id] != TokenType::Unused))
     }
 
-    fn used(&self) -> impl Iterator<Item = (usize, &'a str, Kind)> {
-        let used = self.tokens.iter().zip(&self.kinds).enumerate().filter(|(_, (_, kind))| **kind != Kind::Unused);
+    fn used(&self) -> impl Iterator<Item = (usize, &'a str, TokenType)> {
+        let used = self.tokens.iter().zip(&self.kinds).enumerate().filter(|(_, (_, kind))| **kind != TokenType::Unused);
         used.map(|(id, (token, kind))| (id, token.as_str(), *kind))
     }
 
     fn added(&self) -> Vec<Value> {
-        let added = self.used().filter(|(_, _, kind)| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown));
-        added.map(|(id, token, kind)| added_token(id, token, kind != Kind::UserDefined)).collect()
+        let added =
+            self.used().filter(|(_, _, kind)| matches!(kind, TokenType::Control | TokenType::UserDefined | TokenType::Unknown));
+        added.map(|(id, token, kind)| added_token(id, token, kind != TokenType::UserDefined)).collect()
     }
 
     fn map(&self) -> Map<String, Value> {
         self.used().map(|(id, token, _)| (token.to_owned(), json!(id))).collect()
     }
 
-    fn byte_level(&self, metadata: &Metadata, pre: &Pre) -> Result<Value> {
+    fn byte_level(&self, metadata: &Metadata, pre: &PreTokenizer) -> Result<Value> {
         let merges = metadata.texts("tokenizer.ggml.merges")?.context("tokenizer.ggml.merges is missing")?;
         let known = |token: &str| self.ids.contains_key(token);
         let (mut kept, mut lost) = (Vec::with_capacity(merges.len()), None);
@@ -179,7 +180,7 @@ impl<'a> Vocabulary<'a> {
         }
         // Files of lehr's own tokenizers of characters and bytes, with merges that only join the bytes of a character.
         if let Some(lost) = lost.filter(|_| kept.len() < merges.len()) {
-            let spelled = self.used().filter(|(_, _, kind)| *kind == Kind::Normal);
+            let spelled = self.used().filter(|(_, _, kind)| *kind == TokenType::Normal);
             let texts: Option<Vec<(usize, Vec<u8>)>> = spelled.map(|(id, token, _)| Some((id, bytes_of(token)?))).collect();
             return match texts.map(|texts| self.single(&texts)) {
                 Some(Ok(tokenizer)) => Ok(tokenizer),
@@ -210,18 +211,18 @@ impl<'a> Vocabulary<'a> {
     }
 
     fn specials(&self) -> impl Iterator<Item = (String, Value)> {
-        self.used().filter(|(_, _, kind)| *kind != Kind::Normal).map(|(id, token, _)| (token.to_owned(), json!(id)))
+        self.used().filter(|(_, _, kind)| *kind != TokenType::Normal).map(|(id, token, _)| (token.to_owned(), json!(id)))
     }
 
     /// The texts of an RWKV vocabulary, without Python's escapes.
     fn unescaped(&self) -> Result<Vec<(usize, Vec<u8>)>> {
-        let normal = self.used().filter(|(_, _, kind)| *kind == Kind::Normal);
+        let normal = self.used().filter(|(_, _, kind)| *kind == TokenType::Normal);
         normal.map(|(id, token, _)| Ok((id, unescape(token).with_context(|| format!("token {id} is not escaped"))?))).collect()
     }
 
     /// As transformers' `sentencepiece_tokenizer`: pieces are merged in the order of their scores.
     fn sentencepiece(&self, metadata: &Metadata) -> Result<Value> {
-        let Some(Setting::F32s(scores)) = metadata.get("tokenizer.ggml.scores") else {
+        let Some(MetadataValue::F32s(scores)) = metadata.get("tokenizer.ggml.scores") else {
             bail!("tokenizer.ggml.scores is missing, or no list of 32-bit floats")
         };
         ensure!(
@@ -279,10 +280,11 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
-fn kind_of(code: i32) -> Result<Kind> {
-    let all = [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
+fn kind_of(code: i32) -> Result<TokenType> {
+    let all =
+        [TokenType::Normal, TokenType::Unknown, TokenType::Control, TokenType::UserDefined, TokenType::Unused, TokenType::Byte];
     // Undefined, as in a file of an old converter.
-    let found = if code == 0 { Some(Kind::Normal) } else { all.into_iter().find(|kind| *kind as i32 == code) };
+    let found = if code == 0 { Some(TokenType::Normal) } else { all.into_iter().find(|kind| *kind as i32 == code) };
     found.with_context(|| format!("tokenizer.ggml.token_type: {code} is not a type of token"))
 }
 

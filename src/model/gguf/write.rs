@@ -3,8 +3,8 @@
 use super::blocks::BlockType;
 use super::config;
 use super::names;
-use super::spelling::Spelled;
-use super::value::{Metadata, Value};
+use super::spelling::GgufTokenizer;
+use super::value::{Metadata, MetadataValue};
 use super::{ALIGNMENT, MAGIC};
 use crate::config::{ModelConfig, RopeScaling};
 use crate::model::weight_files::WeightFiles;
@@ -16,7 +16,7 @@ use std::io::Write;
 
 /// One tensor to write.
 #[derive(Debug)]
-struct Part {
+struct OutputTensor {
     name: String,
     /// Its Hugging Face name in the weights.
     hf: String,
@@ -33,7 +33,7 @@ pub struct GgufPlan<'a> {
     model: &'a ModelConfig,
     weights: &'a WeightFiles,
     head: Vec<u8>,
-    parts: Vec<Part>,
+    parts: Vec<OutputTensor>,
     /// Notes for the user.
     pub notes: Vec<String>,
 }
@@ -43,7 +43,13 @@ impl<'a> GgufPlan<'a> {
     ///
     /// # Errors
     /// Weights that do not match this model, or a shape that llama.cpp does not support.
-    pub fn new(name: &str, model: &'a ModelConfig, weights: &'a WeightFiles, spelled: Spelled, kind: BlockType) -> Result<Self> {
+    pub fn new(
+        name: &str,
+        model: &'a ModelConfig,
+        weights: &'a WeightFiles,
+        spelled: GgufTokenizer,
+        kind: BlockType,
+    ) -> Result<Self> {
         let specs = Parameters::new(model, u64::MAX)?;
         let declared: Vec<(String, Vec<usize>)> =
             specs.specs().iter().flat_map(|s: &TensorSpec| s.parts.iter().cloned()).collect();
@@ -53,7 +59,7 @@ impl<'a> GgufPlan<'a> {
         if let Some(RopeScaling::Llama3(scaling)) = &model.rope_scaling {
             let factors = config::llama3_factors(scaling, model.rope_theta, model.head_dim);
             let (name, shape) = (names::ROPE_FREQS.to_owned(), vec![factors.len()]);
-            parts.push(Part {
+            parts.push(OutputTensor {
                 name,
                 hf: String::new(),
                 bytes: 4 * shape[0] as u64,
@@ -75,17 +81,17 @@ impl<'a> GgufPlan<'a> {
             let name = names::to_gguf(&hf).with_context(|| format!("tensor '{}': llama.cpp has no such part", clean(&hf)))?;
             let numbers = shape.iter().map(|n| *n as u64).product();
             let bytes = own.bytes(numbers).with_context(|| format!("tensor '{}': too large", clean(&hf)))?;
-            parts.push(Part { name, hf, shape, kind: own, bytes, given: None });
+            parts.push(OutputTensor { name, hf, shape, kind: own, bytes, given: None });
         }
         if coarser > 0 {
             notes.push(format!("{coarser} matrices have rows that are not a multiple of {}: F16", kind.block()));
         }
         let mut metadata = Metadata::default();
-        metadata.set("general.architecture", Value::Text(names::architecture(model.architecture).to_owned()));
-        metadata.set("general.type", Value::Text("model".into()));
-        metadata.set("general.name", Value::Text(name.to_owned()));
-        metadata.set("general.file_type", Value::U32(file_type(kind)));
-        metadata.set("general.quantization_version", Value::U32(2));
+        metadata.set("general.architecture", MetadataValue::Text(names::architecture(model.architecture).to_owned()));
+        metadata.set("general.type", MetadataValue::Text("model".into()));
+        metadata.set("general.name", MetadataValue::Text(name.to_owned()));
+        metadata.set("general.file_type", MetadataValue::U32(file_type(kind)));
+        metadata.set("general.quantization_version", MetadataValue::U32(2));
         for (name, value) in config::settings(model)?.iter().chain(spelled.metadata.iter()) {
             metadata.set(name, value.clone());
         }
@@ -109,7 +115,7 @@ fn file_type(kind: BlockType) -> u32 {
     }
 }
 
-fn head(metadata: &Metadata, parts: &[Part]) -> Result<Vec<u8>> {
+fn head(metadata: &Metadata, parts: &[OutputTensor]) -> Result<Vec<u8>> {
     let mut out = MAGIC.to_vec();
     out.extend(3u32.to_le_bytes());
     out.extend((parts.len() as u64).to_le_bytes());
@@ -136,38 +142,38 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-fn setting(out: &mut Vec<u8>, value: &Value) -> Result<()> {
+fn setting(out: &mut Vec<u8>, value: &MetadataValue) -> Result<()> {
     let list = |out: &mut Vec<u8>, kind: u32, count: usize| {
         out.extend(9u32.to_le_bytes());
         out.extend(kind.to_le_bytes());
         out.extend((count as u64).to_le_bytes());
     };
     match value {
-        Value::U32(x) => {
+        MetadataValue::U32(x) => {
             out.extend(4u32.to_le_bytes());
             out.extend(x.to_le_bytes());
         }
-        Value::F32(x) => {
+        MetadataValue::F32(x) => {
             out.extend(6u32.to_le_bytes());
             out.extend(x.to_le_bytes());
         }
-        Value::Bool(x) => {
+        MetadataValue::Bool(x) => {
             out.extend(7u32.to_le_bytes());
             out.push(u8::from(*x));
         }
-        Value::Text(x) => {
+        MetadataValue::Text(x) => {
             out.extend(8u32.to_le_bytes());
             text(out, x);
         }
-        Value::Texts(x) => {
+        MetadataValue::Texts(x) => {
             list(out, 8, x.len());
             x.iter().for_each(|x| text(out, x));
         }
-        Value::I32s(x) => {
+        MetadataValue::I32s(x) => {
             list(out, 5, x.len());
             x.iter().for_each(|x| out.extend(x.to_le_bytes()));
         }
-        Value::F32s(x) => {
+        MetadataValue::F32s(x) => {
             list(out, 6, x.len());
             x.iter().for_each(|x| out.extend(x.to_le_bytes()));
         }
@@ -211,7 +217,7 @@ pub fn write(plan: &GgufPlan<'_>, out: &mut dyn Write, progress: &mut Progress<'
 }
 
 /// A tensor in pieces of whole blocks.
-fn in_blocks(plan: &GgufPlan<'_>, part: &Part, put: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+fn in_blocks(plan: &GgufPlan<'_>, part: &OutputTensor, put: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
     let mut rest: Vec<f32> = Vec::new();
     plan.weights.stream_f32(stored(plan.model, plan.weights, &part.hf), &part.shape, &mut |piece| {
         rest.extend_from_slice(piece);

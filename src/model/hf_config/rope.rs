@@ -3,7 +3,7 @@
 //! transformers 5 uses `rope_scaling` if both exist and ignores `rope_parameters`, including its `rope_theta`; transformers 4 reads only
 //! `rope_scaling`. Two that differ are therefore rejected.
 
-use super::{Fields, number};
+use super::{ConfigFields, number};
 use crate::config::{Llama3Scaling, ModelConfig, RopeScaling, YarnScaling};
 use crate::vfs::clean;
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +15,7 @@ const THETA: f64 = 10000.0;
 type Rope = (f64, Option<RopeScaling>);
 
 /// Base and scaling of a config.
-pub(super) fn read(fields: &Fields<'_>, max_position_embeddings: usize) -> Result<Rope> {
+pub(super) fn read(fields: &ConfigFields<'_>, max_position_embeddings: usize) -> Result<Rope> {
     let theta = number(fields.get("rope_theta"), "rope_theta")?;
     let dialect = |name: &'static str| -> Result<Option<Rope>> {
         let Some(value) = fields.get(name) else { return Ok(None) };
@@ -23,7 +23,7 @@ pub(super) fn read(fields: &Fields<'_>, max_position_embeddings: usize) -> Resul
         if map.is_empty() {
             return Ok(None);
         }
-        Dict { name, map, fields, max_position_embeddings }.read(theta).map(Some)
+        RopeObject { name, map, fields, max_position_embeddings }.read(theta).map(Some)
     };
     match (dialect("rope_scaling")?, dialect("rope_parameters")?) {
         (None, None) => Ok((theta.unwrap_or(THETA), None)),
@@ -75,14 +75,14 @@ fn shown(value: &Value) -> String {
 }
 
 /// One of the two objects.
-struct Dict<'a> {
+struct RopeObject<'a> {
     name: &'static str,
     map: &'a Map<String, Value>,
-    fields: &'a Fields<'a>,
+    fields: &'a ConfigFields<'a>,
     max_position_embeddings: usize,
 }
 
-impl Dict<'_> {
+impl RopeObject<'_> {
     fn read(&self, outer_theta: Option<f64>) -> Result<Rope> {
         let name = self.name;
         if self.map.values().any(Value::is_object) {

@@ -9,7 +9,7 @@ use std::collections::btree_map::Entry;
 use std::io::Read;
 
 /// A valid header.
-pub(super) struct Checked {
+pub(super) struct SafetensorsHeader {
     pub data_start: u64,
     pub tensors: BTreeMap<String, TensorInfo>,
     pub metadata: BTreeMap<String, String>,
@@ -17,7 +17,7 @@ pub(super) struct Checked {
 }
 
 /// Read and check the header at the start of `file`, which has `file_bytes` bytes.
-pub(super) fn read(file: &mut impl Read, file_bytes: u64) -> Result<Checked> {
+pub(super) fn read(file: &mut impl Read, file_bytes: u64) -> Result<SafetensorsHeader> {
     ensure!(file_bytes >= 8, "{file_bytes} bytes, a safetensors file has at least 8: it is empty or cut off");
     let mut start = Vec::new();
     file.take(512).read_to_end(&mut start).context("cannot be read")?;
@@ -93,7 +93,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// `{"name": {"dtype":..., "shape":..., "data_offsets":...}, ..., "__metadata__": {...}}`, without duplicate keys.
-struct Header {
+struct RawHeader {
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
     warnings: Vec<String>,
@@ -102,14 +102,14 @@ struct Header {
 struct HeaderVisitor;
 
 impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
+    type Value = RawHeader;
 
     fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str("an object of tensors")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut out = Header { tensors: BTreeMap::new(), metadata: BTreeMap::new(), warnings: Vec::new() };
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
+        let mut out = RawHeader { tensors: BTreeMap::new(), metadata: BTreeMap::new(), warnings: Vec::new() };
         let mut metadata_seen = false;
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
@@ -213,7 +213,7 @@ fn entry(dtype: &str, shape: &[u64], range: (u64, u64)) -> Result<TensorInfo, St
 }
 
 /// Parse the header and check that the tensors fill the rest of the file.
-fn check(text: &str, length: u64, file_bytes: u64) -> Result<Checked> {
+fn check(text: &str, length: u64, file_bytes: u64) -> Result<SafetensorsHeader> {
     ensure!(text.starts_with('{'), "the header starts with '{}', not '{{': damaged", clean(text.get(..1).unwrap_or("?")));
     let mut json = serde_json::Deserializer::from_str(text);
     let header = json
@@ -240,6 +240,6 @@ fn check(text: &str, length: u64, file_bytes: u64) -> Result<Checked> {
         );
     }
     ensure!(end == data_bytes, "{} extra bytes follow the last tensor '{}': damaged", data_bytes - end, clean(before));
-    let Header { tensors, metadata, warnings } = header;
-    Ok(Checked { data_start: 8 + length, tensors, metadata, warnings })
+    let RawHeader { tensors, metadata, warnings } = header;
+    Ok(SafetensorsHeader { data_start: 8 + length, tensors, metadata, warnings })
 }

@@ -2,7 +2,7 @@
 //! over its settings and is trained only once.
 
 use crate::config::{GrpoSettings, ModelSettings, RolloutSettings, TaskSettings, TrainSettings};
-use crate::papers::attempts::Job;
+use crate::papers::attempts::TrainingJob;
 use crate::papers::store::digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ const FORMAT: &str = "lehr reproduce lopti 2";
 
 /// A training arm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Arm {
+pub struct LoptiArm {
     /// For display and folder names; not part of the key.
     #[serde(skip)]
     pub name: String,
@@ -23,29 +23,30 @@ pub struct Arm {
     /// RL task.
     pub task: TaskSettings,
     /// Kind of training.
-    pub work: Work,
+    pub work: ArmStage,
 }
 
 /// Fine-tuning or reinforcement learning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub enum Work {
+pub enum ArmStage {
     /// From random weights, on worked solutions.
     FineTune,
     /// From the end of another arm.
     Reinforce {
         /// That arm.
-        from: Box<Arm>,
+        from: Box<LoptiArm>,
         /// How completions are sampled.
         rollout: RolloutSettings,
         /// The update.
         grpo: Box<GrpoSettings>,
         /// Steps of its evaluations.
-        exams: Vec<u64>,
+        #[serde(rename = "exams")]
+        evals: Vec<u64>,
     },
 }
 
 /// (questions, correct answers) by level.
-pub type Levels = BTreeMap<u32, (u64, u64)>;
+pub type LevelCounts = BTreeMap<u32, (u64, u64)>;
 
 /// An evaluation on held-out questions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,15 +54,15 @@ pub struct ArmEval {
     /// Number of steps.
     pub step: u64,
     /// Answers sampled at the temperature of the rollouts.
-    pub sampled: Levels,
+    pub sampled: LevelCounts,
     /// Greedy answers.
-    pub greedy: Levels,
+    pub greedy: LevelCounts,
 }
 
 /// The measurements of an arm.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Record {
+pub struct LoptiRecord {
     /// Mean cross-entropy of each update (fine-tuning).
     pub loss: Vec<f64>,
     /// Mean reward of each step's completions.
@@ -77,14 +78,15 @@ pub struct Record {
     /// Share of tokens by quartile of probability, at the first and at the last step.
     pub shares: [Vec<f64>; 2],
     /// Before the first step, and at the requested steps.
-    pub exams: Vec<ArmEval>,
+    #[serde(rename = "exams")]
+    pub evals: Vec<ArmEval>,
     /// Total seconds.
     pub seconds: f64,
 }
 
 impl ArmEval {
     /// Share of correct answers, over all levels or of one; NaN if there are none.
-    pub fn accuracy(levels: &Levels, level: Option<u32>) -> f64 {
+    pub fn accuracy(levels: &LevelCounts, level: Option<u32>) -> f64 {
         let asked = levels.iter().filter(|(l, _)| level.is_none_or(|want| want == **l)).map(|(_, counts)| counts);
         let (all, right) = asked.fold((0, 0), |sum, (all, right)| (sum.0 + all, sum.1 + right));
         right as f64 / all as f64
@@ -96,16 +98,16 @@ impl ArmEval {
     }
 }
 
-impl Record {
+impl LoptiRecord {
     /// Mean over the last evaluations (as the paper reports results) of greedy and sampled accuracy.
     pub fn accuracy(&self, level: Option<u32>) -> f64 {
-        let last = &self.exams[self.exams.len().saturating_sub(super::scale::LAST_EXAMS)..];
+        let last = &self.evals[self.evals.len().saturating_sub(super::scale::LAST_EVALS)..];
         last.iter().map(|e| e.both(level)).sum::<f64>() / last.len() as f64
     }
 
     /// The same before the first step; NaN without an evaluation.
     pub fn accuracy_before(&self) -> f64 {
-        self.exams.first().map_or(f64::NAN, |e| e.both(None))
+        self.evals.first().map_or(f64::NAN, |e| e.both(None))
     }
 
     /// Mean of a curve over a part of the run; `from` and `to` are between 0 and 1.
@@ -120,7 +122,7 @@ impl Record {
     }
 }
 
-impl Arm {
+impl LoptiArm {
     /// Sixteen hexadecimal digits: a hash of everything that determines its numbers.
     pub fn key(&self) -> String {
         digest(&[FORMAT, env!("CARGO_PKG_VERSION"), &serde_json::to_string(self).unwrap_or_default()])
@@ -129,8 +131,8 @@ impl Arm {
     /// Settings of GRPO, if it uses them.
     pub fn grpo(&self) -> Option<&GrpoSettings> {
         match &self.work {
-            Work::FineTune => None,
-            Work::Reinforce { grpo, .. } => Some(grpo),
+            ArmStage::FineTune => None,
+            ArmStage::Reinforce { grpo, .. } => Some(grpo),
         }
     }
 
@@ -143,15 +145,15 @@ impl Arm {
     }
 }
 
-impl Job for Arm {
+impl TrainingJob for LoptiArm {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn parent(&self) -> Option<&Self> {
         match &self.work {
-            Work::FineTune => None,
-            Work::Reinforce { from, .. } => Some(from),
+            ArmStage::FineTune => None,
+            ArmStage::Reinforce { from, .. } => Some(from),
         }
     }
 
@@ -159,10 +161,10 @@ impl Job for Arm {
     fn cost(&self) -> f64 {
         let rows = (self.train.max_steps * self.train.batch_size as u64) as f64;
         match &self.work {
-            Work::FineTune => 3.0 * rows,
-            Work::Reinforce { exams, .. } => {
-                let exam = 2.0 * 4.0 * ((1 + exams.len()) * self.task.eval_questions) as f64;
-                rows * (4.0 + 2.0 + 3.0 * self.passes() as f64) + exam
+            ArmStage::FineTune => 3.0 * rows,
+            ArmStage::Reinforce { evals, .. } => {
+                let eval = 2.0 * 4.0 * ((1 + evals.len()) * self.task.eval_questions) as f64;
+                rows * (4.0 + 2.0 + 3.0 * self.passes() as f64) + eval
             }
         }
     }
@@ -172,14 +174,15 @@ impl Job for Arm {
 mod tests {
     use super::*;
 
-    fn exam(step: u64, sampled: u64, greedy: u64) -> ArmEval {
-        let levels = |right: u64| Levels::from([(2, (10, right)), (3, (30, 0))]);
+    fn eval(step: u64, sampled: u64, greedy: u64) -> ArmEval {
+        let levels = |right: u64| LevelCounts::from([(2, (10, right)), (3, (30, 0))]);
         ArmEval { step, sampled: levels(sampled), greedy: levels(greedy) }
     }
 
     #[test]
     fn accuracy_is_the_mean_of_the_last_evaluations() {
-        let record = Record { exams: vec![exam(0, 9, 9), exam(1, 1, 3), exam(2, 2, 4), exam(3, 6, 8)], ..Record::default() };
+        let record =
+            LoptiRecord { evals: vec![eval(0, 9, 9), eval(1, 1, 3), eval(2, 2, 4), eval(3, 6, 8)], ..LoptiRecord::default() };
         // Of level 2: 0.2, 0.3 and 0.7; of all 40 questions a quarter of that.
         assert!((record.accuracy(Some(2)) - 0.4).abs() < 1e-12 && (record.accuracy(None) - 0.1).abs() < 1e-12);
         assert_eq!(record.accuracy(Some(3)), 0.0);
@@ -188,9 +191,9 @@ mod tests {
 
     #[test]
     fn curve_sections_are_averaged() {
-        let record = Record { reward: (0..8).map(f64::from).collect(), ..Record::default() };
+        let record = LoptiRecord { reward: (0..8).map(f64::from).collect(), ..LoptiRecord::default() };
         assert_eq!(record.late_reward(), 6.5);
-        assert_eq!(Record::mean_of(&record.reward, 0.0, 0.5), 1.5);
-        assert!(Record::mean_of(&[], 0.0, 1.0).is_nan());
+        assert_eq!(LoptiRecord::mean_of(&record.reward, 0.0, 0.5), 1.5);
+        assert!(LoptiRecord::mean_of(&[], 0.0, 1.0).is_nan());
     }
 }

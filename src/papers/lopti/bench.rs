@@ -1,24 +1,24 @@
 //! Single updates of a fine-tuned model: completions sampled from it, and the effect of an update. Every update starts from the same
 //! weights and from moments at zero.
 
-use super::arm::Arm;
+use super::arm::LoptiArm;
 use super::plan::UpdateMethod;
-use super::scale::Scale;
+use super::scale::LoptiScale;
 use super::task_setup::TaskSetup;
 use super::training::weights;
 use crate::config::{DeviceSettings, GrpoSettings, LossType, OptimizerKind, Settings};
 use crate::data::tasks::Task;
 use crate::device::{Arena, Device};
 use crate::event::BinGradient;
-use crate::model::{Model, Rollouts};
+use crate::model::{Model, RolloutEngine};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
 use crate::papers::attempts::check;
-use crate::papers::store::Store;
+use crate::papers::store::WorkFolder;
 use crate::progress::Interrupted;
 use crate::session::control::Control;
 use crate::train::Optimizer;
-use crate::train::reinforce::probe::{Change, changes, gradient_by_quartile, pass_of};
+use crate::train::reinforce::probe::{TokenChange, changes, gradient_by_quartile, pass_of};
 use crate::train::reinforce::{Loss, Policy, PolicyModel, Rollout, Sampler, advantage, passes, slots};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Bench {
     model: Model,
     weights: Vec<f32>,
     hands: [OptimizerPasses; 2],
-    engine: Rollouts,
+    engine: RolloutEngine,
     task: Box<dyn Task>,
     task_setup: TaskSetup,
     settings: Settings,
@@ -46,7 +46,7 @@ struct OptimizerPasses {
 
 /// Optimizer of a single update.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum By {
+pub enum UpdateRule {
     /// Plain gradient descent with this learning rate, without clipping (as for Fig. 1).
     Sgd(f64),
     /// AdamW as in training, from moments at zero.
@@ -54,9 +54,9 @@ pub enum By {
 }
 
 /// The effect and duration of an update.
-pub struct Updated {
+pub struct UpdateEffect {
     /// Every response token before and after; advantages are the original ones for every method.
-    pub changes: Vec<Change>,
+    pub changes: Vec<TokenChange>,
     /// Seconds of the update alone.
     pub seconds: f64,
     /// Seconds for computing the advantages.
@@ -68,7 +68,13 @@ impl Bench {
     ///
     /// # Errors
     /// Missing weights, or a device error.
-    pub fn new(store: &Store, task_setup: &TaskSetup, scale: &Scale, sft: &Arm, device: &DeviceSettings) -> anyhow::Result<Self> {
+    pub fn new(
+        store: &WorkFolder,
+        task_setup: &TaskSetup,
+        scale: &LoptiScale,
+        sft: &LoptiArm,
+        device: &DeviceSettings,
+    ) -> anyhow::Result<Self> {
         let device = Device::open(device)?;
         let seed = sft.train.seed;
         let mut settings = Settings {
@@ -94,7 +100,7 @@ impl Bench {
         };
         let hands = [hand(OptimizerKind::Sgd)?, hand(OptimizerKind::Adamw)?];
         let slots = slots(&config, &settings, &scale.rollout(), device.sizes());
-        let engine = Rollouts::new(&device, &model, slots, scale.seq_len())?;
+        let engine = RolloutEngine::new(&device, &model, slots, scale.seq_len())?;
         let task = task_setup.task_context(&scale.task(sft.task.task), seed)?.task;
         Ok(Self {
             device,
@@ -173,7 +179,7 @@ impl Bench {
     ///
     /// # Errors
     /// A device error, or [`Interrupted`].
-    pub fn update(&mut self, rollouts: &[Rollout], way: UpdateMethod, by: By) -> anyhow::Result<Updated> {
+    pub fn update(&mut self, rollouts: &[Rollout], way: UpdateMethod, by: UpdateRule) -> anyhow::Result<UpdateEffect> {
         check()?;
         self.restore()?;
         let temperature = self.temperature();
@@ -186,10 +192,10 @@ impl Bench {
         let advantage_seconds = begin.elapsed().as_secs_f64();
         let adam = UpdateParams::from(&self.settings.train);
         let (hand, hyper) = match by {
-            By::Sgd(learning_rate) => {
+            UpdateRule::Sgd(learning_rate) => {
                 (&mut self.hands[0], UpdateParams { learning_rate, max_grad_norm: 0.0, weight_decay: 0.0, ..adam })
             }
-            By::Adam => (&mut self.hands[1], adam),
+            UpdateRule::Adam => (&mut self.hands[1], adam),
         };
         let on = PolicyModel { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
         let begin = Instant::now();
@@ -198,7 +204,7 @@ impl Bench {
         }
         let seconds = begin.elapsed().as_secs_f64();
         let after = hand.policy.logprobs(&self.device, &self.model, rollouts, temperature)?;
-        Ok(Updated { changes: changes(rollouts, &after), seconds, advantage_seconds })
+        Ok(UpdateEffect { changes: changes(rollouts, &after), seconds, advantage_seconds })
     }
 
     /// For the fine-tuned weights: gradient norms of each quartile's tokens, and of all.

@@ -1,15 +1,15 @@
 //! Shared state of all claims: arms and their records, benches, stored results.
 
-use super::arm::{Arm, Record};
+use super::arm::{LoptiArm, LoptiRecord};
 use super::bench::Bench;
 use super::plan::{LoptiPlan, Setting, UpdateMethod};
-use super::scale::Scale;
+use super::scale::LoptiScale;
 use super::task_setup::TaskSetup;
 use super::training::TrainingContext;
 use crate::config::{DeviceSettings, TaskKind};
-use crate::papers::attempts::{Ended, Worker, run_jobs};
-use crate::papers::stats::mean;
-use crate::papers::store::Store;
+use crate::papers::attempts::{AttemptResult, JobRunner, run_jobs};
+use crate::papers::stats::{mean, range};
+use crate::papers::store::WorkFolder;
 use crate::progress::Progress;
 use crate::world::World;
 use std::cell::{OnceCell, RefCell};
@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 /// Shared state of all claims.
 pub struct LoptiContext<'a> {
     /// Model, questions, steps.
-    pub scale: &'a Scale,
+    pub scale: &'a LoptiScale,
     /// Seeds of the paired arms.
     pub seeds: Vec<u64>,
     /// Stored results.
-    pub store: Store,
+    pub store: WorkFolder,
     /// Adapter by name or index.
     pub device: DeviceSettings,
     /// The ranks that share the arms.
@@ -40,9 +40,9 @@ impl<'a> LoptiContext<'a> {
     /// # Errors
     /// None in practice: questions that cannot be generated.
     pub fn new(
-        scale: &'a Scale,
+        scale: &'a LoptiScale,
         seeds: Vec<u64>,
-        store: Store,
+        store: WorkFolder,
         device: DeviceSettings,
         world: World,
         notify: Box<dyn Fn(&str) + 'a>,
@@ -74,7 +74,7 @@ impl<'a> LoptiContext<'a> {
     ///
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
-    pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
+    pub fn ensure(&self, arms: &[LoptiArm]) -> anyhow::Result<()> {
         run_jobs(arms, self, &self.world, &*self.notify)
     }
 
@@ -82,7 +82,7 @@ impl<'a> LoptiContext<'a> {
     ///
     /// # Errors
     /// As [`LoptiContext::ensure`].
-    pub fn record(&self, setting: Setting, way: UpdateMethod, seed: u64) -> anyhow::Result<Record> {
+    pub fn record(&self, setting: Setting, way: UpdateMethod, seed: u64) -> anyhow::Result<LoptiRecord> {
         let arm = self.plan().arm(setting, way, seed);
         self.ensure(std::slice::from_ref(&arm))?;
         self.store.record(&arm.name, &arm.key())
@@ -92,7 +92,7 @@ impl<'a> LoptiContext<'a> {
     ///
     /// # Errors
     /// As [`LoptiContext::ensure`].
-    pub fn records(&self, setting: Setting, way: UpdateMethod) -> anyhow::Result<Vec<Record>> {
+    pub fn records(&self, setting: Setting, way: UpdateMethod) -> anyhow::Result<Vec<LoptiRecord>> {
         self.seeds.iter().map(|seed| self.record(setting, way, *seed)).collect()
     }
 
@@ -124,32 +124,32 @@ impl<'a> LoptiContext<'a> {
     }
 }
 
-impl Worker<Arm> for LoptiContext<'_> {
-    fn is_done(&self, arm: &Arm) -> bool {
+impl JobRunner<LoptiArm> for LoptiContext<'_> {
+    fn is_done(&self, arm: &LoptiArm) -> bool {
         self.store.is_done(&arm.name, &arm.key())
     }
 
-    fn attempt(&self, arm: &Arm, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
+    fn attempt(&self, arm: &LoptiArm, progress: &mut Progress<'_>) -> anyhow::Result<AttemptResult> {
         let task_setup = self.task_setup(arm.task.task)?;
         TrainingContext { store: &self.store, task_setup, device: &self.device }.train(arm, progress)
     }
 }
 
 /// Mean of a number over records.
-pub fn mean_of(records: &[Record], value: impl Fn(&Record) -> f64) -> f64 {
+pub fn mean_of(records: &[LoptiRecord], value: impl Fn(&LoptiRecord) -> f64) -> f64 {
     mean(&records.iter().map(value).collect::<Vec<_>>())
 }
 
 /// (smallest, largest) over records, for error bars.
-pub fn range_of(records: &[Record], value: impl Fn(&Record) -> f64) -> (f64, f64) {
-    records.iter().map(value).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+pub fn range_of(records: &[LoptiRecord], value: impl Fn(&LoptiRecord) -> f64) -> (f64, f64) {
+    range(records.iter().map(value))
 }
 
 /// Numbers of people (or grades) in the evaluation of an arm.
-pub fn levels(records: &[Record]) -> Vec<u32> {
+pub fn levels(records: &[LoptiRecord]) -> Vec<u32> {
     records
         .iter()
-        .flat_map(|r| &r.exams)
+        .flat_map(|r| &r.evals)
         .flat_map(|e| e.sampled.keys())
         .copied()
         .collect::<std::collections::BTreeSet<_>>()

@@ -11,17 +11,17 @@ pub mod scale;
 pub mod task_setup;
 pub mod training;
 
-use super::attempts::{Job as _, minutes};
-use super::finding::Table;
-use super::report::{Facts, Header, Report};
-use super::store::{Store, check_shared, has};
-use super::{Options, Paper, chosen, device, seeds};
+use super::attempts::{TrainingJob as _, minutes};
+use super::finding::ResultTable;
+use super::report::{PaperFacts, Report, ReportHeader};
+use super::store::{WorkFolder, check_shared, has};
+use super::{Paper, ReproduceOptions, chosen, device, seeds};
 use crate::config::TaskKind;
 use crate::world::World;
-use arm::Arm;
+use arm::LoptiArm;
 use context::LoptiContext;
 use plan::LoptiPlan;
-use scale::Scale;
+use scale::LoptiScale;
 
 /// The paper. L0 is the regime check, which precedes all others.
 pub const PAPER: Paper = Paper {
@@ -32,7 +32,7 @@ pub const PAPER: Paper = Paper {
 };
 
 /// The requested claims, preceded by the regime check.
-fn asked(options: &Options) -> anyhow::Result<Vec<&'static str>> {
+fn asked(options: &ReproduceOptions) -> anyhow::Result<Vec<&'static str>> {
     let mut claims = chosen(&PAPER, &options.claims)?;
     if !claims.contains(&"L0") {
         claims.insert(0, "L0");
@@ -44,13 +44,13 @@ fn asked(options: &Options) -> anyhow::Result<Vec<&'static str>> {
 ///
 /// # Errors
 /// An unknown claim or scale.
-pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
-    let scale = Scale::named(&options.scale)?;
+pub fn arms(options: &ReproduceOptions) -> anyhow::Result<Vec<LoptiArm>> {
+    let scale = LoptiScale::named(&options.scale)?;
     Ok(LoptiPlan { scale: &scale }.all(&asked(options)?, &seeds(options)))
 }
 
 /// Origin of the numbers.
-fn header(options: &Options, c: &LoptiContext<'_>) -> anyhow::Result<Header> {
+fn header(options: &ReproduceOptions, c: &LoptiContext<'_>) -> anyhow::Result<ReportHeader> {
     let s = c.scale;
     let vocab = c.task_setup(TaskKind::Kk)?.vocab();
     let config = s.model().config(vocab, s.seq_len());
@@ -68,9 +68,9 @@ fn header(options: &Options, c: &LoptiContext<'_>) -> anyhow::Result<Header> {
             s.steps, s.batch_size, s.num_generations, s.people[0], s.temperature, s.mini_batches, s.learning_rate
         ),
         format!(
-            "exams: {} held-out puzzles, none of which occurs in training; greedy and sampled; results are the mean of the last {}",
-            s.exams.1,
-            scale::LAST_EXAMS
+            "evaluations: {} held-out puzzles, none of which occurs in training; greedy and sampled; results are the mean of the last {}",
+            s.evals.1,
+            scale::LAST_EVALS
         ),
     ];
     let rows = [
@@ -93,20 +93,20 @@ fn header(options: &Options, c: &LoptiContext<'_>) -> anyhow::Result<Header> {
         "grpo": s.grpo(),
         "task": s.task(TaskKind::Kk),
     });
-    let tables = vec![Table { title: "How this differs from the paper".into(), columns, rows }];
-    Ok(Header::new(&PAPER, options, Facts { device: device(&options.device)?, notes, tables, details }))
+    let tables = vec![ResultTable { title: "How this differs from the paper".into(), columns, rows }];
+    Ok(ReportHeader::new(&PAPER, options, PaperFacts { device: device(&options.device)?, notes, tables, details }))
 }
 
-/// Train and compare; the report is written after every claim, so that partial results are available. `None` with [`Options::arms_only`],
+/// Train and compare; the report is written after every claim, so that partial results are available. `None` with [`ReproduceOptions::arms_only`],
 /// and on ranks other than 0.
 ///
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
-pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
-    let scale = world.check_all(Scale::named(&options.scale))?;
+pub fn run(options: &ReproduceOptions, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+    let scale = world.check_all(LoptiScale::named(&options.scale))?;
     let (claims, arms) = world.check_all(asked(options).and_then(|claims| Ok((claims, arms(options)?))))?;
     let store = world.check_all(if options.data.is_none() {
-        Store::open(&options.work)
+        WorkFolder::open(&options.work)
     } else {
         Err(anyhow::anyhow!("--data: lopti makes its puzzles itself; leave the flag out"))
     })?;
@@ -133,8 +133,8 @@ pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::R
 ///
 /// # Errors
 /// An unknown claim or scale.
-pub fn dry_run(options: &Options) -> anyhow::Result<super::PlannedArms> {
-    let scale = Scale::named(&options.scale)?;
+pub fn dry_run(options: &ReproduceOptions) -> anyhow::Result<super::PlannedArms> {
+    let scale = LoptiScale::named(&options.scale)?;
     let (mut lines, mut rows, mut left) = (Vec::new(), Vec::new(), 0.0);
     let vocab = task_setup::TaskSetup::new(TaskKind::Kk)?.vocab();
     let config = scale.model().config(vocab, scale.seq_len());

@@ -1,7 +1,7 @@
 //! The arms by name: comparisons of each claim. Arms that several claims need are shared.
 
-use super::arm::{Arm, Work};
-use super::scale::{ALPHA, ETA, SMALL_ALPHA, Scale};
+use super::arm::{ArmStage, LoptiArm};
+use super::scale::{ALPHA, ETA, LoptiScale, SMALL_ALPHA};
 use crate::config::{Algorithm, GrpoSettings, LoptiMoments, LoptiOrder, LoptiSplit, TaskKind, TaskSettings, TrainSettings};
 
 /// An update method.
@@ -138,23 +138,23 @@ impl Setting {
 /// Plans arms.
 pub struct LoptiPlan<'a> {
     /// The scale.
-    pub scale: &'a Scale,
+    pub scale: &'a LoptiScale,
 }
 
 impl LoptiPlan<'_> {
     /// Fine-tuning on worked solutions, stopped early.
-    pub fn sft(&self, task: TaskKind, seed: u64) -> Arm {
+    pub fn sft(&self, task: TaskKind, seed: u64) -> LoptiArm {
         let name = match task {
             TaskKind::Math => "sft-sums",
             _ => "sft",
         };
         let train = self.scale.fine_tuning(task, seed);
         let task = TaskSettings { people: self.scale.people[1].into(), ..self.scale.task(task) };
-        Arm { name: format!("{name}/{seed}"), model: self.scale.model(), train, task, work: Work::FineTune }
+        LoptiArm { name: format!("{name}/{seed}"), model: self.scale.model(), train, task, work: ArmStage::FineTune }
     }
 
     /// Reinforcement learning from the fine-tuned model.
-    pub fn arm(&self, setting: Setting, way: UpdateMethod, seed: u64) -> Arm {
+    pub fn arm(&self, setting: Setting, way: UpdateMethod, seed: u64) -> LoptiArm {
         // Two updates per pass are the main setting.
         let setting = if setting == Setting::Updates(self.scale.mini_batches) { Setting::Main } else { setting };
         let mut train = self.scale.reinforcement(seed);
@@ -172,16 +172,16 @@ impl LoptiPlan<'_> {
             };
         }
         let grpo = way.into_settings(grpo, matches!(setting, Setting::PlusPlus | Setting::Sums));
-        Arm {
+        LoptiArm {
             name: format!("{}/{}/{seed}", setting.slug(), way.slug()),
             model: self.scale.model(),
             train,
             task: self.scale.task(setting.task()),
-            work: Work::Reinforce {
+            work: ArmStage::Reinforce {
                 from: Box::new(self.sft(setting.task(), seed)),
                 rollout: self.scale.rollout(),
                 grpo: Box::new(grpo),
-                exams: self.scale.evaluation_steps(),
+                evals: self.scale.evaluation_steps(),
             },
         }
     }
@@ -209,8 +209,8 @@ impl LoptiPlan<'_> {
     }
 
     /// All arms that these claims need, by seed, parents before children.
-    pub fn all(&self, claims: &[&str], seeds: &[u64]) -> Vec<Arm> {
-        let mut arms: Vec<Arm> = Vec::new();
+    pub fn all(&self, claims: &[&str], seeds: &[u64]) -> Vec<LoptiArm> {
+        let mut arms: Vec<LoptiArm> = Vec::new();
         for &seed in seeds {
             // Single updates start from it too.
             let mut wanted = vec![self.sft(TaskKind::Kk, seed)];
@@ -233,11 +233,11 @@ impl LoptiPlan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::papers::attempts::Job as _;
+    use crate::papers::attempts::TrainingJob as _;
 
     #[test]
     fn claims_share_their_arms() {
-        let scale = Scale::named("tiny").unwrap();
+        let scale = LoptiScale::named("tiny").unwrap();
         let plan = LoptiPlan { scale: &scale };
         let count = |claims: &[&str]| plan.all(claims, &[1]).len();
         assert_eq!(count(&["L1", "L2", "L3", "L4", "L11"]), 1, "probes need the fine-tuned model only");
@@ -260,7 +260,7 @@ mod tests {
     /// Compared arms differ only in what their name states.
     #[test]
     fn arms_differ_only_in_the_update_method() {
-        let scale = Scale::named("tiny").unwrap();
+        let scale = LoptiScale::named("tiny").unwrap();
         let plan = LoptiPlan { scale: &scale };
         let base = plan.arm(Setting::Main, UpdateMethod::Grpo, 1);
         for (setting, way) in [LoptiPlan::ways("L5"), LoptiPlan::ways("L5b")].concat() {

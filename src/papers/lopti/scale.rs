@@ -1,7 +1,7 @@
 //! Scales of the experiments: model, fine-tuning, RL task, and duration.
 
 use crate::config::{
-    Architecture, Form, GrpoSettings, ModelSettings, RolloutSettings, Scheduler, TaskKind, TaskSettings, TrainSettings,
+    Architecture, GrpoSettings, ModelSettings, PuzzleForm, RolloutSettings, Scheduler, TaskKind, TaskSettings, TrainSettings,
 };
 
 /// Default alpha of Advantage Reweighting (the paper, caption of Fig. 4).
@@ -11,7 +11,7 @@ pub const ETA: f64 = 0.5;
 /// alpha with REINFORCE++ and on sums (Table 7, Sec. 5).
 pub const SMALL_ALPHA: f64 = 0.1;
 /// Final results are the mean of this number of last evaluations (as in the paper).
-pub const LAST_EXAMS: usize = 3;
+pub const LAST_EVALS: usize = 3;
 /// The paper's share of tokens by quartile of probability (Fig. 1 a).
 pub const PAPER_SHARES: [f64; 4] = [0.1922, 0.1015, 0.1009, 0.6054];
 
@@ -20,7 +20,7 @@ const INITIALIZER_RANGE: f64 = 0.08;
 
 /// One scale.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scale {
+pub struct LoptiScale {
     /// Its name for `--scale`.
     pub name: &'static str,
     /// Hidden size, intermediate size, layers, heads.
@@ -44,7 +44,7 @@ pub struct Scale {
     /// Temperature of rollouts.
     pub temperature: f64,
     /// Evaluations as fractions of the steps, and questions per evaluation.
-    pub exams: (&'static [f64], usize),
+    pub evals: (&'static [f64], usize),
     /// Single updates: batches of completions per seed, completions per batch.
     pub probe: (u64, usize),
     /// Tokens with individually computed gradients (L1), per seed.
@@ -54,31 +54,32 @@ pub struct Scale {
 /// Valid names for `--scale`; `test` is for tests.
 pub const SCALES: [&str; 3] = ["tiny", "small", "gpu"];
 
-impl Scale {
-    // Length: a table.
+/// The smallest scale with a result.
+const TINY: LoptiScale = LoptiScale {
+    name: "tiny",
+    shape: [64, 176, 3, 4],
+    people: ["2,3", "2,3"],
+    lengths: [48, 96],
+    sft: (2500, 8, 2e-3),
+    steps: 24,
+    batch_size: 128,
+    num_generations: 8,
+    mini_batches: 2,
+    learning_rate: 3e-4,
+    temperature: 1.0,
+    evals: (&[0.75, 0.875, 1.0], 150),
+    probe: (10, 32),
+    single_tokens: 300,
+};
+
+impl LoptiScale {
     /// A scale by name.
     ///
     /// # Errors
     /// No such scale; the message lists them.
     pub fn named(name: &str) -> anyhow::Result<Self> {
-        let tiny = Self {
-            name: "tiny",
-            shape: [64, 176, 3, 4],
-            people: ["2,3", "2,3"],
-            lengths: [48, 96],
-            sft: (2500, 8, 2e-3),
-            steps: 24,
-            batch_size: 128,
-            num_generations: 8,
-            mini_batches: 2,
-            learning_rate: 3e-4,
-            temperature: 1.0,
-            exams: (&[0.75, 0.875, 1.0], 150),
-            probe: (10, 32),
-            single_tokens: 300,
-        };
         Ok(match name {
-            "tiny" => tiny,
+            "tiny" => TINY,
             "small" => Self {
                 name: "small",
                 shape: [128, 352, 4, 4],
@@ -86,10 +87,10 @@ impl Scale {
                 lengths: [72, 128],
                 sft: (6000, 16, 1e-3),
                 steps: 200,
-                exams: (&[0.25, 0.5, 0.75, 0.9, 0.95, 1.0], 600),
+                evals: (&[0.25, 0.5, 0.75, 0.9, 0.95, 1.0], 600),
                 probe: (40, 128),
                 single_tokens: 2000,
-                ..tiny
+                ..TINY
             },
             "gpu" => Self {
                 name: "gpu",
@@ -100,10 +101,10 @@ impl Scale {
                 steps: 400,
                 batch_size: 512,
                 learning_rate: 1e-4,
-                exams: (&[0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0], 2000),
+                evals: (&[0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0], 2000),
                 probe: (100, 512),
                 single_tokens: 2000,
-                ..tiny
+                ..TINY
             },
             "test" => Self {
                 name: "test",
@@ -114,10 +115,10 @@ impl Scale {
                 steps: 3,
                 batch_size: 8,
                 num_generations: 4,
-                exams: (&[0.4, 0.7, 1.0], 8),
+                evals: (&[0.4, 0.7, 1.0], 8),
                 probe: (2, 8),
                 single_tokens: 12,
-                ..tiny
+                ..TINY
             },
             _ => anyhow::bail!("--scale {}: no such scale; choose one of {}", crate::vfs::clean(name), SCALES.join(", ")),
         })
@@ -209,17 +210,17 @@ impl Scale {
         TaskSettings {
             task,
             people: self.people[0].into(),
-            form: Form::Compact,
+            form: PuzzleForm::Compact,
             // Sums of two digits: with one digit there are so few that a model memorizes them and fails on held-out ones.
             difficulty: if task == TaskKind::Math { "2".into() } else { usual.difficulty.clone() },
-            eval_questions: self.exams.1,
+            eval_questions: self.evals.1,
             ..usual
         }
     }
 
     /// Steps of evaluations, including the last step.
     pub fn evaluation_steps(&self) -> Vec<u64> {
-        self.exams.0.iter().map(|part| (part * self.steps as f64).round() as u64).collect()
+        self.evals.0.iter().map(|part| (part * self.steps as f64).round() as u64).collect()
     }
 }
 
@@ -230,14 +231,14 @@ mod tests {
     #[test]
     fn scales_are_consistent() {
         for name in SCALES.iter().chain(&["test"]) {
-            let s = Scale::named(name).unwrap();
+            let s = LoptiScale::named(name).unwrap();
             assert!(s.batch_size.is_multiple_of(s.num_generations) && s.batch_size.is_multiple_of(8), "{name}");
             assert!(s.probe.1.is_multiple_of(s.num_generations), "{name}");
-            let exams = s.evaluation_steps();
-            assert!(exams.len() >= LAST_EXAMS && exams.last() == Some(&s.steps) && exams[0] > 0, "{name}: {exams:?}");
-            assert!(exams.windows(2).all(|w| w[0] < w[1]), "{name}: {exams:?}");
+            let evals = s.evaluation_steps();
+            assert!(evals.len() >= LAST_EVALS && evals.last() == Some(&s.steps) && evals[0] > 0, "{name}: {evals:?}");
+            assert!(evals.windows(2).all(|w| w[0] < w[1]), "{name}: {evals:?}");
         }
-        assert!(Scale::named("huge").unwrap_err().to_string().contains("tiny, small, gpu"));
+        assert!(LoptiScale::named("huge").unwrap_err().to_string().contains("tiny, small, gpu"));
         assert!((PAPER_SHARES.iter().sum::<f64>() - 1.0).abs() < 1e-9);
     }
 }

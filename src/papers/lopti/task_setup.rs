@@ -13,7 +13,7 @@ const LOOKED_AT: u64 = 300;
 const OTHER_SEED: u64 = 1_000_003;
 
 /// A worked solution.
-struct Example {
+struct WorkedSolution {
     prompt: String,
     completion: String,
 }
@@ -36,7 +36,7 @@ impl TaskSetup {
         let settings = |people: &str| TaskSettings {
             task: kind,
             people: people.into(),
-            form: crate::config::Form::Compact,
+            form: crate::config::PuzzleForm::Compact,
             ..TaskSettings::default()
         };
         let tokenizer = match kind {
@@ -94,15 +94,15 @@ fn open(settings: &TaskSettings, seed: u64) -> anyhow::Result<Box<dyn Task>> {
 }
 
 /// Question `n` with its solution: a step-by-step search for a puzzle, the result for a sum.
-fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow::Result<Example> {
+fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow::Result<WorkedSolution> {
     if settings.task == TaskKind::Kk {
         let people = TaskSettings::list("people", &settings.people, kk::generate::PEOPLE)?;
         let puzzle = kk::made(people[(n % people.len() as u64) as usize], seed, Split::Train, n)?;
         let row = kk::row(settings.form, &puzzle, seed, n);
-        return Ok(Example { prompt: row.prompt, completion: row.completion });
+        return Ok(WorkedSolution { prompt: row.prompt, completion: row.completion });
     }
     let question = task.question(Split::Train, n)?;
-    Ok(Example { prompt: question.prompt, completion: question.answer })
+    Ok(WorkedSolution { prompt: question.prompt, completion: question.answer })
 }
 
 /// Maximum number of solutions per row.
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn fine_tuning_rows_are_worked_solutions_and_only_they_are_scored() {
         let task_setup = TaskSetup::new(TaskKind::Kk).unwrap();
-        let settings = TaskSettings { people: "2-3".into(), form: crate::config::Form::Compact, ..TaskSettings::default() };
+        let settings = TaskSettings { people: "2-3".into(), form: crate::config::PuzzleForm::Compact, ..TaskSettings::default() };
         let worked_solutions = task_setup.worked_solutions(&settings, 128, 3).unwrap();
         let batch = worked_solutions.batch(2, 4);
         assert_eq!(batch, worked_solutions.batch(2, 4));
@@ -210,7 +210,7 @@ mod tests {
         assert!(solutions > 4, "{solutions} solutions in four rows");
         // Every word of a puzzle of eight is known.
         let puzzle = kk::made(8, 77, Split::Eval, 5).unwrap();
-        let row = kk::row(crate::config::Form::Compact, &puzzle, 77, 5);
+        let row = kk::row(crate::config::PuzzleForm::Compact, &puzzle, 77, 5);
         let ids = task_setup.tokenizer.encode(&row.text).unwrap();
         assert_eq!(task_setup.tokenizer.decode(&ids).unwrap(), row.text.split_whitespace().collect::<Vec<_>>().join(" "));
     }

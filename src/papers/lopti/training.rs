@@ -1,12 +1,12 @@
 //! Training of an arm with the common trainer, with evaluations and a record.
 
-use super::arm::{Arm, ArmEval, Levels, Record, Work};
+use super::arm::{ArmEval, ArmStage, LevelCounts, LoptiArm, LoptiRecord};
 use super::task_setup::TaskSetup;
 use crate::config::{DeviceSettings, GrpoSettings, RolloutSettings, Settings};
 use crate::device::Device;
 use crate::event::{Event, TaskEval};
-use crate::papers::attempts::{Ended, check};
-use crate::papers::store::Store;
+use crate::papers::attempts::{AttemptResult, check};
+use crate::papers::store::WorkFolder;
 use crate::progress::{Interrupted, Progress};
 use crate::session::control::Control;
 use crate::train::{StepResult, Trainer, TrainingLoop, train};
@@ -18,7 +18,7 @@ use web_time::Instant;
 /// Shared state for training arms.
 pub struct TrainingContext<'a> {
     /// Where arms are stored.
-    pub store: &'a Store,
+    pub store: &'a WorkFolder,
     /// Vocabulary and questions of the arm's task.
     pub task_setup: &'a TaskSetup,
     /// Adapter by name or index.
@@ -26,7 +26,7 @@ pub struct TrainingContext<'a> {
 }
 
 /// File of an arm's final weights.
-fn weights_file(store: &Store, arm: &Arm) -> PathBuf {
+fn weights_file(store: &WorkFolder, arm: &LoptiArm) -> PathBuf {
     store.folder(&arm.name, &arm.key()).join("weights.f32")
 }
 
@@ -34,7 +34,7 @@ fn weights_file(store: &Store, arm: &Arm) -> PathBuf {
 ///
 /// # Errors
 /// The file is gone or damaged.
-pub fn weights(store: &Store, arm: &Arm) -> anyhow::Result<Vec<f32>> {
+pub fn weights(store: &WorkFolder, arm: &LoptiArm) -> anyhow::Result<Vec<f32>> {
     let path = weights_file(store, arm);
     let bytes = std::fs::read(&path).with_context(|| format!("{}: cannot be read", shown(&path)))?;
     anyhow::ensure!(bytes.len().is_multiple_of(4), "{}: damaged; remove its folder", shown(&path));
@@ -46,16 +46,16 @@ impl TrainingContext<'_> {
     ///
     /// # Errors
     /// A device or disk error, or [`Interrupted`].
-    pub fn train(&self, arm: &Arm, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
+    pub fn train(&self, arm: &LoptiArm, progress: &mut Progress<'_>) -> anyhow::Result<AttemptResult> {
         self.store.once(&arm.name, &arm.key(), || {
             let begin = Instant::now();
             let mut training = match &arm.work {
-                Work::FineTune => self.fine_tuning(arm, progress)?,
-                Work::Reinforce { from, rollout, grpo, .. } => self.reinforcement(arm, from, rollout, grpo, progress)?,
+                ArmStage::FineTune => self.fine_tuning(arm, progress)?,
+                ArmStage::Reinforce { from, rollout, grpo, .. } => self.reinforcement(arm, from, rollout, grpo, progress)?,
             };
             train(&mut training, arm.train.max_steps)?;
-            let Training { trainer, mut record, .. } = training;
-            if let Work::FineTune = arm.work {
+            let LoptiTraining { trainer, mut record, .. } = training;
+            if let ArmStage::FineTune = arm.work {
                 let weights = trainer.model.get(&trainer.device)?;
                 write_whole(&weights_file(self.store, arm), bytemuck::cast_slice(&weights))?;
             }
@@ -69,23 +69,23 @@ impl TrainingContext<'_> {
         Device::open(self.device)
     }
 
-    fn fine_tuning<'a>(&self, arm: &'a Arm, progress: &'a mut Progress<'a>) -> anyhow::Result<Training<'a>> {
+    fn fine_tuning<'a>(&self, arm: &'a LoptiArm, progress: &'a mut Progress<'a>) -> anyhow::Result<LoptiTraining<'a>> {
         let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
         let config = arm.model.config(self.task_setup.vocab(), arm.train.seq_len);
         let worked_solutions = self.task_setup.worked_solutions(&arm.task, arm.train.seq_len, arm.train.seed)?;
         let trainer = Trainer::new(self.device()?, &settings, &config, Box::new(worked_solutions))?;
-        let record = Record { updates: arm.train.max_steps, ..Record::default() };
-        Ok(Training { trainer, arm, record, progress })
+        let record = LoptiRecord { updates: arm.train.max_steps, ..LoptiRecord::default() };
+        Ok(LoptiTraining { trainer, arm, record, progress })
     }
 
     fn reinforcement<'a>(
         &self,
-        arm: &'a Arm,
-        from: &Arm,
+        arm: &'a LoptiArm,
+        from: &LoptiArm,
         rollout: &RolloutSettings,
         grpo: &GrpoSettings,
         progress: &'a mut Progress<'a>,
-    ) -> anyhow::Result<Training<'a>> {
+    ) -> anyhow::Result<LoptiTraining<'a>> {
         let settings = Settings {
             model: arm.model.clone(),
             train: arm.train.clone(),
@@ -100,20 +100,20 @@ impl TrainingContext<'_> {
         trainer.model.set(&trainer.device, &weights(self.store, from)?);
         trainer.keep_reference(None)?;
         let asked = serde_json::to_string(&(&arm.task, rollout, arm.train.seed))?;
-        let first = self.store.remember(&["exam", &from.key(), &asked], || exam(&mut trainer, rollout.temperature))?;
-        Ok(Training { trainer, arm, record: Record { exams: vec![first], ..Record::default() }, progress })
+        let first = self.store.remember(&["exam", &from.key(), &asked], || evaluate(&mut trainer, rollout.temperature))?;
+        Ok(LoptiTraining { trainer, arm, record: LoptiRecord { evals: vec![first], ..LoptiRecord::default() }, progress })
     }
 }
 
 /// An arm during training.
-struct Training<'a> {
+struct LoptiTraining<'a> {
     trainer: Trainer,
-    arm: &'a Arm,
-    record: Record,
+    arm: &'a LoptiArm,
+    record: LoptiRecord,
     progress: &'a mut Progress<'a>,
 }
 
-impl TrainingLoop for Training<'_> {
+impl TrainingLoop for LoptiTraining<'_> {
     fn trainer(&mut self) -> &mut Trainer {
         &mut self.trainer
     }
@@ -128,8 +128,8 @@ impl TrainingLoop for Training<'_> {
 
     fn report(&mut self, row: StepResult) -> anyhow::Result<()> {
         match self.arm.work {
-            Work::FineTune => self.record.loss.push(if row.loss.is_finite() { row.loss } else { f64::MAX }),
-            Work::Reinforce { .. } => note(&mut self.record, &row),
+            ArmStage::FineTune => self.record.loss.push(if row.loss.is_finite() { row.loss } else { f64::MAX }),
+            ArmStage::Reinforce { .. } => note(&mut self.record, &row),
         }
         Ok(())
     }
@@ -137,18 +137,18 @@ impl TrainingLoop for Training<'_> {
     fn after_update(&mut self, is_step: bool) -> anyhow::Result<bool> {
         let step = self.trainer.state.step;
         (self.progress)("training", step, self.arm.train.max_steps)?;
-        if let Work::Reinforce { rollout, exams, .. } = &self.arm.work
+        if let ArmStage::Reinforce { rollout, evals, .. } = &self.arm.work
             && is_step
-            && exams.contains(&step)
+            && evals.contains(&step)
         {
-            self.record.exams.push(exam(&mut self.trainer, rollout.temperature)?);
+            self.record.evals.push(evaluate(&mut self.trainer, rollout.temperature)?);
         }
         Ok(true)
     }
 }
 
 /// Record a step's numbers.
-fn note(record: &mut Record, row: &StepResult) {
+fn note(record: &mut LoptiRecord, row: &StepResult) {
     let metric = |name: &str| row.metrics.get(name).map_or(f64::NAN, |n| n.0);
     let finite = |v: f64| if v.is_finite() { v } else { 0.0 };
     record.reward.push(finite(metric("reward")));
@@ -171,7 +171,7 @@ fn note(record: &mut Record, row: &StepResult) {
 const CORRECT: &str = "accuracy";
 
 /// Evaluate greedy and sampled answers.
-fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<ArmEval> {
+fn evaluate(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<ArmEval> {
     let mut ask = |temperature: f64| -> anyhow::Result<TaskEval> {
         Ok(trainer.evaluate_task(temperature, &mut |_, _, _| Ok(!Control::interrupted()))?.ok_or(Interrupted)?)
     };
@@ -179,7 +179,7 @@ fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<ArmEval> {
     Ok(ArmEval { step: sampled.step, sampled: levels(&sampled), greedy: levels(&greedy) })
 }
 
-fn levels(of: &TaskEval) -> Levels {
+fn levels(of: &TaskEval) -> LevelCounts {
     let counts = |score: &crate::event::Score| (score.count, (score.accuracy * score.count as f64).round() as u64);
     of.levels.iter().map(|(level, score)| (*level, counts(score))).collect()
 }

@@ -10,7 +10,7 @@ const FORMAT: &str = "lehr reproduce 1";
 
 /// Training text of an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Text {
+pub enum TrainingText {
     /// The corpus of the base runs.
     Base,
     /// Another corpus: continued training.
@@ -27,7 +27,7 @@ pub enum ArmStart {
     /// A weighted sum of checkpoints of another arm.
     From {
         /// That arm.
-        arm: Box<Arm>,
+        arm: Box<PmaArm>,
         /// (step, weight), oldest first.
         mix: Vec<(u64, f64)>,
         /// The step whose Adam moments are used; with `None` they start from zero.
@@ -37,7 +37,7 @@ pub enum ArmStart {
 
 /// A training arm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Arm {
+pub struct PmaArm {
     /// For display and folder names; not part of the key.
     #[serde(skip)]
     pub name: String,
@@ -46,7 +46,7 @@ pub struct Arm {
     /// Recipe.
     pub train: TrainSettings,
     /// Data.
-    pub text: Text,
+    pub text: TrainingText,
     /// Starting point.
     pub begin: ArmStart,
     /// Step number of the starting point.
@@ -66,7 +66,7 @@ pub struct Arm {
 
 /// The measurements of every update of an arm.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct PmaRecord {
     /// The step of the first row.
     pub first_step: u64,
     /// Mean cross-entropy of the batch before the update; NaN where not finite.
@@ -93,7 +93,7 @@ mod nan_as_null {
     }
 }
 
-impl Arm {
+impl PmaArm {
     /// Sixteen hexadecimal digits: a hash of everything that determines its numbers; `texts` identifies the corpora.
     pub fn key(&self, texts: &str) -> String {
         digest(&[FORMAT, texts, &serde_json::to_string(self).unwrap_or_default()])
@@ -117,7 +117,7 @@ impl Arm {
     }
 
     /// The arm that it starts from.
-    pub fn parent(&self) -> Option<&Arm> {
+    pub fn parent(&self) -> Option<&PmaArm> {
         match &self.begin {
             ArmStart::Random => None,
             ArmStart::From { arm, .. } => Some(arm),

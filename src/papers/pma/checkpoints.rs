@@ -1,8 +1,8 @@
 //! Arms on disk: stored weights and moments, and the measurements of every update.
 
-use super::arm::{Arm, Record};
-use crate::papers::attempts::Ended;
-use crate::papers::store::Store;
+use super::arm::{PmaArm, PmaRecord};
+use crate::papers::attempts::AttemptResult;
+use crate::papers::store::WorkFolder;
 use crate::vfs::shown;
 use anyhow::Context as _;
 use std::fs::File;
@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 /// A work folder.
 pub struct CheckpointStore {
-    store: Store,
+    store: WorkFolder,
     /// Identifies the corpora in keys.
     texts: String,
 }
 
 /// Weights and moments of a step.
-pub struct State {
+pub struct SavedState {
     /// Weights, first and second moments.
     pub parts: [Vec<f32>; 3],
 }
@@ -28,21 +28,21 @@ impl CheckpointStore {
     /// # Errors
     /// It cannot be created.
     pub fn open(root: &Path, texts: &str) -> anyhow::Result<Self> {
-        Ok(Self { store: Store::open(root)?, texts: texts.to_string() })
+        Ok(Self { store: WorkFolder::open(root)?, texts: texts.to_string() })
     }
 
     /// Key of an arm.
-    pub fn key(&self, arm: &Arm) -> String {
+    pub fn key(&self, arm: &PmaArm) -> String {
         arm.key(&self.texts)
     }
 
     /// Folder of an arm.
-    pub fn folder(&self, arm: &Arm) -> PathBuf {
+    pub fn folder(&self, arm: &PmaArm) -> PathBuf {
         self.store.folder(&arm.name, &self.key(arm))
     }
 
     /// Whether an arm is fully trained.
-    pub fn is_done(&self, arm: &Arm) -> bool {
+    pub fn is_done(&self, arm: &PmaArm) -> bool {
         self.store.is_done(&arm.name, &self.key(arm))
     }
 
@@ -50,15 +50,15 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// The folder cannot be created or locked.
-    pub fn lock(&self, arm: &Arm) -> anyhow::Result<Option<File>> {
+    pub fn lock(&self, arm: &PmaArm) -> anyhow::Result<Option<File>> {
         self.store.lock(&arm.name, &self.key(arm))
     }
 
-    /// [`Store::once`].
+    /// [`WorkFolder::once`].
     ///
     /// # Errors
-    /// As [`Store::once`].
-    pub fn once(&self, arm: &Arm, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
+    /// As [`WorkFolder::once`].
+    pub fn once(&self, arm: &PmaArm, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<AttemptResult> {
         self.store.once(&arm.name, &self.key(arm), work)
     }
 
@@ -66,7 +66,7 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// The file is gone or damaged.
-    pub fn record(&self, arm: &Arm) -> anyhow::Result<Record> {
+    pub fn record(&self, arm: &PmaArm) -> anyhow::Result<PmaRecord> {
         self.store.record(&arm.name, &self.key(arm))
     }
 
@@ -74,14 +74,14 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// A disk error.
-    pub fn finish(&self, arm: &Arm, record: &Record) -> anyhow::Result<()> {
+    pub fn finish(&self, arm: &PmaArm, record: &PmaRecord) -> anyhow::Result<()> {
         self.store.finish(&arm.name, &self.key(arm), arm, record)
     }
 
-    /// [`Store::remember`].
+    /// [`WorkFolder::remember`].
     ///
     /// # Errors
-    /// As [`Store::remember`].
+    /// As [`WorkFolder::remember`].
     pub fn remember<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         key: &[&str],
@@ -94,7 +94,7 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// They were not stored, or the file is damaged.
-    pub fn weights(&self, arm: &Arm, step: u64) -> anyhow::Result<Vec<f32>> {
+    pub fn weights(&self, arm: &PmaArm, step: u64) -> anyhow::Result<Vec<f32>> {
         let folder = self.folder(arm);
         if arm.states.contains(&step) {
             let [weights, ..] = self.state(arm, step)?.parts;
@@ -116,19 +116,19 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// They were not stored, or the file is damaged.
-    pub fn state(&self, arm: &Arm, step: u64) -> anyhow::Result<State> {
+    pub fn state(&self, arm: &PmaArm, step: u64) -> anyhow::Result<SavedState> {
         let path = self.folder(arm).join(state_name(step));
         let bytes = std::fs::read(&path).with_context(|| shown(&path))?;
         anyhow::ensure!(bytes.len().is_multiple_of(12), "{}: damaged; remove its folder", shown(&path));
         let third = bytes.len() / 3;
-        Ok(State { parts: [0, 1, 2].map(|i| bytemuck::pod_collect_to_vec(&bytes[i * third..(i + 1) * third])) })
+        Ok(SavedState { parts: [0, 1, 2].map(|i| bytemuck::pod_collect_to_vec(&bytes[i * third..(i + 1) * third])) })
     }
 
     /// The weighted sum of checkpoints of an arm, summed in f64.
     ///
     /// # Errors
     /// As [`CheckpointStore::weights`].
-    pub fn merged(&self, arm: &Arm, mix: &[(u64, f64)]) -> anyhow::Result<Vec<f32>> {
+    pub fn merged(&self, arm: &PmaArm, mix: &[(u64, f64)]) -> anyhow::Result<Vec<f32>> {
         if let [(step, 1.0)] = mix {
             return self.weights(arm, *step);
         }

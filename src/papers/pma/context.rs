@@ -1,24 +1,24 @@
 //! Shared state of all claims: plan, checkpoint store and device; and training of arms.
 
-use super::arm::Arm;
+use super::arm::PmaArm;
 use super::checkpoints::CheckpointStore;
-use super::corpora::Texts;
+use super::corpora::Corpora;
 use super::plan::PmaPlan;
-use super::scale::Scale;
+use super::scale::PmaScale;
 use super::trajectory::train;
 use crate::config::DeviceSettings;
-use crate::papers::attempts::{Ended, Job, Worker, run_jobs};
+use crate::papers::attempts::{AttemptResult, JobRunner, TrainingJob, run_jobs};
 use crate::progress::Progress;
 use crate::world::World;
 
 /// Shared state of all claims.
 pub struct PmaContext<'a> {
     /// Models, tokens, grid.
-    pub scale: &'a Scale,
+    pub scale: &'a PmaScale,
     /// Seeds of the paired arms.
     pub seeds: Vec<u64>,
     /// Corpora.
-    pub texts: Texts,
+    pub texts: Corpora,
     /// Stored checkpoints and results.
     pub checkpoints: CheckpointStore,
     /// Adapter by name or index.
@@ -39,18 +39,18 @@ impl PmaContext<'_> {
     ///
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
-    pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
+    pub fn ensure(&self, arms: &[PmaArm]) -> anyhow::Result<()> {
         run_jobs(arms, self, &self.world, &*self.notify)
     }
 }
 
-impl Job for Arm {
+impl TrainingJob for PmaArm {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn parent(&self) -> Option<&Self> {
-        Arm::parent(self)
+        PmaArm::parent(self)
     }
 
     /// FLOP; the vocabulary, which all arms share, hardly affects it.
@@ -59,12 +59,12 @@ impl Job for Arm {
     }
 }
 
-impl Worker<Arm> for PmaContext<'_> {
-    fn is_done(&self, arm: &Arm) -> bool {
+impl JobRunner<PmaArm> for PmaContext<'_> {
+    fn is_done(&self, arm: &PmaArm) -> bool {
         self.checkpoints.is_done(arm)
     }
 
-    fn attempt(&self, arm: &Arm, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
+    fn attempt(&self, arm: &PmaArm, progress: &mut Progress<'_>) -> anyhow::Result<AttemptResult> {
         train(&self.checkpoints, arm, &self.texts, &self.device, progress)
     }
 }

@@ -1,7 +1,7 @@
 //! The corpora of the experiments, all in one vocabulary of characters: the base text, the shifted text, the task.
 
-use super::arm::Text;
-use super::task::{CHARACTERS, Task};
+use super::arm::TrainingText;
+use super::task::{CHARACTERS, TaskRows};
 use crate::data::{Corpus, Dataset, Notices, Source, TextSource, TokenFile, Tokenizer};
 use crate::papers::store::digest;
 use crate::rng::Rng;
@@ -18,7 +18,7 @@ const GENERATED: usize = 400_000;
 const VAL_FRACTION: f64 = 0.1;
 
 /// The corpora.
-pub struct Texts {
+pub struct Corpora {
     base: Dataset,
     shifted: Dataset,
     task_ids: Vec<u32>,
@@ -30,7 +30,7 @@ pub struct Texts {
     pub digest: String,
 }
 
-impl Texts {
+impl Corpora {
     /// With `data`, that text is the base and the stories are the shifted text. Otherwise the stories are the base, and generated
     /// arithmetic is the shifted text.
     ///
@@ -54,7 +54,7 @@ impl Texts {
         let task_ids = tokenizer.encode(CHARACTERS)?;
         let texts = digest(&[&base.1, &shifted.1]);
         let (base_data, shifted_data) = (dataset(&base.1)?, dataset(&shifted.1)?);
-        let task = Task { ids: task_ids.clone(), seed: 0, seq_len: 64 };
+        let task = TaskRows { ids: task_ids.clone(), seed: 0, seq_len: 64 };
         Ok(Self {
             described: vec![
                 ("base", base.0, base_data.train.len()),
@@ -70,19 +70,19 @@ impl Texts {
     }
 
     /// The task, with its rows in a separate order for every seed.
-    pub fn task(&self, seq_len: usize, seed: u64) -> Task {
-        Task { ids: self.task_ids.clone(), seed, seq_len }
+    pub fn task(&self, seq_len: usize, seed: u64) -> TaskRows {
+        TaskRows { ids: self.task_ids.clone(), seed, seq_len }
     }
 
     /// Batches of a text.
     ///
     /// # Errors
     /// Too little text for one window.
-    pub fn source(&self, text: Text, seq_len: usize, seed: u64) -> anyhow::Result<Box<dyn Source>> {
+    pub fn source(&self, text: TrainingText, seq_len: usize, seed: u64) -> anyhow::Result<Box<dyn Source>> {
         Ok(match text {
-            Text::Base => Box::new(TextSource::new(self.base.clone(), seq_len, seed)?),
-            Text::Shifted => Box::new(TextSource::new(self.shifted.clone(), seq_len, seed)?),
-            Text::Task => Box::new(self.task(seq_len, seed)),
+            TrainingText::Base => Box::new(TextSource::new(self.base.clone(), seq_len, seed)?),
+            TrainingText::Shifted => Box::new(TextSource::new(self.shifted.clone(), seq_len, seed)?),
+            TrainingText::Task => Box::new(self.task(seq_len, seed)),
         })
     }
 }

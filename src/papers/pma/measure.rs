@@ -1,12 +1,12 @@
 //! Measurements that several claims share: losses of windows of the base and annealed runs, by size and seed.
 
-use super::arm::{Arm, Text};
+use super::arm::{PmaArm, TrainingText};
 use super::context::PmaContext;
 use super::plan::SnapshotWindow;
 use super::scale::Size;
-use super::sized_model::{Scored, SizedModel};
+use super::sized_model::{HeldOutScores, SizedModel};
 use crate::papers::finding::number;
-use crate::papers::stats::{Unit, mean};
+use crate::papers::stats::{Unit, mean, range};
 
 /// Points of a line, or the ends of its error bars.
 pub type Points = Vec<(f64, f64)>;
@@ -37,15 +37,15 @@ impl<'a> Measure<'a> {
     ///
     /// # Errors
     /// As [`SizedModel::score`].
-    pub fn window(&self, arm: &Arm, size: &Size, window: &SnapshotWindow) -> anyhow::Result<Scored> {
-        self.sized_model(size)?.score(arm, &window.mix(size)?, Text::Base)
+    pub fn window(&self, arm: &PmaArm, size: &Size, window: &SnapshotWindow) -> anyhow::Result<HeldOutScores> {
+        self.sized_model(size)?.score(arm, &window.mix(size)?, TrainingText::Base)
     }
 
     /// The same for the base run of a seed.
     ///
     /// # Errors
     /// As [`SizedModel::score`].
-    pub fn base(&self, size: &Size, seed: u64, window: &SnapshotWindow) -> anyhow::Result<Scored> {
+    pub fn base(&self, size: &Size, seed: u64, window: &SnapshotWindow) -> anyhow::Result<HeldOutScores> {
         self.window(&self.context.plan().base(size, seed), size, window)
     }
 
@@ -53,7 +53,7 @@ impl<'a> Measure<'a> {
     ///
     /// # Errors
     /// Errors of `arms`.
-    pub fn units(&self, arms: impl Fn(u64) -> anyhow::Result<Vec<Scored>>) -> anyhow::Result<Vec<Unit>> {
+    pub fn units(&self, arms: impl Fn(u64) -> anyhow::Result<Vec<HeldOutScores>>) -> anyhow::Result<Vec<Unit>> {
         self.context.seeds.iter().map(|seed| Ok(arms(*seed)?.into_iter().map(|s| s.windows).collect())).collect()
     }
 }
@@ -70,6 +70,5 @@ pub fn arm_text(units: &[Unit], arm: usize) -> String {
 
 /// (smallest, largest) mean loss of an arm over units, for error bars.
 pub fn arm_range(units: &[Unit], arm: usize) -> (f64, f64) {
-    let means = units.iter().map(|u| mean(&u[arm]));
-    means.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), m| (low.min(m), high.max(m)))
+    range(units.iter().map(|u| mean(&u[arm])))
 }

@@ -15,18 +15,18 @@ pub mod task;
 pub mod trajectory;
 
 use super::attempts::minutes;
-use super::finding::Table;
-use super::report::{Facts, Header, Report};
+use super::finding::ResultTable;
+use super::report::{PaperFacts, Report, ReportHeader};
 use super::store::{check_shared, has};
-use super::{Options, Paper, chosen, device, seeds};
+use super::{Paper, ReproduceOptions, chosen, device, seeds};
 use crate::world::World;
-use arm::Arm;
+use arm::PmaArm;
 use checkpoints::CheckpointStore;
 use context::PmaContext;
-use corpora::Texts;
+use corpora::Corpora;
 use measure::Measure;
 use plan::PmaPlan;
-use scale::Scale;
+use scale::PmaScale;
 use serde::Serialize;
 
 /// The paper.
@@ -39,7 +39,7 @@ pub const PAPER: Paper = Paper {
 
 /// A model size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct Model {
+struct ModelSize {
     size: String,
     /// Hidden size, layers, heads.
     shape: String,
@@ -56,18 +56,18 @@ struct Model {
 ///
 /// # Errors
 /// An unknown claim or scale.
-pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
-    let scale = Scale::named(&options.scale)?;
+pub fn arms(options: &ReproduceOptions) -> anyhow::Result<Vec<PmaArm>> {
+    let scale = PmaScale::named(&options.scale)?;
     PmaPlan { scale: &scale }.all(&chosen(&PAPER, &options.claims)?, &seeds(options))
 }
 
 /// Origin of the numbers.
-fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Header> {
+fn header(options: &ReproduceOptions, scale: &PmaScale, texts: &Corpora) -> anyhow::Result<ReportHeader> {
     let base_tokens = texts.described.first().map_or(1, |(_, _, tokens)| *tokens);
     let models = scale.sizes.iter().map(|size| {
         let config = size.model().config(texts.vocab, scale.seq_len);
         let tokens = size.steps * scale.tokens_per_step();
-        Ok(Model {
+        Ok(ModelSize {
             size: size.name.into(),
             shape: format!("hidden {}, {} layers, {} heads", size.hidden, size.layers, size.heads),
             parameters: crate::model::Parameters::new(&config, u64::MAX)?.count(),
@@ -76,7 +76,7 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
             learning_rate: size.learning_rate,
         })
     });
-    let models = models.collect::<anyhow::Result<Vec<Model>>>()?;
+    let models = models.collect::<anyhow::Result<Vec<ModelSize>>>()?;
     let rows = models.iter().map(|m| {
         vec![
             m.size.clone(),
@@ -100,19 +100,19 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
         "validation_tokens": scale.val_tokens,
         "texts": &texts.described,
     });
-    let tables = vec![Table { title: String::new(), columns, rows: rows.collect() }];
-    Ok(Header::new(&PAPER, options, Facts { device: device(&options.device)?, notes, tables, details }))
+    let tables = vec![ResultTable { title: String::new(), columns, rows: rows.collect() }];
+    Ok(ReportHeader::new(&PAPER, options, PaperFacts { device: device(&options.device)?, notes, tables, details }))
 }
 
 /// Train and compare; the report is written after every claim, so that partial results are available. `None` with
-/// [`Options::arms_only`], and on ranks other than 0.
+/// [`ReproduceOptions::arms_only`], and on ranks other than 0.
 ///
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
-pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
-    let scale = world.check_all(Scale::named(&options.scale))?;
+pub fn run(options: &ReproduceOptions, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+    let scale = world.check_all(PmaScale::named(&options.scale))?;
     let arms = world.check_all(arms(options))?;
-    let texts = world.check_all(Texts::open(options.data.as_deref()))?;
+    let texts = world.check_all(Corpora::open(options.data.as_deref()))?;
     let checkpoints = world.check_all(CheckpointStore::open(&options.work, &texts.digest))?;
     check_shared(&options.work, world)?;
     world.ensure_equal(&[("content of --data (hash)", texts.digest.clone())])?;
@@ -143,11 +143,11 @@ pub fn run(options: &Options, world: &World, notify: &dyn Fn(&str)) -> anyhow::R
 ///
 /// # Errors
 /// An unknown claim or scale, or a text that cannot be read.
-pub fn dry_run(options: &Options) -> anyhow::Result<(Vec<String>, serde_json::Value)> {
-    let scale = Scale::named(&options.scale)?;
-    let texts = Texts::open(options.data.as_deref())?;
+pub fn dry_run(options: &ReproduceOptions) -> anyhow::Result<(Vec<String>, serde_json::Value)> {
+    let scale = PmaScale::named(&options.scale)?;
+    let texts = Corpora::open(options.data.as_deref())?;
     let arms = arms(options)?;
-    let done = |arm: &Arm| has(&options.work, &arm.name, &arm.key(&texts.digest));
+    let done = |arm: &PmaArm| has(&options.work, &arm.name, &arm.key(&texts.digest));
     let (mut lines, mut rows) = (Vec::new(), Vec::new());
     let (mut flops, mut disk) = (0.0, 0u64);
     for arm in &arms {

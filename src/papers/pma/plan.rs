@@ -1,7 +1,7 @@
 //! The arms by name: comparisons of each claim.
 
-use super::arm::{Arm, ArmStart, Text};
-use super::scale::{FORK, GRID, N, READOUTS, Scale, Size, V0};
+use super::arm::{ArmStart, PmaArm, TrainingText};
+use super::scale::{FORK, GRID, N, PmaScale, READOUTS, Size, V0};
 use crate::config::{DecayShape, Scheduler, TrainSettings};
 use crate::merge::MergeRule;
 
@@ -106,17 +106,17 @@ pub const RATES: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
 /// Plans arms.
 pub struct PmaPlan<'a> {
     /// The scale.
-    pub scale: &'a Scale,
+    pub scale: &'a PmaScale,
 }
 
 impl PmaPlan<'_> {
-    fn arm(&self, name: String, size: &Size, train: TrainSettings) -> Arm {
-        Arm {
+    fn arm(&self, name: String, size: &Size, train: TrainSettings) -> PmaArm {
+        PmaArm {
             name,
             model: size.model(),
             to_step: train.max_steps,
             train,
-            text: Text::Base,
+            text: TrainingText::Base,
             begin: ArmStart::Random,
             from_step: 0,
             skip: 0,
@@ -127,22 +127,22 @@ impl PmaPlan<'_> {
     }
 
     /// Warm-up, then a constant rate to the end.
-    pub fn base(&self, size: &Size, seed: u64) -> Arm {
+    pub fn base(&self, size: &Size, seed: u64) -> PmaArm {
         let arm = self.arm(format!("base/{}/{seed}", size.name), size, self.scale.recipe(size, seed));
-        Arm { snapshot_every: size.every(), states: vec![size.at(FORK)], ..arm }
+        PmaArm { snapshot_every: size.every(), states: vec![size.at(FORK)], ..arm }
     }
 
     /// Forked from the base at 85 %, with cosine decay to zero.
-    pub fn annealed(&self, size: &Size, seed: u64) -> Arm {
+    pub fn annealed(&self, size: &Size, seed: u64) -> PmaArm {
         let train = TrainSettings { lr_scheduler: Scheduler::Wsd, ..self.scale.recipe(size, seed) };
         let from = size.at(FORK);
         let begin = ArmStart::From { arm: Box::new(self.base(size, seed)), mix: vec![(from, 1.0)], moments: Some(from) };
         let arm = self.arm(format!("annealed/{}/{seed}", size.name), size, train);
-        Arm { begin, from_step: from, snapshot_every: size.every(), ..arm }
+        PmaArm { begin, from_step: from, snapshot_every: size.every(), ..arm }
     }
 
     /// The base at another learning rate (P11), for the smallest size; factor 1 is the base.
-    pub fn rate(&self, factor: f64, seed: u64) -> Arm {
+    pub fn rate(&self, factor: f64, seed: u64) -> PmaArm {
         let size = self.scale.smallest();
         if factor == 1.0 {
             return self.base(size, seed);
@@ -150,7 +150,7 @@ impl PmaPlan<'_> {
         let recipe = self.scale.recipe(size, seed);
         let train = TrainSettings { learning_rate: factor * recipe.learning_rate, ..recipe };
         let arm = self.arm(format!("rate-{factor}/{}/{seed}", size.name), size, train);
-        Arm { snapshot_every: size.every(), ..arm }
+        PmaArm { snapshot_every: size.every(), ..arm }
     }
 
     fn begin(&self, init: Init, seed: u64) -> anyhow::Result<ArmStart> {
@@ -167,7 +167,7 @@ impl PmaPlan<'_> {
     ///
     /// # Errors
     /// None in practice: the weights of a window.
-    pub fn continued(&self, init: Init, factor: f64, seed: u64) -> anyhow::Result<Arm> {
+    pub fn continued(&self, init: Init, factor: f64, seed: u64) -> anyhow::Result<PmaArm> {
         let (size, steps) = (self.scale.middle(), self.scale.ct_steps);
         let recipe = self.scale.recipe(size, seed);
         let train = TrainSettings {
@@ -179,14 +179,14 @@ impl PmaPlan<'_> {
             ..recipe
         };
         let arm = self.arm(format!("ct-{}-{factor}/{}/{seed}", init.name().to_lowercase(), size.name), size, train);
-        Ok(Arm { text: Text::Shifted, begin: self.begin(init, seed)?, snapshot_every: steps / LATER_GRID, ..arm })
+        Ok(PmaArm { text: TrainingText::Shifted, begin: self.begin(init, seed)?, snapshot_every: steps / LATER_GRID, ..arm })
     }
 
     /// Fine-tuning on the task: cosine from half of the base's rate to a tenth of that, with new moments (P8).
     ///
     /// # Errors
     /// As [`PmaPlan::continued`].
-    pub fn tuned(&self, init: Init, seed: u64) -> anyhow::Result<Arm> {
+    pub fn tuned(&self, init: Init, seed: u64) -> anyhow::Result<PmaArm> {
         let (size, steps) = (self.scale.middle(), self.scale.sft_steps);
         let recipe = self.scale.recipe(size, seed);
         let train = TrainSettings {
@@ -199,11 +199,11 @@ impl PmaPlan<'_> {
             ..recipe
         };
         let arm = self.arm(format!("sft-{}/{}/{seed}", init.name().to_lowercase(), size.name), size, train);
-        Ok(Arm { text: Text::Task, begin: self.begin(init, seed)?, snapshot_every: steps, ..arm })
+        Ok(PmaArm { text: TrainingText::Task, begin: self.begin(init, seed)?, snapshot_every: steps, ..arm })
     }
 
     /// An unstable run: no clipping, no weight decay, a critical learning rate (P9).
-    pub fn hot(&self, seed: u64) -> Arm {
+    pub fn hot(&self, seed: u64) -> PmaArm {
         let (size, hot) = (self.scale.smallest(), &self.scale.hot);
         let train = TrainSettings {
             learning_rate: hot.learning_rate,
@@ -216,11 +216,11 @@ impl PmaPlan<'_> {
             ..self.scale.recipe(size, seed)
         };
         let arm = self.arm(format!("hot/{}/{seed}", size.name), size, train);
-        Arm { states: (1..=hot.steps / HOT_EVERY).map(|i| i * HOT_EVERY).collect(), until_lost: true, ..arm }
+        PmaArm { states: (1..=hot.steps / HOT_EVERY).map(|i| i * HOT_EVERY).collect(), until_lost: true, ..arm }
     }
 
     /// A diverged run restarted from before its spike (P9).
-    pub fn rescued(&self, hot: &Arm, spike: u64, rescue: RescuePolicy) -> Arm {
+    pub fn rescued(&self, hot: &PmaArm, spike: u64, rescue: RescuePolicy) -> PmaArm {
         let newest = (spike - MARGIN) / HOT_EVERY * HOT_EVERY;
         let count = if rescue.merged { RESCUE_COUNT } else { 1 };
         let mix = (0..count).rev().map(|i| (newest - i * HOT_EVERY, 1.0 / count as f64)).collect();
@@ -231,7 +231,7 @@ impl PmaPlan<'_> {
         let kind = ["latest", "pma"][usize::from(rescue.merged)];
         let data = ["replay", "skip"][usize::from(rescue.skip)];
         let adam = ["keep", "reset"][usize::from(rescue.reset)];
-        Arm {
+        PmaArm {
             name: format!("rescue-{kind}-{data}-{adam}/{}", hot.name.replace('/', "-")),
             train: TrainSettings { warmup_steps: 0, max_steps: from + horizon, ..hot.train.clone() },
             begin: ArmStart::From { arm: Box::new(hot.clone()), mix, moments: (!rescue.reset).then_some(newest) },
@@ -248,7 +248,7 @@ impl PmaPlan<'_> {
     ///
     /// # Errors
     /// As [`PmaPlan::continued`].
-    pub fn all(&self, claims: &[&str], seeds: &[u64]) -> anyhow::Result<Vec<Arm>> {
+    pub fn all(&self, claims: &[&str], seeds: &[u64]) -> anyhow::Result<Vec<PmaArm>> {
         let asks = |names: &[&str]| claims.iter().any(|c| names.contains(c));
         let mut arms = Vec::new();
         for &seed in seeds {

@@ -34,7 +34,7 @@ pub struct Size {
 
 /// The regime of P9: a stable start, then a learning rate at which training diverges.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Hot {
+pub struct DivergentRegime {
     /// Learning rate.
     pub learning_rate: f64,
     /// Adam's betas: the first moment decays more slowly than the second, so that steps after a rare large gradient are far too long.
@@ -51,7 +51,7 @@ pub struct Hot {
 
 /// One scale.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scale {
+pub struct PmaScale {
     /// Its name for `--scale`.
     pub name: &'static str,
     /// Smallest first.
@@ -69,7 +69,7 @@ pub struct Scale {
     /// Grid points per side of the loss slice (P10).
     pub slice: usize,
     /// The regime of P9.
-    pub hot: Hot,
+    pub hot: DivergentRegime,
 }
 
 /// Valid names for `--scale`; `test` is for tests.
@@ -80,14 +80,28 @@ const fn size(name: &'static str, shape: [usize; 4], steps: u64, learning_rate: 
     Size { name, hidden, intermediate, layers, heads, steps, learning_rate }
 }
 
-impl Scale {
-    // Length: a table.
+/// A scale that takes seconds; its results mean nothing.
+fn for_tests(hot: DivergentRegime) -> PmaScale {
+    PmaScale {
+        name: "test",
+        sizes: ["S", "M", "L"].map(|n| size(n, [16, 32, 1, 2], GRID, 4e-3)).to_vec(),
+        batch_size: 2,
+        seq_len: 16,
+        val_tokens: 1024,
+        ct_steps: 40,
+        sft_steps: 40,
+        slice: 5,
+        hot: DivergentRegime { steps: 300, runs: 2, warmup: 10, horizon: 60, ..hot },
+    }
+}
+
+impl PmaScale {
     /// A scale by name.
     ///
     /// # Errors
     /// No such scale; the message lists them.
     pub fn named(name: &str) -> anyhow::Result<Self> {
-        let hot = Hot { learning_rate: 6e-3, betas: [0.98, 0.9], warmup: 100, steps: 1500, runs: 8, horizon: 300 };
+        let hot = DivergentRegime { learning_rate: 6e-3, betas: [0.98, 0.9], warmup: 100, steps: 1500, runs: 8, horizon: 300 };
         Ok(match name {
             "tiny" => Self {
                 name: "tiny",
@@ -117,7 +131,7 @@ impl Scale {
                 ct_steps: 1200,
                 sft_steps: 800,
                 slice: 21,
-                hot: Hot { steps: 6000, ..hot },
+                hot: DivergentRegime { steps: 6000, ..hot },
             },
             "gpu" => Self {
                 name: "gpu",
@@ -132,19 +146,9 @@ impl Scale {
                 ct_steps: 4000,
                 sft_steps: 2000,
                 slice: 25,
-                hot: Hot { steps: 12_000, ..hot },
+                hot: DivergentRegime { steps: 12_000, ..hot },
             },
-            "test" => Self {
-                name: "test",
-                sizes: ["S", "M", "L"].map(|n| size(n, [16, 32, 1, 2], GRID, 4e-3)).to_vec(),
-                batch_size: 2,
-                seq_len: 16,
-                val_tokens: 1024,
-                ct_steps: 40,
-                sft_steps: 40,
-                slice: 5,
-                hot: Hot { steps: 300, runs: 2, warmup: 10, horizon: 60, ..hot },
-            },
+            "test" => for_tests(hot),
             _ => anyhow::bail!("--scale {}: no such scale; choose one of {}", crate::vfs::clean(name), SCALES.join(", ")),
         })
     }

@@ -1,6 +1,6 @@
 //! Measurements: held-out loss of any weighted sum of checkpoints, by text window; gradients for curvature.
 
-use super::arm::{Arm, Text};
+use super::arm::{PmaArm, TrainingText};
 use super::context::PmaContext;
 use super::scale::Size;
 use super::trajectory::{read_arena, write_values};
@@ -16,14 +16,14 @@ const ROWS: usize = 32;
 
 /// Evaluation of weights on held-out text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scored {
+pub struct HeldOutScores {
     /// Mean loss of each text window, in nats per token.
     pub windows: Vec<f64>,
     /// Share of target tokens predicted with the highest probability, and share of exactly matched answers (the task only).
     pub accuracy: Option<[f64; 2]>,
 }
 
-impl Scored {
+impl HeldOutScores {
     /// Mean loss.
     pub fn loss(&self) -> f64 {
         self.windows.iter().sum::<f64>() / self.windows.len().max(1) as f64
@@ -73,7 +73,7 @@ impl<'a> SizedModel<'a> {
     ///
     /// # Errors
     /// Checkpoints that were not stored, or a device error.
-    pub fn score(&self, arm: &Arm, mix: &[(u64, f64)], text: Text) -> anyhow::Result<Scored> {
+    pub fn score(&self, arm: &PmaArm, mix: &[(u64, f64)], text: TrainingText) -> anyhow::Result<HeldOutScores> {
         let checkpoints = &self.context.checkpoints;
         let most = self.context.scale.val_tokens;
         let key = [checkpoints.key(arm), serde_json::to_string(mix)?, format!("{text:?} {most}")];
@@ -87,7 +87,7 @@ impl<'a> SizedModel<'a> {
     ///
     /// # Errors
     /// A device error.
-    pub fn score_weights(&self, weights: &[f32], text: Text) -> anyhow::Result<Scored> {
+    pub fn score_weights(&self, weights: &[f32], text: TrainingText) -> anyhow::Result<HeldOutScores> {
         self.score_weights_on(weights, text, self.context.scale.val_tokens)
     }
 
@@ -95,24 +95,24 @@ impl<'a> SizedModel<'a> {
     ///
     /// # Errors
     /// A device error.
-    pub fn score_weights_on(&self, weights: &[f32], text: Text, most: u64) -> anyhow::Result<Scored> {
+    pub fn score_weights_on(&self, weights: &[f32], text: TrainingText, most: u64) -> anyhow::Result<HeldOutScores> {
         let d = self.device()?;
         write_values(&d.device, &d.model.values, weights)?;
         let seq_len = self.context.scale.seq_len;
         let source = self.context.texts.source(text, seq_len, 0)?;
         let batches = source.val_batches(ROWS, seq_len, most);
-        let mut scored = Scored { windows: Vec::new(), accuracy: None };
+        let mut scored = HeldOutScores { windows: Vec::new(), accuracy: None };
         let mut counts = [0u64; 4];
         for batch in batches.into_iter().flatten() {
             let (logp, _) = d.scorer.score(&d.device, &batch)?;
             scored.windows.extend(window_losses(&batch, &logp));
-            if text == Text::Task {
+            if text == TrainingText::Task {
                 let logits: Vec<f32> = d.device.read(&d.scorer.acts.logits)?;
                 let stride = d.scorer.acts.logits.matrix()[1];
                 self.count(&batch, &logits, stride, &mut counts);
             }
         }
-        if text == Text::Task {
+        if text == TrainingText::Task {
             let share = |right: u64, all: u64| right as f64 / all.max(1) as f64;
             scored.accuracy = Some([share(counts[0], counts[1]), share(counts[2], counts[3])]);
         }
@@ -151,7 +151,7 @@ impl<'a> SizedModel<'a> {
         let d = self.device()?;
         write_values(&d.device, &d.model.values, weights)?;
         let seq_len = self.context.scale.seq_len;
-        let source = self.context.texts.source(Text::Base, seq_len, 0)?;
+        let source = self.context.texts.source(TrainingText::Base, seq_len, 0)?;
         let batches: Vec<Batch> = source.val_batches(ROWS, seq_len, tokens).into_iter().flatten().collect();
         let targets: usize = batches.iter().map(Batch::target_count).sum();
         for (segment, _) in d.slope.grads.segments() {

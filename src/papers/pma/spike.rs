@@ -13,7 +13,7 @@ pub const LOST: f64 = 0.2;
 
 /// A divergence.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lost {
+pub struct Divergence {
     /// Index of the spike's first update.
     pub at: usize,
     /// Median loss of the 50 updates before it.
@@ -23,7 +23,7 @@ pub struct Lost {
 }
 
 /// The first update whose loss is 0.5 nats above the median of the 50 before, if the median of the 100 after it is still 0.2 nats above.
-pub fn first_lost(loss: &[f64]) -> Option<Lost> {
+pub fn first_lost(loss: &[f64]) -> Option<Divergence> {
     // Non-finite losses count as infinite.
     let loss: Vec<f64> = loss.iter().map(|l| if l.is_finite() { *l } else { f64::INFINITY }).collect();
     (BEFORE..loss.len().saturating_sub(AFTER)).find_map(|at| {
@@ -33,7 +33,7 @@ pub fn first_lost(loss: &[f64]) -> Option<Lost> {
         }
         let after = median(&loss[at + 1..=at + AFTER]);
         // The median of infinities is not a number.
-        (after.is_nan() || after > before + LOST).then_some(Lost { at, before, after })
+        (after.is_nan() || after > before + LOST).then_some(Divergence { at, before, after })
     })
 }
 

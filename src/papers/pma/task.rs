@@ -9,12 +9,12 @@ const WORD: usize = 4;
 const LETTERS: u64 = 10;
 /// `abcd:dcba` and the line end.
 const ROW: usize = 2 * WORD + 2;
-/// Characters of the task, in the order of [`Task::ids`].
+/// Characters of the task, in the order of [`TaskRows::ids`].
 pub const CHARACTERS: &str = "abcdefghij:\n";
 
 /// Rows of the task, packed into windows, each a separate document.
 #[derive(Clone, Debug)]
-pub struct Task {
+pub struct TaskRows {
     /// Token ids of [`CHARACTERS`].
     pub ids: Vec<u32>,
     /// Seed for the order of rows.
@@ -28,7 +28,7 @@ fn held_out(word: u64) -> bool {
     Rng::new(1, "task held out").below(0, word, 10) == 0
 }
 
-impl Task {
+impl TaskRows {
     /// All held-out words, or all others.
     fn words(held: bool) -> Vec<u64> {
         (0..LETTERS.pow(WORD as u32)).filter(|w| held_out(*w) == held).collect()
@@ -79,7 +79,7 @@ impl Task {
     }
 }
 
-impl Source for Task {
+impl Source for TaskRows {
     fn batch(&self, n: u64, batch_size: usize) -> Batch {
         let words = Self::words(false);
         let rng = Rng::new(self.seed, "task");
@@ -116,8 +116,8 @@ impl Source for Task {
 mod tests {
     use super::*;
 
-    fn task() -> Task {
-        Task { ids: (0..12).collect(), seed: 3, seq_len: 64 }
+    fn task() -> TaskRows {
+        TaskRows { ids: (0..12).collect(), seed: 3, seq_len: 64 }
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn training_and_held_out_words_are_disjoint() {
-        let (train, held) = (Task::words(false), Task::words(true));
+        let (train, held) = (TaskRows::words(false), TaskRows::words(true));
         assert_eq!(train.len() + held.len(), 10_000);
         assert!((800..1200).contains(&held.len()) && held.iter().all(|w| !train.contains(w)));
     }

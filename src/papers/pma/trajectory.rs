@@ -1,12 +1,12 @@
 //! Training of an arm with the common trainer, with snapshots on disk.
 
-use super::arm::{Arm, ArmStart, Record};
-use super::checkpoints::{CheckpointStore, State, state_name};
-use super::corpora::Texts;
+use super::arm::{ArmStart, PmaArm, PmaRecord};
+use super::checkpoints::{CheckpointStore, SavedState, state_name};
+use super::corpora::Corpora;
 use super::spike::first_lost;
 use crate::config::{DeviceSettings, Settings};
 use crate::device::{Arena, Device};
-use crate::papers::attempts::{Ended, check};
+use crate::papers::attempts::{AttemptResult, check};
 use crate::progress::Progress;
 use crate::train::{StepResult, Trainer, TrainingLoop};
 use std::fs::File;
@@ -23,23 +23,23 @@ const LOOK_EVERY: u64 = 25;
 /// A device or disk error, or [`Interrupted`](crate::progress::Interrupted).
 pub fn train(
     checkpoints: &CheckpointStore,
-    arm: &Arm,
-    texts: &Texts,
+    arm: &PmaArm,
+    texts: &Corpora,
     device: &DeviceSettings,
     progress: &mut Progress<'_>,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<AttemptResult> {
     checkpoints.once(arm, || {
         let folder = checkpoints.folder(arm);
         let trainer = trainer(checkpoints, arm, texts, device)?;
         let begin = Instant::now();
-        let record = Record { first_step: arm.from_step + 1, ..Record::default() };
+        let record = PmaRecord { first_step: arm.from_step + 1, ..PmaRecord::default() };
         let snapshots = match arm.snapshot_every {
             0 => None,
             _ => Some(BufWriter::new(File::create(folder.join("weights.f32"))?)),
         };
-        let mut training = Training { trainer, arm, folder, record, snapshots, progress };
+        let mut training = PmaTraining { trainer, arm, folder, record, snapshots, progress };
         crate::train::train(&mut training, arm.to_step)?;
-        let Training { mut record, snapshots, .. } = training;
+        let PmaTraining { mut record, snapshots, .. } = training;
         snapshots.map_or(Ok(()), |mut file| file.flush())?;
         record.seconds = begin.elapsed().as_secs_f64();
         checkpoints.finish(arm, &record)
@@ -47,16 +47,16 @@ pub fn train(
 }
 
 /// An arm during training.
-struct Training<'a> {
+struct PmaTraining<'a> {
     trainer: Trainer,
-    arm: &'a Arm,
+    arm: &'a PmaArm,
     folder: PathBuf,
-    record: Record,
+    record: PmaRecord,
     snapshots: Option<BufWriter<File>>,
     progress: &'a mut Progress<'a>,
 }
 
-impl TrainingLoop for Training<'_> {
+impl TrainingLoop for PmaTraining<'_> {
     fn trainer(&mut self) -> &mut Trainer {
         &mut self.trainer
     }
@@ -97,7 +97,7 @@ impl TrainingLoop for Training<'_> {
 }
 
 /// A trainer at the arm's starting point.
-fn trainer(checkpoints: &CheckpointStore, arm: &Arm, texts: &Texts, device: &DeviceSettings) -> anyhow::Result<Trainer> {
+fn trainer(checkpoints: &CheckpointStore, arm: &PmaArm, texts: &Corpora, device: &DeviceSettings) -> anyhow::Result<Trainer> {
     let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
     let seq_len = arm.train.seq_len;
     let config = arm.model.config(texts.vocab, seq_len);
@@ -110,7 +110,7 @@ fn trainer(checkpoints: &CheckpointStore, arm: &Arm, texts: &Texts, device: &Dev
     if let ArmStart::From { arm: parent, mix, moments } = &arm.begin {
         write_values(&trainer.device, &trainer.model.values, &checkpoints.merged(parent, mix)?)?;
         if let Some(step) = moments {
-            let State { parts: [_, m, v] } = checkpoints.state(parent, *step)?;
+            let SavedState { parts: [_, m, v] } = checkpoints.state(parent, *step)?;
             write_values(&trainer.device, &trainer.optimizer.m, &m)?;
             write_values(&trainer.device, &trainer.optimizer.v, &v)?;
         }

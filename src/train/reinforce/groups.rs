@@ -59,7 +59,7 @@ pub fn passes(rollouts: &[Rollout], grpo: &GrpoSettings, seed: u64, step: u64) -
             }
         }
     };
-    let of = |(name, second, places): (&'static str, bool, Vec<Place>)| {
+    let of = |(name, second, places): (&'static str, bool, Vec<TokenPosition>)| {
         let mut tokens: Vec<Vec<bool>> = rollouts.iter().map(|r| vec![false; r.completion.len()]).collect();
         places.iter().for_each(|place| tokens[place.rollout][place.token] = true);
         (!places.is_empty()).then(|| UpdatePass { name, iteration: 0, second, tokens: Arc::new(tokens) })
@@ -69,7 +69,7 @@ pub fn passes(rollouts: &[Rollout], grpo: &GrpoSettings, seed: u64, step: u64) -
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct TokenPosition {
     rollout: usize,
     token: usize,
     probability: f64,
@@ -77,24 +77,24 @@ struct Place {
 
 /// How low-probability tokens are selected.
 #[derive(Clone, Copy)]
-enum By {
+enum TokenSelection {
     Threshold(f64),
     Share(f64),
 }
 
-fn split(grpo: &GrpoSettings) -> Option<By> {
-    grpo.lopti_quantile.map(By::Share).or(grpo.lopti_eta().map(By::Threshold))
+fn split(grpo: &GrpoSettings) -> Option<TokenSelection> {
+    grpo.lopti_quantile.map(TokenSelection::Share).or(grpo.lopti_eta().map(TokenSelection::Threshold))
 }
 
 /// All tokens that are updated.
-fn candidates(rollouts: &[Rollout], grpo: &GrpoSettings) -> Vec<Place> {
+fn candidates(rollouts: &[Rollout], grpo: &GrpoSettings) -> Vec<TokenPosition> {
     let mut places = Vec::new();
     for (rollout, of) in rollouts.iter().enumerate().filter(|(_, of)| counts(of, grpo.mask_truncated_completions)) {
         for token in 0..of.completion.len() {
             let probability = of.old_logprobs.get(token).map_or(f64::NAN, |l| f64::from(*l).exp());
             if grpo.mask_bins.is_empty() || bin(&QUARTILES, probability).is_some_and(|b| grpo.mask_bins.contains(&(b as u8 + 1)))
             {
-                places.push(Place { rollout, token, probability });
+                places.push(TokenPosition { rollout, token, probability });
             }
         }
     }
@@ -102,12 +102,12 @@ fn candidates(rollouts: &[Rollout], grpo: &GrpoSettings) -> Vec<Place> {
 }
 
 /// Whether each token is low. The released code uses p < eta, the paper's text p <= eta. A random split selects the same number at random.
-fn low(places: &[Place], by: By, split: LoptiSplit, rng: Rng, step: u64) -> Vec<bool> {
+fn low(places: &[TokenPosition], by: TokenSelection, split: LoptiSplit, rng: Rng, step: u64) -> Vec<bool> {
     let n = places.len();
     let mut is_low = vec![false; n];
     match by {
-        By::Threshold(eta) => is_low.iter_mut().zip(places).for_each(|(low, place)| *low = place.probability < eta),
-        By::Share(share) => {
+        TokenSelection::Threshold(eta) => is_low.iter_mut().zip(places).for_each(|(low, place)| *low = place.probability < eta),
+        TokenSelection::Share(share) => {
             let mut order: Vec<usize> = (0..n).collect();
             order.sort_by(|a, b| places[*a].probability.total_cmp(&places[*b].probability));
             order[..((share * n as f64).round() as usize).min(n)].iter().for_each(|i| is_low[*i] = true);

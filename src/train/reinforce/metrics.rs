@@ -1,6 +1,6 @@
 //! Metrics of a step, with the names of TRL and verl.
 
-use super::Sampled;
+use super::SampledStep;
 use crate::event::Number;
 use crate::stats::{deviation, mean};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub(super) fn set(metrics: &mut Metrics, name: impl Into<String>, value: f64) {
 
 /// Statistics of a step's completions: rewards, accuracy (also by level), lengths, and the difference of log-probabilities between sampler
 /// and trainer.
-pub(super) fn of_completions(sampled: &Sampled, generations: usize) -> Metrics {
+pub(super) fn of_completions(sampled: &SampledStep, generations: usize) -> Metrics {
     let mut out = Metrics::new();
     let of = |group: &[super::Rollout]| group.iter().filter(|r| !r.ungraded).map(|r| r.reward).collect::<Vec<f64>>();
     let rewards = of(&sampled.rollouts);
@@ -52,7 +52,7 @@ pub(super) fn of_completions(sampled: &Sampled, generations: usize) -> Metrics {
     out
 }
 
-fn lengths(sampled: &Sampled, out: &mut Metrics) {
+fn lengths(sampled: &SampledStep, out: &mut Metrics) {
     let all: Vec<f64> = sampled.rollouts.iter().map(|r| r.completion.len() as f64).collect();
     let ended: Vec<f64> = sampled.rollouts.iter().filter(|r| !r.truncated).map(|r| r.completion.len() as f64).collect();
     for (name, values) in [("length", &all), ("terminated_length", &ended)] {
@@ -67,7 +67,7 @@ fn lengths(sampled: &Sampled, out: &mut Metrics) {
 }
 
 /// The largest difference of a token's log-probability between sampler and trainer.
-fn mismatch(sampled: &Sampled) -> f64 {
+fn mismatch(sampled: &SampledStep) -> f64 {
     let pairs = sampled.rollouts.iter().flat_map(|r| r.sampled_logprobs.iter().zip(&r.old_logprobs));
     pairs.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
 }
@@ -81,15 +81,15 @@ fn std(values: &[f64]) -> f64 {
 mod tests {
     use super::*;
     use crate::data::tasks::{Grade, Question};
-    use crate::train::reinforce::{Answer, Rollout};
+    use crate::train::reinforce::{GradedCompletion, Rollout};
 
     #[test]
     fn rewards_lengths_and_levels_are_averaged() {
         let question = |level| Question { level, ..Question::default() };
-        let answer = |question, correct| Answer {
+        let answer = |question, correct| GradedCompletion {
             question,
             grade: Grade { correct, parts: BTreeMap::from([("format".to_owned(), 1.0)]), ..Grade::default() },
-            ..Answer::default()
+            ..GradedCompletion::default()
         };
         let rollout = |reward, length, truncated| Rollout {
             reward,
@@ -99,11 +99,11 @@ mod tests {
             old_logprobs: vec![-1.5; length],
             ..Rollout::default()
         };
-        let sampled = Sampled {
+        let sampled = SampledStep {
             questions: vec![question(3), question(4)],
             answers: vec![answer(0, true), answer(0, true), answer(1, false), answer(1, true)],
             rollouts: vec![rollout(3.0, 4, false), rollout(3.0, 6, false), rollout(-1.0, 9, true), rollout(3.0, 5, false)],
-            ..Sampled::default()
+            ..SampledStep::default()
         };
         let m = of_completions(&sampled, 2);
         let get = |name: &str| m[name].0;

@@ -23,6 +23,6 @@ pub use groups::{UpdatePass, counts, passes};
 pub use policy::{Policy, PolicyModel, memory_parts};
 pub use report::Seconds;
 pub use rollout::Rollout;
-pub use sampling::{Answer, Sampled, Sampler};
-pub use step::{Made, PendingStep, Reinforce, TaskContext, slots};
+pub use sampling::{GradedCompletion, SampledStep, Sampler};
+pub use step::{FinishedUpdate, PendingStep, Reinforce, TaskContext, slots};
 pub use update::{Loss, UpdateStats};

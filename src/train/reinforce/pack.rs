@@ -5,15 +5,15 @@ use crate::data::chat::best_fit;
 use crate::data::{Batch, IGNORE};
 
 /// Rows that are computed at once, and the positions of the completions in them.
-pub(super) struct Micro {
+pub(super) struct MicroBatch {
     /// Tokens, targets and documents; targets within prompts are ignored.
     pub batch: Batch,
-    pub places: Vec<Place>,
+    pub places: Vec<PackedCompletion>,
 }
 
 /// A completion in a micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct PackedCompletion {
     /// Its index in the slice that was packed.
     pub rollout: usize,
     /// The position, counted through all rows, that predicts its first token; the others follow.
@@ -33,14 +33,14 @@ pub(super) fn pack(
     most_rows: usize,
     (rank, ranks): (usize, usize),
     wanted: impl Fn(usize) -> bool,
-) -> Vec<Micro> {
+) -> Vec<MicroBatch> {
     let all: Vec<u32> = (0..rollouts.len() as u32).filter(|i| wanted(*i as usize)).collect();
     let bins = best_fit(&all, |i| length(&rollouts[i as usize]), time);
     let own: Vec<_> = bins.into_iter().skip(rank).step_by(ranks).collect();
     own.chunks(most_rows)
         .map(|bins| {
             let rows = size(bins.len(), most_rows);
-            let mut micro = Micro { batch: empty(rows, time), places: Vec::new() };
+            let mut micro = MicroBatch { batch: empty(rows, time), places: Vec::new() };
             for (row, bin) in bins.iter().enumerate() {
                 let mut start = row * time;
                 for i in bin {
@@ -71,7 +71,7 @@ fn empty(rows: usize, time: usize) -> Batch {
     Batch { batch_size: rows, seq_len: time, tokens: vec![0; n], targets: vec![IGNORE; n], doc_start, num_tokens: 0 }
 }
 
-impl Micro {
+impl MicroBatch {
     fn place(&mut self, rollouts: &[Rollout], rollout: usize, start: usize) {
         let of = &rollouts[rollout];
         let (n, batch) = (length(of), &mut self.batch);
@@ -81,7 +81,7 @@ impl Micro {
         batch.targets[at..start + n].copy_from_slice(&of.completion);
         batch.doc_start[start..start + n].fill((start % batch.seq_len) as u32);
         batch.num_tokens += n;
-        self.places.push(Place { rollout, at });
+        self.places.push(PackedCompletion { rollout, at });
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
             let (time, most) = (16, draw(9999, 6));
             let odd = case % 3 == 0;
             let ranks = draw(9998, 4);
-            let micros: Vec<Micro> =
+            let micros: Vec<MicroBatch> =
                 (0..ranks).flat_map(|rank| pack(&rollouts, time, most, (rank, ranks), |i| !odd || i % 2 == 1)).collect();
             let mut seen = vec![0; rollouts.len()];
             for micro in &micros {

@@ -1,6 +1,6 @@
 //! The policy on the device: recordings that score packed completions and compute their gradients.
 
-use super::pack::{self, Micro};
+use super::pack::{self, MicroBatch};
 use super::{Loss, Rollout};
 use crate::config::{LoptiMoments, ModelConfig, OptimizerKind, Settings};
 use crate::device::{Device, Sizes, Tensor};
@@ -31,7 +31,7 @@ pub struct Policy {
     /// By number of rows, largest first, in shared memory.
     acts: Vec<(Activations<Tensor>, PolicyRows<Tensor>)>,
     gradients: HashMap<usize, GradientPass>,
-    scorers: HashMap<(Of, usize), Scorer>,
+    scorers: HashMap<(ScoredModel, usize), Scorer>,
     time: usize,
     mini_batch: usize,
     /// The ranks, which share the rows.
@@ -42,7 +42,7 @@ pub struct Policy {
 
 /// Policy or reference model.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Of {
+enum ScoredModel {
     Policy,
     Reference,
 }
@@ -114,7 +114,7 @@ impl Policy {
     /// # Errors
     /// A completion that does not fit, or a device fault.
     pub fn score(&mut self, device: &Device, model: &Model, rollouts: &mut [Rollout], temperature: f64) -> Result<()> {
-        self.score_by(device, (Of::Policy, model), rollouts, temperature, |rollout, [logp, entropy, sum_p2]| {
+        self.score_by(device, (ScoredModel::Policy, model), rollouts, temperature, |rollout, [logp, entropy, sum_p2]| {
             (rollout.old_logprobs, rollout.entropy, rollout.sum_p2) = (logp, entropy, sum_p2);
         })
     }
@@ -130,7 +130,7 @@ impl Policy {
         rollouts: &mut [Rollout],
         temperature: f64,
     ) -> Result<()> {
-        self.score_by(device, (Of::Reference, reference), rollouts, temperature, |rollout, [logp, ..]| {
+        self.score_by(device, (ScoredModel::Reference, reference), rollouts, temperature, |rollout, [logp, ..]| {
             rollout.ref_logprobs = logp
         })
     }
@@ -151,14 +151,14 @@ impl Policy {
     fn score_by(
         &mut self,
         device: &Device,
-        (of, model): (Of, &Model),
+        (of, model): (ScoredModel, &Model),
         rollouts: &mut [Rollout],
         temperature: f64,
         mut put: impl FnMut(&mut Rollout, [Vec<f32>; 3]),
     ) -> Result<()> {
         self.check(rollouts)?;
         let world = self.world.clone();
-        let task = world.announce(Self::SCORE, &(of == Of::Reference, &*rollouts, temperature))?;
+        let task = world.announce(Self::SCORE, &(of == ScoredModel::Reference, &*rollouts, temperature))?;
         let all = self.scores(device, (of, model), rollouts, temperature)?;
         task.done();
         all.into_iter().for_each(|(i, numbers)| put(&mut rollouts[i], numbers));
@@ -177,7 +177,7 @@ impl Policy {
     ) -> Result<()> {
         let (by_reference, rollouts, temperature): (bool, Vec<Rollout>, f64) = announced.read()?;
         // With adapters, the reference model is the same model without them.
-        let of = if by_reference { (Of::Reference, reference.unwrap_or(model)) } else { (Of::Policy, model) };
+        let of = if by_reference { (ScoredModel::Reference, reference.unwrap_or(model)) } else { (ScoredModel::Policy, model) };
         self.scores(device, of, &rollouts, temperature).map(|_| ())
     }
 
@@ -185,7 +185,7 @@ impl Policy {
     fn scores(
         &mut self,
         device: &Device,
-        (of, model): (Of, &Model),
+        (of, model): (ScoredModel, &Model),
         rollouts: &[Rollout],
         temperature: f64,
     ) -> Result<Vec<(usize, [Vec<f32>; 3])>> {
@@ -217,12 +217,12 @@ impl Policy {
         device.write(&self.acts[0].1.inv_temperature, &[(1.0 / temperature) as f32]);
     }
 
-    fn scorer(&mut self, device: &Device, of: Of, model: &Model, rows: usize) -> Result<&Scorer> {
+    fn scorer(&mut self, device: &Device, of: ScoredModel, model: &Model, rows: usize) -> Result<&Scorer> {
         match self.scorers.entry((of, rows)) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(new) => {
                 let (acts, policy) = of_rows(&self.acts, rows);
-                let record = if of == Of::Policy { Scorer::at } else { Scorer::without_adapters };
+                let record = if of == ScoredModel::Policy { Scorer::at } else { Scorer::without_adapters };
                 Ok(new.insert(record(device, model, acts.clone(), &policy.inv_temperature)?))
             }
         }
@@ -242,7 +242,7 @@ impl Policy {
     }
 
     /// Pack the completions selected by `wanted` for this policy's passes; with several ranks, this rank's share.
-    pub(super) fn pack(&self, rollouts: &[Rollout], wanted: impl Fn(usize) -> bool) -> Vec<Micro> {
+    pub(super) fn pack(&self, rollouts: &[Rollout], wanted: impl Fn(usize) -> bool) -> Vec<MicroBatch> {
         pack::pack(rollouts, self.time, self.acts[0].0.batch, (self.world.rank(), self.world.size()), wanted)
     }
 

@@ -3,7 +3,7 @@
 
 use super::{Loss, Policy, PolicyModel, Rollout, UpdatePass, passes};
 use crate::config::GrpoSettings;
-use crate::event::{BinGradient, Moved, Number, Probe};
+use crate::event::{BinGradient, Number, ProbabilityChange, Probe};
 use crate::stats::quantile_of_sorted;
 use crate::train::bins::{QUARTILES, bin, short};
 use anyhow::Result;
@@ -17,7 +17,7 @@ const CELLS: usize = 40;
 
 /// One token before and after an update.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Change {
+pub struct TokenChange {
     /// log pi before, at the step's temperature.
     pub before: f64,
     /// log pi after.
@@ -26,7 +26,7 @@ pub struct Change {
     pub advantage: f64,
 }
 
-impl Change {
+impl TokenChange {
     /// Probability before.
     pub fn probability(&self) -> f64 {
         self.before.exp()
@@ -46,21 +46,22 @@ impl Change {
 }
 
 /// The tokens of completions, with their log-probabilities after an update: `after[i]` belongs to `rollouts[i]`.
-pub fn changes(rollouts: &[Rollout], after: &[Vec<f32>]) -> Vec<Change> {
-    let of = |(rollout, after): (&Rollout, &Vec<f32>)| -> Vec<Change> {
+pub fn changes(rollouts: &[Rollout], after: &[Vec<f32>]) -> Vec<TokenChange> {
+    let of = |(rollout, after): (&Rollout, &Vec<f32>)| -> Vec<TokenChange> {
         let rows = rollout.old_logprobs.iter().zip(after).zip(&rollout.advantages);
-        rows.map(|((b, a), adv)| Change { before: f64::from(*b), after: f64::from(*a), advantage: f64::from(*adv) }).collect()
+        rows.map(|((b, a), adv)| TokenChange { before: f64::from(*b), after: f64::from(*a), advantage: f64::from(*adv) })
+            .collect()
     };
     rollouts.iter().zip(after).flat_map(of).collect()
 }
 
 /// The numbers of a `Tokens` event.
-pub fn probe(changes: &[Change]) -> Probe {
+pub fn probe(changes: &[TokenChange]) -> Probe {
     let side = |wanted: fn(f64) -> bool| moved(changes.iter().filter(|c| wanted(c.advantage)));
     Probe { all: side(|_| true), positive: side(|a| a > 0.0), negative: side(|a| a < 0.0) }
 }
 
-fn moved<'a>(changes: impl Iterator<Item = &'a Change>) -> Moved {
+fn moved<'a>(changes: impl Iterator<Item = &'a TokenChange>) -> ProbabilityChange {
     let mut bins: [Vec<f64>; 4] = Default::default();
     let mut right = [[0u64; 2]; 4];
     for change in changes {
@@ -72,7 +73,7 @@ fn moved<'a>(changes: impl Iterator<Item = &'a Change>) -> Moved {
     }
     bins.iter_mut().for_each(|bin| bin.sort_by(f64::total_cmp));
     let at = |q: f64| -> Vec<Number> { bins.iter().map(|bin| short(quantile_of_sorted(bin, q))).collect() };
-    Moved {
+    ProbabilityChange {
         count: bins.iter().map(|b| b.len() as u64).collect(),
         least: at(OUTLIERS),
         lower: at(0.25),
@@ -133,8 +134,8 @@ pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> UpdatePass
 mod tests {
     use super::*;
 
-    fn change(p: f64, by: f64, advantage: f64) -> Change {
-        Change { before: p.ln(), after: (p + by).ln(), advantage }
+    fn change(p: f64, by: f64, advantage: f64) -> TokenChange {
+        TokenChange { before: p.ln(), after: (p + by).ln(), advantage }
     }
 
     #[test]
@@ -175,12 +176,12 @@ mod tests {
     /// Near 1, probabilities in single precision are equal; their logarithms differ.
     #[test]
     fn changes_near_one_are_resolved() {
-        let c = Change { before: -1e-9, after: -2e-9, advantage: 1.0 };
+        let c = TokenChange { before: -1e-9, after: -2e-9, advantage: 1.0 };
         assert_eq!(c.right(), Some(false));
         assert!((c.moved() + 1e-9).abs() < 1e-15, "{}", c.moved());
-        assert_eq!(Change { after: -1e-9, ..c }.right(), None);
-        assert_eq!(Change { advantage: 0.0, ..c }.right(), None);
-        assert_eq!(Change { after: f64::NAN, ..c }.right(), None);
+        assert_eq!(TokenChange { after: -1e-9, ..c }.right(), None);
+        assert_eq!(TokenChange { advantage: 0.0, ..c }.right(), None);
+        assert_eq!(TokenChange { after: f64::NAN, ..c }.right(), None);
     }
 
     #[test]
@@ -188,6 +189,6 @@ mod tests {
         let rollout = |l: f32, a: f32| Rollout { old_logprobs: vec![l; 2], advantages: vec![a; 2], ..Rollout::default() };
         let found = changes(&[rollout(-1.0, 1.0), rollout(-2.0, -1.0)], &[vec![-1.5, -1.0], vec![-2.5, -2.0]]);
         let want = [(-1.0, -1.5, 1.0), (-1.0, -1.0, 1.0), (-2.0, -2.5, -1.0), (-2.0, -2.0, -1.0)];
-        assert_eq!(found, want.map(|(before, after, advantage)| Change { before, after, advantage }));
+        assert_eq!(found, want.map(|(before, after, advantage)| TokenChange { before, after, advantage }));
     }
 }

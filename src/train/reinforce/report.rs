@@ -1,8 +1,8 @@
 //! Reporting of a GRPO step: metrics, token statistics, warnings, completions.
 
 use super::metrics::{self, Metrics, set};
-use super::sampling::Sampled;
-use super::step::{Made, PendingStep};
+use super::sampling::SampledStep;
+use super::step::{FinishedUpdate, PendingStep};
 use super::{UpdateStats, probe, tokens, warnings};
 use crate::config::RolloutSettings;
 use crate::data::Tokenizer;
@@ -86,25 +86,25 @@ pub(super) fn step(
 }
 
 /// Number of completions without a reward, and the last error.
-fn ungraded(sampled: &Sampled) -> (usize, String) {
+fn ungraded(sampled: &SampledStep) -> (usize, String) {
     let of: Vec<_> = sampled.answers.iter().filter(|answer| answer.grade.ungraded).collect();
     (of.len(), of.last().map(|answer| answer.grade.reason.clone()).unwrap_or_default())
 }
 
 /// The mean loss of a mini-batch, summed over the passes that divide its tokens.
-fn loss(updates: &[Made]) -> f64 {
+fn loss(updates: &[FinishedUpdate]) -> f64 {
     let passes: std::collections::BTreeSet<&str> = updates.iter().map(|m| m.pass.as_str()).collect();
     updates.iter().map(|m| m.stats.loss).sum::<f64>() / (updates.len() / passes.len().max(1)).max(1) as f64
 }
 
 /// Mean gradient norm of each pass.
-fn grad_norms(updates: &[Made]) -> BTreeMap<String, Number> {
+fn grad_norms(updates: &[FinishedUpdate]) -> BTreeMap<String, Number> {
     let mut of: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     updates.iter().for_each(|m| of.entry(&m.pass).or_default().push(m.stats.grad_norm));
     of.into_iter().map(|(pass, norms)| (pass.to_owned(), Number(crate::stats::mean(&norms)))).collect()
 }
 
-fn of_updates(updates: &[Made], together: &UpdateStats, beta: f64, out: &mut Metrics) {
+fn of_updates(updates: &[FinishedUpdate], together: &UpdateStats, beta: f64, out: &mut Metrics) {
     let UpdateStats { clip_low, clip_high, clip_dual, .. } = *together;
     set(out, "policy_loss", together.policy_loss);
     if beta > 0.0 {
@@ -145,8 +145,8 @@ fn of_time(seconds: &Seconds, tokens: usize, out: &mut Metrics) {
 ///
 /// # Errors
 /// Tokens that the tokenizer does not have.
-pub(super) fn completions(sampled: &Sampled, tokenizer: &Tokenizer, step: u64) -> Result<Vec<Completion>> {
-    let of = |(answer, rollout): (&super::Answer, &super::Rollout)| {
+pub(super) fn completions(sampled: &SampledStep, tokenizer: &Tokenizer, step: u64) -> Result<Vec<Completion>> {
+    let of = |(answer, rollout): (&super::GradedCompletion, &super::Rollout)| {
         let question = &sampled.questions[answer.question];
         let mut stream = tokenizer.decode_stream(&[]);
         let pieces = rollout.completion.iter().map(|id| stream.push(*id)).collect::<Result<Vec<_>>>()?;

@@ -5,7 +5,7 @@ use crate::config::RolloutSettings;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
 use crate::device::Device;
-use crate::model::{Model, RolloutRequest, Rollouts, SampledCompletion};
+use crate::model::{Model, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
 use anyhow::{Result, ensure};
@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// A graded completion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
-    /// Index of its question in [`Sampled::questions`].
+pub struct GradedCompletion {
+    /// Index of its question in [`SampledStep::questions`].
     pub question: usize,
     /// The completion as text, without the stop token.
     pub text: String,
@@ -24,11 +24,11 @@ pub struct Answer {
 
 /// The completions of a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Sampled {
+pub struct SampledStep {
     /// One per group.
     pub questions: Vec<Question>,
     /// One per completion, grouped.
-    pub answers: Vec<Answer>,
+    pub answers: Vec<GradedCompletion>,
     /// The same completions as token ids.
     pub rollouts: Vec<Rollout>,
     /// Groups that were dropped because all of their rewards were equal.
@@ -49,7 +49,7 @@ pub struct Sampler<'a> {
     /// The policy.
     pub model: &'a Model,
     /// Rollout engine.
-    pub engine: &'a mut Rollouts,
+    pub engine: &'a mut RolloutEngine,
     /// RL task: questions and grader.
     pub task: &'a mut dyn Task,
     /// The model's tokenizer.
@@ -77,8 +77,8 @@ impl Sampler<'_> {
     ///
     /// # Errors
     /// Questions that do not fit, a grader that fails, or a device fault.
-    pub fn sample(&mut self, asked: &mut u64, progress: &mut Progress<'_>) -> Result<Option<Sampled>> {
-        let mut all = Sampled::default();
+    pub fn sample(&mut self, asked: &mut u64, progress: &mut Progress<'_>) -> Result<Option<SampledStep>> {
+        let mut all = SampledStep::default();
         let groups = self.completions / self.settings.num_generations;
         // Random numbers are keyed by (step, number of the completion): another round of the same step uses other numbers.
         let mut first_key = 0;
@@ -96,8 +96,14 @@ impl Sampler<'_> {
     }
 
     /// One round: sample and grade `groups` groups.
-    fn round(&mut self, groups: usize, asked: &mut u64, first_key: u32, progress: &mut Progress<'_>) -> Result<Option<Sampled>> {
-        let mut out = Sampled::default();
+    fn round(
+        &mut self,
+        groups: usize,
+        asked: &mut u64,
+        first_key: u32,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<SampledStep>> {
+        let mut out = SampledStep::default();
         let prompts = self.ask(groups, asked, &mut out)?;
         let generations = self.settings.num_generations;
         let requests: Vec<RolloutRequest> = (0..groups * generations)
@@ -109,15 +115,15 @@ impl Sampler<'_> {
             .collect();
         let begin = web_time::Instant::now();
         let mut watch = |_: &str, done, all| progress("sampling", done, all);
-        let Some(completions) = self.engine.run(self.device, self.model, &requests, &self.sampling, self.stops, &mut watch)?
-        else {
+        let batch = RolloutBatch { requests: &requests, sampling: &self.sampling, stops: self.stops };
+        let Some(completions) = self.engine.run(self.device, self.model, batch, &mut watch)? else {
             return Ok(None);
         };
         out.seconds[0] = begin.elapsed().as_secs_f64();
         for (i, completion) in completions.into_iter().enumerate() {
             let question = i / generations;
             let text = text_of(&completion, self.tokenizer, self.stops)?;
-            out.answers.push(Answer { question, text, grade: Grade::default() });
+            out.answers.push(GradedCompletion { question, text, grade: Grade::default() });
             out.rollouts.push(Rollout {
                 group: question as u32,
                 prompt: prompts[question].clone(),
@@ -134,7 +140,7 @@ impl Sampler<'_> {
     }
 
     /// The next questions that can be encoded and are short enough, and their prompt ids.
-    fn ask(&self, groups: usize, asked: &mut u64, out: &mut Sampled) -> Result<Vec<Vec<u32>>> {
+    fn ask(&self, groups: usize, asked: &mut u64, out: &mut SampledStep) -> Result<Vec<Vec<u32>>> {
         let mut prompts = Vec::new();
         while out.questions.len() < groups {
             let question = self.task.question(Split::Train, *asked)?;
@@ -167,7 +173,7 @@ impl Sampler<'_> {
         Ok(prompts)
     }
 
-    fn grade(&mut self, sampled: &mut Sampled) -> Result<()> {
+    fn grade(&mut self, sampled: &mut SampledStep) -> Result<()> {
         let asked: Vec<(&Question, &str)> =
             sampled.answers.iter().map(|a| (&sampled.questions[a.question], a.text.as_str())).collect();
         let grades = graded(self.task, &asked)?;
@@ -196,9 +202,9 @@ pub(super) fn text_of(completion: &SampledCompletion, tokenizer: &Tokenizer, sto
     tokenizer.decode(&completion.tokens[..completion.tokens.len() - usize::from(ended)])
 }
 
-impl Sampled {
+impl SampledStep {
     /// Append another round's groups, up to `most` groups; with `drop_uniform_groups` only those whose rewards differ.
-    fn take(&mut self, more: Sampled, generations: usize, most: usize, drop_uniform_groups: bool) {
+    fn take(&mut self, more: SampledStep, generations: usize, most: usize, drop_uniform_groups: bool) {
         self.too_long += more.too_long;
         self.unspelt.0 += more.unspelt.0;
         if self.unspelt.1.is_empty() {
@@ -218,7 +224,7 @@ impl Sampled {
             }
             let group = self.questions.len();
             self.questions.push(question);
-            self.answers.extend(answers.iter().map(|a| Answer { question: group, ..a.clone() }));
+            self.answers.extend(answers.iter().map(|a| GradedCompletion { question: group, ..a.clone() }));
             self.rollouts.extend(rollouts.iter().map(|r| Rollout { group: group as u32, ..r.clone() }));
         }
     }

@@ -2,7 +2,7 @@
 //! mini-batch. A step can be interrupted between any two updates and continued from a checkpoint with bit-identical results.
 
 use super::report::{self, Seconds};
-use super::sampling::{Sampled, Sampler};
+use super::sampling::{SampledStep, Sampler};
 use super::{Loss, Policy, PolicyModel, UpdatePass, UpdateStats, advantage, passes, probe, warnings};
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings, is_due};
 use crate::data::Tokenizer;
@@ -11,11 +11,11 @@ use crate::device::{Device, Sizes, Tensor};
 use crate::event::{BinGradient, Event, Norms, TaskEval};
 use crate::model::rollout::default_slots;
 use crate::model::weight_files::WeightFiles;
-use crate::model::{Model, Rollouts};
+use crate::model::{Model, RolloutEngine};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
-use crate::train::stage::{Parts, TrainingStage};
+use crate::train::stage::{TrainerParts, TrainingStage};
 use crate::train::{Optimizer, StepResult, TrainerState};
 use crate::world::{Announced, World};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -38,7 +38,7 @@ pub struct TaskContext {
 /// State of GRPO beside model and optimizer.
 pub struct Reinforce {
     pub(super) task_context: TaskContext,
-    pub(super) engine: Rollouts,
+    pub(super) engine: RolloutEngine,
     policy: Policy,
     /// The reference model, if the loss has a KL term.
     reference: Option<Model>,
@@ -54,13 +54,13 @@ pub struct Reinforce {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PendingStep {
     /// Completions with grades, scores and advantages.
-    pub sampled: Sampled,
+    pub sampled: SampledStep,
     /// The settings when they were sampled: live changes take effect at the next step.
     pub grpo: GrpoSettings,
     /// Their temperature.
     pub temperature: f64,
     /// The finished updates, in order.
-    pub updates: Vec<Made>,
+    pub updates: Vec<FinishedUpdate>,
     /// Time spent so far.
     pub seconds: Seconds,
     /// Gradients by quartile, measured before the first update.
@@ -75,7 +75,7 @@ pub struct PendingStep {
 
 /// A finished update.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Made {
+pub struct FinishedUpdate {
     /// Its pass: `all`, `low` or `high`.
     pub pass: String,
     /// Its statistics.
@@ -100,7 +100,7 @@ impl Reinforce {
         let slots = slots(&model.config, settings, rollout, device.sizes()).min(completions.div_ceil(world.size()));
         Ok(Self {
             task_context,
-            engine: Rollouts::in_world(device, model, slots, max_len, world.clone())?,
+            engine: RolloutEngine::in_world(device, model, slots, max_len, world.clone())?,
             policy: Policy::in_world(device, model, settings, world.clone())?,
             reference: None,
             rollout: rollout.clone(),
@@ -253,8 +253,8 @@ impl TrainingStage for Reinforce {
     }
 
     /// The next update of the pending step; samples first if there is none. The step's results come with its last update.
-    fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>> {
-        let Parts { device, model, optimizer, state, .. } = parts;
+    fn step(&mut self, parts: TrainerParts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>> {
+        let TrainerParts { device, model, optimizer, state, .. } = parts;
         let on = PolicyModel { device, model, optimizer };
         let mut now = match self.pending_step.take() {
             Some(now) => now,
@@ -280,7 +280,7 @@ impl TrainingStage for Reinforce {
                 now.norms = Some(norms.read(device, state.step + 1)?);
             }
             [state.optimizer_steps, state.second_optimizer_steps] = self.policy.optimizer_steps;
-            now.updates.push(Made { pass: pass.name.to_owned(), stats });
+            now.updates.push(FinishedUpdate { pass: pass.name.to_owned(), stats });
             now.seconds.update += begin.elapsed().as_secs_f64();
             progress("updating", now.updates.len() as u64, plan.len() as u64)?;
         }
@@ -295,7 +295,7 @@ impl TrainingStage for Reinforce {
     fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()> {
         let on = PolicyModel { device, model, optimizer };
         match announced.kind.as_str() {
-            Rollouts::ROLLOUTS => self.engine.follow(device, model, announced),
+            RolloutEngine::ROLLOUTS => self.engine.follow(device, model, announced),
             Policy::SCORE => self.policy.follow_score(device, (model, self.reference.as_ref()), announced),
             Policy::UPDATE => self.policy.follow_update(on, announced),
             kind => bail!("{kind}: unknown command (a defect of lehr)"),

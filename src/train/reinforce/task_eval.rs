@@ -6,7 +6,7 @@ use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
 use crate::device::Device;
 use crate::event::{Score, TaskEval};
-use crate::model::{Model, RolloutRequest, Rollouts, SampledCompletion};
+use crate::model::{Model, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
 use crate::stats::Z;
@@ -21,7 +21,7 @@ pub struct TaskModel<'a> {
     /// The model.
     pub model: &'a Model,
     /// Rollout engine; its rows hold prompt and completion.
-    pub engine: &'a mut Rollouts,
+    pub engine: &'a mut RolloutEngine,
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
     /// Stop tokens.
@@ -97,7 +97,8 @@ impl TaskModel<'_> {
         }
         ensure!(!out.is_empty(), "task {}: no question of evaluation fits into {max_len} tokens", task.name());
         let mut watch = |_: &str, done, all| progress("evaluating", done, all);
-        let run = self.engine.run(self.device, self.model, &requests, &spec.sampling, self.stops, &mut watch)?;
+        let batch = RolloutBatch { requests: &requests, sampling: &spec.sampling, stops: self.stops };
+        let run = self.engine.run(self.device, self.model, batch, &mut watch)?;
         let Some(completions) = run else { return Ok(None) };
         let texts = completions.iter().map(|c| text_of(c, self.tokenizer, self.stops)).collect::<Result<Vec<_>>>()?;
         let asked: Vec<(&Question, &str)> =

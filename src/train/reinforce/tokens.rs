@@ -14,7 +14,7 @@ pub fn reweight(alpha: f64, probability: f64) -> f64 {
 
 /// One response token.
 #[derive(Clone, Copy, Debug)]
-struct Token {
+struct ResponseToken {
     probability: f64,
     advantage: f64,
     entropy: f64,
@@ -23,12 +23,12 @@ struct Token {
 }
 
 /// Missing numbers are NaN.
-fn tokens_of(rollout: &Rollout, alpha: f64) -> impl Iterator<Item = Token> + '_ {
+fn tokens_of(rollout: &Rollout, alpha: f64) -> impl Iterator<Item = ResponseToken> + '_ {
     let value = |values: &[f32], i: usize| values.get(i).map_or(f64::NAN, |v| f64::from(*v));
     rollout.old_logprobs.iter().enumerate().map(move |(i, logprob)| {
         let (advantage, logprob) = (value(&rollout.advantages, i), f64::from(*logprob));
         let probability = logprob.exp();
-        Token {
+        ResponseToken {
             probability,
             advantage,
             entropy: value(&rollout.entropy, i),
@@ -41,7 +41,7 @@ fn tokens_of(rollout: &Rollout, alpha: f64) -> impl Iterator<Item = Token> + '_ 
 /// Statistics of a step's completions. `alpha` is the strength of Advantage Reweighting of the `advantages`. The caller adds probe,
 /// gradient and norms of the passes.
 pub fn statistics(step: u64, rollouts: &[Rollout], alpha: f64) -> Tokens {
-    let tokens: Vec<Token> = rollouts.iter().flat_map(|r| tokens_of(r, alpha)).collect();
+    let tokens: Vec<ResponseToken> = rollouts.iter().flat_map(|r| tokens_of(r, alpha)).collect();
     Tokens {
         step,
         tokens: tokens.len() as u64,
@@ -51,7 +51,7 @@ pub fn statistics(step: u64, rollouts: &[Rollout], alpha: f64) -> Tokens {
     }
 }
 
-fn bins(from: &[f64], tokens: &[Token]) -> Bins {
+fn bins(from: &[f64], tokens: &[ResponseToken]) -> Bins {
     let whole = tokens.iter().map(|t| t.gradient).sum::<f64>();
     let side = |wanted: fn(f64) -> bool| binned(from, tokens, whole, wanted);
     Bins { from: from.to_vec(), all: side(|_| true), positive: side(|a| a > 0.0), negative: side(|a| a < 0.0) }
@@ -59,7 +59,7 @@ fn bins(from: &[f64], tokens: &[Token]) -> Bins {
 
 /// Sums over the tokens of a bin.
 #[derive(Clone, Copy, Default)]
-struct Sum {
+struct TokenSums {
     count: u64,
     advantage: f64,
     gradient: f64,
@@ -67,8 +67,8 @@ struct Sum {
     weight: f64,
 }
 
-fn binned(from: &[f64], tokens: &[Token], whole: f64, wanted: fn(f64) -> bool) -> Binned {
-    let mut sums = vec![Sum::default(); from.len()];
+fn binned(from: &[f64], tokens: &[ResponseToken], whole: f64, wanted: fn(f64) -> bool) -> Binned {
+    let mut sums = vec![TokenSums::default(); from.len()];
     for token in tokens.iter().filter(|t| wanted(t.advantage)) {
         if let Some(sum) = bin(from, token.probability).and_then(|b| sums.get_mut(b)) {
             sum.count += 1;
@@ -78,8 +78,9 @@ fn binned(from: &[f64], tokens: &[Token], whole: f64, wanted: fn(f64) -> bool) -
             sum.weight += token.weight;
         }
     }
-    let each = |value: fn(&Sum) -> f64, over: &dyn Fn(&Sum) -> f64| sums.iter().map(|s| short(value(s) / over(s))).collect();
-    let own = |s: &Sum| s.count as f64;
+    let each =
+        |value: fn(&TokenSums) -> f64, over: &dyn Fn(&TokenSums) -> f64| sums.iter().map(|s| short(value(s) / over(s))).collect();
+    let own = |s: &TokenSums| s.count as f64;
     Binned {
         count: sums.iter().map(|s| s.count).collect(),
         share: each(|s| s.count as f64, &|_| tokens.len() as f64),

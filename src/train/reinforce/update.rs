@@ -1,7 +1,7 @@
 //! One update of the policy on a mini-batch: token weights, gradient, optimizer, statistics.
 
 use super::groups::counts;
-use super::pack::Micro;
+use super::pack::MicroBatch;
 use super::policy::{Policy, PolicyModel};
 use super::{Rollout, UpdatePass};
 use crate::config::{GrpoSettings, LossType, RolloutSettings};
@@ -284,7 +284,7 @@ impl UpdateStep {
 }
 
 /// The four numbers of each row of a micro-batch: [`crate::ops::objective::PolicyRows::samples`].
-fn rows(micro: &Micro, rollouts: &[Rollout], tokens: &[Vec<bool>], weights: &[f32]) -> Vec<[f32; 4]> {
+fn rows(micro: &MicroBatch, rollouts: &[Rollout], tokens: &[Vec<bool>], weights: &[f32]) -> Vec<[f32; 4]> {
     let mut samples = vec![[0.0; 4]; micro.batch.tokens.len()];
     for place in &micro.places {
         let r = &rollouts[place.rollout];

@@ -60,11 +60,11 @@ fn rescue_measures_escalate_in_order() {
         assert_eq!(plan.from_steps, first);
         assert_eq!((plan.learning_rate_scale, plan.reset), (1.0, false));
         assert_eq!(plan.skip, if rescue == RescueMethod::Rollback { 99 } else { 0 }, "{rescue:?}");
-        assert_eq!(plan.remark, "");
+        assert_eq!(plan.note, "");
         run_updates(&mut ladder, 400, 460);
         let plan = ladder.decide(&trouble(471, 500), &s, &mut |_| true).unwrap();
         assert_eq!((&plan.from_steps[..], plan.learning_rate_scale, plan.skip), (second, 0.5, 200));
-        assert!(plan.remark.contains("halved"), "{}", plan.remark);
+        assert!(plan.note.contains("halved"), "{}", plan.note);
         let plan = ladder.decide(&trouble(380, 420), &s, &mut |_| true).unwrap();
         assert_eq!((&plan.from_steps[..], plan.learning_rate_scale, plan.skip), (third, 0.25, 220));
         // Nothing older is kept: the oldest again.
@@ -102,11 +102,11 @@ fn missing_or_damaged_checkpoints_are_reported() {
     let s = plain(RescueMethod::Pma);
     let plan = calm_until(460).decide(&trouble(470, 499), &s, &mut |g| g != 300).unwrap();
     assert_eq!((&plan.from_steps[..], plan.skip), (&[200, 400][..], 0));
-    assert!(plan.remark.contains("only 2"), "{}", plan.remark);
+    assert!(plan.note.contains("only 2"), "{}", plan.note);
     // Merged with itself and replayed, the spike would be the same, so the data are skipped.
     let plan = calm_until(460).decide(&trouble(470, 499), &s, &mut |g| g == 400).unwrap();
     assert_eq!((&plan.from_steps[..], plan.skip), (&[400][..], 99));
-    assert!(plan.remark.contains("only one") && plan.remark.contains("same spike"), "{}", plan.remark);
+    assert!(plan.note.contains("only one") && plan.note.contains("same spike"), "{}", plan.note);
     let account = calm_until(460).decide(&trouble(470, 499), &s, &mut |_| false).unwrap_err();
     assert!(account.contains("no good checkpoint") && account.contains("--save-every"), "{account}");
 }

@@ -2,19 +2,19 @@
 
 use crate::app::loader::Loaded;
 use crate::app::theme;
-use crate::story::{Block, Checked, Question, blocks};
+use crate::story::{GuessReply, StoryQuestion, TextBlock, blocks};
 use eframe::egui::{self, RichText, Ui};
 use std::path::{Path, PathBuf};
 
 /// Paragraphs, and preformatted lines.
-pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[Block]) {
+pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[TextBlock]) {
     for block in blocks {
         ui.add_space(6.0);
         match block {
-            Block::Paragraph(words) => {
+            TextBlock::Paragraph(words) => {
                 ui.add(egui::Label::new(RichText::new(words).size(15.0)).wrap());
             }
-            Block::Lines(lines) => {
+            TextBlock::Lines(lines) => {
                 egui::Frame::new().fill(ui.visuals().code_bg_color).inner_margin(8).corner_radius(4.0).show(ui, |ui| {
                     ui.set_width(ui.available_width());
                     for line in lines {
@@ -27,7 +27,7 @@ pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[Block]) {
 }
 
 /// The question; `open` until the scene runs.
-pub(super) fn question_ui(ui: &mut Ui, question: &Question, open: bool, predicted: &mut Option<usize>) {
+pub(super) fn question_ui(ui: &mut Ui, question: &StoryQuestion, open: bool, predicted: &mut Option<usize>) {
     ui.add_space(10.0);
     let accent = ui.visuals().selection.bg_fill;
     egui::Frame::new().stroke(egui::Stroke::new(1.5, accent)).inner_margin(12).corner_radius(6.0).show(ui, |ui| {
@@ -49,10 +49,10 @@ pub(super) fn question_ui(ui: &mut Ui, question: &Question, open: bool, predicte
 /// The answer, with the prediction.
 pub(super) fn answer_ui(
     ui: &mut Ui,
-    question: Option<&Question>,
+    question: Option<&StoryQuestion>,
     predicted: Option<usize>,
-    checked: Option<&Checked>,
-    answer: &[Block],
+    checked: Option<&GuessReply>,
+    answer: &[TextBlock],
 ) {
     ui.add_space(10.0);
     let accent = theme::good(ui.visuals());

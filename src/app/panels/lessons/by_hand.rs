@@ -6,7 +6,7 @@ use crate::app::panels::live::{LiveControls, hyper};
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use crate::event::Command;
-use crate::history::{State, spec};
+use crate::history::{RunState, spec};
 use crate::story::{Course, Experiment, Response};
 use eframe::egui::{self, RichText, Ui};
 use std::path::PathBuf;
@@ -84,7 +84,7 @@ impl ByHand {
             if !run.is_ours() {
                 return;
             }
-            let is_paused = run.files.history.state == State::Paused;
+            let is_paused = run.files.history.state == RunState::Paused;
             if ui.button(if is_paused { "Continue" } else { "Pause" }).clicked() {
                 actions.push(send(if is_paused { Command::Resume } else { Command::Pause }));
             }

@@ -10,7 +10,7 @@ use crate::app::options::PlayStory;
 use crate::app::state::{Action, AppState, Page};
 use crate::app::{format, theme};
 use crate::backend::Wake;
-use crate::story::{self, Host, Panel, Phase, Shown, StepKind, Story, is_complete, lesson, lesson_names, next_lesson};
+use crate::story::{self, Host, Panel, StepKind, Story, StoryPhase, StoryView, is_complete, lesson, lesson_names, next_lesson};
 use blocks::{Picture, answer_ui, blocks_ui, commands_ui, picture_ui, question_ui, table_ui};
 use by_hand::ByHand;
 use eframe::egui::{self, RichText, Ui};
@@ -64,7 +64,7 @@ impl Lessons {
             return;
         }
         let Some(shown) = host.shown() else { return };
-        if shown.phase != Phase::Reading {
+        if shown.phase != StoryPhase::Reading {
             // The other pages show the scene's runs too.
             for path in shown.scene().steps.iter().filter_map(|step| shown.runs.get(&step.name)) {
                 if self.opened.insert(path.clone()) && state.run(path).is_none() {
@@ -86,7 +86,7 @@ impl Lessons {
     /// Stop what runs; what was trained is saved.
     pub fn stop(&mut self) {
         if let Some(host) = &self.host {
-            host.act(story::Action::Stop);
+            host.act(story::StoryAction::Stop);
         }
     }
 
@@ -153,7 +153,7 @@ impl Lessons {
     }
 
     /// The current scene. True when the list of lessons is wanted.
-    fn scene_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &Shown) -> bool {
+    fn scene_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &StoryView) -> bool {
         let mut leave = false;
         ui.horizontal_wrapped(|ui| {
             leave = ui.button("All lessons").clicked();
@@ -173,7 +173,7 @@ impl Lessons {
         ui.label(RichText::new(&scene.title).heading());
         blocks_ui(ui, &crate::story::blocks(&scene.text));
         if let Some(question) = &scene.question {
-            question_ui(ui, question, shown.phase == Phase::Reading, &mut self.predicted);
+            question_ui(ui, question, shown.phase == StoryPhase::Reading, &mut self.predicted);
         }
         parameters_ui(ui, host, shown);
         self.run_ui(ui, state, host, shown);
@@ -183,10 +183,10 @@ impl Lessons {
     }
 
     /// What can be done now: run, pause, stop, continue.
-    fn run_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &Shown) {
+    fn run_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &StoryView) {
         ui.add_space(8.0);
         match &shown.phase {
-            Phase::Reading => {
+            StoryPhase::Reading => {
                 let has_choices = shown.scene().question.as_ref().is_some_and(|q| !q.choices.is_empty());
                 let words = match (shown.scene().steps.is_empty(), has_choices && self.predicted.is_none()) {
                     (true, _) => "Continue",
@@ -196,7 +196,7 @@ impl Lessons {
                 if ui.add(large_button(words)).clicked() {
                     // Two trainers at once would both be slow.
                     self.by_hand.stop(state);
-                    host.act(story::Action::Run);
+                    host.act(story::StoryAction::Run);
                 }
                 if let Some(seconds) = shown.preparation {
                     let about = format::duration((seconds / 5.0).ceil() * 5.0);
@@ -207,7 +207,7 @@ impl Lessons {
                 }
                 commands_ui(ui, &shown.commands);
             }
-            Phase::Running => {
+            StoryPhase::Running => {
                 ui.horizontal_wrapped(|ui| {
                     ui.spinner();
                     ui.label(shown.progress.doing.as_deref().unwrap_or("starting"));
@@ -215,26 +215,26 @@ impl Lessons {
                     ui.label(RichText::new(format!("{left} left")).weak());
                     pause_ui(ui, host, shown);
                     if ui.button("Stop").clicked() {
-                        host.act(story::Action::Stop);
+                        host.act(story::StoryAction::Stop);
                     }
                 });
                 ui.add(egui::ProgressBar::new(shown.progress.share as f32).desired_height(6.0));
             }
-            Phase::Stopped => {
+            StoryPhase::Stopped => {
                 ui.label("Stopped. What was trained is saved.");
                 if ui.button("Continue").clicked() {
-                    host.act(story::Action::Run);
+                    host.act(story::StoryAction::Run);
                 }
             }
-            Phase::Failed(text) => {
+            StoryPhase::Failed(text) => {
                 ui.colored_label(ui.visuals().error_fg_color, text);
             }
-            Phase::Seen | Phase::Done => {}
+            StoryPhase::Seen | StoryPhase::Done => {}
         }
     }
 
-    fn watch_ui(&mut self, ui: &mut Ui, state: &mut AppState, shown: &Shown) {
-        if shown.phase == Phase::Reading {
+    fn watch_ui(&mut self, ui: &mut Ui, state: &mut AppState, shown: &StoryView) {
+        if shown.phase == StoryPhase::Reading {
             return;
         }
         for watch in &shown.scene().watch {
@@ -270,7 +270,7 @@ impl Lessons {
     }
 
     /// The results, an experiment, and what comes next.
-    fn after_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &Shown) {
+    fn after_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &StoryView) {
         if !is_seen(&shown.phase) {
             return;
         }
@@ -293,9 +293,9 @@ impl Lessons {
         }
         self.by_hand.ui(ui, state, shown.experiment.as_ref());
         ui.add_space(8.0);
-        if shown.phase == Phase::Seen && !shown.is_last() {
+        if shown.phase == StoryPhase::Seen && !shown.is_last() {
             if ui.add(large_button("Continue")).clicked() {
-                host.act(story::Action::Next);
+                host.act(story::StoryAction::Next);
                 self.predicted = None;
             }
         } else {
@@ -321,13 +321,13 @@ fn large_button(words: &str) -> egui::Button<'static> {
     egui::Button::new(RichText::new(words).strong()).min_size(egui::vec2(120.0, 32.0))
 }
 
-fn is_seen(phase: &Phase) -> bool {
-    matches!(phase, Phase::Seen | Phase::Done)
+fn is_seen(phase: &StoryPhase) -> bool {
+    matches!(phase, StoryPhase::Seen | StoryPhase::Done)
 }
 
 /// Parameters that can be chosen before a scene is run, and again after it.
-fn parameters_ui(ui: &mut Ui, host: &Host, shown: &Shown) {
-    let is_open = matches!(shown.phase, Phase::Reading | Phase::Seen | Phase::Done);
+fn parameters_ui(ui: &mut Ui, host: &Host, shown: &StoryView) {
+    let is_open = matches!(shown.phase, StoryPhase::Reading | StoryPhase::Seen | StoryPhase::Done);
     let words = || shown.scene().steps.iter().flat_map(|step| &step.run);
     for (name, parameter) in &shown.story.parameters {
         let place = format!("{{{name}}}");
@@ -339,7 +339,7 @@ fn parameters_ui(ui: &mut Ui, host: &Host, shown: &Shown) {
                 ui.label(&parameter.label);
                 for choice in &parameter.choices {
                     if ui.selectable_label(*choice == parameter.value, choice).clicked() {
-                        host.act(story::Action::Set(name.clone(), choice.clone()));
+                        host.act(story::StoryAction::Set(name.clone(), choice.clone()));
                     }
                 }
             });
@@ -351,20 +351,20 @@ fn parameters_ui(ui: &mut Ui, host: &Host, shown: &Shown) {
 }
 
 /// Pause, one update, continue: while a trainer runs.
-fn pause_ui(ui: &mut Ui, host: &Host, shown: &Shown) {
+fn pause_ui(ui: &mut Ui, host: &Host, shown: &StoryView) {
     if !shown.can_pause {
         return;
     }
     if ui.button(if shown.is_paused { "Continue" } else { "Pause" }).clicked() {
-        host.act(story::Action::Pause(!shown.is_paused));
+        host.act(story::StoryAction::Pause(!shown.is_paused));
     }
     if shown.is_paused && ui.button("One update").clicked() {
-        host.act(story::Action::Step);
+        host.act(story::StoryAction::Step);
     }
 }
 
 /// The report of a story that has continued by itself to its end.
-fn report(shown: &Shown, state: &mut AppState) {
+fn report(shown: &StoryView, state: &mut AppState) {
     let trained = shown.story.steps().filter(|step| step.kind() == StepKind::Trainer);
     let runs = trained.filter_map(|step| shown.products.get(&step.name)).map(|path| path.display().to_string());
     let out = shown.dir.join("report.html").display().to_string();

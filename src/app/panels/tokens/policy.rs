@@ -2,7 +2,7 @@
 
 use super::{Fineness, Group, Tokens, edges, numbers};
 use crate::app::draw::{Bars, Line, Lines, Violins, bars, card, lines, percent, short, stat, tiles, violins};
-use crate::event::{self, Binned, Bins, Moved};
+use crate::event::{self, Binned, Bins, ProbabilityChange};
 use crate::history::{History, spreads};
 use crate::plot::Ink;
 use eframe::egui::Ui;
@@ -114,7 +114,7 @@ fn one(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], counts: &[u64], value
 }
 
 /// The two signs of a probe that are shown.
-fn signs(probe: &event::Probe, group: Group) -> Vec<(&'static str, usize, &Moved)> {
+fn signs(probe: &event::Probe, group: Group) -> Vec<(&'static str, usize, &ProbabilityChange)> {
     let positive = ("positive advantage", 0, &probe.positive);
     let negative = ("negative advantage", 1, &probe.negative);
     match group {
@@ -134,7 +134,7 @@ fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
 }
 
 /// How far an axis reaches, up and down alike, that holds all of these changes, or (`near`) their middle halves.
-fn reach(moved: &[&Moved], near: bool) -> f64 {
+fn reach(moved: &[&ProbabilityChange], near: bool) -> f64 {
     let all = moved.iter().flat_map(|m| if near { [&m.lower, &m.upper] } else { [&m.least, &m.most] }).flatten();
     let most = all.map(|v| v.0.abs()).filter(|v| v.is_finite()).fold(0.0, f64::max);
     if most > 0.0 { most * if near { 1.6 } else { 1.1 } } else { 1.0 }
@@ -152,7 +152,7 @@ fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut
             ui.checkbox(near, "near").on_hover_text("Scale the axis to the middle half of the tokens, and let it cut the rest");
         });
         let signs = signs(probe, group);
-        let moved: Vec<&Moved> = signs.iter().map(|(_, _, moved)| *moved).collect();
+        let moved: Vec<&ProbabilityChange> = signs.iter().map(|(_, _, moved)| *moved).collect();
         let (edges, counts) = (edges(&probed.quartiles.from), probe.all.count.clone());
         let series = signs.into_iter().map(|(name, color, moved)| (name, color, spreads(&[moved]))).collect();
         let (name, reach) = ("Change of probability", reach(&moved, *near));

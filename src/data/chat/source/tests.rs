@@ -3,8 +3,8 @@
 use super::*;
 
 /// Examples of these lengths with distinct tokens, the second half of each scored; the last `val` examples are held out.
-fn rows(lengths: &[usize], val: usize) -> Rows {
-    let mut store = Store::default();
+fn rows(lengths: &[usize], val: usize) -> ChatRows {
+    let mut store = ExampleStore::default();
     let mut next = 1;
     for length in lengths {
         let tokens: Vec<u32> = (next..next + *length as u32).collect();
@@ -13,7 +13,7 @@ fn rows(lengths: &[usize], val: usize) -> Rows {
         store.push(&Example { tokens, scored }).unwrap();
     }
     let cut = (lengths.len() - val) as u32;
-    Rows { store, train: vec![(0..cut, 1.0)], val: (cut..lengths.len() as u32).collect() }
+    ChatRows { store, train: vec![(0..cut, 1.0)], val: (cut..lengths.len() as u32).collect() }
 }
 
 fn lengths(seed: u64, n: usize, most: usize) -> Vec<usize> {

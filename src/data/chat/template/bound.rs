@@ -27,21 +27,21 @@ fn hold(state: &State, value: Value, namespaces: bool) -> Result<Value, Error> {
     if value.as_object().is_none() {
         return Ok(value);
     }
-    let mut tally = Tally { items: 0, text: 0, namespaces };
+    let mut tally = ValueTotals { items: 0, text: 0, namespaces };
     let changed = tally.walk(&value, 0)?;
     state.consume_fuel(tally.items as u64 / 2)?;
     Ok(changed.unwrap_or(value))
 }
 
 /// Totals counted so far.
-struct Tally {
+struct ValueTotals {
     items: usize,
     text: usize,
     /// Whether namespaces are allowed.
     namespaces: bool,
 }
 
-impl Tally {
+impl ValueTotals {
     /// Counts a value; returns a copy if lazy lists in it were replaced.
     fn walk(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
         self.items += 1;
@@ -95,14 +95,14 @@ impl Tally {
         }
         // The content of a namespace or a loop was checked when it was stored.
         let plain = object.type_name().contains("IndexMap");
-        Ok((changed && plain).then(|| Value::from(Serde(Pairs(pairs)))))
+        Ok((changed && plain).then(|| Value::from(Serde(OrderedPairs(pairs)))))
     }
 }
 
 /// A map in this order.
-struct Pairs(Vec<(Value, Value)>);
+struct OrderedPairs(Vec<(Value, Value)>);
 
-impl Serialize for Pairs {
+impl Serialize for OrderedPairs {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
@@ -129,7 +129,7 @@ pub(super) fn check_format(text: &str, field: char, args: &[Value]) -> Result<()
     let fields = text.matches(field).count();
     let mut longest = 32;
     for arg in args {
-        let mut tally = Tally { items: 0, text: 0, namespaces: true };
+        let mut tally = ValueTotals { items: 0, text: 0, namespaces: true };
         tally.walk(arg, 0)?;
         // Brackets, quotes, escapes.
         longest = longest.max(4 * tally.text + 32 * tally.items);

@@ -86,7 +86,7 @@ fn write_repr(value: &Value, out: &mut String) -> Result<(), Error> {
 
 /// `json.dumps`, with its options; by default ", " and ": " as separators (with `indent`, no space before a line end).
 #[derive(Default)]
-pub(super) struct Json {
+pub(super) struct JsonDumps {
     /// Spaces, or a text, for each level.
     pub indent: Option<Value>,
     /// Between items, and after a key.
@@ -97,7 +97,7 @@ pub(super) struct Json {
     pub sort: bool,
 }
 
-impl Json {
+impl JsonDumps {
     /// The value as JSON.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl Json {
 }
 
 struct JsonWriter<'a> {
-    options: &'a Json,
+    options: &'a JsonDumps,
     /// A text, and how often it is written for each level.
     indent: (&'a str, usize),
     item: &'a str,
@@ -235,18 +235,18 @@ mod tests {
 
     #[test]
     fn json_as_python_writes_it() {
-        let json = |value: &serde_json::Value, options: Json| options.text(&Value::from(Serde(value)));
+        let json = |value: &serde_json::Value, options: JsonDumps| options.text(&Value::from(Serde(value)));
         let value = serde_json::json!({"b": [1, 2.5, true, null], "a": {"ä": "<\n\"\u{1}\u{10348}>"}, "e": [], "o": {}});
         assert_eq!(
-            json(&value, Json::default()).unwrap(),
+            json(&value, JsonDumps::default()).unwrap(),
             "{\"b\": [1, 2.5, true, null], \"a\": {\"ä\": \"<\\n\\\"\\u0001\u{10348}>\"}, \"e\": [], \"o\": {}}"
         );
-        let ascii = Json { indent: Some(2.into()), ascii: true, ..Json::default() };
+        let ascii = JsonDumps { indent: Some(2.into()), ascii: true, ..JsonDumps::default() };
         assert_eq!(json(&value["a"], ascii).unwrap(), "{\n  \"\\u00e4\": \"<\\n\\\"\\u0001\\ud800\\udf48>\"\n}");
         let separators = Some(vec![",".to_owned(), ":".to_owned()]);
-        assert!(json(&value, Json { separators, sort: true, ..Json::default() }).unwrap().starts_with("{\"a\":{"));
+        assert!(json(&value, JsonDumps { separators, sort: true, ..JsonDumps::default() }).unwrap().starts_with("{\"a\":{"));
         for indent in [100_000_000, 10_000_000_000, i64::MAX] {
-            let error = json(&value, Json { indent: Some(indent.into()), ..Json::default() }).unwrap_err();
+            let error = json(&value, JsonDumps { indent: Some(indent.into()), ..JsonDumps::default() }).unwrap_err();
             assert!(error.to_string().contains("more than 32 MiB"), "{error}");
         }
     }

@@ -3,7 +3,7 @@
 //! `pprint` is unknown: MiniJinja's notation of lists and maps is not Python's.
 
 use super::limits::{ITEMS, TEXT, over};
-use super::print::{Json, as_text, to_text};
+use super::print::{JsonDumps, as_text, to_text};
 use crate::data::chat::python::{is_space, lines, split_whitespace};
 use minijinja::filters::capitalize;
 use minijinja::value::{Kwargs, StringInput, Value, ValueKind, from_args};
@@ -59,7 +59,7 @@ fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error
     let indent = indent.filter(|indent| !indent.is_none());
     let separators = options.get("separators")?;
     options.assert_all_used()?;
-    let json = Json { indent, separators, ascii: ascii.unwrap_or(false), sort: sort.unwrap_or(false) };
+    let json = JsonDumps { indent, separators, ascii: ascii.unwrap_or(false), sort: sort.unwrap_or(false) };
     let text = json.text(value)?;
     state.consume_fuel(text.len() as u64 / 64)?;
     Ok(text)

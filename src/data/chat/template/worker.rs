@@ -8,12 +8,12 @@ mod in_line {
     use anyhow::Result;
 
     /// A template that compiles; each rendering compiles it again, since the compiled form borrows the source.
-    pub struct Worker {
+    pub struct TemplateWorker {
         source: String,
         date: i64,
     }
 
-    impl Worker {
+    impl TemplateWorker {
         /// Compiles the template.
         pub fn start(source: &str, date: i64) -> Result<Self> {
             let worker = Self { source: source.to_owned(), date };
@@ -59,12 +59,12 @@ mod threaded {
 
     /// A thread that holds the compiled template. It ends when this is dropped; a thread that does not answer runs until its fuel is used
     /// up.
-    pub struct Worker {
+    pub struct TemplateWorker {
         requests: SyncSender<RenderRequest>,
         answers: Receiver<Result<String>>,
     }
 
-    impl Worker {
+    impl TemplateWorker {
         /// Compiles the template.
         pub fn start(source: &str, date: i64) -> Result<Self> {
             let (requests, asked) = sync_channel::<RenderRequest>(1);
@@ -105,9 +105,9 @@ mod threaded {
 }
 
 #[cfg(target_arch = "wasm32")]
-pub(super) use in_line::Worker;
+pub(super) use in_line::TemplateWorker;
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use threaded::Worker;
+pub(super) use threaded::TemplateWorker;
 
 #[cfg(test)]
 mod tests {
@@ -128,7 +128,7 @@ mod tests {
     fn in_line(source: &str) -> Result<String, String> {
         let source = source.to_owned();
         let work = move || {
-            let worker = in_line::Worker::start(&source, 0)?;
+            let worker = in_line::TemplateWorker::start(&source, 0)?;
             worker.render(request()).and_then(|_| worker.render(request()))
         };
         let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap();
@@ -140,7 +140,7 @@ mod tests {
         let (plain, _) = without_generation_tags(PLAIN);
         for source in [&*plain, "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}{{ messages | tojson }}"]
         {
-            let threaded = threaded::Worker::start(source, 0).unwrap().render(request()).unwrap();
+            let threaded = threaded::TemplateWorker::start(source, 0).unwrap().render(request()).unwrap();
             assert_eq!(in_line(source), Ok(threaded));
         }
         let error = in_line("{{ raise_exception('no') }}").unwrap_err();

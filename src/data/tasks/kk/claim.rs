@@ -5,7 +5,7 @@ pub const MOST_PEOPLE: usize = 16;
 
 /// A node of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Node {
+pub enum ClaimNode {
     /// This person is a knight.
     Knight(u8),
     /// This person is a knave.
@@ -22,7 +22,7 @@ pub enum Node {
     Iff,
 }
 
-impl Node {
+impl ClaimNode {
     /// Number of operands.
     pub fn parts(self) -> u32 {
         match self {
@@ -45,12 +45,12 @@ impl Node {
 /// A claim in Polish notation (operators before operands), so that deep nesting cannot overflow the stack.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Claim {
-    nodes: Vec<Node>,
+    nodes: Vec<ClaimNode>,
 }
 
 impl Claim {
     /// A claim from its nodes; `None` unless they form exactly one complete claim.
-    pub fn new(nodes: Vec<Node>) -> Option<Self> {
+    pub fn new(nodes: Vec<ClaimNode>) -> Option<Self> {
         let mut wanted = 1u64;
         for (i, node) in nodes.iter().enumerate() {
             // Each node is one of the operands still missing.
@@ -63,7 +63,7 @@ impl Claim {
     }
 
     /// Its nodes, operators before operands.
-    pub fn nodes(&self) -> &[Node] {
+    pub fn nodes(&self) -> &[ClaimNode] {
         &self.nodes
     }
 
@@ -73,7 +73,7 @@ impl Claim {
     }
 
     /// Evaluates the claim from the leaves up: `leaf` for a leaf, `join` for an operator and the results of its operands.
-    pub fn fold<T>(&self, leaf: impl Fn(Node) -> T, join: impl Fn(Node, Vec<T>) -> T) -> T {
+    pub fn fold<T>(&self, leaf: impl Fn(ClaimNode) -> T, join: impl Fn(ClaimNode, Vec<T>) -> T) -> T {
         let mut done: Vec<T> = Vec::new();
         for node in self.nodes.iter().rev() {
             let value = match node.parts() as usize {
@@ -90,26 +90,26 @@ impl Claim {
     }
 
     /// Its truth value for every assignment of roles to `people`.
-    pub fn table(&self, people: usize) -> Table {
+    pub fn table(&self, people: usize) -> TruthTable {
         let leaf = |node| match node {
-            Node::Knave(p) => Table::knight(p.into(), people).inverse(),
-            _ => Table::knight(node.person().unwrap_or(0), people),
+            ClaimNode::Knave(p) => TruthTable::knight(p.into(), people).inverse(),
+            _ => TruthTable::knight(node.person().unwrap_or(0), people),
         };
         self.fold(leaf, |node, parts| {
             let mut parts = parts.into_iter();
-            let mut next = || parts.next().unwrap_or_else(|| Table::all(people));
+            let mut next = || parts.next().unwrap_or_else(|| TruthTable::all(people));
             match node {
-                Node::Not => next().inverse(),
-                Node::If => {
+                ClaimNode::Not => next().inverse(),
+                ClaimNode::If => {
                     let premise = next().inverse();
                     premise.or(&next())
                 }
-                Node::Iff => {
+                ClaimNode::Iff => {
                     let first = next();
                     first.same(&next())
                 }
-                Node::Or(_) => parts.fold(Table::all(people).inverse(), |all, part| all.or(&part)),
-                _ => parts.fold(Table::all(people), |all, part| all.and(&part)),
+                ClaimNode::Or(_) => parts.fold(TruthTable::all(people).inverse(), |all, part| all.or(&part)),
+                _ => parts.fold(TruthTable::all(people), |all, part| all.and(&part)),
             }
         })
     }
@@ -117,12 +117,12 @@ impl Claim {
 
 /// A truth table over assignments; bit `p` of an assignment's number is set if person `p` is a knight.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct TruthTable {
     words: Vec<u64>,
     people: usize,
 }
 
-impl Table {
+impl TruthTable {
     /// True for all assignments.
     pub fn all(people: usize) -> Self {
         let last = if people >= 6 { u64::MAX } else { (1 << (1u32 << people)) - 1 };
@@ -206,13 +206,13 @@ impl Table {
 }
 
 /// Constraints of the claims: person `i` is a knight if and only if claim `i` is true.
-pub fn constraints(claims: &[Claim]) -> Vec<Table> {
+pub fn constraints(claims: &[Claim]) -> Vec<TruthTable> {
     let people = claims.len();
-    claims.iter().enumerate().map(|(i, claim)| Table::knight(i, people).same(&claim.table(people))).collect()
+    claims.iter().enumerate().map(|(i, claim)| TruthTable::knight(i, people).same(&claim.table(people))).collect()
 }
 
 /// All assignments of roles consistent with all claims. There is one claim per person, at most [`MOST_PEOPLE`], and claims refer only to
 /// these people.
-pub fn solutions(claims: &[Claim]) -> Table {
-    constraints(claims).iter().fold(Table::all(claims.len()), |all, constraint| all.and(constraint))
+pub fn solutions(claims: &[Claim]) -> TruthTable {
+    constraints(claims).iter().fold(TruthTable::all(claims.len()), |all, constraint| all.and(constraint))
 }

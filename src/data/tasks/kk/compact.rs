@@ -9,8 +9,8 @@
 //! per word.
 
 use super::super::draws::Draws;
-use super::claim::{Claim, MOST_PEOPLE, Node};
-use super::search::Step;
+use super::claim::{Claim, ClaimNode, MOST_PEOPLE};
+use super::search::SearchStep;
 
 const NAMES: [&str; MOST_PEOPLE] = ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "P"];
 
@@ -32,14 +32,15 @@ pub fn quiz(claims: &[Claim]) -> String {
 
 /// A claim: `B knave`, `not B knave`, `P and Q`, `P or Q`, `if P then Q`, `P iff Q`; compound operands are in brackets.
 pub fn claim(claim: &Claim) -> String {
-    let leaf = |node: Node| (format!("{} {}", name(node.person().unwrap_or(0)), role(!matches!(node, Node::Knave(_)))), true);
-    let join = |node: Node, parts: Vec<(String, bool)>| {
+    let leaf =
+        |node: ClaimNode| (format!("{} {}", name(node.person().unwrap_or(0)), role(!matches!(node, ClaimNode::Knave(_)))), true);
+    let join = |node: ClaimNode, parts: Vec<(String, bool)>| {
         let parts: Vec<String> = parts.into_iter().map(|(text, bare)| if bare { text } else { format!("( {text} )") }).collect();
         let text = match node {
-            Node::Not => format!("not {}", parts.concat()),
-            Node::And(_) => parts.join(" and "),
-            Node::Or(_) => parts.join(" or "),
-            Node::If => format!("if {}", parts.join(" then ")),
+            ClaimNode::Not => format!("not {}", parts.concat()),
+            ClaimNode::And(_) => parts.join(" and "),
+            ClaimNode::Or(_) => parts.join(" or "),
+            ClaimNode::If => format!("if {}", parts.join(" then ")),
             _ => parts.join(" iff "),
         };
         (text, false)
@@ -53,16 +54,18 @@ const BEGIN: [&str; 6] = ["try", "suppose", "say", "assume", "let", "maybe"];
 const END: [&str; 6] = ["ok", "fine", "holds", "good", "works", "yes"];
 
 /// The steps of a search, each preceded by a space. The words that begin and end an assumption are random.
-pub fn thought(steps: &[Step], draws: &mut Draws) -> String {
+pub fn thought(steps: &[SearchStep], draws: &mut Draws) -> String {
     let mut out = String::new();
     for step in steps {
         out += &match *step {
-            Step::Assume { person, knight } => {
+            SearchStep::Assume { person, knight } => {
                 let (begin, end) = (draws.pick(&BEGIN), draws.pick(&END));
                 format!(" {begin} {} {} {end} .", name(person), role(knight))
             }
-            Step::Refute { person, knight, since } => format!(" {} not {} since {} .", name(person), role(knight), name(since)),
-            Step::Back { to, .. } => format!(" back to {} .", name(to)),
+            SearchStep::Refute { person, knight, since } => {
+                format!(" {} not {} since {} .", name(person), role(knight), name(since))
+            }
+            SearchStep::Back { to, .. } => format!(" back to {} .", name(to)),
         };
     }
     out

@@ -1,9 +1,9 @@
 //! Puzzles in English sentences, in the wording of the public rows.
 
 use super::super::draws::Draws;
-use super::claim::{Claim, Node};
+use super::claim::{Claim, ClaimNode};
 use super::compact::role;
-use super::search::Step;
+use super::search::SearchStep;
 
 /// First names.
 pub const NAMES: [&str; 51] = [
@@ -123,21 +123,21 @@ pub fn report(form: &str, name: &str, claim: &str) -> String {
 
 /// A claim in the wording of the public rows. Compound operands, which those rows do not have, are in brackets.
 pub fn claim(claim: &Claim, names: &[&str]) -> String {
-    let name = |node: Node| names.get(node.person().unwrap_or(0)).copied().unwrap_or("?");
-    let is = |node: Node, word: &str| format!("{} {word} a {}", name(node), role(!matches!(node, Node::Knave(_))));
+    let name = |node: ClaimNode| names.get(node.person().unwrap_or(0)).copied().unwrap_or("?");
+    let is = |node: ClaimNode, word: &str| format!("{} {word} a {}", name(node), role(!matches!(node, ClaimNode::Knave(_))));
     // Leaves are kept, so that their negation can be worded as "is not".
-    let leaf = |node: Node| (is(node, "is"), Some(node));
-    let join = |node: Node, parts: Vec<(String, Option<Node>)>| {
-        if let (Node::Not, [(_, Some(leaf))]) = (node, parts.as_slice()) {
+    let leaf = |node: ClaimNode| (is(node, "is"), Some(node));
+    let join = |node: ClaimNode, parts: Vec<(String, Option<ClaimNode>)>| {
+        if let (ClaimNode::Not, [(_, Some(leaf))]) = (node, parts.as_slice()) {
             return (is(*leaf, "is not"), None);
         }
         let parts: Vec<String> =
             parts.into_iter().map(|(text, leaf)| if leaf.is_some() { text } else { format!("({text})") }).collect();
         let text = match node {
-            Node::Not => format!("It is not the case that {}", parts.concat()),
-            Node::And(_) => parts.join(" and "),
-            Node::Or(_) => parts.join(" or "),
-            Node::If => format!("If {}", parts.join(" then ")),
+            ClaimNode::Not => format!("It is not the case that {}", parts.concat()),
+            ClaimNode::And(_) => parts.join(" and "),
+            ClaimNode::Or(_) => parts.join(" or "),
+            ClaimNode::If => format!("If {}", parts.join(" then ")),
             _ => parts.join(" if and only if "),
         };
         (text, None)
@@ -146,7 +146,7 @@ pub fn claim(claim: &Claim, names: &[&str]) -> String {
 }
 
 /// The steps of a search in sentences, one per line. The wording is random, within a small vocabulary.
-pub fn thought(steps: &[Step], claims: &[Claim], names: &[&str], draws: &mut Draws) -> String {
+pub fn thought(steps: &[SearchStep], claims: &[Claim], names: &[&str], draws: &mut Draws) -> String {
     let mut out = draws
         .pick(&[
             "Let us go through the people one by one and see which roles lead to a contradiction.",
@@ -159,7 +159,7 @@ pub fn thought(steps: &[Step], claims: &[Claim], names: &[&str], draws: &mut Dra
     for step in steps {
         out.push('\n');
         match *step {
-            Step::Assume { person, knight } => {
+            SearchStep::Assume { person, knight } => {
                 let begin = draws.pick(&["Assume", "Suppose", "Let us say"]);
                 let end = draws.pick(&["No contradiction is found in", "Nothing contradicts", "This fits with"]);
                 let lie = if knight { "" } else { "false " };
@@ -167,7 +167,7 @@ pub fn thought(steps: &[Step], claims: &[Claim], names: &[&str], draws: &mut Dra
                 out += &format!("{begin} {name} is a {}. {end} their {lie}claim that {claim}.", role(knight));
                 assumed.push((person, knight));
             }
-            Step::Refute { person, knight, since } => {
+            SearchStep::Refute { person, knight, since } => {
                 let why = draws.pick(&["because this would contradict", "since this contradicts", "as this goes against"]);
                 let honest = if since == person { knight } else { assumed.contains(&(since, true)) };
                 let lie = if honest { "" } else { "false " };
@@ -176,7 +176,7 @@ pub fn thought(steps: &[Step], claims: &[Claim], names: &[&str], draws: &mut Dra
                 let (name, claim) = (names[person], claim(&claims[since], names));
                 out += &format!("{name} cannot be a {}, {why} {whose}{own} that {claim}.", role(knight));
             }
-            Step::Back { from, to } => {
+            SearchStep::Back { from, to } => {
                 let (from, to) = (names[from], names[to]);
                 out += &match draws.below(2) {
                     0 => format!("We have exhausted all possibilities for {from}, so let us go back and reconsider {to}."),

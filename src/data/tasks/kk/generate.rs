@@ -7,7 +7,7 @@
 
 use super::super::Split;
 use super::super::draws::Draws;
-use super::claim::{Claim, Node, solutions};
+use super::claim::{Claim, ClaimNode, solutions};
 use anyhow::{Result, anyhow};
 
 /// One in this many puzzles is for evaluation.
@@ -58,14 +58,14 @@ pub fn puzzle(people: usize, split: Split, draws: &mut Draws) -> Result<Puzzle> 
 pub fn claim(speaker: usize, people: usize, draws: &mut Draws) -> Claim {
     let operator = match draws.below(6) {
         0 => None,
-        1 => Some(Node::Not),
-        2 => Some(Node::And(2)),
-        3 => Some(Node::Or(2)),
-        4 => Some(Node::If),
-        _ => Some(Node::Iff),
+        1 => Some(ClaimNode::Not),
+        2 => Some(ClaimNode::And(2)),
+        3 => Some(ClaimNode::Or(2)),
+        4 => Some(ClaimNode::If),
+        _ => Some(ClaimNode::Iff),
     };
-    let mut nodes: Vec<Node> = operator.into_iter().collect();
-    let parts = operator.map_or(1, Node::parts);
+    let mut nodes: Vec<ClaimNode> = operator.into_iter().collect();
+    let parts = operator.map_or(1, ClaimNode::parts);
     while nodes.len() < parts as usize + operator.iter().len() {
         let leaf = leaf(speaker, people, draws);
         if parts < 2 || nodes.last() != Some(&leaf) {
@@ -75,14 +75,14 @@ pub fn claim(speaker: usize, people: usize, draws: &mut Draws) -> Claim {
     Claim::new(nodes).unwrap_or_else(|| unreachable!("an operator and its parts"))
 }
 
-fn leaf(speaker: usize, people: usize, draws: &mut Draws) -> Node {
+fn leaf(speaker: usize, people: usize, draws: &mut Draws) -> ClaimNode {
     loop {
         let (knight, person) = (draws.flip(), draws.below(people));
         if knight {
-            return Node::Knight(person as u8);
+            return ClaimNode::Knight(person as u8);
         }
         if person != speaker {
-            return Node::Knave(person as u8);
+            return ClaimNode::Knave(person as u8);
         }
     }
 }
@@ -100,20 +100,20 @@ pub fn fingerprint(claims: &[Claim]) -> u64 {
     let mut colours = vec![people as u64; people];
     for _ in 0..people {
         let colour = |speaker: usize| {
-            let leaf = |node: Node| {
+            let leaf = |node: ClaimNode| {
                 let person = node.person().unwrap_or(0);
-                let kind = u64::from(matches!(node, Node::Knave(_)));
+                let kind = u64::from(matches!(node, ClaimNode::Knave(_)));
                 hash(&[kind, u64::from(person == speaker), colours.get(person).copied().unwrap_or(0)])
             };
             let join = |node, mut parts: Vec<u64>| {
                 let kind = match node {
-                    Node::Not => 2,
-                    Node::And(_) => 3,
-                    Node::Or(_) => 4,
-                    Node::If => 5,
+                    ClaimNode::Not => 2,
+                    ClaimNode::And(_) => 3,
+                    ClaimNode::Or(_) => 4,
+                    ClaimNode::If => 5,
                     _ => 6,
                 };
-                if node != Node::If {
+                if node != ClaimNode::If {
                     parts.sort_unstable();
                 }
                 parts.push(kind);

@@ -18,14 +18,14 @@ pub use task::{Kk, distinct};
 
 use super::Split;
 use super::draws::Draws;
-use crate::config::Form;
+use crate::config::PuzzleForm;
 use anyhow::Result;
 use generate::{Puzzle, puzzle};
 use serde::Serialize;
 
 /// A puzzle as text with its step-by-step solution: a row of `lehr data kk`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct KkRow {
     /// Text of the puzzle.
     pub quiz: String,
     /// Names of the people.
@@ -57,26 +57,26 @@ pub fn made(people: usize, seed: u64, split: Split, n: u64) -> Result<Puzzle> {
 }
 
 /// The puzzle as text; names, wording and steps are random, determined by (seed, n).
-pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
+pub fn row(form: PuzzleForm, puzzle: &Puzzle, seed: u64, n: u64) -> KkRow {
     let mut words = Draws::new(seed, "kk words", n);
     let mut steps = Draws::new(seed, "kk steps", n);
     let people = puzzle.people();
     let names: Vec<&str> = match form {
-        Form::Natural => words.some_of(english::NAMES.len(), people).into_iter().map(|i| english::NAMES[i]).collect(),
-        Form::Compact => (0..people).map(compact::name).collect(),
+        PuzzleForm::Natural => words.some_of(english::NAMES.len(), people).into_iter().map(|i| english::NAMES[i]).collect(),
+        PuzzleForm::Compact => (0..people).map(compact::name).collect(),
     };
     let is_knight = |person: usize| puzzle.is_knight(person);
-    let next = if form == Form::Natural { search::Next::Mentioned } else { search::Next::Any };
+    let next = if form == PuzzleForm::Natural { search::SearchOrder::Mentioned } else { search::SearchOrder::Any };
     let steps_taken = search::search(&puzzle.claims, next, &mut steps);
     let solution = english::solution(&names, is_knight);
     let (quiz, thought, answer, gap) = match form {
-        Form::Natural => (
+        PuzzleForm::Natural => (
             english::quiz(&puzzle.claims, &names, &mut words),
             format!("\n{}\n", english::thought(&steps_taken, &puzzle.claims, &names, &mut steps)),
             format!("\n{solution}\n"),
             "\n",
         ),
-        Form::Compact => (
+        PuzzleForm::Compact => (
             compact::quiz(&puzzle.claims),
             format!("{} ", compact::thought(&steps_taken, &mut steps)),
             format!(" {} ", compact::answer(people, is_knight)),
@@ -85,7 +85,7 @@ pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
     };
     let prompt = plain_prompt(form, &quiz);
     let completion = format!("{thought}</think>{gap}<answer>{answer}</answer>");
-    Row {
+    KkRow {
         names: names.into_iter().map(str::to_owned).collect(),
         solution: (0..people).map(is_knight).collect(),
         solution_text_format: solution,
@@ -98,10 +98,10 @@ pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
 }
 
 /// The prompt without a chat template.
-fn plain_prompt(form: Form, quiz: &str) -> String {
+fn plain_prompt(form: PuzzleForm, quiz: &str) -> String {
     let gap = match form {
-        Form::Natural => '\n',
-        Form::Compact => ' ',
+        PuzzleForm::Natural => '\n',
+        PuzzleForm::Compact => ' ',
     };
     format!("{quiz}{gap}<think>")
 }

@@ -1,6 +1,6 @@
 //! The public rows' notation of claims: Python tuples such as `(('not', ('lying', 1)), ('<=>', ('telling-truth', 1), ('lying', 0)))`.
 
-use super::claim::{Claim, MOST_PEOPLE, Node};
+use super::claim::{Claim, ClaimNode, MOST_PEOPLE};
 use crate::data::shown;
 use anyhow::{Result, anyhow, bail, ensure};
 use std::fmt::Write;
@@ -15,16 +15,16 @@ const MAX_BYTES: usize = 1 << 20;
 /// The first error, with its position in bytes from 1 and what was expected; a claim about a person who does not exist.
 pub fn parse(text: &str) -> Result<Vec<Claim>> {
     ensure!(text.len() <= MAX_BYTES, "{} bytes, more than 1 MiB", text.len());
-    let mut reader = Reader { text, at: 0 };
-    reader.expect(&Token::Open, "( before the first claim")?;
+    let mut reader = NotationParser { text, at: 0 };
+    reader.expect(&NotationToken::Open, "( before the first claim")?;
     let mut claims = Vec::new();
-    while reader.peek()? != Token::Close {
+    while reader.peek()? != NotationToken::Close {
         ensure!(claims.len() < MOST_PEOPLE, "byte {}: more than {MOST_PEOPLE} claims", reader.at + 1);
         claims.push(reader.claim()?);
         reader.comma_or_close()?;
     }
     reader.next()?;
-    reader.expect(&Token::End, "nothing after the last bracket")?;
+    reader.expect(&NotationToken::End, "nothing after the last bracket")?;
     ensure!(!claims.is_empty(), "no claims");
     for (i, claim) in claims.iter().enumerate() {
         if let Some(person) = claim.last_person().filter(|p| *p >= claims.len()) {
@@ -69,20 +69,20 @@ fn print_claim(claim: &Claim, out: &mut String) {
     }
 }
 
-fn name(node: Node) -> (&'static str, Option<u8>) {
+fn name(node: ClaimNode) -> (&'static str, Option<u8>) {
     match node {
-        Node::Knight(p) => ("telling-truth", Some(p)),
-        Node::Knave(p) => ("lying", Some(p)),
-        Node::Not => ("not", None),
-        Node::And(_) => ("and", None),
-        Node::Or(_) => ("or", None),
-        Node::If => ("->", None),
-        Node::Iff => ("<=>", None),
+        ClaimNode::Knight(p) => ("telling-truth", Some(p)),
+        ClaimNode::Knave(p) => ("lying", Some(p)),
+        ClaimNode::Not => ("not", None),
+        ClaimNode::And(_) => ("and", None),
+        ClaimNode::Or(_) => ("or", None),
+        ClaimNode::If => ("->", None),
+        ClaimNode::Iff => ("<=>", None),
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Token<'a> {
+enum NotationToken<'a> {
     Open,
     Close,
     Comma,
@@ -91,7 +91,7 @@ enum Token<'a> {
     End,
 }
 
-impl Token<'_> {
+impl NotationToken<'_> {
     fn shown(&self) -> String {
         match self {
             Self::Open => "(".into(),
@@ -104,37 +104,37 @@ impl Token<'_> {
     }
 }
 
-struct Reader<'a> {
+struct NotationParser<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> NotationParser<'a> {
     /// Parses one claim, at any depth: `open` holds the operators whose bracket is not closed yet (node index, operands so far).
     fn claim(&mut self) -> Result<Claim> {
-        let mut nodes: Vec<Node> = Vec::new();
+        let mut nodes: Vec<ClaimNode> = Vec::new();
         let mut open: Vec<(usize, u32)> = Vec::new();
         loop {
-            self.expect(&Token::Open, "( before a claim")?;
+            self.expect(&NotationToken::Open, "( before a claim")?;
             let start = self.at;
             match self.next()? {
-                Token::Word(word @ ("telling-truth" | "lying")) => {
-                    self.expect(&Token::Comma, "a comma")?;
+                NotationToken::Word(word @ ("telling-truth" | "lying")) => {
+                    self.expect(&NotationToken::Comma, "a comma")?;
                     let person = self.person()?;
-                    nodes.push(if word == "lying" { Node::Knave(person) } else { Node::Knight(person) });
+                    nodes.push(if word == "lying" { ClaimNode::Knave(person) } else { ClaimNode::Knight(person) });
                     self.comma_or_close()?;
-                    self.expect(&Token::Close, ") behind the person")?;
+                    self.expect(&NotationToken::Close, ") behind the person")?;
                     if let Some((_, parts)) = open.last_mut() {
                         *parts += 1;
                     }
                 }
-                Token::Word(word) => {
+                NotationToken::Word(word) => {
                     let node = match word {
-                        "not" => Node::Not,
-                        "and" => Node::And(0),
-                        "or" => Node::Or(0),
-                        "->" => Node::If,
-                        "<=>" => Node::Iff,
+                        "not" => ClaimNode::Not,
+                        "and" => ClaimNode::And(0),
+                        "or" => ClaimNode::Or(0),
+                        "->" => ClaimNode::If,
+                        "<=>" => ClaimNode::Iff,
                         _ => {
                             bail!("byte {}: '{}' is none of telling-truth, lying, not, and, or, ->, <=>", start + 1, shown(word))
                         }
@@ -153,17 +153,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Consumes closing brackets up to the start of the next operand.
-    fn close_finished(&mut self, nodes: &mut [Node], open: &mut Vec<(usize, u32)>) -> Result<()> {
+    fn close_finished(&mut self, nodes: &mut [ClaimNode], open: &mut Vec<(usize, u32)>) -> Result<()> {
         while let Some(&(place, parts)) = open.last() {
             if parts > 0 {
                 self.comma_or_close()?;
             }
-            if self.peek()? != Token::Close {
+            if self.peek()? != NotationToken::Close {
                 return Ok(());
             }
             self.next()?;
             let node = &mut nodes[place];
-            if let Node::And(n) | Node::Or(n) = node {
+            if let ClaimNode::And(n) | ClaimNode::Or(n) = node {
                 *n = parts;
             }
             let wanted = node.parts().max(1);
@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
         self.peek()?;
         let start = self.at;
         match self.next()? {
-            Token::Number(n) if n < MOST_PEOPLE as u64 => Ok(n as u8),
+            NotationToken::Number(n) if n < MOST_PEOPLE as u64 => Ok(n as u8),
             other => bail!("byte {}: expected a person, 0 to {}, found {}", start + 1, MOST_PEOPLE - 1, other.shown()),
         }
     }
@@ -188,13 +188,13 @@ impl<'a> Reader<'a> {
     /// Consumes a comma; a closing bracket is left in place.
     fn comma_or_close(&mut self) -> Result<()> {
         match self.peek()? {
-            Token::Comma => self.next().map(|_| ()),
-            Token::Close => Ok(()),
+            NotationToken::Comma => self.next().map(|_| ()),
+            NotationToken::Close => Ok(()),
             other => bail!("byte {}: expected a comma or ), found {}", self.at + 1, other.shown()),
         }
     }
 
-    fn expect(&mut self, token: &Token<'_>, what: &str) -> Result<()> {
+    fn expect(&mut self, token: &NotationToken<'_>, what: &str) -> Result<()> {
         self.peek()?;
         let start = self.at;
         let found = self.next()?;
@@ -203,7 +203,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next token, without consuming it; preceding spaces are consumed.
-    fn peek(&mut self) -> Result<Token<'a>> {
+    fn peek(&mut self) -> Result<NotationToken<'a>> {
         let rest = &self.text[self.at..];
         self.at += rest.len() - rest.trim_start().len();
         let start = self.at;
@@ -212,27 +212,27 @@ impl<'a> Reader<'a> {
         Ok(token)
     }
 
-    fn next(&mut self) -> Result<Token<'a>> {
+    fn next(&mut self) -> Result<NotationToken<'a>> {
         let rest = &self.text[self.at..];
         let rest = rest.trim_start();
         let start = self.text.len() - rest.len();
         let Some(first) = rest.chars().next() else {
             self.at = start;
-            return Ok(Token::End);
+            return Ok(NotationToken::End);
         };
         let (token, length) = match first {
-            '(' | '[' => (Token::Open, 1),
-            ')' | ']' => (Token::Close, 1),
-            ',' => (Token::Comma, 1),
+            '(' | '[' => (NotationToken::Open, 1),
+            ')' | ']' => (NotationToken::Close, 1),
+            ',' => (NotationToken::Comma, 1),
             '\'' | '"' => {
                 let end = rest[1..].find(first).ok_or_else(|| anyhow!("byte {}: this quote is never closed", start + 1))?;
-                (Token::Word(&rest[1..=end]), end + 2)
+                (NotationToken::Word(&rest[1..=end]), end + 2)
             }
             '0'..='9' => {
                 let length = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
                 let number =
                     rest[..length].parse().map_err(|_| anyhow!("byte {}: a number this long is not a person", start + 1))?;
-                (Token::Number(number), length)
+                (NotationToken::Number(number), length)
             }
             other => bail!("byte {}: {other:?} is not part of the notation", start + 1),
         };

@@ -1,6 +1,6 @@
 //! Parses puzzle text into claims: the wording of the public rows, and the compact one.
 
-use super::claim::{Claim, MOST_PEOPLE, Node};
+use super::claim::{Claim, ClaimNode, MOST_PEOPLE};
 use super::compact;
 use crate::data::shown;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -10,7 +10,7 @@ const MOST_BRACKETS: usize = 64;
 
 /// The people of a puzzle and their claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Read {
+pub struct ParsedPuzzle {
     /// Names, in the order in which the puzzle introduces them.
     pub names: Vec<String>,
     /// Claims, in the same order.
@@ -27,7 +27,7 @@ pub fn is_compact(quiz: &str) -> bool {
 ///
 /// # Errors
 /// The sentence that cannot be parsed.
-pub fn read(quiz: &str) -> Result<Read> {
+pub fn read(quiz: &str) -> Result<ParsedPuzzle> {
     let read = if is_compact(quiz) { read_compact(quiz)? } else { read_english(quiz)? };
     for (name, claim) in read.names.iter().zip(&read.claims) {
         let all = claim.last_person().is_none_or(|person| person < read.names.len());
@@ -36,7 +36,7 @@ pub fn read(quiz: &str) -> Result<Read> {
     Ok(read)
 }
 
-fn read_compact(quiz: &str) -> Result<Read> {
+fn read_compact(quiz: &str) -> Result<ParsedPuzzle> {
     let names: Vec<String> = (0..MOST_PEOPLE).map(|i| compact::name(i).to_owned()).collect();
     let mut claims = Vec::new();
     let quiz = quiz.trim().trim_end_matches("<think>").trim_end();
@@ -49,10 +49,10 @@ fn read_compact(quiz: &str) -> Result<Read> {
         ensure!(rest.trim().is_empty(), not_understood());
         claims.push(claim);
     }
-    Ok(Read { names: names[..claims.len()].to_vec(), claims })
+    Ok(ParsedPuzzle { names: names[..claims.len()].to_vec(), claims })
 }
 
-fn read_english(quiz: &str) -> Result<Read> {
+fn read_english(quiz: &str) -> Result<ParsedPuzzle> {
     let (_, rest) = quiz.split_once("inhabitants: ").context("holds no \"You meet ... inhabitants: ...\"")?;
     let (list, body) = rest.split_once('.').context("the list of inhabitants does not end")?;
     let names: Vec<String> = list
@@ -77,7 +77,7 @@ fn read_english(quiz: &str) -> Result<Read> {
     }
     let said = |(i, claim): (usize, Option<Claim>)| claim.with_context(|| format!("{} says nothing", shown(&names[i])));
     let claims = claims.into_iter().enumerate().map(said).collect::<Result<_>>()?;
-    Ok(Read { names, claims })
+    Ok(ParsedPuzzle { names, claims })
 }
 
 struct Sentence<'a> {
@@ -124,7 +124,7 @@ fn names_person(text: &str, person: usize, names: &[String]) -> bool {
 }
 
 /// Vocabulary of a wording.
-struct Words {
+struct Wording {
     if_then: [&'static [&'static str]; 2],
     and: &'static str,
     or: &'static str,
@@ -136,7 +136,7 @@ struct Words {
     is: &'static [(&'static str, bool)],
 }
 
-const ENGLISH: Words = Words {
+const ENGLISH: Wording = Wording {
     if_then: [&["If ", "if "], &[" then ", ", then "]],
     and: " and ",
     or: " or ",
@@ -147,7 +147,7 @@ const ENGLISH: Words = Words {
     is: &[(" is a ", true), (" is not a ", false)],
 };
 
-const COMPACT: Words = Words {
+const COMPACT: Wording = Wording {
     if_then: [&["if "], &[" then "]],
     and: " and ",
     or: " or ",
@@ -159,12 +159,12 @@ const COMPACT: Words = Words {
 };
 
 struct Grammar<'a> {
-    words: &'a Words,
+    words: &'a Wording,
     names: &'a [String],
 }
 
 /// Nodes, and the rest of the text.
-type Part<'t> = Option<(Vec<Node>, &'t str)>;
+type ParsedNodes<'t> = Option<(Vec<ClaimNode>, &'t str)>;
 
 impl Grammar<'_> {
     /// The longest claim at the start of the text.
@@ -173,19 +173,19 @@ impl Grammar<'_> {
         Some((Claim::new(nodes)?, rest))
     }
 
-    fn whole<'t>(&self, text: &'t str, depth: usize) -> Part<'t> {
+    fn whole<'t>(&self, text: &'t str, depth: usize) -> ParsedNodes<'t> {
         let words = self.words;
         let either = |text: &'t str, list: &[&str]| list.iter().find_map(|word| text.strip_prefix(word));
         if let Some(rest) = either(text, words.if_then[0]) {
             let (premise, rest) = self.part(rest, depth)?;
             let (end, rest) = self.part(either(rest, words.if_then[1])?, depth)?;
-            return Some(([vec![Node::If], premise, end].concat(), rest));
+            return Some(([vec![ClaimNode::If], premise, end].concat(), rest));
         }
         let (first, rest) = self.part(text, depth)?;
         if let Some((second, rest)) = rest.strip_prefix(words.iff).and_then(|rest| self.part(rest, depth)) {
-            return Some(([vec![Node::Iff], first, second].concat(), rest));
+            return Some(([vec![ClaimNode::Iff], first, second].concat(), rest));
         }
-        for (word, node) in [(words.and, Node::And as fn(u32) -> Node), (words.or, Node::Or)] {
+        for (word, node) in [(words.and, ClaimNode::And as fn(u32) -> ClaimNode), (words.or, ClaimNode::Or)] {
             let (mut parts, mut count, mut rest) = (first.clone(), 1, rest);
             while let Some((next, after)) = rest.strip_prefix(word).and_then(|rest| self.part(rest, depth)) {
                 parts.extend(next);
@@ -198,7 +198,7 @@ impl Grammar<'_> {
         Some((first, rest))
     }
 
-    fn part<'t>(&self, text: &'t str, depth: usize) -> Part<'t> {
+    fn part<'t>(&self, text: &'t str, depth: usize) -> ParsedNodes<'t> {
         if depth > MOST_BRACKETS {
             return None;
         }
@@ -208,18 +208,18 @@ impl Grammar<'_> {
         }
         if let Some(rest) = self.words.not.iter().find_map(|word| text.strip_prefix(word)) {
             let (nodes, rest) = self.part(rest, depth + 1)?;
-            return Some(([vec![Node::Not], nodes].concat(), rest));
+            return Some(([vec![ClaimNode::Not], nodes].concat(), rest));
         }
         self.names.iter().enumerate().find_map(|(person, name)| {
             let rest = text.strip_prefix(name.as_str())?;
             self.words.is.iter().find_map(|(is, yes)| {
                 let rest = rest.strip_prefix(is)?;
-                let node = [("knight", Node::Knight as fn(u8) -> Node), ("knave", Node::Knave)];
+                let node = [("knight", ClaimNode::Knight as fn(u8) -> ClaimNode), ("knave", ClaimNode::Knave)];
                 let (node, rest) = node.iter().find_map(|(role, node)| Some((node(person as u8), rest.strip_prefix(role)?)))?;
                 if rest.starts_with(char::is_alphanumeric) {
                     return None;
                 }
-                Some((if *yes { vec![node] } else { vec![Node::Not, node] }, rest))
+                Some((if *yes { vec![node] } else { vec![ClaimNode::Not, node] }, rest))
             })
         })
     }

@@ -5,7 +5,7 @@
 
 use super::super::Grade;
 use super::compact::role;
-use crate::config::Form;
+use crate::config::PuzzleForm;
 use anyhow::{Result, ensure};
 
 /// The tags, in their required order.
@@ -15,7 +15,7 @@ pub const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
 const MOST_NAMES: usize = 64;
 
 /// Names and whether each is a knight.
-pub type Roles = Vec<(String, bool)>;
+pub type PersonRoles = Vec<(String, bool)>;
 
 /// The people and roles in a solution's text (`(1) Zoey is a knight`, one line per person). The name is the text between the number and
 /// `is a knight` (or knave), in any form: José, Jean-Luc, Mary Ann, R2. In a line with another wording the name is the first word, and the
@@ -23,8 +23,8 @@ pub type Roles = Vec<(String, bool)>;
 ///
 /// # Errors
 /// A text without names.
-pub fn roles(solution: &str) -> Result<Roles> {
-    let mut roles = Roles::new();
+pub fn roles(solution: &str) -> Result<PersonRoles> {
+    let mut roles = PersonRoles::new();
     for line in solution.split('\n') {
         let Some((name, knight)) = role_in(line) else { continue };
         match roles.iter_mut().find(|(known, _)| known == name) {
@@ -78,11 +78,11 @@ fn said_in(line: &str) -> Option<(usize, bool)> {
 ///
 /// # Errors
 /// The reason why it does not.
-pub fn check(form: Form, solution: &str) -> Result<()> {
+pub fn check(form: PuzzleForm, solution: &str) -> Result<()> {
     let roles = roles(solution)?;
     let answer: Vec<String> = match form {
-        Form::Natural => vec![solution.to_owned()],
-        Form::Compact => roles.iter().map(|(name, knight)| format!("{name} {}", role(*knight))).collect(),
+        PuzzleForm::Natural => vec![solution.to_owned()],
+        PuzzleForm::Compact => roles.iter().map(|(name, knight)| format!("{name} {}", role(*knight))).collect(),
     };
     let grade = grade(form, &roles, TAGS[0], &format!("</think><answer>{}</answer>", answer.join(" ")));
     ensure!(grade.correct, "solution_text_format: is not right by itself: {}", grade.reason);
@@ -115,7 +115,7 @@ pub fn graded_text<'a>(prompt: &'a str, response: &'a str) -> (&'a str, &'a str)
 }
 
 /// Grades a response to a prompt.
-pub fn grade(form: Form, roles: &Roles, prompt: &str, response: &str) -> Grade {
+pub fn grade(form: PuzzleForm, roles: &PersonRoles, prompt: &str, response: &str) -> Grade {
     let (before, after) = graded_text(prompt, response);
     let broken = broken_format(before, after);
     let format = if broken.is_some() { -1.0 } else { 1.0 };
@@ -169,7 +169,7 @@ fn answer_of(text: &str) -> Option<&str> {
 
 /// `Ok(None)` if all roles are right, else the first wrong one; an error if the answer cannot be parsed: the words `knight` and `knave`
 /// must occur as often as there are people, and each person's role must be stated in the form's wording.
-fn compare<'a>(form: Form, roles: &'a Roles, answer: &str) -> Result<Option<&'a str>, String> {
+fn compare<'a>(form: PuzzleForm, roles: &'a PersonRoles, answer: &str) -> Result<Option<&'a str>, String> {
     let said = occurrences(answer, role(true)) + occurrences(answer, role(false));
     if said != roles.len() {
         return Err(format!("{said} roles for {} people", roles.len()));
@@ -236,12 +236,12 @@ fn fold(c: char) -> char {
 
 /// The first role stated for `name`: `NAME is a knight`, or `NAME knight` in the compact form. The end of a longer name (Mary Ann) does not
 /// count as Ann.
-fn said_of(form: Form, answer: &str, name: &str, all: &Roles) -> Option<bool> {
+fn said_of(form: PuzzleForm, answer: &str, name: &str, all: &PersonRoles) -> Option<bool> {
     let longer: Vec<&str> =
         all.iter().filter_map(|(other, _)| other.strip_suffix(name)).filter(|front| !front.is_empty()).collect();
     let between: &[&str] = match form {
-        Form::Natural => &["is", "a"],
-        Form::Compact => &[],
+        PuzzleForm::Natural => &["is", "a"],
+        PuzzleForm::Compact => &[],
     };
     let mut before = None;
     for (at, c) in answer.char_indices() {

@@ -2,7 +2,7 @@
 
 use super::claim::{Claim, solutions};
 use super::{english, notation, reading};
-use crate::config::Form;
+use crate::config::PuzzleForm;
 use crate::data::json_rows::Object;
 use crate::data::shown;
 use anyhow::{Context, Result, bail, ensure};
@@ -13,20 +13,20 @@ pub const EXAMPLE: &str = r#"{"quiz": "...", "solution_text_format": "..."}"#;
 
 /// The puzzle of a row.
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct RowPuzzle {
     /// Names of the people; `None` if the row has none.
     pub names: Option<Vec<String>>,
     /// The claims in the public notation.
     pub statements: Option<Vec<Claim>>,
     /// The claims parsed from the quiz, or why it cannot be parsed; `None` without a quiz.
-    pub quiz: Option<Result<reading::Read, String>>,
+    pub quiz: Option<Result<reading::ParsedPuzzle, String>>,
     /// For each person, whether they are a knight, according to the row.
     pub solution: Option<Vec<bool>>,
 }
 
 /// Result of solving a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Solved {
+pub struct SolvedRow {
     /// Names of the people.
     pub names: Vec<String>,
     /// Number of consistent assignments.
@@ -39,7 +39,7 @@ pub struct Solved {
     pub quiz_agrees: Option<bool>,
 }
 
-impl Solved {
+impl SolvedRow {
     /// The solution in the public format, if there is one.
     pub fn text(&self) -> Option<String> {
         let solution = self.solution.as_ref()?;
@@ -52,7 +52,7 @@ impl Solved {
 ///
 /// # Errors
 /// The invalid field, and the reason.
-pub fn given(row: &Object) -> Result<Given> {
+pub fn given(row: &Object) -> Result<RowPuzzle> {
     let statements = match row.get("statements") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(notation::parse(text).context("statements")?),
@@ -68,7 +68,7 @@ pub fn given(row: &Object) -> Result<Given> {
         Some(list) => Some(bools(list).context("solution: must be a list of true and false, or of 0 and 1")?),
     };
     let quiz = text(row, "quiz")?.or(text(row, "prompt")?).map(|quiz| reading::read(quiz).map_err(|e| format!("{e:#}")));
-    Ok(Given { names, statements, quiz, solution })
+    Ok(RowPuzzle { names, statements, quiz, solution })
 }
 
 fn bools(value: &Value) -> Option<Vec<bool>> {
@@ -94,7 +94,7 @@ fn text<'a>(row: &'a Object, field: &str) -> Result<Option<&'a str>> {
 ///
 /// # Errors
 /// A row without a puzzle, or with inconsistent parts.
-pub fn solve(given: &Given) -> Result<Solved> {
+pub fn solve(given: &RowPuzzle) -> Result<SolvedRow> {
     let read = given.quiz.as_ref().and_then(|quiz| quiz.as_ref().ok());
     let claims = match (&given.statements, &given.quiz) {
         (Some(claims), _) => claims,
@@ -112,7 +112,7 @@ pub fn solve(given: &Given) -> Result<Solved> {
     if let Some(said) = &given.solution {
         ensure!(said.len() == people, "solution: {} people, but {people} claims", said.len());
     }
-    Ok(Solved {
+    Ok(SolvedRow {
         agrees: given.solution.as_ref().map(|said| solution.as_ref() == Some(said)),
         quiz_agrees: given.statements.as_ref().and(read).map(|read| &read.claims == claims && read.names == names),
         solutions: found.count(),
@@ -133,7 +133,7 @@ pub struct PromptFields {
     /// Number of people.
     pub people: usize,
     /// The wording.
-    pub form: Form,
+    pub form: PuzzleForm,
 }
 
 /// Prompt, puzzle and answer of a row; a missing answer is computed.
@@ -154,13 +154,13 @@ pub fn asked(row: &Object) -> Result<PromptFields> {
     let people =
         super::reward::roles(&answer).map_err(|e| anyhow::anyhow!("solution_text_format: {:?} {e}", shown(&answer)))?.len();
     let compact = quiz.as_ref().or(prompt.as_ref()).is_some_and(|text| reading::is_compact(text));
-    Ok(PromptFields { prompt, quiz, answer, people, form: if compact { Form::Compact } else { Form::Natural } })
+    Ok(PromptFields { prompt, quiz, answer, people, form: if compact { PuzzleForm::Compact } else { PuzzleForm::Natural } })
 }
 
 /// The name of a form, as in `--form`.
-pub fn form_name(form: Form) -> &'static str {
+pub fn form_name(form: PuzzleForm) -> &'static str {
     match form {
-        Form::Natural => "natural",
-        Form::Compact => "compact",
+        PuzzleForm::Natural => "natural",
+        PuzzleForm::Compact => "compact",
     }
 }

@@ -3,11 +3,11 @@
 //! a model trained on it is not certain of every word.
 
 use super::super::draws::Draws;
-use super::claim::{Claim, Table, constraints};
+use super::claim::{Claim, TruthTable, constraints};
 
 /// A step of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SearchStep {
     /// Assumes a role: it contradicts no claim of the people with an assumed role, for any roles of the others.
     Assume {
         /// The person.
@@ -35,16 +35,16 @@ pub enum Step {
 }
 
 /// A person whose roles are being tried.
-struct Level {
+struct SearchLevel {
     person: usize,
     first: bool,
     tried: usize,
-    before: Table,
+    before: TruthTable,
 }
 
 /// How the next person is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum SearchOrder {
     /// Any person whose role is not assumed.
     Any,
     /// Preferably one named in the latest claims, as in the public solutions: contradictions appear earlier.
@@ -53,17 +53,17 @@ pub enum Next {
 
 /// Steps that end with a role assumed for everyone: the solution, if it is unique. If there is no solution, the steps end when all
 /// assumptions have failed.
-pub fn search(claims: &[Claim], next: Next, draws: &mut Draws) -> Vec<Step> {
+pub fn search(claims: &[Claim], next: SearchOrder, draws: &mut Draws) -> Vec<SearchStep> {
     let people = claims.len();
     let constraints = constraints(claims);
     let mut steps = Vec::new();
-    let mut levels: Vec<Level> = Vec::new();
-    let mut assumed = Table::all(people);
+    let mut levels: Vec<SearchLevel> = Vec::new();
+    let mut assumed = TruthTable::all(people);
     while levels.len() < people {
         let free: Vec<usize> = (0..people).filter(|p| levels.iter().all(|level| level.person != *p)).collect();
         let latest = levels.iter().rev().map(|level| mentioned(&claims[level.person], &free)).find(|some| !some.is_empty());
-        let among = latest.filter(|_| next == Next::Mentioned).unwrap_or(free);
-        levels.push(Level { person: draws.pick(&among), first: draws.flip(), tried: 0, before: assumed.clone() });
+        let among = latest.filter(|_| next == SearchOrder::Mentioned).unwrap_or(free);
+        levels.push(SearchLevel { person: draws.pick(&among), first: draws.flip(), tried: 0, before: assumed.clone() });
         loop {
             let known: Vec<usize> = levels.iter().map(|level| level.person).collect();
             let Some(level) = levels.last_mut() else { return steps };
@@ -71,20 +71,20 @@ pub fn search(claims: &[Claim], next: Next, draws: &mut Draws) -> Vec<Step> {
                 let from = level.person;
                 levels.pop();
                 let Some(above) = levels.last() else { return steps };
-                steps.push(Step::Back { from, to: above.person });
+                steps.push(SearchStep::Back { from, to: above.person });
                 continue;
             }
             let (person, knight) = (level.person, level.first == (level.tried == 0));
             level.tried += 1;
-            let with = level.before.clone().and(&Table::role(person, knight, people));
+            let with = level.before.clone().and(&TruthTable::role(person, knight, people));
             let refuted: Vec<usize> =
                 known.into_iter().filter(|speaker| with.clone().and(&constraints[*speaker]).is_empty()).collect();
             if refuted.is_empty() {
-                steps.push(Step::Assume { person, knight });
+                steps.push(SearchStep::Assume { person, knight });
                 assumed = with;
                 break;
             }
-            steps.push(Step::Refute { person, knight, since: draws.pick(&refuted) });
+            steps.push(SearchStep::Refute { person, knight, since: draws.pick(&refuted) });
         }
     }
     steps

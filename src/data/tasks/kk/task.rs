@@ -3,14 +3,14 @@
 use super::super::distinct::{Distinct, allowed, level_of};
 use super::super::question_set::{HeldOutQuestions, QuestionSource, RowReader};
 use super::super::question_stream::QuestionStream;
-use super::super::{Grade, Question, Split, Task};
+use super::super::{Grade, Question, Split, Task, TaskInput};
 use super::claim::Claim;
 use super::generate::{PEOPLE, Puzzle, fingerprint};
 use super::{made, notation, reward, row, rows};
-use crate::config::{DataSettings, Form, TaskSettings};
+use crate::config::{PuzzleForm, TaskSettings};
+use crate::data::Notices;
 use crate::data::chat::question_chat;
 use crate::data::json_rows::Object;
-use crate::data::{Notices, Tokenizer};
 use anyhow::{Result, ensure};
 
 /// System prompt, natural form.
@@ -31,7 +31,7 @@ pub fn distinct(people: Vec<usize>, seed: u64, split: Split) -> Distinct<Puzzle>
 
 /// The task `kk`.
 pub struct Kk {
-    form: Form,
+    form: PuzzleForm,
     question_stream: QuestionStream,
     /// Numbers of people in generated puzzles.
     people: Vec<usize>,
@@ -44,15 +44,9 @@ impl Kk {
     ///
     /// # Errors
     /// A setting out of range, an invalid row.
-    pub fn open(
-        settings: &TaskSettings,
-        data: &DataSettings,
-        seed: u64,
-        tokenizer: Option<&Tokenizer>,
-        date: i64,
-        notices: &mut Notices,
-    ) -> Result<Self> {
-        let system = if settings.form == Form::Compact { SYSTEM_COMPACT } else { SYSTEM };
+    pub(crate) fn open(input: &TaskInput<'_>, notices: &mut Notices) -> Result<Self> {
+        let &TaskInput { settings, data, seed, tokenizer, date } = input;
+        let system = if settings.form == PuzzleForm::Compact { SYSTEM_COMPACT } else { SYSTEM };
         let question_stream = QuestionStream::new(settings, tokenizer, date, Some(system), true)?;
         let form = settings.form;
         let make = |row: Object| row_question(&question_stream, form, &row);
@@ -73,14 +67,14 @@ fn key(claims: &[Claim]) -> String {
     format!("{:016x}", fingerprint(claims))
 }
 
-fn question(question_stream: &QuestionStream, form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Result<Question> {
+fn question(question_stream: &QuestionStream, form: PuzzleForm, puzzle: &Puzzle, seed: u64, n: u64) -> Result<Question> {
     let row = row(form, puzzle, seed, n);
     let prompt = question_stream.chat(&row.quiz)?.unwrap_or(row.prompt);
     Ok(Question { prompt, answer: row.solution_text_format, level: puzzle.people() as u32 })
 }
 
 /// A row as a question. Its key depends on the claims only, not on names and the order of people.
-fn row_question(question_stream: &QuestionStream, form: Form, row: &Object) -> Result<(String, Question)> {
+fn row_question(question_stream: &QuestionStream, form: PuzzleForm, row: &Object) -> Result<(String, Question)> {
     let asked = rows::asked(row)?;
     ensure!(
         asked.form == form,

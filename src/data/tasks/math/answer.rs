@@ -2,7 +2,7 @@
 
 /// A located answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found<'a> {
+pub enum LocatedAnswer<'a> {
     /// The text in `\boxed{...}`, `\fbox{...}` or `<answer>...</answer>`: only the answer.
     Marked(&'a str),
     /// The text after `####`, to the end of the line: its first number counts.
@@ -11,7 +11,7 @@ pub enum Found<'a> {
     Plain(&'a str),
 }
 
-impl<'a> Found<'a> {
+impl<'a> LocatedAnswer<'a> {
     /// The text, for any marker.
     pub fn text(self) -> &'a str {
         match self {
@@ -39,19 +39,19 @@ pub fn after_reasoning<'a>(prompt: &str, completion: &'a str) -> &'a str {
 ///
 /// The first `####`, since a model with few-shot prompts continues with questions of its own (lm-evaluation-harness also takes the first).
 /// A marker that is left open at the end of the text counts if there is no other.
-pub fn find(text: &str) -> Found<'_> {
+pub fn find(text: &str) -> LocatedAnswer<'_> {
     let [open, close] = ANSWER;
     let (inside, is_marked) = match text.rsplit_once(close) {
         Some((before, _)) => before.rsplit_once(open).map_or((before, false), |(_, inside)| (inside, true)),
         None => text.rsplit_once(open).map_or((text, false), |(_, inside)| (inside, true)),
     };
     if let Some(boxed) = last_boxed(inside) {
-        return Found::Marked(boxed.trim());
+        return LocatedAnswer::Marked(boxed.trim());
     }
     if let Some(line) = hashes(inside) {
-        return Found::Hashes(line);
+        return LocatedAnswer::Hashes(line);
     }
-    if is_marked { Found::Marked(inside.trim()) } else { Found::Plain(inside.trim()) }
+    if is_marked { LocatedAnswer::Marked(inside.trim()) } else { LocatedAnswer::Plain(inside.trim()) }
 }
 
 /// The text after `####`: the first with a number directly after it, else the first with a number in its line, else the first.

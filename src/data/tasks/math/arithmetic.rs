@@ -4,7 +4,7 @@ use super::super::draws::Draws;
 use super::spaced;
 
 /// An arithmetic problem, its value, and a key that is the same for both orders of two terms or factors.
-pub struct Sum {
+pub struct ArithmeticProblem {
     /// For example `4 7 + 3 8 =`.
     pub prompt: String,
     /// For example 85.
@@ -15,7 +15,7 @@ pub struct Sum {
 
 /// A random problem of a difficulty grade: 1 one digit, + and -; 2 two digits; 3 three digits, or two digits times one; 4 three terms of
 /// two digits, or two digits times two; 5 three digits times two, or `( a + b ) * c`.
-pub fn sum(grade: usize, draws: &mut Draws) -> Sum {
+pub fn sum(grade: usize, draws: &mut Draws) -> ArithmeticProblem {
     let number = |draws: &mut Draws, digits: u32| {
         let low = if digits == 1 { 0 } else { 10usize.pow(digits - 1) };
         (low + draws.below(10usize.pow(digits) - low)) as i64
@@ -28,7 +28,7 @@ pub fn sum(grade: usize, draws: &mut Draws) -> Sum {
             _ => a * b,
         };
         let key = if op == '-' { format!("{a}-{b}") } else { format!("{}{op}{}", a.min(b), a.max(b)) };
-        Sum { prompt: format!("{} {op} {} =", spaced(a), spaced(b)), value, key }
+        ArithmeticProblem { prompt: format!("{} {op} {} =", spaced(a), spaced(b)), value, key }
     };
     let sign = if draws.flip() { '+' } else { '-' };
     let other = draws.flip();
@@ -41,7 +41,7 @@ pub fn sum(grade: usize, draws: &mut Draws) -> Sum {
             let [a, b, c] = [2, 2, 2].map(|digits| number(draws, digits));
             let last = if draws.flip() { '+' } else { '-' };
             let with = |value: i64, op: char, next: i64| if op == '+' { value + next } else { value - next };
-            Sum {
+            ArithmeticProblem {
                 prompt: format!("{} {sign} {} {last} {} =", spaced(a), spaced(b), spaced(c)),
                 value: with(with(a, sign, b), last, c),
                 key: format!("{a}{sign}{b}{last}{c}"),
@@ -51,7 +51,7 @@ pub fn sum(grade: usize, draws: &mut Draws) -> Sum {
         (_, false) => two(number(draws, 3), '*', number(draws, 2)),
         (_, true) => {
             let [a, b, c] = [2, 2, 1].map(|digits| number(draws, digits));
-            Sum {
+            ArithmeticProblem {
                 prompt: format!("( {} + {} ) * {} =", spaced(a), spaced(b), spaced(c)),
                 value: (a + b) * c,
                 key: format!("({}+{})*{c}", a.min(b), a.max(b)),

@@ -8,8 +8,8 @@
 //! atom     = number | mixed number | fraction | root | constant or variable | "(" sum ")" | "{" sum "}"
 //! ```
 
-use super::tokens::{Kind, Token};
-use super::value::Value;
+use super::tokens::{MathToken, TokenKind};
+use super::value::ExactValue;
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Zero};
@@ -24,7 +24,7 @@ const MOST_UNIT: usize = 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quantity {
     /// Its value; for `25 %`, 25.
-    pub value: Value,
+    pub value: ExactValue,
     /// Followed by a percent sign.
     pub percent: bool,
     /// Written with a decimal point.
@@ -90,7 +90,7 @@ const MAGNITUDES: &[(&str, u64)] = &[
 const CURRENCIES: &[&str] = &["USD", "EUR", "GBP", "INR", "US", "Rs", "CAD", "AUD"];
 
 /// Parses a text that is one number or expression as a whole; for an equation, its right side.
-pub fn single(tokens: &[Token]) -> Option<Quantity> {
+pub fn single(tokens: &[MathToken]) -> Option<Quantity> {
     let tokens = right_side(trimmed(tokens))?;
     if let Some(joined) = digits_apart(tokens) {
         return Some(joined);
@@ -101,7 +101,7 @@ pub fn single(tokens: &[Token]) -> Option<Quantity> {
 }
 
 /// The expression at the start of the tokens, whatever follows, and its number of tokens.
-pub fn leading(tokens: &[Token]) -> Option<(Quantity, usize)> {
+pub fn leading(tokens: &[MathToken]) -> Option<(Quantity, usize)> {
     let tokens = &tokens[..tokens.len().min(MOST_TOKENS)];
     let mut parser = Parser::new(tokens, false)?;
     let quantity = parser.quantity()?;
@@ -109,8 +109,8 @@ pub fn leading(tokens: &[Token]) -> Option<(Quantity, usize)> {
 }
 
 /// Without surrounding line ends and quoting, and without trailing punctuation.
-fn trimmed(mut tokens: &[Token]) -> &[Token] {
-    let drop = |token: &Token| token.kind == Kind::Line || token.is('*') || token.is('`') || token.is('"');
+fn trimmed(mut tokens: &[MathToken]) -> &[MathToken] {
+    let drop = |token: &MathToken| token.kind == TokenKind::Line || token.is('*') || token.is('`') || token.is('"');
     while let Some((_, rest)) = tokens.split_first().filter(|(first, _)| drop(first)) {
         tokens = rest;
     }
@@ -123,14 +123,15 @@ fn trimmed(mut tokens: &[Token]) -> &[Token] {
 }
 
 /// The tokens after the last `=`, unless there are several items before it.
-fn right_side(tokens: &[Token]) -> Option<&[Token]> {
+fn right_side(tokens: &[MathToken]) -> Option<&[MathToken]> {
     let Some(at) = tokens.iter().rposition(|token| token.is('=')) else { return Some(tokens) };
-    let several = |token: &Token| token.is(',') || token.is(';') || token.word().is_some_and(|word| matches!(word, "or" | "and"));
+    let several =
+        |token: &MathToken| token.is(',') || token.is(';') || token.word().is_some_and(|word| matches!(word, "or" | "and"));
     if tokens[..at].iter().any(several) { None } else { Some(&tokens[at + 1..]) }
 }
 
 /// Numbers with spaces: single digits as in `1 2 3`, and groups as in `1 234 567`.
-fn digits_apart(tokens: &[Token]) -> Option<Quantity> {
+fn digits_apart(tokens: &[MathToken]) -> Option<Quantity> {
     let (negative, rest) = match tokens.split_first() {
         Some((first, rest)) if first.is('-') => (true, rest),
         _ => (false, tokens),
@@ -138,7 +139,7 @@ fn digits_apart(tokens: &[Token]) -> Option<Quantity> {
     let groups: Option<Vec<&str>> = rest
         .iter()
         .map(|token| match &token.kind {
-            Kind::Number { digits: Some(digits), .. } => Some(digits.as_str()),
+            TokenKind::Number { digits: Some(digits), .. } => Some(digits.as_str()),
             _ => None,
         })
         .collect();
@@ -146,12 +147,12 @@ fn digits_apart(tokens: &[Token]) -> Option<Quantity> {
     let single = groups.iter().all(|group| group.len() == 1);
     let thousands = groups[0].len() <= 3 && groups[1..].iter().all(|group| group.len() == 3);
     let value: BigInt = (single || thousands).then(|| groups.concat().parse().ok())??;
-    let value = Value::rational(BigRational::from_integer(if negative { -value } else { value }));
+    let value = ExactValue::rational(BigRational::from_integer(if negative { -value } else { value }));
     Some(Quantity { value, percent: false, decimal: false, computed: false, numbers: Vec::new() })
 }
 
 struct Parser {
-    tokens: Vec<Token>,
+    tokens: Vec<MathToken>,
     at: usize,
     depth: usize,
     /// Whether all tokens must form one expression; else separate words are text that follows.
@@ -162,7 +163,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn new(tokens: &[Token], whole: bool) -> Option<Self> {
+    fn new(tokens: &[MathToken], whole: bool) -> Option<Self> {
         let fits = !tokens.is_empty() && tokens.len() <= MOST_TOKENS;
         fits.then(|| Self {
             tokens: tokens.to_vec(),
@@ -175,7 +176,7 @@ impl Parser {
         })
     }
 
-    fn peek(&self) -> Option<&Token> {
+    fn peek(&self) -> Option<&MathToken> {
         self.tokens.get(self.at)
     }
 
@@ -195,7 +196,7 @@ impl Parser {
 
     fn currency(&mut self) {
         while self.take('$') {}
-        if self.peek().and_then(Token::word).is_some_and(|word| CURRENCIES.contains(&word)) {
+        if self.peek().and_then(MathToken::word).is_some_and(|word| CURRENCIES.contains(&word)) {
             self.at += 1;
             self.take('.');
             while self.take('$') {}
@@ -220,9 +221,9 @@ impl Parser {
         let mut value = if self.whole { self.sum(negative)? } else { self.signed_product(negative)? };
         while self.take('$') {}
         let percent = self.percent();
-        let magnitude = self.peek().and_then(Token::word).and_then(|word| MAGNITUDES.iter().find(|(name, _)| *name == word));
+        let magnitude = self.peek().and_then(MathToken::word).and_then(|word| MAGNITUDES.iter().find(|(name, _)| *name == word));
         if let Some((_, factor)) = magnitude {
-            value = value.times(&Value::rational(BigRational::from_integer((*factor).into())))?;
+            value = value.times(&ExactValue::rational(BigRational::from_integer((*factor).into())))?;
             self.at += 1;
         }
         // A unit follows a number, not letters alone ("no solution").
@@ -237,7 +238,7 @@ impl Parser {
         if self.take('%') {
             return true;
         }
-        let word = |at: usize| self.tokens.get(at).and_then(Token::word);
+        let word = |at: usize| self.tokens.get(at).and_then(MathToken::word);
         let length = match (word(self.at), word(self.at + 1)) {
             (Some("percent" | "pct"), _) => 1,
             (Some("per"), Some("cent")) => 2,
@@ -252,7 +253,7 @@ impl Parser {
         let rest = &self.tokens[at..];
         let Some(first) = rest.first().filter(|_| rest.len() <= MOST_UNIT) else { return false };
         let per = rest.get(1).filter(|_| first.is('/'));
-        if let Some(word) = per.and_then(Token::word).or(first.word()) {
+        if let Some(word) = per.and_then(MathToken::word).or(first.word()) {
             let first = per.unwrap_or(first);
             let letters = word.chars().count();
             let known = if letters == 1 { UNIT_LETTERS.contains(&word) } else { SHORT_UNITS.contains(&word) };
@@ -262,14 +263,14 @@ impl Parser {
             }
         }
         let mut raised = false;
-        let mut one = |token: &Token| {
+        let mut one = |token: &MathToken| {
             let was_raised = raised;
             raised = token.is('^') || was_raised && (token.is('{') || token.is('-'));
             match &token.kind {
-                Kind::Word(word) => !NO_UNITS.contains(&word.as_str()),
-                Kind::Number { .. } => was_raised,
-                Kind::Sign(sign) => "/^{}().°-*$".contains(*sign),
-                Kind::Line | Kind::Command(_) => false,
+                TokenKind::Word(word) => !NO_UNITS.contains(&word.as_str()),
+                TokenKind::Number { .. } => was_raised,
+                TokenKind::Sign(sign) => "/^{}().°-*$".contains(*sign),
+                TokenKind::Line | TokenKind::Command(_) => false,
             }
         };
         let names = first.word().is_some() || ['°', '$', '/'].iter().any(|sign| first.is(*sign));
@@ -287,7 +288,7 @@ impl Parser {
     }
 
     /// Terms that could be added up are an unfinished calculation, not a number.
-    fn sum(&mut self, negative: bool) -> Option<Value> {
+    fn sum(&mut self, negative: bool) -> Option<ExactValue> {
         let mut sum = self.signed_product(negative)?;
         loop {
             let minus = match self.peek() {
@@ -304,12 +305,12 @@ impl Parser {
         }
     }
 
-    fn signed_product(&mut self, negative: bool) -> Option<Value> {
+    fn signed_product(&mut self, negative: bool) -> Option<ExactValue> {
         let product = self.product()?;
         Some(if negative { product.negated() } else { product })
     }
 
-    fn product(&mut self) -> Option<Value> {
+    fn product(&mut self) -> Option<ExactValue> {
         let mut product = self.power()?;
         loop {
             let Some(token) = self.peek() else { return Some(product) };
@@ -343,8 +344,8 @@ impl Parser {
 
     /// `x` between a number and a power of ten.
     fn is_cross(&self) -> bool {
-        let ten = |token: &Token| matches!(&token.kind, Kind::Number { digits: Some(digits), .. } if digits == "10");
-        let is_cross = self.peek().and_then(Token::word).is_some_and(|word| matches!(word, "x" | "X"));
+        let ten = |token: &MathToken| matches!(&token.kind, TokenKind::Number { digits: Some(digits), .. } if digits == "10");
+        let is_cross = self.peek().and_then(MathToken::word).is_some_and(|word| matches!(word, "x" | "X"));
         is_cross
             && self.tokens.get(self.at + 1).is_some_and(ten)
             && self.tokens.get(self.at + 2).is_some_and(|token| token.is('^'))
@@ -363,7 +364,7 @@ impl Parser {
         }
     }
 
-    fn power(&mut self) -> Option<Value> {
+    fn power(&mut self) -> Option<ExactValue> {
         let base = self.atom()?;
         if !self.next_is('^') || self.is_degree(self.at) {
             return Some(base);
@@ -379,15 +380,15 @@ impl Parser {
         self.tokens[at + 1..].iter().find(|token| !token.is('{')).is_some_and(|token| token.is('°'))
     }
 
-    fn exponent(&mut self) -> Option<Value> {
+    fn exponent(&mut self) -> Option<ExactValue> {
         if self.take('-') {
-            return self.atom().map(Value::negated);
+            return self.atom().map(ExactValue::negated);
         }
         self.argument()
     }
 
     /// A group in braces, or a single token.
-    fn argument(&mut self) -> Option<Value> {
+    fn argument(&mut self) -> Option<ExactValue> {
         if self.take('{') {
             let negative = self.take('-');
             let value = self.sum(negative)?;
@@ -397,26 +398,26 @@ impl Parser {
     }
 
     /// `\frac12` has two arguments of one digit each.
-    fn fraction_argument(&mut self) -> Option<Value> {
-        if let Some(Token { kind: Kind::Number { digits: Some(digits), value, .. }, .. }) = self.tokens.get_mut(self.at)
+    fn fraction_argument(&mut self) -> Option<ExactValue> {
+        if let Some(MathToken { kind: TokenKind::Number { digits: Some(digits), value, .. }, .. }) = self.tokens.get_mut(self.at)
             && digits.len() > 1
         {
             let rest = digits.split_off(1);
             let first: BigInt = digits.parse().ok()?;
             *value = BigRational::from_integer(rest.parse().ok()?);
             *digits = rest;
-            return Some(Value::rational(BigRational::from_integer(first)));
+            return Some(ExactValue::rational(BigRational::from_integer(first)));
         }
         self.argument()
     }
 
-    fn fraction(&mut self) -> Option<Value> {
+    fn fraction(&mut self) -> Option<ExactValue> {
         let above = self.deeper(Self::fraction_argument)?;
         let below = self.deeper(Self::fraction_argument)?;
         above.over(&below)
     }
 
-    fn root(&mut self) -> Option<Value> {
+    fn root(&mut self) -> Option<ExactValue> {
         let mut degree = BigRational::from_integer(2.into());
         if self.take('[') {
             degree = self.deeper(|parser| parser.sum(false))?.as_rational().filter(|degree| !degree.is_zero())?;
@@ -429,38 +430,38 @@ impl Parser {
         of.power(&(BigRational::one() / degree))
     }
 
-    fn atom(&mut self) -> Option<Value> {
+    fn atom(&mut self) -> Option<ExactValue> {
         let token = self.peek()?.clone();
         self.at += 1;
         match token.kind {
-            Kind::Number { value, decimal, digits } => {
+            TokenKind::Number { value, decimal, digits } => {
                 self.decimal |= decimal;
                 self.numbers.push(value.clone());
                 if self.next_is('_') && !self.base_ten() {
                     return None;
                 }
-                let whole = Value::rational(value);
+                let whole = ExactValue::rational(value);
                 match digits.is_some().then(|| self.mixed()) {
                     Some(Some(fraction)) => whole.plus(fraction),
                     _ => Some(whole),
                 }
             }
-            Kind::Sign('(') => self.bracketed(')'),
-            Kind::Sign('{') => self.bracketed('}'),
-            Kind::Command(name) if name == "frac" => self.fraction(),
-            Kind::Command(name) if name == "sqrt" => self.root(),
-            Kind::Command(name) if SYMBOLS.contains(&name.as_str()) => Some(self.symbol(&name)),
-            Kind::Word(word) if !token.upright && word.chars().count() <= 3 => {
+            TokenKind::Sign('(') => self.bracketed(')'),
+            TokenKind::Sign('{') => self.bracketed('}'),
+            TokenKind::Command(name) if name == "frac" => self.fraction(),
+            TokenKind::Command(name) if name == "sqrt" => self.root(),
+            TokenKind::Command(name) if SYMBOLS.contains(&name.as_str()) => Some(self.symbol(&name)),
+            TokenKind::Word(word) if !token.upright && word.chars().count() <= 3 => {
                 let mut letters = word.chars().map(String::from).collect::<Vec<_>>();
                 let last = letters.pop()?;
                 let last = self.symbol(&last);
-                letters.iter().try_fold(last, |product, letter| product.times(&Value::symbol(letter)))
+                letters.iter().try_fold(last, |product, letter| product.times(&ExactValue::symbol(letter)))
             }
             _ => None,
         }
     }
 
-    fn bracketed(&mut self, close: char) -> Option<Value> {
+    fn bracketed(&mut self, close: char) -> Option<ExactValue> {
         let value = self.deeper(|parser| {
             let negative = parser.take('-');
             parser.sum(negative)
@@ -469,7 +470,7 @@ impl Parser {
     }
 
     /// A variable with its index.
-    fn symbol(&mut self, name: &str) -> Value {
+    fn symbol(&mut self, name: &str) -> ExactValue {
         let mut name = name.to_owned();
         if self.take('_') {
             let mut braces = 0;
@@ -482,12 +483,12 @@ impl Parser {
                 }
             }
         }
-        Value::symbol(&name)
+        ExactValue::symbol(&name)
     }
 
     /// `_{10}` after a number has no effect; another base makes it another number.
     fn base_ten(&mut self) -> bool {
-        let ten = |token: &Token| matches!(&token.kind, Kind::Number { digits: Some(digits), .. } if digits == "10");
+        let ten = |token: &MathToken| matches!(&token.kind, TokenKind::Number { digits: Some(digits), .. } if digits == "10");
         self.at += 1;
         let braces = self.take('{');
         let is = self.peek().is_some_and(ten);
@@ -496,15 +497,15 @@ impl Parser {
     }
 
     /// The fraction of a mixed number: two integers, `\frac{1}{2}` or ` 1/2`.
-    fn mixed(&mut self) -> Option<Value> {
+    fn mixed(&mut self) -> Option<ExactValue> {
         let start = self.at;
-        let whole = |token: &Token| match &token.kind {
-            Kind::Number { value, digits: Some(_), .. } => Some(Value::rational(value.clone())),
+        let whole = |token: &MathToken| match &token.kind {
+            TokenKind::Number { value, digits: Some(_), .. } => Some(ExactValue::rational(value.clone())),
             _ => None,
         };
         let first = self.peek()?.clone();
         let found = match &first.kind {
-            Kind::Command(name) if name == "frac" => {
+            TokenKind::Command(name) if name == "frac" => {
                 let (tokens, computed) = (self.tokens.clone(), self.computed);
                 self.at += 1;
                 let value = self.fraction().filter(|value| value.as_rational().is_some() && self.computed == computed);
@@ -513,7 +514,7 @@ impl Parser {
                 }
                 value
             }
-            Kind::Number { .. } if first.spaced => {
+            TokenKind::Number { .. } if first.spaced => {
                 let above = whole(&first)?;
                 let slash = self.tokens.get(start + 1).is_some_and(|token| token.is('/'));
                 let below = self.tokens.get(start + 2).and_then(whole).filter(|_| slash)?;
@@ -530,18 +531,18 @@ impl Parser {
 }
 
 /// Whether a factor can begin with this token.
-fn begins_factor(token: &Token) -> bool {
+fn begins_factor(token: &MathToken) -> bool {
     match &token.kind {
-        Kind::Number { .. } => true,
-        Kind::Word(word) => !token.upright && word.chars().count() <= 3,
-        Kind::Command(name) => matches!(name.as_str(), "frac" | "sqrt") || SYMBOLS.contains(&name.as_str()),
-        Kind::Sign(sign) => matches!(sign, '(' | '{'),
-        Kind::Line => false,
+        TokenKind::Number { .. } => true,
+        TokenKind::Word(word) => !token.upright && word.chars().count() <= 3,
+        TokenKind::Command(name) => matches!(name.as_str(), "frac" | "sqrt") || SYMBOLS.contains(&name.as_str()),
+        TokenKind::Sign(sign) => matches!(sign, '(' | '{'),
+        TokenKind::Line => false,
     }
 }
 
 /// Whether a factor is a power of ten: 1, 10, 100, ..., or 0.1 and so on.
-fn is_power_of_ten(value: &Value) -> bool {
+fn is_power_of_ten(value: &ExactValue) -> bool {
     let Some(value) = value.as_rational() else { return false };
     let one = |n: &BigInt| n.to_string().strip_prefix('1').is_some_and(|rest| rest.bytes().all(|digit| digit == b'0'));
     one(value.numer()) && one(value.denom())

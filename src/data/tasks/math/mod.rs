@@ -18,11 +18,11 @@ use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
 use super::question_set::{HeldOutQuestions, QuestionSource, RowReader};
 use super::question_stream::QuestionStream;
-use super::{Grade, Question, Split, Task};
-use crate::config::{DataSettings, MathKind, TaskSettings};
+use super::{Grade, Question, Split, Task, TaskInput};
+use crate::config::{MathKind, TaskSettings};
 use crate::data::chat::question_chat;
 use crate::data::json_rows::Object;
-use crate::data::{Notices, Tokenizer, shown};
+use crate::data::{Notices, shown};
 use anyhow::{Context, Result, bail};
 use countdown::Countdown;
 use serde::Serialize;
@@ -50,7 +50,7 @@ the target. Put the expression alone between <answer> and </answer>.";
 
 /// A question with its answer as text: a row of `lehr data math`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct MathRow {
     /// The prompt.
     pub prompt: String,
     /// The answer in the grader's format: a number, or `3,5,2=16`.
@@ -73,7 +73,7 @@ pub fn spaced(number: i64) -> String {
 ///
 /// # Errors
 /// No question is found, which is ruled out for the grades in [`GRADES`].
-pub fn made(kind: MathKind, grade: usize, seed: u64, split: Split, n: u64) -> Result<(String, Row)> {
+pub fn made(kind: MathKind, grade: usize, seed: u64, split: Split, n: u64) -> Result<(String, MathRow)> {
     let purpose = match split {
         Split::Train => "math train",
         Split::Eval => "math eval",
@@ -93,7 +93,7 @@ pub fn made(kind: MathKind, grade: usize, seed: u64, split: Split, n: u64) -> Re
         let eval = fnv1a(&key).is_multiple_of(BUCKETS);
         if eval == (split == Split::Eval) {
             let text = format!("{prompt}{completion}");
-            return Ok((key, Row { prompt, answer, level: grade as u32, completion, text }));
+            return Ok((key, MathRow { prompt, answer, level: grade as u32, completion, text }));
         }
     }
     bail!("--difficulty {grade}: no question in {MOST_DRAWS} draws")
@@ -106,7 +106,7 @@ fn fnv1a(text: &str) -> u64 {
 }
 
 /// Distinct questions of a split.
-pub fn distinct(kind: MathKind, grades: Vec<usize>, seed: u64, split: Split) -> Distinct<Row> {
+pub fn distinct(kind: MathKind, grades: Vec<usize>, seed: u64, split: Split) -> Distinct<MathRow> {
     Distinct::new(grades, split, move |grade, split, n| made(kind, grade, seed, split, n))
 }
 
@@ -125,14 +125,8 @@ impl Math {
     ///
     /// # Errors
     /// A setting out of range, an invalid row.
-    pub fn open(
-        settings: &TaskSettings,
-        data: &DataSettings,
-        seed: u64,
-        tokenizer: Option<&Tokenizer>,
-        date: i64,
-        notices: &mut Notices,
-    ) -> Result<Self> {
+    pub(crate) fn open(input: &TaskInput<'_>, notices: &mut Notices) -> Result<Self> {
+        let &TaskInput { settings, data, seed, tokenizer, date } = input;
         let kind = settings.math;
         let system = match kind {
             _ if !data.data.is_empty() || data.val_data.is_some() => SYSTEM,
@@ -158,7 +152,7 @@ impl Math {
     }
 }
 
-fn question(question_stream: &QuestionStream, row: Row) -> Result<Question> {
+fn question(question_stream: &QuestionStream, row: MathRow) -> Result<Question> {
     let prompt = question_stream.chat(&row.prompt)?.unwrap_or(row.prompt);
     Ok(Question { prompt, answer: row.answer, level: row.level })
 }

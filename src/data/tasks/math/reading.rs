@@ -4,7 +4,7 @@
 //! finds the number at the end of a text, and the first after `####`.
 
 use super::expression::{Quantity, leading, single};
-use super::tokens::{Kind, Token, tokens};
+use super::tokens::{MathToken, TokenKind, tokens};
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
@@ -20,7 +20,7 @@ const PLACES: i32 = 6;
 
 /// A parsed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum ParsedAnswer {
     /// A number or an expression.
     Quantity(Quantity),
     /// Several answers, with or without brackets; those of a set in any order.
@@ -28,24 +28,24 @@ pub enum Reading {
         /// The brackets, or spaces.
         brackets: (char, char),
         /// The items between commas.
-        items: Vec<Reading>,
+        items: Vec<ParsedAnswer>,
     },
     /// Words, and anything else, without spaces, formatting and case.
     Words(String),
 }
 
-impl Reading {
+impl ParsedAnswer {
     /// Parses a whole text; `None` if it is too long or empty.
     pub fn of(text: &str) -> Option<Self> {
         if text.chars().count() > MOST_CHARS {
             return None;
         }
         let all = tokens(text);
-        let bare: Vec<Token> = all.into_iter().filter(|token| token.kind != Kind::Line).collect();
+        let bare: Vec<MathToken> = all.into_iter().filter(|token| token.kind != TokenKind::Line).collect();
         Self::of_tokens(&bare, true)
     }
 
-    fn of_tokens(all: &[Token], may_be_list: bool) -> Option<Self> {
+    fn of_tokens(all: &[MathToken], may_be_list: bool) -> Option<Self> {
         if let Some(quantity) = single(all) {
             return Some(Self::Quantity(quantity));
         }
@@ -60,11 +60,11 @@ impl Reading {
         (text.chars().count() <= MOST_CHARS).then(|| words(&tokens(text)).map(Self::Words)).flatten()
     }
 
-    fn list(all: &[Token]) -> Option<Self> {
-        let all: Vec<Token> = all.iter().filter(|token| !token.is('$')).cloned().collect();
+    fn list(all: &[MathToken]) -> Option<Self> {
+        let all: Vec<MathToken> = all.iter().filter(|token| !token.is('$')).cloned().collect();
         let (first, last) = (all.first()?, all.last()?);
-        let sign = |token: &Token| match token.kind {
-            Kind::Sign(sign) => sign,
+        let sign = |token: &MathToken| match token.kind {
+            TokenKind::Sign(sign) => sign,
             _ => ' ',
         };
         let pairs = [('(', ')'), ('[', ']'), ('(', ']'), ('[', ')'), ('⟨', '⟩')];
@@ -104,7 +104,7 @@ impl Reading {
     }
 }
 
-fn words(all: &[Token]) -> Option<String> {
+fn words(all: &[MathToken]) -> Option<String> {
     let words: String = all.iter().map(spelt).collect();
     let words = words.trim_end_matches(['.', ',', ';', ':']);
     let bare = words.strip_prefix('(').and_then(|words| words.strip_suffix(')')).unwrap_or(words);
@@ -113,7 +113,7 @@ fn words(all: &[Token]) -> Option<String> {
 }
 
 /// The items between commas (or the words `and`, `or`) outside of brackets; `None` for unmatched brackets.
-fn parts(all: &[Token]) -> Option<Vec<&[Token]>> {
+fn parts(all: &[MathToken]) -> Option<Vec<&[MathToken]>> {
     let (mut depth, mut start, mut out) = (0i32, 0, Vec::new());
     for (at, token) in all.iter().enumerate() {
         let open = ['(', '[', '{', '⟨'].iter().any(|sign| token.is(*sign));
@@ -138,13 +138,13 @@ fn parts(all: &[Token]) -> Option<Vec<&[Token]>> {
 }
 
 /// The text of a token for a literal comparison.
-fn spelt(token: &Token) -> String {
+fn spelt(token: &MathToken) -> String {
     match &token.kind {
-        Kind::Number { value, .. } => value.to_string(),
-        Kind::Word(word) => word.to_lowercase(),
-        Kind::Command(name) => format!("\\{name}"),
-        Kind::Sign('$' | '{' | '}') | Kind::Line => String::new(),
-        Kind::Sign(sign) => sign.to_string(),
+        TokenKind::Number { value, .. } => value.to_string(),
+        TokenKind::Word(word) => word.to_lowercase(),
+        TokenKind::Command(name) => format!("\\{name}"),
+        TokenKind::Sign('$' | '{' | '}') | TokenKind::Line => String::new(),
+        TokenKind::Sign(sign) => sign.to_string(),
     }
 }
 
@@ -163,7 +163,7 @@ pub fn same_quantity(a: &Quantity, b: &Quantity) -> bool {
 
 fn same_value(a: &Quantity, b: &Quantity, factor: &BigRational) -> bool {
     let scaled =
-        if factor.is_one() { Some(a.value.clone()) } else { a.value.times(&super::value::Value::rational(factor.clone())) };
+        if factor.is_one() { Some(a.value.clone()) } else { a.value.times(&super::value::ExactValue::rational(factor.clone())) };
     let Some(first) = scaled else { return false };
     if first == b.value {
         return true;
@@ -171,9 +171,9 @@ fn same_value(a: &Quantity, b: &Quantity, factor: &BigRational) -> bool {
     if a.decimal == b.decimal {
         return false;
     }
-    let endless = |value: &super::value::Value| !value.as_rational().is_some_and(|value| has_end(&value));
+    let endless = |value: &super::value::ExactValue| !value.as_rational().is_some_and(|value| has_end(&value));
     let other = if a.decimal { &b.value } else { &first };
-    let rounded = |value: &super::value::Value| match value.as_rational() {
+    let rounded = |value: &super::value::ExactValue| match value.as_rational() {
         Some(value) => {
             Some((value * BigRational::from_integer(BigInt::from(10).pow(PLACES.unsigned_abs()))).round().to_integer())
         }
@@ -199,8 +199,8 @@ fn has_end(value: &BigRational) -> bool {
 
 /// The numbers in a text.
 pub fn numbers_in(text: &str) -> Vec<BigRational> {
-    let value = |token: Token| match token.kind {
-        Kind::Number { value, .. } => Some(value),
+    let value = |token: MathToken| match token.kind {
+        TokenKind::Number { value, .. } => Some(value),
         _ => None,
     };
     tokens(text).into_iter().filter_map(value).collect()
@@ -215,18 +215,18 @@ pub fn number(text: &str) -> Option<Quantity> {
 pub fn first_number(line: &str, directly: bool) -> Option<Quantity> {
     let line: String = line.chars().take(MOST_CHARS).collect();
     let all = tokens(&line);
-    let is_number = |token: &Token| {
-        token.is_number() || matches!(&token.kind, Kind::Command(name) if matches!(name.as_str(), "frac" | "sqrt" | "pi"))
+    let is_number = |token: &MathToken| {
+        token.is_number() || matches!(&token.kind, TokenKind::Command(name) if matches!(name.as_str(), "frac" | "sqrt" | "pi"))
     };
     let at = all.iter().position(is_number)?;
-    let signs = |token: &Token| ['-', '+', '$', '(', '{', ':', '*', '='].iter().any(|sign| token.is(*sign));
+    let signs = |token: &MathToken| ['-', '+', '$', '(', '{', ':', '*', '='].iter().any(|sign| token.is(*sign));
     let before = all[..at].iter().rev().take_while(|token| signs(token)).count();
     if directly && before < at {
         return None;
     }
     // `a - 5` is a difference, `- 5` a negative number.
     let after_word = before < at && all[at - before..at].first().is_some_and(|token| !token.spaced);
-    let begins = |token: &Token| !after_word && (token.is('-') || token.is('$') || token.is('('));
+    let begins = |token: &MathToken| !after_word && (token.is('-') || token.is('$') || token.is('('));
     let signed = all[..at].iter().rev().take_while(|token| begins(token)).count();
     (0..=signed).rev().find_map(|signed| leading(&all[at - signed..])).map(|(quantity, _)| quantity)
 }
@@ -242,7 +242,7 @@ pub fn last_number(text: &str) -> Option<Quantity> {
     let mut end = all.len();
     // In `5 m^2` the last number is 5.
     for _ in 0..MOST_AROUND {
-        let last = all[..end].iter().rposition(Token::is_number)?;
+        let last = all[..end].iter().rposition(MathToken::is_number)?;
         let start = run_start(&all, last);
         let run = run(&all, start, last);
         let quantity = single(run).or_else(|| leading(run).filter(|(_, read)| start + read > last).map(|(quantity, _)| quantity));
@@ -256,28 +256,28 @@ pub fn last_number(text: &str) -> Option<Quantity> {
 }
 
 /// Whether the word before a `^` is a separate unit, not a variable in an expression.
-fn unit_before(all: &[Token], at: usize) -> bool {
+fn unit_before(all: &[MathToken], at: usize) -> bool {
     at > 1 && all[at - 1].word().is_some_and(|word| word.len() > 1 || all[at - 1].spaced) && !all[at - 2].is_number()
 }
 
 /// Start of the expression that contains the number at `last`.
-fn run_start(all: &[Token], last: usize) -> usize {
+fn run_start(all: &[MathToken], last: usize) -> usize {
     let mut start = last;
     while start > 0 && last - start < MOST_AROUND {
         let (token, next) = (&all[start - 1], &all[start]);
         let belongs = match &token.kind {
-            Kind::Number { .. } => true,
-            Kind::Command(_) => true,
+            TokenKind::Number { .. } => true,
+            TokenKind::Command(_) => true,
             // A variable of an expression directly adjoins its other parts.
-            Kind::Word(word) => {
+            TokenKind::Word(word) => {
                 // The x of `2x + 3`.
                 let factor = !token.spaced && start > 1 && all[start - 2].is_number() && word.chars().count() == 1;
                 let beside = !next.spaced || next.is('^') || factor;
                 beside && word.chars().count() <= 3 && !['$', '(', '-'].iter().any(|sign| next.is(*sign)) && !next.is('/')
             }
-            Kind::Sign('-' | '+') => true,
-            Kind::Sign(sign) => "*/^_(){}[]$".contains(*sign),
-            Kind::Line => false,
+            TokenKind::Sign('-' | '+') => true,
+            TokenKind::Sign(sign) => "*/^_(){}[]$".contains(*sign),
+            TokenKind::Line => false,
         };
         if !belongs {
             break;
@@ -288,7 +288,7 @@ fn run_start(all: &[Token], last: usize) -> usize {
     loop {
         let Some(first) = all.get(start).filter(|_| start < last) else { return start };
         let next = &all[start + 1];
-        let attached = start > 0 && !first.spaced && matches!(all[start - 1].kind, Kind::Word(_) | Kind::Number { .. });
+        let attached = start > 0 && !first.spaced && matches!(all[start - 1].kind, TokenKind::Word(_) | TokenKind::Number { .. });
         let dash = (first.is('-') || first.is('+')) && (next.spaced && start > 0 || attached);
         let loose = ['*', '/', '^', '_', ')', '}', ']'].iter().any(|sign| first.is(*sign));
         let bracket = ['(', '[', '{'].iter().any(|sign| first.is(*sign)) && !closes(all, start, last);
@@ -300,7 +300,7 @@ fn run_start(all: &[Token], last: usize) -> usize {
 }
 
 /// Whether the bracket at `open` closes soon after `last`.
-fn closes(all: &[Token], open: usize, last: usize) -> bool {
+fn closes(all: &[MathToken], open: usize, last: usize) -> bool {
     let mut depth = 0i32;
     for (at, token) in all.iter().enumerate().skip(open).take(2 * MOST_AROUND) {
         depth += i32::from(['(', '[', '{'].iter().any(|sign| token.is(*sign)));
@@ -313,18 +313,18 @@ fn closes(all: &[Token], open: usize, last: usize) -> bool {
 }
 
 /// The tokens from `start` that belong to the expression of the number at `last`.
-fn run(all: &[Token], start: usize, last: usize) -> &[Token] {
+fn run(all: &[MathToken], start: usize, last: usize) -> &[MathToken] {
     let mut end = last + 1;
     while end < all.len() && end - last < MOST_AROUND {
         let (token, before) = (&all[end], &all[end - 1]);
         let belongs = match &token.kind {
-            Kind::Command(_) => true,
-            Kind::Word(word) => {
+            TokenKind::Command(_) => true,
+            TokenKind::Word(word) => {
                 let unit = ["percent", "hundred", "thousand", "million", "billion", "trillion"].contains(&word.as_str());
                 unit && before.is_number() || !token.spaced && word.chars().count() <= 3
             }
-            Kind::Sign(sign) => "^_){}]%$°*".contains(*sign),
-            Kind::Number { .. } | Kind::Line => false,
+            TokenKind::Sign(sign) => "^_){}]%$°*".contains(*sign),
+            TokenKind::Number { .. } | TokenKind::Line => false,
         };
         if !belongs {
             break;
@@ -347,17 +347,17 @@ fn run(all: &[Token], start: usize, last: usize) -> &[Token] {
 }
 
 /// Whether the number that begins at `start` is one of several alternatives: `41 or 42`.
-fn is_offered(all: &[Token], start: usize) -> bool {
+fn is_offered(all: &[MathToken], start: usize) -> bool {
     let mut words = 0;
     let mut or = false;
     for token in all[..start].iter().rev() {
         match &token.kind {
-            Kind::Number { .. } => return or,
-            Kind::Word(word) => {
+            TokenKind::Number { .. } => return or,
+            TokenKind::Word(word) => {
                 words += 1;
                 or |= word == "or";
             }
-            Kind::Line | Kind::Sign('.' | ';' | '!' | '?') => return false,
+            TokenKind::Line | TokenKind::Sign('.' | ';' | '!' | '?') => return false,
             _ => {}
         }
         if words > 5 {
@@ -367,6 +367,6 @@ fn is_offered(all: &[Token], start: usize) -> bool {
     false
 }
 
-fn short_tokens(text: &str) -> Option<Vec<Token>> {
+fn short_tokens(text: &str) -> Option<Vec<MathToken>> {
     (text.len() <= 8 * MOST_CHARS).then(|| tokens(text))
 }

@@ -14,7 +14,7 @@ const MOST_EXPONENT: i32 = 400;
 
 /// Type of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TokenKind {
     /// A number without sign.
     Number {
         /// Its value.
@@ -37,30 +37,30 @@ pub enum Kind {
 
 /// A token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
+pub struct MathToken {
     /// Its type.
-    pub kind: Kind,
+    pub kind: TokenKind,
     /// Preceded by a space.
     pub spaced: bool,
     /// An upright word (`\text{m}`), which is not a variable.
     pub upright: bool,
 }
 
-impl Token {
+impl MathToken {
     /// Whether it is this sign.
     pub fn is(&self, sign: char) -> bool {
-        self.kind == Kind::Sign(sign)
+        self.kind == TokenKind::Sign(sign)
     }
 
     /// Whether it is a number.
     pub fn is_number(&self) -> bool {
-        matches!(self.kind, Kind::Number { .. })
+        matches!(self.kind, TokenKind::Number { .. })
     }
 
     /// The word, if it is one.
     pub fn word(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Word(word) => Some(word),
+            TokenKind::Word(word) => Some(word),
             _ => None,
         }
     }
@@ -152,7 +152,7 @@ const VULGAR: &[(char, u32, u32)] = &[
 ];
 
 /// Splits a text into tokens, in one pass.
-pub fn tokens(text: &str) -> Vec<Token> {
+pub fn tokens(text: &str) -> Vec<MathToken> {
     let chars = plain(text);
     let mut lexer = Lexer { chars: &chars, at: 0, out: Vec::new(), spaced: false, braces: Vec::new() };
     while lexer.at < chars.len() {
@@ -205,7 +205,7 @@ fn plain(text: &str) -> Vec<char> {
 struct Lexer<'a> {
     chars: &'a [char],
     at: usize,
-    out: Vec<Token>,
+    out: Vec<MathToken>,
     spaced: bool,
     /// For each open brace: whether it is dropped, and whether words in it are upright.
     braces: Vec<(bool, bool)>,
@@ -216,9 +216,9 @@ impl Lexer<'_> {
         self.chars.get(self.at + ahead).copied()
     }
 
-    fn push(&mut self, kind: Kind) {
+    fn push(&mut self, kind: TokenKind) {
         let upright = self.braces.last().is_some_and(|(_, upright)| *upright);
-        self.out.push(Token { kind, spaced: std::mem::take(&mut self.spaced), upright });
+        self.out.push(MathToken { kind, spaced: std::mem::take(&mut self.spaced), upright });
     }
 
     fn one(&mut self) {
@@ -228,7 +228,7 @@ impl Lexer<'_> {
             '.' if self.peek(1).is_some_and(|c| c.is_ascii_digit()) => self.number(),
             '\n' => {
                 self.at += 1;
-                self.push(Kind::Line);
+                self.push(TokenKind::Line);
                 self.spaced = true;
             }
             '~' => self.space(1),
@@ -237,19 +237,19 @@ impl Lexer<'_> {
             '{' => {
                 let upright = self.braces.last().is_some_and(|(_, upright)| *upright);
                 self.open((false, upright));
-                self.push(Kind::Sign('{'));
+                self.push(TokenKind::Sign('{'));
             }
             '}' => {
                 self.at += 1;
                 if !self.braces.pop().is_some_and(|(dropped, _)| dropped) {
-                    self.push(Kind::Sign('}'));
+                    self.push(TokenKind::Sign('}'));
                 }
             }
             '*' if self.peek(1) == Some('*') => self.stars(),
             c if c.is_alphabetic() => self.word(),
             c => {
                 self.at += 1;
-                self.push(Kind::Sign(c));
+                self.push(TokenKind::Sign(c));
             }
         }
     }
@@ -271,7 +271,7 @@ impl Lexer<'_> {
         let is_power = before.is_some_and(|c| c.is_alphanumeric() || c == ')')
             && self.peek(2).is_some_and(|c| c.is_ascii_digit() || matches!(c, '(' | '-'));
         self.at += 2;
-        if is_power { self.push(Kind::Sign('^')) } else { self.spaced = true }
+        if is_power { self.push(TokenKind::Sign('^')) } else { self.spaced = true }
     }
 
     fn word(&mut self) {
@@ -279,7 +279,7 @@ impl Lexer<'_> {
         while self.peek(0).is_some_and(char::is_alphabetic) {
             self.at += 1;
         }
-        self.push(Kind::Word(self.chars[start..self.at].iter().collect()));
+        self.push(TokenKind::Word(self.chars[start..self.at].iter().collect()));
     }
 
     fn command(&mut self) {
@@ -291,7 +291,7 @@ impl Lexer<'_> {
         self.at += 1 + letters;
         let wrapper = WRAPPERS.iter().find(|(known, _)| *known == name);
         match name.as_str() {
-            "frac" | "dfrac" | "tfrac" | "cfrac" => self.push(Kind::Command("frac".into())),
+            "frac" | "dfrac" | "tfrac" | "cfrac" => self.push(TokenKind::Command("frac".into())),
             name if DROPPED.contains(&name) => self.spaced = true,
             _ if wrapper.is_some() => {
                 let upright = wrapper.is_some_and(|(_, upright)| *upright);
@@ -303,8 +303,8 @@ impl Lexer<'_> {
                 }
             }
             name => match SIGNS.iter().find(|(known, _)| *known == name) {
-                Some((_, sign)) => self.push(Kind::Sign(*sign)),
-                None => self.push(Kind::Command(name.to_owned())),
+                Some((_, sign)) => self.push(TokenKind::Sign(*sign)),
+                None => self.push(TokenKind::Command(name.to_owned())),
             },
         }
     }
@@ -317,13 +317,13 @@ impl Lexer<'_> {
             None => {}
             Some('!') => {}
             Some('\\') => {
-                self.push(Kind::Line);
+                self.push(TokenKind::Line);
                 self.spaced = true;
             }
             Some(c) if c.is_whitespace() || matches!(c, ',' | ';' | ':' | '>' | '(' | ')' | '[' | ']') => self.spaced = true,
-            Some('{') => self.push(Kind::Sign('⟨')),
-            Some('}') => self.push(Kind::Sign('⟩')),
-            Some(c) => self.push(Kind::Sign(c)),
+            Some('{') => self.push(TokenKind::Sign('⟨')),
+            Some('}') => self.push(TokenKind::Sign('⟩')),
+            Some(c) => self.push(TokenKind::Sign(c)),
         }
     }
 
@@ -379,8 +379,8 @@ impl Lexer<'_> {
         let value = value(&digits, decimals, repeated.as_deref(), exponent.unwrap_or(0));
         let digits = plain.filter(|_| !decimal && exponent.is_none() && repeated.is_none());
         match value {
-            Some(value) => self.push(Kind::Number { value, decimal: decimal && repeated.is_none(), digits }),
-            None => self.push(Kind::Command("too long".into())),
+            Some(value) => self.push(TokenKind::Number { value, decimal: decimal && repeated.is_none(), digits }),
+            None => self.push(TokenKind::Command("too long".into())),
         }
     }
 

@@ -19,18 +19,18 @@ const MOST_DIVISOR: u64 = 1 << 16;
 
 /// The base of a power in a monomial.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Base {
+enum PowerBase {
     Prime(u64),
     Symbol(String),
 }
 
-type Monomial = BTreeMap<Base, Ratio<i64>>;
+type Monomial = BTreeMap<PowerBase, Ratio<i64>>;
 
 /// An exact value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value(BTreeMap<Monomial, BigRational>);
+pub struct ExactValue(BTreeMap<Monomial, BigRational>);
 
-impl Value {
+impl ExactValue {
     /// A rational number.
     pub fn rational(value: BigRational) -> Self {
         Self(if value.is_zero() { BTreeMap::new() } else { BTreeMap::from([(Monomial::new(), value)]) })
@@ -38,7 +38,7 @@ impl Value {
 
     /// A variable, or a constant such as `pi`.
     pub fn symbol(name: &str) -> Self {
-        let monomial = Monomial::from([(Base::Symbol(name.to_owned()), Ratio::one())]);
+        let monomial = Monomial::from([(PowerBase::Symbol(name.to_owned()), Ratio::one())]);
         Self(BTreeMap::from([(monomial, BigRational::one())]))
     }
 
@@ -122,9 +122,9 @@ impl Value {
             let mut product = coefficient.to_f64()?;
             for (base, exponent) in monomial {
                 let base = match base {
-                    Base::Prime(prime) => *prime as f64,
-                    Base::Symbol(name) if name == "pi" => std::f64::consts::PI,
-                    Base::Symbol(_) => return None,
+                    PowerBase::Prime(prime) => *prime as f64,
+                    PowerBase::Symbol(name) if name == "pi" => std::f64::consts::PI,
+                    PowerBase::Symbol(_) => return None,
                 };
                 product *= base.powf(exponent.to_f64()?);
             }
@@ -135,17 +135,17 @@ impl Value {
 }
 
 /// A power in normal form: the integer part of a prime's exponent becomes a coefficient.
-fn normal(base: &Base, exponent: Ratio<i64>) -> Option<Value> {
+fn normal(base: &PowerBase, exponent: Ratio<i64>) -> Option<ExactValue> {
     let one = BigRational::one();
     let (rest, coefficient) = match base {
-        Base::Symbol(_) => (exponent, one),
-        Base::Prime(prime) => {
+        PowerBase::Symbol(_) => (exponent, one),
+        PowerBase::Prime(prime) => {
             let whole = exponent.floor();
             (exponent - whole, whole_power(&BigRational::from_integer(BigInt::from(*prime)), whole.to_integer())?)
         }
     };
     let monomial = if rest.is_zero() { Monomial::new() } else { Monomial::from([(base.clone(), rest)]) };
-    Some(Value(BTreeMap::from([(monomial, coefficient)])))
+    Some(ExactValue(BTreeMap::from([(monomial, coefficient)])))
 }
 
 /// The product of two monomials, and the coefficient split off.
@@ -173,15 +173,15 @@ fn whole_power(value: &BigRational, exponent: i64) -> Option<BigRational> {
 }
 
 /// A rational number to the power of above / below.
-fn rational_power(value: &BigRational, above: i64, below: i64) -> Option<Value> {
+fn rational_power(value: &BigRational, above: i64, below: i64) -> Option<ExactValue> {
     if below == 1 {
-        return whole_power(value, above).map(Value::rational);
+        return whole_power(value, above).map(ExactValue::rational);
     }
     if value.is_negative() && below % 2 == 0 {
         return None;
     }
     let sign = if value.is_negative() && above % 2 != 0 { -BigRational::one() } else { BigRational::one() };
-    let mut out = Value::rational(sign);
+    let mut out = ExactValue::rational(sign);
     for (part, above) in [(value.numer().abs(), above), (value.denom().clone(), -above)] {
         out = out.times(&root(&part, above, below)?)?;
     }
@@ -189,15 +189,15 @@ fn rational_power(value: &BigRational, above: i64, below: i64) -> Option<Value> 
 }
 
 /// A positive integer to the power of above / below: exact if possible, else as prime factors.
-fn root(of: &BigInt, above: i64, below: i64) -> Option<Value> {
+fn root(of: &BigInt, above: i64, below: i64) -> Option<ExactValue> {
     let exact = of.nth_root(u32::try_from(below).ok()?);
     if num_traits::Pow::pow(&exact, u32::try_from(below).ok()?) == *of {
-        return whole_power(&BigRational::from_integer(exact), above).map(Value::rational);
+        return whole_power(&BigRational::from_integer(exact), above).map(ExactValue::rational);
     }
     let mut rest = of.to_u64()?;
-    let mut out = Value::rational(BigRational::one());
+    let mut out = ExactValue::rational(BigRational::one());
     let mut factor = |prime: u64, count: i64| {
-        let raised = normal(&Base::Prime(prime), Ratio::new(count.checked_mul(above)?, below))?;
+        let raised = normal(&PowerBase::Prime(prime), Ratio::new(count.checked_mul(above)?, below))?;
         out = out.times(&raised)?;
         Some(())
     };
@@ -230,8 +230,8 @@ mod tests {
         BigRational::new(above.into(), below.into())
     }
 
-    fn v(above: i64, below: i64) -> Value {
-        Value::rational(n(above, below))
+    fn v(above: i64, below: i64) -> ExactValue {
+        ExactValue::rational(n(above, below))
     }
 
     #[test]
@@ -245,14 +245,14 @@ mod tests {
         assert_eq!(v(8, 1).power(&n(-2, 3)), Some(v(1, 4)));
         assert_eq!(v(-1, 1).power(&n(1, 2)), None);
         assert_eq!((v(0, 1).power(&n(-1, 1)), v(1, 1).over(&v(0, 1))), (None, None));
-        let x = Value::symbol("x");
+        let x = ExactValue::symbol("x");
         let sum = x.clone().plus(v(1, 1)).unwrap();
         let square = sum.power(&n(2, 1)).unwrap();
         let spelt = x.times(&x).unwrap().plus(v(2, 1).times(&x).unwrap()).and_then(|v2| v2.plus(v(1, 1))).unwrap();
         assert_eq!(square, spelt);
         assert_eq!(v(5, 1).plus(v(-5, 1)).unwrap().as_rational(), Some(n(0, 1)));
         assert_eq!((square.as_rational(), square.approximate()), (None, None));
-        let approximate = v(2, 3).times(&Value::symbol("pi")).unwrap().approximate().unwrap();
+        let approximate = v(2, 3).times(&ExactValue::symbol("pi")).unwrap().approximate().unwrap();
         assert!((approximate - 2.094_395_102).abs() < 1e-9);
     }
 
@@ -263,7 +263,7 @@ mod tests {
         // A product of two primes above the limit of trial division.
         assert!(v(50_021 * 50_023, 1).power(&n(1, 2)).is_some());
         assert_eq!(v(2_000_003 * 2_000_029, 1).power(&n(1, 2)), None);
-        let sum = |name: &str| Value::symbol(name).plus(v(1, 1)).unwrap();
+        let sum = |name: &str| ExactValue::symbol(name).plus(v(1, 1)).unwrap();
         let many = ["a", "b", "c", "d", "e", "f", "g"].into_iter().try_fold(v(1, 1), |product, name| product.times(&sum(name)));
         assert_eq!(many, None);
     }

@@ -24,10 +24,10 @@
 //! - *Relations and matrices* are compared as words here.
 
 use super::super::{Grade, Question};
-use super::answer::{Found, after_reasoning, find};
+use super::answer::{LocatedAnswer, after_reasoning, find};
 use super::countdown::Countdown;
 use super::expression::Quantity;
-use super::reading::{Reading, first_number, last_number, number, numbers_in, same_quantity};
+use super::reading::{ParsedAnswer, first_number, last_number, number, numbers_in, same_quantity};
 use super::tokens::word_count;
 
 /// Number of words from which on an unmarked text with numbers is a sentence, not an answer.
@@ -48,37 +48,39 @@ pub fn grade_question(question: &Question, completion: &str, made: bool) -> Grad
     })
 }
 
-fn compared(question: &Question, found: Found<'_>, made: bool) -> Result<(), String> {
+fn compared(question: &Question, found: LocatedAnswer<'_>, made: bool) -> Result<(), String> {
     let another = |is: bool| if is { Ok(()) } else { Err("another answer".to_owned()) };
     match read(&question.answer) {
         None => Err("the row has no answer".into()),
-        Some(Reading::Quantity(_)) if is_same_word(&question.answer, found) => Ok(()),
-        Some(Reading::Quantity(answer)) => {
+        Some(ParsedAnswer::Quantity(_)) if is_same_word(&question.answer, found) => Ok(()),
+        Some(ParsedAnswer::Quantity(answer)) => {
             let said = said(found).ok_or("no number")?;
             if said.computed && answer.value.as_rational().is_some() && (made || is_repeated(&question.prompt, &said)) {
                 return Err("not worked out".into());
             }
             if same_quantity(&answer, &said) { Ok(()) } else { Err("another number".into()) }
         }
-        Some(answer @ Reading::Words(_)) => another(Reading::in_words(found.text()).is_some_and(|said| answer.same(&said))),
-        Some(answer) => another(Reading::of(found.text()).is_some_and(|said| answer.same(&said))),
+        Some(answer @ ParsedAnswer::Words(_)) => {
+            another(ParsedAnswer::in_words(found.text()).is_some_and(|said| answer.same(&said)))
+        }
+        Some(answer) => another(ParsedAnswer::of(found.text()).is_some_and(|said| answer.same(&said))),
     }
 }
 
 /// Whether answer and completion are the same word. A choice or a short word (`A`, `yes`) also reads as a product of variables, which
 /// `\text{A}` and `Yes` are not.
-fn is_same_word(answer: &str, found: Found<'_>) -> bool {
-    match (Reading::in_words(find(answer).text()), Reading::in_words(found.text())) {
-        (Some(Reading::Words(a)), Some(Reading::Words(b))) => a == b && a.chars().all(char::is_alphabetic),
+fn is_same_word(answer: &str, found: LocatedAnswer<'_>) -> bool {
+    match (ParsedAnswer::in_words(find(answer).text()), ParsedAnswer::in_words(found.text())) {
+        (Some(ParsedAnswer::Words(a)), Some(ParsedAnswer::Words(b))) => a == b && a.chars().all(char::is_alphabetic),
         _ => false,
     }
 }
 
-fn said(found: Found<'_>) -> Option<Quantity> {
+fn said(found: LocatedAnswer<'_>) -> Option<Quantity> {
     match found {
-        Found::Marked(text) => number(text),
-        Found::Hashes(line) => first_number(line, false),
-        Found::Plain(text) => last_number(text),
+        LocatedAnswer::Marked(text) => number(text),
+        LocatedAnswer::Hashes(line) => first_number(line, false),
+        LocatedAnswer::Plain(text) => last_number(text),
     }
 }
 
@@ -89,16 +91,16 @@ fn is_repeated(prompt: &str, said: &Quantity) -> bool {
 }
 
 /// Parses a row's answer.
-fn read(answer: &str) -> Option<Reading> {
+fn read(answer: &str) -> Option<ParsedAnswer> {
     match find(after_reasoning("", answer)) {
-        Found::Hashes(line) => match first_number(line, false) {
-            Some(number) => Some(Reading::Quantity(number)),
-            None => Reading::of(line),
+        LocatedAnswer::Hashes(line) => match first_number(line, false) {
+            Some(number) => Some(ParsedAnswer::Quantity(number)),
+            None => ParsedAnswer::of(line),
         },
-        Found::Marked(text) => Reading::of(text),
-        Found::Plain(text) => Reading::of(text).filter(|reading| {
-            let words = |reading: &Reading| matches!(reading, Reading::Words(_));
-            let has_words = words(reading) || matches!(reading, Reading::List { items, .. } if items.iter().any(words));
+        LocatedAnswer::Marked(text) => ParsedAnswer::of(text),
+        LocatedAnswer::Plain(text) => ParsedAnswer::of(text).filter(|reading| {
+            let words = |reading: &ParsedAnswer| matches!(reading, ParsedAnswer::Words(_));
+            let has_words = words(reading) || matches!(reading, ParsedAnswer::List { items, .. } if items.iter().any(words));
             !has_words || word_count(text) < SENTENCE || numbers_in(text).is_empty()
         }),
     }
@@ -113,7 +115,7 @@ pub fn reference(own: &str) -> Result<String, String> {
     let found = find(after_reasoning("", own));
     let answer = match found {
         // A line with more than the number keeps its marker.
-        Found::Hashes(line) if number(line).is_none() && first_number(line, false).is_some() => format!("#### {line}"),
+        LocatedAnswer::Hashes(line) if number(line).is_none() && first_number(line, false).is_some() => format!("#### {line}"),
         found => found.text().to_owned(),
     };
     if read(own).is_none() || read(&answer).is_none() {

@@ -1,12 +1,13 @@
 //! L11: cost of the methods.
 
-use super::super::bench::{Bench, By};
+use super::super::bench::{Bench, UpdateRule};
 use super::super::context::LoptiContext;
 use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
-use crate::papers::finding::{Finding, number};
+use crate::papers::finding::{ClaimFinding, number};
 use crate::papers::stats::{Estimate, Unit, mean, median};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Below, Nothing};
 use crate::plot::Bars;
 
 /// Rounds with every method once, after an untimed one.
@@ -18,7 +19,7 @@ fn times(bench: &mut Bench) -> anyhow::Result<Unit> {
     let rollouts = bench.batch(0)?;
     let mut out: Unit = vec![Vec::new(); WAYS.len() + 1];
     for round in 0..=ROUNDS {
-        let made = WAYS.iter().map(|way| bench.update(&rollouts, *way, By::Adam)).collect::<anyhow::Result<Vec<_>>>()?;
+        let made = WAYS.iter().map(|way| bench.update(&rollouts, *way, UpdateRule::Adam)).collect::<anyhow::Result<Vec<_>>>()?;
         if round > 0 {
             out.iter_mut().zip(&made).for_each(|(all, m)| all.push(m.seconds + m.advantage_seconds));
             out[WAYS.len()].push(made[1].advantage_seconds - made[0].advantage_seconds);
@@ -28,16 +29,16 @@ fn times(bench: &mut Bench) -> anyhow::Result<Unit> {
 }
 
 /// Time of an update.
-pub fn update_time(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+pub fn update_time(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let units = c.seeds.iter().map(|s| c.measured(*s, "update times", times)).collect::<anyhow::Result<Vec<Unit>>>()?;
     // Medians, to exclude interference by other processes.
     let medians: Vec<Vec<f64>> = units.iter().map(|u| u.iter().map(|arm| median(arm)).collect()).collect();
     let of = |value: &dyn Fn(&[f64]) -> f64| Estimate::of_values(&medians.iter().map(|m| value(m)).collect::<Vec<_>>());
     let checks = vec![
-        ClaimCheck::new("AR: advantages beyond GRPO's, over an update", of(&|m| m[3] / m[0]), Wants::Below(0.01)),
-        ClaimCheck::new("Lopti's update over GRPO's", of(&|m| m[2] / m[0]), Wants::Above(1.9)),
-        ClaimCheck::new("Lopti's update over GRPO's, from above", of(&|m| m[2] / m[0]), Wants::Below(2.1)),
-        ClaimCheck::new("AR's update over GRPO's", of(&|m| m[1] / m[0]), Wants::Nothing),
+        ClaimCheck::new("AR: advantages beyond GRPO's, over an update", of(&|m| m[3] / m[0]), Below(0.01)),
+        ClaimCheck::new("Lopti's update over GRPO's", of(&|m| m[2] / m[0]), Above(1.9)),
+        ClaimCheck::new("Lopti's update over GRPO's, from above", of(&|m| m[2] / m[0]), Below(2.1)),
+        ClaimCheck::new("AR's update over GRPO's", of(&|m| m[1] / m[0]), Nothing),
     ];
     let seconds = |way: usize| medians.iter().map(|m| m[way]).collect::<Vec<_>>();
     let rows = WAYS
@@ -50,7 +51,7 @@ pub fn update_time(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
         .subtitle("advantages and update together, over GRPO's; medians of rounds that take turns")
         .y("times GRPO's")
         .bars("", &values);
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "L11",
         "AR is free, Lopti doubles the time of the update",
         "Table 6: update time about doubled with Lopti, generation unchanged, AR free",

@@ -7,10 +7,10 @@ mod step;
 mod sweeps;
 mod tokens;
 
-use super::arm::{ArmEval, Record};
+use super::arm::{ArmEval, LoptiRecord};
 use super::context::{LoptiContext, levels, mean_of, range_of};
 use super::plan::{Setting, UpdateMethod};
-use crate::papers::finding::{Finding, Table, number};
+use crate::papers::finding::{ClaimFinding, ResultTable, number};
 use crate::papers::stats::Estimate;
 use crate::plot::{Bars, Chart, Series};
 
@@ -21,7 +21,7 @@ pub const BINS: [&str; 4] = ["< 0.25", "0.25-0.5", "0.5-0.75", "> 0.75"];
 ///
 /// # Errors
 /// A device error, a full disk, or an interruption.
-pub fn find(c: &LoptiContext<'_>, claim: &str) -> anyhow::Result<Finding> {
+pub fn find(c: &LoptiContext<'_>, claim: &str) -> anyhow::Result<ClaimFinding> {
     match claim {
         "L0" => tokens::regime(c),
         "L1" => tokens::single(c),
@@ -43,43 +43,45 @@ pub fn find(c: &LoptiContext<'_>, claim: &str) -> anyhow::Result<Finding> {
 }
 
 /// Arms of a method, one per seed.
-struct Row {
+struct MethodArms {
     name: String,
-    records: Vec<Record>,
+    records: Vec<LoptiRecord>,
 }
 
-impl Row {
+impl MethodArms {
     fn accuracy(&self, level: Option<u32>) -> f64 {
         mean_of(&self.records, |r| r.accuracy(level))
     }
 }
 
 /// The arms of these methods, trained if necessary.
-fn rows(c: &LoptiContext<'_>, ways: &[(Setting, UpdateMethod)]) -> anyhow::Result<Vec<Row>> {
+fn rows(c: &LoptiContext<'_>, ways: &[(Setting, UpdateMethod)]) -> anyhow::Result<Vec<MethodArms>> {
     let arms: Vec<_> = c.seeds.iter().flat_map(|seed| ways.iter().map(|(s, w)| c.plan().arm(*s, *w, *seed))).collect();
     c.ensure(&arms)?;
-    ways.iter().map(|(setting, way)| Ok(Row { name: setting.name_of(*way), records: c.records(*setting, *way)? })).collect()
+    ways.iter()
+        .map(|(setting, way)| Ok(MethodArms { name: setting.name_of(*way), records: c.records(*setting, *way)? }))
+        .collect()
 }
 
 /// `a` minus `b`, by seed.
-fn difference(a: &Row, b: &Row, value: impl Fn(&Record) -> f64) -> Estimate {
+fn difference(a: &MethodArms, b: &MethodArms, value: impl Fn(&LoptiRecord) -> f64) -> Estimate {
     let pairs = a.records.iter().zip(&b.records);
     Estimate::of_values(&pairs.map(|(a, b)| value(a) - value(b)).collect::<Vec<_>>())
 }
 
 /// Accuracy over all questions.
-fn accuracy(r: &Record) -> f64 {
+fn accuracy(r: &LoptiRecord) -> f64 {
     r.accuracy(None)
 }
 
 /// Accuracy by level, as in the paper's tables.
-fn level_table(title: &str, of: &[Row], unit: &str) -> Table {
+fn level_table(title: &str, of: &[MethodArms], unit: &str) -> ResultTable {
     let all = levels(of.first().map_or(&[], |r| &r.records));
     let mut columns = vec!["arm".to_string()];
     columns.extend(all.iter().map(|l| format!("{l} {unit}")));
     columns.extend(["all", "all, by seed", "greedy", "sampled", "reward, last quarter", "updates", "minutes"].map(String::from));
-    let last = |r: &Record, greedy: bool| {
-        r.exams.last().map_or(f64::NAN, |e| ArmEval::accuracy(if greedy { &e.greedy } else { &e.sampled }, None))
+    let last = |r: &LoptiRecord, greedy: bool| {
+        r.evals.last().map_or(f64::NAN, |e| ArmEval::accuracy(if greedy { &e.greedy } else { &e.sampled }, None))
     };
     let rows = of.iter().map(|row| {
         let mut cells = vec![row.name.clone()];
@@ -87,22 +89,22 @@ fn level_table(title: &str, of: &[Row], unit: &str) -> Table {
         cells.push(format!("**{:.3}**", row.accuracy(None)));
         cells.push(row.records.iter().map(|r| format!("{:.3}", r.accuracy(None))).collect::<Vec<_>>().join(", "));
         cells.extend([true, false].map(|greedy| format!("{:.3}", mean_of(&row.records, |r| last(r, greedy)))));
-        cells.push(format!("{:.2}", mean_of(&row.records, Record::late_reward)));
+        cells.push(format!("{:.2}", mean_of(&row.records, LoptiRecord::late_reward)));
         cells.push(number(mean_of(&row.records, |r| r.updates as f64)));
         cells.push(format!("{:.1}", mean_of(&row.records, |r| r.seconds / 60.0)));
         cells
     });
-    Table { title: title.into(), columns, rows: rows.collect() }
+    ResultTable { title: title.into(), columns, rows: rows.collect() }
 }
 
 /// Accuracy before reinforcement learning, as text.
-fn before(of: &[Row]) -> String {
-    let first = of.first().map_or(f64::NAN, |r| mean_of(&r.records, Record::accuracy_before));
+fn before(of: &[MethodArms]) -> String {
+    let first = of.first().map_or(f64::NAN, |r| mean_of(&r.records, LoptiRecord::accuracy_before));
     format!("accuracy before reinforcement {first:.3}")
 }
 
 /// Bars of accuracy by level, with the range over seeds.
-fn level_bars(title: &str, of: &[Row], unit: &str) -> Bars {
+fn level_bars(title: &str, of: &[MethodArms], unit: &str) -> Bars {
     let all = levels(of.first().map_or(&[], |r| &r.records));
     let mut names: Vec<String> = all.iter().map(|l| format!("{l} {unit}")).collect();
     names.push("all".into());
@@ -117,7 +119,7 @@ fn level_bars(title: &str, of: &[Row], unit: &str) -> Bars {
 }
 
 /// Mean reward of each step over seeds, smoothed.
-fn reward_chart(title: &str, of: &[Row]) -> Chart {
+fn reward_chart(title: &str, of: &[MethodArms]) -> Chart {
     let mut chart = Chart::new(title).x("step").y("mean reward");
     for row in of {
         let steps = row.records.iter().map(|r| r.reward.len()).min().unwrap_or(0);

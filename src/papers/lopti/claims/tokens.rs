@@ -5,16 +5,17 @@ use super::super::context::LoptiContext;
 use super::super::scale::PAPER_SHARES;
 use super::BINS;
 use crate::event::Tokens;
-use crate::papers::finding::{Finding, number, with_interval};
-use crate::papers::stats::{Estimate, Unit, mean, quantile, spearman};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::finding::{ClaimFinding, number, with_interval};
+use crate::papers::stats::{Estimate, Unit, mean, quantile, range, spearman};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Within};
 use crate::plot::{Bars, Chart, Panels};
 use crate::rng::Rng;
 use crate::train::reinforce::tokens::statistics;
 use serde::{Deserialize, Serialize};
 
 /// A number of a bin of a batch.
-type Value = fn(&Tokens, usize) -> f64;
+type BinValue = fn(&Tokens, usize) -> f64;
 
 /// Statistics of every batch of a seed.
 fn statistics_of(c: &LoptiContext<'_>, seed: u64) -> anyhow::Result<Vec<Tokens>> {
@@ -32,19 +33,14 @@ fn seed_means(units: &[Unit], arm: usize) -> Vec<f64> {
     units.iter().map(|u| mean(&u[arm])).collect()
 }
 
-fn range(values: &[f64]) -> (f64, f64) {
-    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
-}
-
 fn add(bars: Bars, name: &str, units: &[Unit], bins: usize) -> Bars {
     let means: Vec<Vec<f64>> = (0..bins).map(|b| seed_means(units, b)).collect();
     let values: Vec<f64> = means.iter().map(|m| mean(m)).collect();
-    bars.bars_with_errors(name, &values, &means.iter().map(|m| range(m)).collect::<Vec<_>>())
+    bars.bars_with_errors(name, &values, &means.iter().map(|m| range(m.iter().copied())).collect::<Vec<_>>())
 }
 
-// Length: one experiment in order.
 /// Regime check: does the histogram of probabilities resemble the paper's?
-pub fn regime(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+pub fn regime(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let all = c.seeds.iter().map(|s| statistics_of(c, *s)).collect::<anyhow::Result<Vec<_>>>()?;
     let shares = units(&all, 4, |t, b| t.quartiles.all.share[b].0);
     let checks = (0..4)
@@ -53,11 +49,11 @@ pub fn regime(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
             ClaimCheck::new(
                 format!("share of tokens with p {} minus the paper's {:.3}", BINS[b], PAPER_SHARES[b]),
                 found,
-                Wants::Within(0.1),
+                Within(0.1),
             )
         })
         .collect();
-    let lists: [(&str, Value); 5] = [
+    let lists: [(&str, BinValue); 5] = [
         ("share of tokens", |t, b| t.quartiles.all.share[b].0),
         ("mean |advantage|", |t, b| t.quartiles.all.advantage[b].0),
         ("share of the gradient at the logits", |t, b| t.quartiles.all.gradient[b].0),
@@ -88,7 +84,7 @@ pub fn regime(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
         c.scale.probe.0, c.scale.probe.1, c.scale.temperature
     );
     let columns = ["", BINS[0], BINS[1], BINS[2], BINS[3]];
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "L0",
         "The regime check: token probabilities are spread as in the paper",
         "Fig. 1 (a): 19, 10, 10 and 61 % of the tokens by quartile; (b): advantages alike in all quartiles",
@@ -101,7 +97,7 @@ pub fn regime(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
 
 /// A token's gradient.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Single {
+struct TokenGradient {
     /// 1 - p.
     gap: f64,
     /// Norm with respect to the logits, from the computed sum of squares.
@@ -112,7 +108,13 @@ struct Single {
     blocks: Vec<f64>,
 }
 
-fn singles(bench: &mut Bench, tokens: usize, seed: u64) -> anyhow::Result<Vec<Single>> {
+impl TokenGradient {
+    fn block(&self, block: usize) -> f64 {
+        self.blocks.get(block).copied().unwrap_or(f64::NAN)
+    }
+}
+
+fn singles(bench: &mut Bench, tokens: usize, seed: u64) -> anyhow::Result<Vec<TokenGradient>> {
     let rollouts = bench.batch(0)?;
     let places: Vec<(usize, usize)> =
         rollouts.iter().enumerate().flat_map(|(r, rollout)| (0..rollout.completion.len()).map(move |t| (r, t))).collect();
@@ -129,7 +131,7 @@ fn singles(bench: &mut Bench, tokens: usize, seed: u64) -> anyhow::Result<Vec<Si
             }
         }
         let (logp, sum_p2) = (f64::from(rollouts[r].old_logprobs[t]), f64::from(rollouts[r].sum_p2[t]));
-        out.push(Single {
+        out.push(TokenGradient {
             gap: -logp.exp_m1(),
             logits: (sum_p2 - 2.0 * logp.exp() + 1.0).max(0.0).sqrt(),
             all: norms.iter().map(|(_, n)| n * n).sum::<f64>().sqrt(),
@@ -148,21 +150,37 @@ fn block_of(name: &str) -> Option<usize> {
 /// Below this gap single precision cannot resolve the norm with respect to the logits.
 const SEEN: f64 = 0.01;
 
-// Length: one experiment in order.
+/// Norms over 1 - p, with the bounds at the logits.
+fn single_panels(all: &[Vec<TokenGradient>], least: f64) -> Panels {
+    let dots = |value: fn(&TokenGradient) -> f64| all.iter().flatten().map(|s| (s.gap, value(s))).collect::<Vec<_>>();
+    let ends = [1e-4, 1.0];
+    let chart = |title: &str, dots: &[(f64, f64)]| {
+        Chart::new(title).x("1 - p").y("gradient norm").log_x().log_y().x_range(ends[0], 1.05).scatter("tokens", dots)
+    };
+    let line = |factor: f64| ends.map(|x| (x, factor * x));
+    Panels::new("L1: the gradient of single tokens", 2)
+        .subtitle("log pi of one sampled token, advantage 1; all seeds")
+        .panel(
+            chart("at the logits", &dots(|s| s.logits)).line("upper bound", &line(2f64.sqrt())).line("lower bound", &line(least)),
+        )
+        .panel(chart("all parameters", &dots(|s| s.all)))
+}
+
 /// The gradient of a single token falls with its probability.
-pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let n = c.scale.single_tokens;
     let all = c
         .seeds
         .iter()
         .map(|seed| c.measured(*seed, &format!("single tokens {n}"), |bench| singles(bench, n, *seed)))
-        .collect::<anyhow::Result<Vec<Vec<Single>>>>()?;
+        .collect::<anyhow::Result<Vec<Vec<TokenGradient>>>>()?;
     let words = c.task_setup(crate::config::TaskKind::Kk)?.vocab() as f64;
     let least = (words / (words - 1.0)).sqrt();
-    let inside = |s: &Single| (s.logits >= least * s.gap * 0.999 && s.logits <= 2f64.sqrt() * s.gap * 1.001) as u8;
-    let kept = |seed: &Vec<Single>| -> Vec<f64> { seed.iter().filter(|s| s.gap > SEEN).map(|s| f64::from(inside(s))).collect() };
-    let correlation = |value: &dyn Fn(&Single) -> f64| {
-        let of = |seed: &Vec<Single>| {
+    let inside = |s: &TokenGradient| (s.logits >= least * s.gap * 0.999 && s.logits <= 2f64.sqrt() * s.gap * 1.001) as u8;
+    let kept =
+        |seed: &Vec<TokenGradient>| -> Vec<f64> { seed.iter().filter(|s| s.gap > SEEN).map(|s| f64::from(inside(s))).collect() };
+    let correlation = |value: &dyn Fn(&TokenGradient) -> f64| {
+        let of = |seed: &Vec<TokenGradient>| {
             let (gaps, norms): (Vec<f64>, Vec<f64>) = seed.iter().map(|s| (s.gap, value(s))).unzip();
             spearman(&gaps, &norms)
         };
@@ -173,19 +191,15 @@ pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
         ClaimCheck::new(
             "share of tokens inside of the bounds at the logits",
             Estimate::of_values(&all.iter().map(|s| mean(&kept(s))).collect::<Vec<_>>()),
-            Wants::Above(0.999),
+            Above(0.999),
         ),
-        ClaimCheck::new("rank correlation of 1 - p and the norm over all parameters", correlation(&|s| s.all), Wants::Above(0.9)),
+        ClaimCheck::new("rank correlation of 1 - p and the norm over all parameters", correlation(&|s| s.all), Above(0.9)),
     ];
     for b in 0..blocks {
-        let found = correlation(&|s| s.blocks.get(b).copied().unwrap_or(f64::NAN));
-        checks.push(ClaimCheck::new(
-            format!("rank correlation of 1 - p and the norm in block {}", b + 1),
-            found,
-            Wants::Above(0.9),
-        ));
+        let what = format!("rank correlation of 1 - p and the norm in block {}", b + 1);
+        checks.push(ClaimCheck::new(what, correlation(&|s| s.block(b)), Above(0.9)));
     }
-    let spread = |value: &dyn Fn(&Single) -> f64| -> Vec<String> {
+    let spread = |value: &dyn Fn(&TokenGradient) -> f64| -> Vec<String> {
         let ratios: Vec<f64> = all.iter().flatten().filter(|s| s.gap > SEEN).map(|s| value(s) / s.gap).collect();
         [0.05, 0.5, 0.95].map(|q| number(quantile(&ratios, q))).to_vec()
     };
@@ -193,23 +207,8 @@ pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
         [vec!["logits".into()], spread(&|s| s.logits)].concat(),
         [vec!["all parameters".into()], spread(&|s| s.all)].concat(),
     ];
-    rows.extend(
-        (0..blocks)
-            .map(|b| [vec![format!("block {}", b + 1)], spread(&|s| s.blocks.get(b).copied().unwrap_or(f64::NAN))].concat()),
-    );
-    let dots = |value: fn(&Single) -> f64| all.iter().flatten().map(|s| (s.gap, value(s))).collect::<Vec<_>>();
-    let ends = [1e-4, 1.0];
-    let chart = |title: &str, dots: &[(f64, f64)]| {
-        Chart::new(title).x("1 - p").y("gradient norm").log_x().log_y().x_range(ends[0], 1.05).scatter("tokens", dots)
-    };
-    let line = |factor: f64| ends.map(|x| (x, factor * x));
-    let panels = Panels::new("L1: the gradient of single tokens", 2)
-        .subtitle("log pi of one sampled token, advantage 1; all seeds")
-        .panel(
-            chart("at the logits", &dots(|s| s.logits)).line("upper bound", &line(2f64.sqrt())).line("lower bound", &line(least)),
-        )
-        .panel(chart("all parameters", &dots(|s| s.all)));
-    Ok(Finding::new(
+    rows.extend((0..blocks).map(|b| [vec![format!("block {}", b + 1)], spread(&|s| s.block(b))].concat()));
+    Ok(ClaimFinding::new(
         "L1",
         "The gradient of a token is as large as 1 - p, up to constants of the layers",
         "Proposition 4.2: between prod c sqrt(N / (N - 1)) (1 - p) and prod d sqrt(2) (1 - p), for any layer's activations; Fig. 2 (a)",
@@ -221,14 +220,14 @@ pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
         checks,
     )
     .table("Norm over 1 - p: 5th, 50th and 95th percentile", &["where", "5 %", "median", "95 %"], rows)
-    .picture("l1-single-tokens", panels.svg()))
+    .picture("l1-single-tokens", single_panels(&all, least).svg()))
 }
 
 /// The paper's norms by quartile, relative to that of all tokens (Fig. 1 d).
 const PAPER_NORMS: [f64; 4] = [0.715 / 0.818, 0.357 / 0.818, 0.236 / 0.818, 0.148 / 0.818];
 
 /// The gradient of a whole bin falls with its probability.
-pub fn by_bin(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
+pub fn by_bin(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let batches = c.scale.probe.0;
     let measure = |seed: &u64| {
         c.measured(*seed, "gradient by quartile", |bench| {
@@ -246,14 +245,10 @@ pub fn by_bin(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
     let mut checks: Vec<ClaimCheck> = (0..3)
         .map(|b| {
             let what = format!("norm of p {} over norm of p {}", BINS[b], BINS[b + 1]);
-            ClaimCheck::new(what, Estimate::of(&units, move |m| m[b] / m[b + 1]), Wants::Above(1.0))
+            ClaimCheck::new(what, Estimate::of(&units, move |m| m[b] / m[b + 1]), Above(1.0))
         })
         .collect();
-    checks.push(ClaimCheck::new(
-        "norm of p < 0.25 over norm of all tokens",
-        Estimate::of(&units, |m| m[0] / m[4]),
-        Wants::Above(0.7),
-    ));
+    checks.push(ClaimCheck::new("norm of p < 0.25 over norm of all tokens", Estimate::of(&units, |m| m[0] / m[4]), Above(0.7)));
     let rows = (0..4).map(|b| {
         vec![
             BINS[b].into(),
@@ -269,7 +264,7 @@ pub fn by_bin(c: &LoptiContext<'_>) -> anyhow::Result<Finding> {
             .subtitle("true gradient with respect to all parameters, other tokens masked; mean and range over seeds")
             .x("probability of the sampled token")
             .y("norm over norm of all tokens");
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "L2",
         "The gradient of the least probable quartile is the largest, though it has the fewest tokens",
         "Fig. 1 (a, d): 0.715 > 0.357 > 0.236 > 0.148 by quartile, 0.818 for all tokens",

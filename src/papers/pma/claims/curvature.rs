@@ -1,14 +1,15 @@
 //! P10: do deviations of checkpoints from the optimum complement each other? Sec. 4.6 and App. C, by curvature and by a slice of the loss.
 
 use crate::merge::MergeRule;
-use crate::papers::finding::{Finding, with_interval};
-use crate::papers::pma::arm::{Arm, Text};
+use crate::papers::finding::{ClaimFinding, with_interval};
+use crate::papers::pma::arm::{PmaArm, TrainingText};
 use crate::papers::pma::measure::{Measure, arm_text};
 use crate::papers::pma::plan::SnapshotWindow;
 use crate::papers::pma::scale::{FORK, GRID, N, V0};
-use crate::papers::pma::sized_model::{Scored, SizedModel, hessian_times};
-use crate::papers::stats::{Estimate, mean};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::pma::sized_model::{SizedModel, hessian_times};
+use crate::papers::stats::{Estimate, Unit, mean};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Below, Nothing};
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +55,13 @@ impl Forms {
 }
 
 /// Curvature between the deviations of some checkpoints of an arm from the annealed end.
-fn forms(m: &Measure<'_>, sized_model: &SizedModel<'_>, end: &Arm, arm: &Arm, window: &SnapshotWindow) -> anyhow::Result<Forms> {
+fn forms(
+    m: &Measure<'_>,
+    sized_model: &SizedModel<'_>,
+    end: &PmaArm,
+    arm: &PmaArm,
+    window: &SnapshotWindow,
+) -> anyhow::Result<Forms> {
     let size = m.context.scale.smallest();
     let checkpoints = &m.context.checkpoints;
     let steps: Vec<u64> = window.snapshots().into_iter().map(|s| size.at(s)).collect();
@@ -89,11 +96,48 @@ fn places() -> [(&'static str, bool, SnapshotWindow); 3] {
     ]
 }
 
-// Length: one experiment in order.
+/// A number of each seed's forms.
+fn estimate(forms: &[Forms], value: impl Fn(&Forms) -> f64) -> Estimate {
+    Estimate::of_values(&forms.iter().map(value).collect::<Vec<_>>())
+}
+
+/// Losses of three checkpoints of the base runs and of their mean, for all sizes.
+fn three_and_mean(m: &Measure<'_>) -> anyhow::Result<Vec<Unit>> {
+    let mut all = Vec::new();
+    for size in &m.context.scale.sizes {
+        all.extend(m.units(|seed| {
+            let mean = SnapshotWindow { at: GRID, every: THREE, n: 3, rule: MergeRule::Sma };
+            let windows = three(GRID).map(SnapshotWindow::single).into_iter().chain([mean]);
+            windows.map(|window| m.base(size, seed, &window)).collect()
+        })?);
+    }
+    Ok(all)
+}
+
+fn curvature_checks(found: &[Vec<Forms>], losses: &[Unit]) -> Vec<ClaimCheck> {
+    vec![
+        ClaimCheck::new("normalised cross terms at the constant rate", estimate(&found[0], Forms::cross), Below(0.25)),
+        ClaimCheck::new("normalised cross terms at 90 % of the decay", estimate(&found[2], Forms::cross), Above(0.75)),
+        ClaimCheck::new(
+            "d'Hd of the mean over that of the newest, constant rate (A.10: noise reduction beats lag below 1)",
+            estimate(&found[0], Forms::merged_over_newest),
+            Below(1.0),
+        ),
+        ClaimCheck::new(
+            "loss: the best of three checkpoints minus their mean (nats), all sizes",
+            Estimate::of(losses, |a| a[0].min(a[1]).min(a[2]) - a[3]),
+            Above(0.0),
+        ),
+        ClaimCheck::new("normalised cross terms at 50 % of the decay", estimate(&found[1], Forms::cross), Nothing),
+        ClaimCheck::new("mean cosine in H at the constant rate", estimate(&found[0], Forms::cosine), Nothing),
+        ClaimCheck::new("mean cosine in H at 90 % of the decay", estimate(&found[2], Forms::cosine), Nothing),
+    ]
+}
+
 /// Deviations complement each other.
-pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (plan, size) = (m.context.plan(), m.context.scale.smallest());
-    let arms: Vec<Arm> = m
+    let arms: Vec<PmaArm> = m
         .context
         .scale
         .sizes
@@ -111,46 +155,17 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
         };
         found.push(m.context.seeds.iter().map(of).collect::<anyhow::Result<_>>()?);
     }
-    let cross = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::cross).collect::<Vec<_>>());
-    let cosine = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::cosine).collect::<Vec<_>>());
-    let condition = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::merged_over_newest).collect::<Vec<_>>());
-    // Three checkpoints of the window and their mean, for all sizes.
-    let three = |at: u64| [at - 2 * THREE, at - THREE, at];
-    let mut inside = Vec::new();
-    for z in &m.context.scale.sizes {
-        inside.extend(m.units(|seed| {
-            let arm = plan.base(z, seed);
-            let mut out: Vec<Scored> =
-                three(GRID).iter().map(|at| m.window(&arm, z, &SnapshotWindow::single(*at))).collect::<anyhow::Result<_>>()?;
-            out.push(m.window(&arm, z, &SnapshotWindow { at: GRID, every: THREE, n: 3, rule: MergeRule::Sma })?);
-            Ok(out)
-        })?);
-    }
-    let checks = vec![
-        ClaimCheck::new("normalised cross terms at the constant rate", cross(0), Wants::Below(0.25)),
-        ClaimCheck::new("normalised cross terms at 90 % of the decay", cross(2), Wants::Above(0.75)),
-        ClaimCheck::new(
-            "d'Hd of the mean over that of the newest, constant rate (A.10: noise reduction beats lag below 1)",
-            condition(0),
-            Wants::Below(1.0),
-        ),
-        ClaimCheck::new(
-            "loss: the best of three checkpoints minus their mean (nats), all sizes",
-            Estimate::of(&inside, |a| a[0].min(a[1]).min(a[2]) - a[3]),
-            Wants::Above(0.0),
-        ),
-        ClaimCheck::new("normalised cross terms at 50 % of the decay", cross(1), Wants::Nothing),
-        ClaimCheck::new("mean cosine in H at the constant rate", cosine(0), Wants::Nothing),
-        ClaimCheck::new("mean cosine in H at 90 % of the decay", cosine(2), Wants::Nothing),
-    ];
-    let names = places();
-    let rows = names.iter().enumerate().map(|(i, (name, _, _))| {
-        vec![name.to_string(), with_interval(&cross(i)), with_interval(&cosine(i)), with_interval(&condition(i))]
+    let inside = three_and_mean(m)?;
+    let windows = places();
+    let rows = windows.iter().zip(&found).map(|((name, _, _), forms)| {
+        let numbers =
+            [Forms::cross, Forms::cosine, Forms::merged_over_newest].map(|value| with_interval(&estimate(forms, value)));
+        [vec![name.to_string()], numbers.to_vec()].concat()
     });
     let rows: Vec<_> = rows.collect();
     let losses = vec![(0..4).map(|arm| arm_text(&inside, arm)).collect::<Vec<_>>()];
     let seed = m.context.seeds.first().copied().unwrap_or(1);
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P10",
         "Checkpoints deviate from the optimum in complementary directions, and their mean lies inside of the contour that they lie on",
         "Eq. 6 to 15 and Fig. 8: a picture on MMLU; the cross terms were not measured",
@@ -161,7 +176,7 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
              sizes) the mean of three checkpoints below the best of them.",
             size.name
         ),
-        checks,
+        curvature_checks(&found, &inside),
     )
     .table("Curvature", &["window", "normalised cross terms [95 %]", "mean cosine in H [95 %]", "d'Hd: mean over newest [95 %]"], rows)
     .table("Loss of three checkpoints 2 % apart and of their mean, all sizes and seeds", &["oldest", "middle", "newest", "mean"], losses)
@@ -172,8 +187,13 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
 /// Snapshots between the three checkpoints of the slice: 2 %.
 const THREE: u64 = 8;
 
+/// Three checkpoints, the newest at `at`.
+fn three(at: u64) -> [u64; 3] {
+    [at - 2 * THREE, at - THREE, at]
+}
+
 /// The loss on the plane through three checkpoints.
-fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &Arm, three: [u64; 3]) -> anyhow::Result<String> {
+fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &PmaArm, three: [u64; 3]) -> anyhow::Result<String> {
     let (size, checkpoints) = (m.context.scale.smallest(), &m.context.checkpoints);
     let side = m.context.scale.slice;
     let points: Vec<Vec<f64>> = three
@@ -208,7 +228,9 @@ fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &Arm, three: [u64; 
                 crate::papers::attempts::check()?;
                 let weights: Vec<f32> = (0..along.len()).map(|i| (points[0][i] + x * along[i] + y * upright[i]) as f32).collect();
                 row.push(
-                    sized_model.score_weights_on(&weights, Text::Base, m.context.scale.val_tokens / SLICE_PART as u64)?.loss(),
+                    sized_model
+                        .score_weights_on(&weights, TrainingText::Base, m.context.scale.val_tokens / SLICE_PART as u64)?
+                        .loss(),
                 );
             }
             rows.push(row);

@@ -8,7 +8,7 @@ mod stable;
 mod stages;
 
 use super::measure::Measure;
-use crate::papers::finding::Finding;
+use crate::papers::finding::ClaimFinding;
 
 pub use rescue::RESCUES;
 
@@ -16,7 +16,7 @@ pub use rescue::RESCUES;
 ///
 /// # Errors
 /// A device error, a full disk, or an interruption.
-pub fn find(m: &Measure<'_>, claim: &str) -> anyhow::Result<Finding> {
+pub fn find(m: &Measure<'_>, claim: &str) -> anyhow::Result<ClaimFinding> {
     match claim {
         "P1" => stable::p1(m),
         "P2" => annealing::p2(m),

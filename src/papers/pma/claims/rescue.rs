@@ -1,12 +1,16 @@
 //! P9: a diverged run restarted from a merge of three checkpoints, and the control that the paper lacks: from the newest one alone.
 
-use crate::papers::finding::{Finding, number};
-use crate::papers::pma::arm::Arm;
+use crate::papers::finding::{ClaimFinding, number};
+use crate::papers::pma::arm::PmaArm;
 use crate::papers::pma::measure::Measure;
 use crate::papers::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, RescuePolicy};
-use crate::papers::pma::spike::{LOST, Lost, first_lost};
+use crate::papers::pma::scale::DivergentRegime;
+use crate::papers::pma::spike::{Divergence, LOST, first_lost};
 use crate::papers::stats::{Estimate, mean, median};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::verdict::{
+    ClaimCheck, Requirement,
+    Requirement::{Above, Nothing},
+};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// Arms per spike.
@@ -32,17 +36,17 @@ fn name(rescue: &RescuePolicy) -> String {
 }
 
 /// A diverged run.
-struct Event {
-    hot: Arm,
-    lost: Lost,
+struct DivergedRun {
+    hot: PmaArm,
+    lost: Divergence,
     loss: Vec<f64>,
 }
 
 /// Diverged runs with enough checkpoints after the warm-up and before the spike for a merge.
-fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<Event>, usize)> {
+fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<DivergedRun>, usize)> {
     let (plan, hot) = (m.context.plan(), &m.context.scale.hot);
     let first = m.context.seeds.first().copied().unwrap_or(1);
-    let arms: Vec<Arm> = (0..hot.runs).map(|i| plan.hot(first + i)).collect();
+    let arms: Vec<PmaArm> = (0..hot.runs).map(|i| plan.hot(first + i)).collect();
     m.context.ensure(&arms)?;
     let mut found = Vec::new();
     for arm in &arms {
@@ -50,26 +54,38 @@ fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<Event>, usize)> {
         if let Some(lost) = first_lost(&loss)
             && lost.at as u64 + 1 >= hot.warmup + RESCUE_COUNT * HOT_EVERY + MARGIN
         {
-            found.push(Event { hot: arm.clone(), lost, loss });
+            found.push(DivergedRun { hot: arm.clone(), lost, loss });
         }
     }
     Ok((found, arms.len()))
 }
 
 /// Loss at the end of a rescued run minus the loss before the spike.
-fn above(loss: &[f64], lost: &Lost) -> f64 {
+fn above(loss: &[f64], lost: &Divergence) -> f64 {
     let tail: Vec<f64> =
         loss[loss.len().saturating_sub(TAIL)..].iter().map(|l| if l.is_finite() { *l } else { f64::INFINITY }).collect();
     median(&tail) - lost.before
 }
 
-// Length: one experiment in order.
+fn design(hot: &DivergentRegime, size: &str, runs: usize, lost: usize) -> String {
+    format!(
+        "Size {size} at a rate of {:.0e} with beta1 = {}, beta2 = {}, no clipping and no decay: {runs} runs, of which {lost} were lost (0.5 nats above \
+         the median of the 50 updates before, still 0.2 above after 100 more). Each lost run is begun anew from the newest checkpoint at least \
+         {MARGIN} updates before the spike (one every {HOT_EVERY}), or from the mean of the newest three, with the same data or the data up \
+         to the spike skipped, Adam kept or reset; {} updates. Back is: the last {TAIL} within {LOST} nats of the trajectory before the spike. \
+         The claim needs more than half of the PMA rescues back, and more than of the single checkpoint's; fewer than {LEAST} spikes decide \
+         nothing.",
+        hot.learning_rate, hot.betas[0], hot.betas[1], hot.horizon,
+    )
+}
+
 /// Merging three checkpoints rescues a diverged run.
-pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p9(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (events, runs) = events(m)?;
-    let plan = m.context.plan();
-    let spike = |e: &Event| e.lost.at as u64 + 1;
-    let arms: Vec<Arm> = events.iter().flat_map(|e| policies().into_iter().map(|p| plan.rescued(&e.hot, spike(e), p))).collect();
+    let (plan, scale) = (m.context.plan(), &m.context.scale);
+    let spike = |e: &DivergedRun| e.lost.at as u64 + 1;
+    let arms: Vec<PmaArm> =
+        events.iter().flat_map(|e| policies().into_iter().map(|p| plan.rescued(&e.hot, spike(e), p))).collect();
     m.context.ensure(&arms)?;
     // Event, policy: final loss minus the loss before the spike.
     let mut ends: Vec<Vec<f64>> = Vec::new();
@@ -84,22 +100,22 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let difference: Vec<f64> = ends.iter().map(|row| share(row, 1) - share(row, 0)).collect();
     let pma: Vec<f64> = ends.iter().map(|row| share(row, 1)).collect();
     let enough = ends.len() >= LEAST;
-    let wants = |w: Wants| if enough { w } else { Wants::Nothing };
+    let required = |w: Requirement| if enough { w } else { Nothing };
     let mut checks = vec![
         ClaimCheck::new(
             "share of PMA rescues that come back, over spikes and policies",
             Estimate::of_values(&pma),
-            wants(Wants::Above(0.5)),
+            required(Above(0.5)),
         ),
         ClaimCheck::new(
             "that share minus that of the single checkpoint (the control)",
             Estimate::of_values(&difference),
-            wants(Wants::Above(0.0)),
+            required(Above(0.0)),
         ),
     ];
     for (i, policy) in policies().iter().enumerate().filter(|(_, p)| p.merged) {
         let values: Vec<f64> = ends.iter().map(|row| survived(row[i]) - survived(row[i - 1])).collect();
-        checks.push(ClaimCheck::new(format!("{}: PMA minus single", name(policy)), Estimate::of_values(&values), Wants::Nothing));
+        checks.push(ClaimCheck::new(format!("{}: PMA minus single", name(policy)), Estimate::of_values(&values), Nothing));
     }
     let rows = events.iter().zip(&ends).map(|(e, ends)| {
         let mut row = vec![e.hot.train.seed.to_string(), spike(e).to_string(), number(e.lost.before), number(e.lost.after)];
@@ -109,25 +125,11 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let mut columns = vec!["seed".to_string(), "spike at".into(), "loss before".into(), "loss after".into()];
     columns.extend(policies().iter().map(|p| format!("{}: {}", if p.merged { "PMA" } else { "single" }, name(p))));
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    let design = format!(
-        "Size {} at a rate of {:.0e} with beta1 = {}, beta2 = {}, no clipping and no decay: {runs} runs, of which {} were lost (0.5 nats above \
-         the median of the 50 updates before, still 0.2 above after 100 more). Each lost run is begun anew from the newest checkpoint at least \
-         {MARGIN} updates before the spike (one every {HOT_EVERY}), or from the mean of the newest three, with the same data or the data up \
-         to the spike skipped, Adam kept or reset; {} updates. Back is: the last {TAIL} within {LOST} nats of the trajectory before the spike. \
-         The claim needs more than half of the PMA rescues back, and more than of the single checkpoint's; fewer than {LEAST} spikes decide \
-         nothing.",
-        m.context.scale.smallest().name,
-        m.context.scale.hot.learning_rate,
-        m.context.scale.hot.betas[0],
-        m.context.scale.hot.betas[1],
-        events.len(),
-        m.context.scale.hot.horizon,
-    );
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P9",
         "Merging the last three checkpoints before a collapse rescues the run",
         "Fig. 7 right: one 330M/3.3B run at a rate of 6e-3; it passes the spike and follows the old trajectory; no control without merging",
-        design,
+        design(&scale.hot, scale.smallest().name, runs, events.len()),
         checks,
     )
     .table("Every spike and every way on", &columns, rows.collect())
@@ -139,7 +141,7 @@ fn calm(loss: &[f64]) -> Vec<f64> {
     (0..loss.len()).map(|i| median(&loss[i.saturating_sub(3)..(i + 4).min(loss.len())])).collect()
 }
 
-fn picture(events: &[Event], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> String {
+fn picture(events: &[DivergedRun], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> String {
     let policies = policies();
     let names: Vec<String> = policies.iter().filter(|p| p.merged).map(name).collect();
     let share = |i: usize| mean(&ends.iter().map(|row| f64::from(row[i] <= LOST)).collect::<Vec<_>>());

@@ -1,13 +1,14 @@
 //! P4, P5, P6 and their combination: weighting, interval and count, at the paper's four evaluation points.
 
 use crate::merge::MergeRule;
-use crate::papers::finding::{Finding, number, with_interval};
+use crate::papers::finding::{ClaimFinding, number, with_interval};
 use crate::papers::pma::measure::{Measure, arm_mean, arm_range};
 use crate::papers::pma::plan::{SnapshotWindow, readout};
 use crate::papers::pma::scale::{GRID, N, READOUTS, V0};
-use crate::papers::pma::sized_model::Scored;
-use crate::papers::stats::{Estimate, Unit, mean, spearman};
-use crate::papers::verdict::{ClaimCheck, Wants};
+use crate::papers::pma::sized_model::HeldOutScores;
+use crate::papers::stats::{Estimate, Unit, mean, range, spearman};
+use crate::papers::verdict::ClaimCheck;
+use crate::papers::verdict::Requirement::{Above, Below, Nothing, Within};
 use crate::plot::{Bars, Chart, Panels, Series};
 
 /// A merge scheme, independent of the evaluation point.
@@ -57,19 +58,19 @@ fn units(m: &Measure<'_>, schemes: &[Scheme], at: u64) -> anyhow::Result<Vec<Uni
     for size in &m.context.scale.sizes {
         out.extend(m.units(|seed| {
             let windows = std::iter::once(SnapshotWindow::single(at)).chain(schemes.iter().map(|s| s.window(at)));
-            windows.map(|w| m.base(size, seed, &w)).collect::<anyhow::Result<Vec<Scored>>>()
+            windows.map(|w| m.base(size, seed, &w)).collect::<anyhow::Result<Vec<HeldOutScores>>>()
         })?);
     }
     Ok(out)
 }
 
 /// Losses at all four evaluation points.
-struct Grid {
+struct SchemeGrid {
     schemes: Vec<Scheme>,
     readouts: Vec<Vec<Unit>>,
 }
 
-impl Grid {
+impl SchemeGrid {
     fn new(m: &Measure<'_>, schemes: Vec<Scheme>) -> anyhow::Result<Self> {
         let readouts = READOUTS.iter().map(|at| units(m, &schemes, *at)).collect::<anyhow::Result<_>>()?;
         Ok(Self { schemes, readouts })
@@ -134,15 +135,14 @@ const COLUMNS: [&str; 5] = ["read-out", "scheme", "N available", "loss", "gain o
 const MEANS: &str = "mean over sizes and seeds; error bars: 95 % bootstrap of the gain over the latest checkpoint";
 
 /// Weighting schemes.
-pub fn p4(m: &Measure<'_>) -> anyhow::Result<Finding> {
-    let grid = Grid::new(m, weightings())?;
+pub fn p4(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
+    let grid = SchemeGrid::new(m, weightings())?;
     let early = |one, other| {
         let what = format!("12.75 %: {one} lower than {other} (nats)");
-        ClaimCheck::new(what, grid.better(0, one, other), Wants::Above(0.0))
+        ClaimCheck::new(what, grid.better(0, one, other), Above(0.0))
     };
     let spread = |m: &[f64]| {
-        let four = &m[1..5];
-        let (low, high) = four.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+        let (low, high) = range(m[1..5].iter().copied());
         (high - low) / (m[0] - m[3])
     };
     let checks = vec![
@@ -152,20 +152,20 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<Finding> {
         ClaimCheck::new(
             "100 %: spread of the four schemes over the gain of SMA",
             Estimate::of(&grid.readouts[3], spread),
-            Wants::Below(0.1),
+            Below(0.1),
         ),
         ClaimCheck::new(
             "12.75 %, other reading of EMA: EMA 0.1 renormalised (norm.) lower than SMA (nats)",
             grid.better(0, "EMA 0.1 norm.", "SMA"),
-            Wants::Nothing,
+            Nothing,
         ),
         ClaimCheck::new(
             "12.75 %, other reading of EMA: EMA 0.1 renormalised (norm.) lower than EMA 0.1 as a recursion (nats)",
             grid.better(0, "EMA 0.1 norm.", "EMA 0.1"),
-            Wants::Nothing,
+            Nothing,
         ),
     ];
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P4",
         "Early in training WMA > EMA 0.2 > SMA > EMA 0.1; late all are alike",
         "Fig. 4: 204B tokens: 47.89, 47.65, 47.01, 46.04 (latest 45.93); 1607B: 60.79 to 60.54",
@@ -180,24 +180,24 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<Finding> {
 }
 
 /// Intervals.
-pub fn p5(m: &Measure<'_>) -> anyhow::Result<Finding> {
-    let grid = Grid::new(m, intervals())?;
+pub fn p5(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
+    let grid = SchemeGrid::new(m, intervals())?;
     let spread = |units: &[Unit]| {
         Estimate::of(units, |m| {
-            let (low, high) = m[1..].iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+            let (low, high) = range(m[1..].iter().copied());
             high - low
         })
     };
     let [first, last] = [spread(&grid.readouts[0]), spread(&grid.readouts[3])];
     let shrinks: Vec<f64> = first.units.iter().zip(&last.units).map(|(f, l)| l / f).collect();
     let checks = vec![
-        ClaimCheck::new("12.75 %: gain at V0/2 (nats)", grid.gain(0, "V0/2"), Wants::Above(0.0)),
-        ClaimCheck::new("12.75 %: gain at 2 V0 (nats)", grid.gain(0, "2 V0"), Wants::Below(0.0)),
-        ClaimCheck::new("12.75 %: gain at 4 V0 (nats)", grid.gain(0, "4 V0"), Wants::Below(0.0)),
-        ClaimCheck::new("spread over V at 100 % over that at 12.75 %", Estimate::of_values(&shrinks), Wants::Below(0.5)),
-        ClaimCheck::new("100 %: gain at 4 V0 (nats)", grid.gain(3, "4 V0"), Wants::Nothing),
+        ClaimCheck::new("12.75 %: gain at V0/2 (nats)", grid.gain(0, "V0/2"), Above(0.0)),
+        ClaimCheck::new("12.75 %: gain at 2 V0 (nats)", grid.gain(0, "2 V0"), Below(0.0)),
+        ClaimCheck::new("12.75 %: gain at 4 V0 (nats)", grid.gain(0, "4 V0"), Below(0.0)),
+        ClaimCheck::new("spread over V at 100 % over that at 12.75 %", Estimate::of_values(&shrinks), Below(0.5)),
+        ClaimCheck::new("100 %: gain at 4 V0 (nats)", grid.gain(3, "4 V0"), Nothing),
     ];
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P5",
         "Large intervals hurt early, below the unmerged checkpoint; late they matter little",
         "Fig. 5 top: at 204B V = 4, 8, 16, 32B give 47.9, 47.0, 42.2, 41.3 (latest 45.9); at 1607B all lie within 60.3 to 60.8",
@@ -211,21 +211,21 @@ pub fn p5(m: &Measure<'_>) -> anyhow::Result<Finding> {
 }
 
 /// Counts.
-pub fn p6(m: &Measure<'_>) -> anyhow::Result<Finding> {
-    let grid = Grid::new(m, counts())?;
+pub fn p6(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
+    let grid = SchemeGrid::new(m, counts())?;
     let mut checks = Vec::new();
     for pair in ["N = 3", "N = 6", "N = 10", "N = 15"].windows(2) {
         let what = format!("12.75 %: {} lower than {} (nats)", pair[0], pair[1]);
-        checks.push(ClaimCheck::new(what, grid.better(0, pair[0], pair[1]), Wants::Above(0.0)));
+        checks.push(ClaimCheck::new(what, grid.better(0, pair[0], pair[1]), Above(0.0)));
     }
     for pair in ["N = 3", "N = 6", "N = 10"].windows(2) {
         let what = format!("100 %: {} lower than {} (nats)", pair[1], pair[0]);
-        checks.push(ClaimCheck::new(what, grid.better(3, pair[1], pair[0]), Wants::Above(0.0)));
+        checks.push(ClaimCheck::new(what, grid.better(3, pair[1], pair[0]), Above(0.0)));
     }
     let [ten, fifteen] = [grid.arm("N = 10"), grid.arm("N = 15")];
     let alike = Estimate::of(&grid.readouts[3], move |m| (m[fifteen] - m[ten]) / (m[0] - m[ten]));
-    checks.push(ClaimCheck::new("100 %: N = 15 minus N = 10, over the gain of N = 10", alike, Wants::Within(0.1)));
-    Ok(Finding::new(
+    checks.push(ClaimCheck::new("100 %: N = 15 minus N = 10, over the gain of N = 10", alike, Within(0.1)));
+    Ok(ClaimFinding::new(
         "P6",
         "Many checkpoints hurt early and help late: N = 3 > 6 > 10 > 15, then 3 < 6 < 10 ~ 15",
         "Fig. 5 bottom: at 204B N = 3, 6, 10, 15 give 48.1, 47.9 (or the two swapped: the labels allow it), 47.0, 45.4; at 1607B 59.7, 60.1, 60.8, 60.8",
@@ -239,11 +239,11 @@ pub fn p6(m: &Measure<'_>) -> anyhow::Result<Finding> {
 }
 
 /// Gain against mean age and effective count, for all schemes.
-pub fn p56(m: &Measure<'_>) -> anyhow::Result<Finding> {
+pub fn p56(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let mut schemes = weightings();
     schemes.extend(intervals().into_iter().filter(|s| s.every != V0));
     schemes.extend(counts().into_iter().filter(|s| s.n != N));
-    let grid = Grid::new(m, schemes)?;
+    let grid = SchemeGrid::new(m, schemes)?;
     let place = |at: u64, s: &Scheme| -> anyhow::Result<[f64; 2]> {
         let w = s.window(at).weights()?;
         Ok([MergeRule::mean_age(&w) * s.every as f64 / at as f64, MergeRule::effective_count(&w)])
@@ -262,20 +262,16 @@ pub fn p56(m: &Measure<'_>) -> anyhow::Result<Finding> {
         rows.push(vec![readout(i).into(), with_interval(&age), with_interval(&count)]);
     }
     let checks = vec![
-        ClaimCheck::new(
-            "12.75 %: rank correlation of gain and mean age",
-            Estimate::of_values(&correlations[0][0]),
-            Wants::Below(-0.9),
-        ),
+        ClaimCheck::new("12.75 %: rank correlation of gain and mean age", Estimate::of_values(&correlations[0][0]), Below(-0.9)),
         ClaimCheck::new(
             "100 %: rank correlation of gain and effective count",
             Estimate::of_values(&correlations[3][1]),
-            Wants::Above(0.7),
+            Above(0.7),
         ),
-        ClaimCheck::new("100 %: rank correlation of gain and mean age", Estimate::of_values(&correlations[3][0]), Wants::Nothing),
+        ClaimCheck::new("100 %: rank correlation of gain and mean age", Estimate::of_values(&correlations[3][0]), Nothing),
     ];
     let svg = collapse(m, &grid, &place)?;
-    Ok(Finding::new(
+    Ok(ClaimFinding::new(
         "P5/6+",
         "Early the gain is a function of the mean age of the merged weights, late of their effective number (ours, from the paper's numbers)",
         "Computed from Fig. 4 and 5: at 204B the gain falls from +2.2 to -4.6 as the mean age grows from 8B to 80B; late it is ordered by N",
@@ -295,7 +291,11 @@ pub fn p56(m: &Measure<'_>) -> anyhow::Result<Finding> {
 }
 
 /// Gain of every scheme against its mean age (as a share of the tokens so far) and its effective count, first and last evaluation point.
-fn collapse(m: &Measure<'_>, grid: &Grid, place: &dyn Fn(u64, &Scheme) -> anyhow::Result<[f64; 2]>) -> anyhow::Result<String> {
+fn collapse(
+    m: &Measure<'_>,
+    grid: &SchemeGrid,
+    place: &dyn Fn(u64, &Scheme) -> anyhow::Result<[f64; 2]>,
+) -> anyhow::Result<String> {
     let seeds = m.context.seeds.len();
     let mut panels = Panels::new("P4 to P6 in one picture: lag against averaging", 2)
         .subtitle("each dot a scheme: weighting, interval or count; mean and range over seeds");

@@ -119,8 +119,9 @@ pub fn refill(
     let (mut next, mut ended) = (progress[0], 0);
     for (row, own) in assigned.chunks_exact_mut(3).enumerate() {
         let (request, given) = sizes.given(prompt, own[0]);
-        let length = positions[row] + 1;
-        let is_over = length >= given[0] + given[1] || length as usize >= max_len || stops.contains(&tokens[row]);
+        // Idle rows hold any values; u32 wraps as in the shader.
+        let length = positions[row].wrapping_add(1);
+        let is_over = length >= given[0].wrapping_add(given[1]) || length as usize >= max_len || stops.contains(&tokens[row]);
         if !is_over || length <= given[0] || own[0] as usize >= count {
             continue;
         }
