@@ -30,7 +30,7 @@ KNOWN = {
     "spaced thousands": "lehr",
     "vulgar": "lehr",
     "full width": "lehr",
-    "superscript": "lehr",
+    "superscript": "both",  # math-verify reads 2² as 2
     "en dash": "lehr",
     "exponent": "lehr",
     "scientific": "lehr",  # math-verify rounds 10.175 times 100

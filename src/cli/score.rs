@@ -5,6 +5,7 @@ use crate::config::{DeviceSettings, ModelConfig};
 use crate::data::{Batch, IGNORE, Tokenizer};
 use crate::device::{Arena, Device};
 use crate::model::Model;
+use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::write_safetensors;
 use crate::train::{GradientPass, Scorer};
 use crate::vfs::write_whole_by;
@@ -58,7 +59,8 @@ const MAX_LINE: usize = 64 << 20;
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
-    let tokenizer = dir.join("tokenizer.json").is_file().then(|| open::tokenizer(&dir, &config)).transpose()?;
+    let has_tokenizer = is_gguf(&dir) || dir.join("tokenizer.json").is_file();
+    let tokenizer = has_tokenizer.then(|| open::tokenizer(&dir, &config)).transpose()?;
     let rows = read_rows(args, tokenizer.as_ref())?;
     let context = config.model.max_position_embeddings;
     for (place, tokens) in &rows {

@@ -130,6 +130,7 @@ mod tests {
         for (text, wanted) in [
             ("[{\"a\": 1},\n\n3]", ":3: not a JSON object"),
             ("[{\"a\": 1},", ":1: not JSON: EOF while parsing a value: it is cut off"),
+            ("[{\"a\": 1}", ":1: not JSON: EOF while parsing a value: it is cut off"),
             ("[{\"a\": 1}] {", ":1: not JSON: EOF"),
             ("{\"a\": 1, \"b\": NaN}", ":1: not JSON: NaN at byte 15, which JSON has no number for. Write null"),
             ("{\"a\": -Infinity}", ":1: not JSON: Infinity at byte"),

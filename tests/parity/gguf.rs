@@ -71,6 +71,19 @@ fn logits_and_token_ids_match_transformers() {
     }
 }
 
+/// `lehr score` encodes with the tokenizer of the file.
+#[test]
+fn texts_are_scored_with_the_tokenizer_of_the_file() {
+    let wanted: Value = serde_json::from_slice(&std::fs::read(golden("golden.json")).unwrap()).unwrap();
+    let place = Place::new();
+    for case in ["qwen2", "sentencepiece"] {
+        let pair = &wanted[case]["ids"][0];
+        let mut command = place.lehr(["score", "--json", "--text", pair[0].as_str().unwrap(), "--model"]);
+        let scored = json_lines(command.arg(golden(&format!("{case}.gguf"))));
+        assert_eq!(scored[0]["tokens"], pair[1], "{case}");
+    }
+}
+
 #[test]
 fn template_and_special_tokens_come_with_the_file() {
     let tokenizer = Tokenizer::from_folder(&golden("qwen2.gguf")).unwrap();

@@ -202,6 +202,21 @@ fn tokens_with_mismatched_ids_are_refused() {
 }
 
 /// Steps that make much of little would end the process while a text is encoded.
+/// transformers applies the dropout of a tokenizer.json too: the tokens of a text would differ from one time to the next.
+#[test]
+fn random_merges_are_refused() {
+    for name in ["llama", "mapped"] {
+        let text = std::fs::read(folder(name).join("tokenizer.json")).unwrap();
+        let mut json: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(json["model"]["type"], "BPE");
+        json["model"]["dropout"] = json!(0.25);
+        let error = Tokenizer::from_folder(with(name, &[("tokenizer.json", json.clone())]).path()).err().unwrap().to_string();
+        assert!(error.contains("tokenizer.json: model.dropout = 0.25: leaves out merges at random; set it to null"), "{error}");
+        json["model"]["dropout"] = json!(0.0);
+        assert!(Tokenizer::from_folder(with(name, &[("tokenizer.json", json)]).path()).is_ok());
+    }
+}
+
 #[test]
 fn tokenizers_with_unbounded_growth_are_refused() {
     let read =

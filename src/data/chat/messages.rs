@@ -134,6 +134,9 @@ fn counts(at: &str, message: &mut Object) -> Result<Option<bool>> {
     Ok(found)
 }
 
+/// Template variables that `chat_template_kwargs` may not set; transformers refuses them too.
+const SET_ELSEWHERE: &[&str] = &["messages", "tools", "add_generation_prompt"];
+
 /// Template variables of a row other than messages, as in TRL: `tools` (a list, or JSON in a string) and `chat_template_kwargs`.
 pub(super) fn extra(row: &Object) -> Result<Map<String, Value>> {
     let mut extra = match row.get("chat_template_kwargs") {
@@ -141,6 +144,12 @@ pub(super) fn extra(row: &Object) -> Result<Map<String, Value>> {
         Some(Value::Object(map)) => map.clone(),
         Some(_) => bail!("chat_template_kwargs: must be an object"),
     };
+    if let Some(name) = SET_ELSEWHERE.iter().find(|name| extra.contains_key(**name)) {
+        bail!(
+            "chat_template_kwargs.{name}: is set by lehr; remove it{}",
+            if *name == "tools" { ", and give the column tools" } else { "" }
+        );
+    }
     let tools = match row.get("tools") {
         None | Some(Value::Null) => return Ok(extra),
         // Columns with a fixed type store "no tools" as an empty string.
@@ -168,10 +177,7 @@ pub fn template_kwargs(words: &[String]) -> Result<Map<String, Value>> {
             .with_context(|| {
                 format!("--chat-template-kwargs {:?}: write NAME=VALUE, such as enable_thinking=false", shown(word))
             })?;
-        ensure!(
-            !["messages", "tools", "add_generation_prompt"].contains(&name),
-            "--chat-template-kwargs {name}: is not for this flag"
-        );
+        ensure!(!SET_ELSEWHERE.contains(&name), "--chat-template-kwargs {name}: is not for this flag");
         // True and False are Python's spelling.
         let value = match value {
             "True" => Value::Bool(true),

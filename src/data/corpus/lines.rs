@@ -88,6 +88,10 @@ impl LineReader {
         let line = self.cut.bytes().trim_ascii();
         let (number, unit) = (self.cut.start_line(), self.unit);
         if line.is_empty() {
+            // Without even a space: what follows the elements of a list that is not closed.
+            if !terminated && self.cut.bytes().is_empty() {
+                notices.push(format!("{}:{number}: the list is cut off: no ] at its end", self.name));
+            }
             return None;
         }
         self.records += 1;

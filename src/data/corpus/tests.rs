@@ -102,6 +102,10 @@ fn jsonl_lines_are_documents() {
     let (documents, notices) = read_file("t.jsonl", content.as_bytes()).unwrap();
     assert_eq!(documents, ["one\né", " two ", "three"]);
     assert!(notices.is_empty(), "{notices:?}");
+    let (documents, notices) = read_file("t.json", b"[{\"text\": \"one\"},\n{\"text\": \"two\"}").unwrap();
+    assert_eq!((documents.len(), notices.len()), (2, 1), "{notices:?}");
+    assert!(notices[0].contains("t.json:2: the list is cut off"), "{notices:?}");
+    assert!(read_file("t.jsonl", b"{\"text\": \"one\"}\n ").unwrap().1.is_empty());
 }
 
 #[test]

@@ -103,8 +103,9 @@ impl<R: BufRead> Records<R> {
     }
 
     fn at_end(&mut self, begun: bool, too_long: bool) -> Record {
-        // A list that is not closed is truncated, even if the end is between two elements.
-        let cut_off = self.list && self.place.opened && !std::mem::replace(&mut self.place.closed, true);
+        // A list that is not closed is truncated, even if the end is between two elements, or behind one that is complete: an empty record,
+        // which fails to parse, follows it.
+        let cut_off = !begun && self.list && self.place.opened && !std::mem::replace(&mut self.place.closed, true);
         match (too_long, begun || cut_off) {
             (true, _) => Record::TooLong,
             (false, true) => Record::Whole(false),
@@ -195,7 +196,8 @@ mod tests {
             cut(" [\n {\"a\": \"],\\\"}\"},\n\n [1, 2]\n, 3]\n", true),
             own(&[(2, "{\"a\": \"],\\\"}\"}", true), (4, "[1, 2]\n", true), (5, "3", true)])
         );
-        assert_eq!(cut("[{\"a\": 1}, {\"b\"", true), own(&[(1, "{\"a\": 1}", true), (1, "{\"b\"", false)]));
+        assert_eq!(cut("[{\"a\": 1}, {\"b\"", true), own(&[(1, "{\"a\": 1}", true), (1, "{\"b\"", false), (1, "", false)]));
+        assert_eq!(cut("[1, 2", true), own(&[(1, "1", true), (1, "2", false), (1, "", false)]), "cut off behind one");
         assert_eq!(cut("[1,", true), own(&[(1, "1", true), (1, "", false)]), "cut off between two");
         assert_eq!(cut("[1] x", true), own(&[(1, "1", true), (1, "x", false)]));
     }

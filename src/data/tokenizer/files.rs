@@ -35,7 +35,7 @@ impl Tokenizer {
     /// text.
     ///
     /// Errors name the file and what is wrong with it: larger than 64 MiB, not JSON, a duplicate token, ids that repeat, are negative or
-    /// far beyond the number of tokens, an end token outside the model's vocabulary.
+    /// far beyond the number of tokens, an end token outside the model's vocabulary, merges that are left out at random.
     pub fn from_folder(path: &Path) -> Result<Self> {
         let path = &holder(path, "tokenizer.json")?;
         if is_gguf(path) {
@@ -89,6 +89,10 @@ impl Tokenizer {
         let mut inner =
             guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(|e| anyhow!("{name}: cannot be used: {}", shown(&e)))?;
         growth::check(name, &inner)?;
+        if let tokenizers::models::ModelWrapper::BPE(model) = inner.get_model() {
+            let dropout = model.dropout.unwrap_or(0.0);
+            ensure!(dropout <= 0.0, "{name}: model.dropout = {dropout}: leaves out merges at random; set it to null");
+        }
         // Batch settings of the file, which would truncate or pad the text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| anyhow!("{name}: {e}"))?;

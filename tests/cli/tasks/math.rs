@@ -368,6 +368,34 @@ fn marked_answers_are_found() {
     assert!(verdict::grade_question(&asked("617 * 2 ="), "1 2 3 4", true).correct);
 }
 
+/// The verdicts of math-verify, which does not read `<answer>` and `####`.
+#[test]
+fn choices_and_short_words_are_answers() {
+    for (answer, said, right) in [
+        ("A", "\\boxed{\\text{A}}", true),
+        ("A", "\\boxed{(A)}", true),
+        ("A", "\\boxed{\\text{(A)}}", true),
+        ("(A)", "\\boxed{\\textbf{A}}", true),
+        ("A", "<answer> a </answer>", true),
+        ("#### A", "#### A", true),
+        ("A", "\\boxed{B}", false),
+        ("A", "\\boxed{A, B}", false),
+        ("A", "\\boxed{A \\text{ or } B}", false),
+        ("A", "The answer is A or B", false),
+        ("yes", "\\boxed{Yes}", true),
+        ("no", "\\boxed{\\mathrm{no}}", true),
+        ("yes", "\\boxed{no}", false),
+        ("yes", "\\boxed{\\text{not yes}}", false),
+        ("ab", "\\boxed{ba}", true),
+        // Not words: braces are not compared.
+        ("\\frac{a}{bc}", "\\boxed{\\frac{ab}{c}}", false),
+        ("-x", "\\boxed{x}", false),
+        ("12", "\\boxed{\\text{twelve}}", false),
+    ] {
+        assert_eq!(grade(answer, said).correct, right, "{answer}: {said}");
+    }
+}
+
 /// Rows on which math-verify and lehr agree (`scripts/oracle/math_answers.py --golden`).
 #[test]
 fn verdicts_match_math_verify() {

@@ -87,6 +87,14 @@ fn every_bad_row_is_refused_by_line_and_field() {
             r#"{"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": 1}"#,
             "chat_template_kwargs: must be an object",
         ),
+        (
+            r#"{"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"messages": []}}"#,
+            "chat_template_kwargs.messages: is set by lehr",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"tools": []}}"#,
+            "chat_template_kwargs.tools: is set by lehr; remove it, and give the column tools",
+        ),
     ] {
         let path = place.file("rows.jsonl", format!("{good}\n\n{row}\n"));
         let error = read(&path).expect_err(row).to_string();
@@ -281,6 +289,8 @@ fn row_formats_are_equivalent() {
     ] {
         assert_eq!(read(&place.file("rows.jsonl", row)).unwrap(), wanted, "{row}");
         assert_eq!(read(&place.file("rows.json", format!("[\n{row}\n]\n"))).unwrap(), wanted, "{row}");
+        let error = read(&place.file("rows.json", format!("[\n{row}"))).unwrap_err().to_string();
+        assert!(error.contains("rows.json:2: not JSON") && error.contains("it is cut off"), "{error}");
     }
     let row = r#"{"conversations":[{"from":"system","value":"s"},{"from":"human","value":"a"},{"from":"gpt","value":"b","weight":0},{"from":"tool","value":"c"}],"system":"t"}"#;
     let ChatRow::Messages(chat) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("messages") };

@@ -71,6 +71,7 @@ fn environment(date: i64) -> Environment<'static> {
     environment.set_unknown_method_callback(method);
     // It prints all variables; in Jinja it is only an extension.
     environment.remove_global("debug");
+    environment.remove_filter("pprint");
     environment.set_formatter(|out, state, value| {
         check(state, value)?;
         minijinja::escape_formatter(out, state, &as_text(state, value)?)

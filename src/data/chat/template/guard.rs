@@ -27,7 +27,6 @@ const PLAIN_FILTERS: &[&str] = &[
     "join",
     "length",
     "lower",
-    "pprint",
     "replace",
     "round",
     "string",

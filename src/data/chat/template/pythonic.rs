@@ -1,6 +1,6 @@
 //! Filters, tests and methods that behave as in Jinja2 and Python where MiniJinja's own differ.
 //!
-//! Not covered: `pprint` keeps MiniJinja's notation.
+//! `pprint` is unknown: MiniJinja's notation of lists and maps is not Python's.
 
 use super::limits::{ITEMS, TEXT, over};
 use super::print::{JsonDumps, as_text, to_text};

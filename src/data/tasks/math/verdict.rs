@@ -52,6 +52,7 @@ fn compared(question: &Question, found: LocatedAnswer<'_>, made: bool) -> Result
     let another = |is: bool| if is { Ok(()) } else { Err("another answer".to_owned()) };
     match read(&question.answer) {
         None => Err("the row has no answer".into()),
+        Some(ParsedAnswer::Quantity(_)) if is_same_word(&question.answer, found) => Ok(()),
         Some(ParsedAnswer::Quantity(answer)) => {
             let said = said(found).ok_or("no number")?;
             if said.computed && answer.value.as_rational().is_some() && (made || is_repeated(&question.prompt, &said)) {
@@ -63,6 +64,15 @@ fn compared(question: &Question, found: LocatedAnswer<'_>, made: bool) -> Result
             another(ParsedAnswer::in_words(found.text()).is_some_and(|said| answer.same(&said)))
         }
         Some(answer) => another(ParsedAnswer::of(found.text()).is_some_and(|said| answer.same(&said))),
+    }
+}
+
+/// Whether answer and completion are the same word. A choice or a short word (`A`, `yes`) also reads as a product of variables, which
+/// `\text{A}` and `Yes` are not.
+fn is_same_word(answer: &str, found: LocatedAnswer<'_>) -> bool {
+    match (ParsedAnswer::in_words(find(answer).text()), ParsedAnswer::in_words(found.text())) {
+        (Some(ParsedAnswer::Words(a)), Some(ParsedAnswer::Words(b))) => a == b && a.chars().all(char::is_alphabetic),
+        _ => false,
     }
 }
 
