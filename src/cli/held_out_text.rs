@@ -116,7 +116,8 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
         false => split_step(spec),
     };
     let at = shown(path);
-    ensure!(path.is_dir(), "{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", super::open::near(path));
+    let unknown = || format!("{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", open::near(path));
+    open::exists(path.is_dir(), unknown)?;
     let is_run = run_folder::is_run(path);
     let Some(step) = step else {
         if !is_run {
