@@ -17,7 +17,7 @@ use web_time::Instant;
 
 /// The evaluation text.
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Judged on")]
+#[command(next_help_heading = "Evaluation text")]
 pub struct Text {
     /// Evaluate on this text (file, folder of text files, JSONL with `text`; may be repeated) instead of the run's validation split.
     #[arg(long, visible_alias = "val-data", value_name = "PATH")]
