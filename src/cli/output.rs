@@ -201,7 +201,7 @@ impl ConsoleOutput {
                 ];
                 self.say(&fitted(parts, ", "));
             }
-            Event::TaskEval(e) => self.say(&graded_questions(e)),
+            Event::TaskEval(e) => graded_questions(e).iter().for_each(|line| self.say(line)),
             // Only for the log: tables do not fit in the progress line.
             Event::Tokens(_) | Event::Predictions(_) | Event::Norms(_) => {}
             Event::Merged(m) => self.say(&merged(m)),
@@ -300,23 +300,23 @@ fn eta(seconds: Option<f64>) -> String {
     }
 }
 
-/// An evaluation's line: accuracy with its interval, and by level.
-fn graded_questions(e: &TaskEval) -> String {
+/// An evaluation's lines: accuracy with its interval, and by level.
+fn graded_questions(e: &TaskEval) -> Vec<String> {
     let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
     if e.all.count == 0 {
-        return format!("step {}: no answer {how} to a held-out question could be graded", e.step);
+        return vec![format!("step {}: no answer {how} to a held-out question could be graded", e.step)];
     }
     let [low, high] = e.all.interval.map(|x| 100.0 * x);
     let levels: Vec<String> = e.levels.iter().map(|(level, s)| format!("{level}: {:.1} %", 100.0 * s.accuracy)).collect();
-    let levels = if levels.len() > 1 { format!(" ({})", levels.join(", ")) } else { String::new() };
+    let levels = (levels.len() > 1).then(|| format!("step {}: by level: {}", e.step, levels.join(", ")));
     let right = (e.all.accuracy * e.all.count as f64).round();
-    let share = format!("{:.1} % [{low:.1}, {high:.1}]{levels}", 100.0 * e.all.accuracy);
+    let share = format!("{:.1} % [{low:.1}, {high:.1}]", 100.0 * e.all.accuracy);
     let parts = vec![
         (0, format!("step {}: {right} of {} held-out questions right {how}: {share}", e.step, e.all.count)),
         (1, format!("reward {:.3}", e.all.reward)),
         (2, format!("in {:.1} s", e.eval_seconds)),
     ];
-    fitted(parts, ", ")
+    std::iter::once(fitted(parts, ", ")).chain(levels).collect()
 }
 
 /// A merge's line: its loss and the run's own.
