@@ -353,7 +353,8 @@ fn rescued(r: &Rescue) -> String {
 /// Summary of the gradient norm and the number of spikes.
 fn steadiness(f: &Finished) -> Option<String> {
     let [mean, std, p99, over] = ["mean", "std", "p99", "spikes"].map(|key| f.grad_norm.get(key).copied());
-    let over = over.filter(|over| *over > 0.0).map_or(String::new(), |over| format!("\ngrad_norm: {over} times above 2 x the median"));
+    let over =
+        over.filter(|over| *over > 0.0).map_or(String::new(), |over| format!("\ngrad_norm: {over} times above 2 x the median"));
     let ends = format!("{}, {}", counted(f.spikes, "loss spike"), counted(f.rescues, "rescue"));
     Some(format!("grad_norm: mean {:.3}, std {:.3}, p99 {:.3}; {ends}{over}", mean?, std?, p99?))
 }
