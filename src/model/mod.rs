@@ -109,9 +109,15 @@ impl Model {
 
     /// Random values from a seed; adapters start without effect.
     pub fn initialise(&self, device: &Device, seed: u64) {
-        let frozen = self.frozen.iter().flat_map(|frozen| frozen.parameters.tensors(&frozen.values));
-        for (spec, tensor) in self.parameters.tensors(&self.values).chain(frozen) {
-            device.write(&tensor, &spec.initial_values(seed));
+        let (parameters, values) = self.base();
+        parameters.initialise(device, values, seed);
+        self.initialise_adapters(device, seed);
+    }
+
+    /// What a folder with weights does not hold: the initial values of the adapters, if the model has any.
+    pub fn initialise_adapters(&self, device: &Device, seed: u64) {
+        if self.frozen.is_some() {
+            self.parameters.initialise(device, &self.values, seed);
         }
     }
 

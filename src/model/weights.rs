@@ -75,13 +75,7 @@ impl TensorSpec {
             match self.init {
                 WeightInit::Ones => part.fill(1.0),
                 WeightInit::Zeros => part.fill(0.0),
-                WeightInit::Normal(std) => {
-                    let rng = Rng::new(seed, &format!("init/{name}"));
-                    for (i, pair) in part.chunks_mut(2).enumerate() {
-                        let draws = rng.normal_pair(0, i as u64);
-                        pair.iter_mut().zip(draws).for_each(|(v, d)| *v = (std * d) as f32);
-                    }
-                }
+                WeightInit::Normal(std) => Rng::new(seed, &format!("init/{name}")).fill_normal(0, std, part),
                 WeightInit::Uniform(bound) => {
                     let rng = Rng::new(seed, &format!("init/{name}"));
                     let draw = |i: usize| bound * (2.0 * f64::from(rng.uniform(0, i as u64)) - 1.0);
@@ -339,6 +333,13 @@ impl Parameters {
     /// Number of trainable parameters.
     pub fn count(&self) -> usize {
         self.specs.iter().map(TensorSpec::len).sum()
+    }
+
+    /// Write random values from a seed into an arena of these parameters.
+    pub fn initialise(&self, device: &Device, values: &Arena, seed: u64) {
+        for (spec, tensor) in self.tensors(values) {
+            device.write(&tensor, &spec.initial_values(seed));
+        }
     }
 
     /// Bytes per arena.

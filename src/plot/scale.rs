@@ -383,11 +383,11 @@ mod tests {
         assert_eq!(labels(1e3, 1e9, 4, true), ["10 k", "1 M", "100 M"]);
     }
 
-    /// `tests/report/ticks.json` has the expected results of the report's script for these ranges; `tests/report/check.mjs` compares them.
+    /// `tests/ui/report/ticks.json` has the expected results of the report's script for these ranges; `tests/ui/report/check.mjs` compares them.
     #[test]
     fn the_reports_script_marks_axes_alike() {
         type Case = (String, f64, f64, usize, Vec<String>);
-        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/report/ticks.json")).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/ui/report/ticks.json")).unwrap();
         assert!(cases.len() > 100);
         for (kind, lo, hi, most, labels) in cases {
             let values = match kind.as_str() {

@@ -152,8 +152,9 @@ impl StartingPoint {
         optimizer: Option<OptimizerState>,
     ) -> Result<Option<save::TrainerFile>> {
         let keep = optimizer == Some(OptimizerState::Keep);
+        trainer.model.initialise_adapters(&trainer.device, trainer.settings.seed);
         match self {
-            Self::Nothing => {}
+            Self::Nothing => trainer.initialise(),
             Self::Model { dir, checkpoint } => {
                 trainer.model.load(&trainer.device, &WeightFiles::open(dir)?)?;
                 if let (true, Some(checkpoint)) = (keep, checkpoint) {

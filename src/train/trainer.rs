@@ -87,10 +87,13 @@ impl Trainer {
     /// # Errors
     /// An invalid shape or batch size, or a kernel that does not compile.
     pub fn new(device: Device, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
-        Self::in_world(World::solo(), device, settings, config, source)
+        let trainer = Self::in_world(World::solo(), device, settings, config, source)?;
+        trainer.initialise();
+        Ok(trainer)
     }
 
-    /// As [`Trainer::new`], on one of several ranks: rank 0 is used like a single process, the others call [`Trainer::follow`].
+    /// As [`Trainer::new`], on one of several ranks: rank 0 is used like a single process, the others call [`Trainer::follow`]. Parameters are
+    /// zero until [`Trainer::initialise`] is called or a model is loaded.
     ///
     /// # Errors
     /// As [`Trainer::new`], or fewer sequences in a batch than ranks.
@@ -111,7 +114,6 @@ impl Trainer {
         let live_merge = LiveMerge::new(&device, &model, acts.clone(), scratch, &settings.merge)?;
         let grads = &optimizer.grad_weights;
         let stage = Box::new(Supervised::new(&device, settings, &model, acts, grads, source, world.clone())?);
-        model.initialise(&device, settings.train.seed);
         let (state, settings, mixed_devices) = (TrainerState::default(), settings.train.clone(), false);
         Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge })
     }
@@ -126,7 +128,9 @@ impl Trainer {
         config: &ModelConfig,
         task_context: TaskContext,
     ) -> anyhow::Result<Self> {
-        Self::reinforce_in_world(World::solo(), device, settings, config, task_context)
+        let trainer = Self::reinforce_in_world(World::solo(), device, settings, config, task_context)?;
+        trainer.initialise();
+        Ok(trainer)
     }
 
     /// As [`Trainer::in_world`], for GRPO. Only rank 0 asks and grades.
@@ -146,9 +150,13 @@ impl Trainer {
         let mut optimizer = stage.optimizer(&device, &model, settings)?;
         optimizer.join(&device, &world, stage.stats());
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
-        model.initialise(&device, settings.train.seed);
         let (state, settings, mixed_devices) = (TrainerState::default(), settings.train.clone(), false);
         Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge: None })
+    }
+
+    /// Random parameters, from the seed of the settings.
+    pub fn initialise(&self) {
+        self.model.initialise(&self.device, self.settings.seed);
     }
 
     /// GRPO: use the model of a folder, or a copy of the current one, as the reference model. Nothing is kept if the loss has no KL term.

@@ -9,7 +9,7 @@ For each model of make.py, in float64, of the first row of its golden tokens:
     NAME.attention   (L, H, T, T): output_attentions of eager attention
     NAME.lens        (L + 1, T, V): log-softmax of head(norm(residual stream)): the embedding, then after each block. transformers'
                      last hidden state has the final norm in it already; the model's own logits are the last of these.
-`tests/inspect.rs` compares `model::inspect` with it.
+`tests/parity/inspect.rs` compares `model::inspect` with it.
 """
 
 from pathlib import Path

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Low-rank adapters by PEFT on the golden models: tests/golden/lora/, which tests/lora.rs compares with.
+"""Low-rank adapters by PEFT on the golden models: tests/golden/lora/, which tests/parity/lora.rs compares with.
 
     pip install torch transformers safetensors peft
     python tests/golden/lora.py

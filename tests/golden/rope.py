@@ -4,7 +4,7 @@
     python tests/golden/rope.py
 
 Each entry holds `config` (what a file would hold), `frequencies` and `scale`. Both dialects, absent and null fields, integers for
-floats, and numbers from a seeded generator. tests/golden.rs reads it.
+floats, and numbers from a seeded generator. tests/parity/golden.rs reads it.
 """
 
 import copy

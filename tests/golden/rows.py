@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rows as pyarrow and datasets write them: tests/golden/rows/, which tests/sft/rows.rs and tests/data.rs read.
+"""Rows as pyarrow and datasets write them: tests/golden/rows/, which tests/parity/sft/rows.rs and tests/files/data.rs read.
 
     pip install datasets pyarrow
     tests/golden/rows.py

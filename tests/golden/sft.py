@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One step of TRL's SFTTrainer on a tiny model: tests/golden/sft/, which tests/sft.rs compares with.
+"""One step of TRL's SFTTrainer on a tiny model: tests/golden/sft/, which tests/parity/sft.rs compares with.
 
     pip install torch transformers trl datasets safetensors
     tests/golden/sft.py

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What transformers makes of tokenizer folders: tests/golden/vocabularies/, which tests/vocabularies.rs compares with.
+"""What transformers makes of tokenizer folders: tests/golden/vocabularies/, which tests/parity/vocabularies.rs compares with.
 
     pip install transformers tokenizers
     tests/golden/vocabularies.py

@@ -3,6 +3,8 @@
 //! There is no hidden state to save: resuming a run restores integers, and skipping ahead costs nothing. The generator is
 //! Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). `shaders/lib/rng.wgsl` is the same function.
 
+use rayon::prelude::*;
+
 /// A stream of random numbers named by its purpose, such as `"init"` or `"data"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rng {
@@ -38,6 +40,17 @@ impl Rng {
         let angle = std::f64::consts::TAU * f64::from(w[1]) / 4_294_967_296.0;
         let radius = (-2.0 * u.ln()).sqrt();
         [radius * angle.cos(), radius * angle.sin()]
+    }
+
+    /// Normal numbers of mean 0, drawn in pairs; on all cores, since every pair is a function of its index.
+    pub fn fill_normal(self, step: u64, std: f64, values: &mut [f32]) {
+        const PAIRS: usize = 1 << 14;
+        values.par_chunks_mut(2 * PAIRS).enumerate().for_each(|(chunk, part)| {
+            for (i, pair) in part.chunks_mut(2).enumerate() {
+                let draws = self.normal_pair(step, (chunk * PAIRS + i) as u64);
+                pair.iter_mut().zip(draws).for_each(|(value, draw)| *value = (std * draw) as f32);
+            }
+        });
     }
 
     /// Uniform integer in [0, n); the bias is below 2^-32.
@@ -142,6 +155,17 @@ mod tests {
         }
         let order = |epoch| (0..100).map(|i| Permutation::new(100, Rng::new(7, "data"), epoch).at(i)).collect::<Vec<_>>();
         assert_ne!(order(0), order(1));
+    }
+
+    #[test]
+    fn filled_values_are_the_pairs_one_after_another() {
+        let rng = Rng::new(3, "init");
+        let mut filled = vec![f32::NAN; (1 << 16) + 7];
+        rng.fill_normal(2, 0.5, &mut filled);
+        for (i, pair) in filled.chunks(2).enumerate() {
+            let want = rng.normal_pair(2, i as u64).map(|draw| (0.5 * draw) as f32);
+            assert_eq!(pair, &want[..pair.len()], "pair {i}");
+        }
     }
 
     #[test]

@@ -1,0 +1,10 @@
+//! The window: its pages over recorded histories, and the whole of it over real trainers. No display is needed; what is drawn is drawn by
+//! a software adapter, as on any screen.
+#![cfg(feature = "app")]
+
+use crate::common;
+mod live;
+mod made;
+mod pages;
+mod painted;
+mod pictures;
