@@ -83,7 +83,8 @@ fn many_runs(count: usize, points: u64) -> Vec<OpenRun> {
             }
         }
         made::add(&mut state, &format!("runs/{name}"), if is_grpo { Stage::Grpo } else { Stage::Pretrain }, events);
-        let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui/app").join(if is_grpo { "puzzles" } else { "stories" });
+        let recorded =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui/app").join(if is_grpo { "puzzles" } else { "stories" });
         let recorded = RunFiles::read(&recorded).unwrap();
         let files = &mut state.runs[i].files;
         files.history.tokens = recorded.history.tokens;
