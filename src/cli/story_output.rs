@@ -86,7 +86,7 @@ fn before(player: &Player, with_commands: bool) -> anyhow::Result<()> {
     let is_used = |name: &str| words().any(|word| word.contains(&format!("{{{name}}}")));
     for (name, parameter) in player.story().parameters.iter().filter(|(name, _)| is_used(name)) {
         let choices = parameter.choices.join(", ");
-        output::line(&format!("\n  {}: {} (--set {name}=..., one of {choices})", parameter.label, parameter.value))?;
+        output::line(&format!("\n  {}: {} (--set {name}=...: {choices})", parameter.label, parameter.value))?;
     }
     if with_commands {
         output::line("")?;
