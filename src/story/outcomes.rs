@@ -53,7 +53,11 @@ fn facts(story: &Story, verdicts: &BTreeMap<&str, Verdict>, case: u64) -> Option
     for (i, (step, path)) in facts_named(story).into_iter().enumerate() {
         let is_text = ["text", "cause", "path", "checkpoint"].iter().any(|word| path.contains(word));
         let number = 0.05 + 0.9 * f64::from(rng.uniform(case, i as u64));
-        let value = if is_text { json!("words") } else { json!(number) };
+        let value = match path.as_str() {
+            "rescues" => json!(case % 3),
+            _ if is_text => json!("words"),
+            _ => json!(number),
+        };
         let results = printed.get_mut(step.as_str()).unwrap();
         nested(results, &path, &value);
         results.insert(path, value);

@@ -109,7 +109,8 @@ fn look() {
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/window");
     std::fs::create_dir_all(&out).unwrap();
     let only = std::env::var("PAGE").unwrap_or_default();
-    let sizes = [("desk", [1360.0, 860.0], 1.0), ("small", [1100.0, 700.0], 1.0), ("projector", [1920.0, 1080.0], 2.0)];
+    let sizes: [(&str, [f32; 2], f32); 3] =
+        [("desk", [1360.0, 860.0], 1.0), ("small", [1100.0, 700.0], 1.0), ("projector", [1920.0, 1080.0], 2.0)];
     for (count, points) in [(1, 20), (1, 2000), (3, 20), (3, 2000), (10, 20), (10, 2000)] {
         for (dark, (name, size, zoom)) in [true, false].into_iter().flat_map(|dark| sizes.map(|size| (dark, size))) {
             let draw = move |ui: &mut egui::Ui, window: &mut Option<Window>| {
