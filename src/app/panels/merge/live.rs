@@ -33,7 +33,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
                 &Lines {
                     name: "Merged against raw",
                     lines: found,
-                    y_label: "validation loss (nats per token)",
+                    y_label: "nats per token",
                     log: false,
                     at: None,
                     from,

@@ -156,7 +156,7 @@ fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut
         let (edges, counts) = (edges(&probed.quartiles.from), probe.all.count.clone());
         let series = signs.into_iter().map(|(name, color, moved)| (name, color, spreads(&[moved]))).collect();
         let (name, reach) = ("Change of probability", reach(&moved, *near));
-        violins(ui, &Violins { name, edges: &edges, series, counts, y_label: "change of p", reach });
+        violins(ui, &Violins { name, edges: &edges, series, counts, y_label: "change", reach });
     });
 }
 
@@ -175,7 +175,7 @@ fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
                 name: "Moved in the right direction",
                 edges: &edges,
                 series,
-                y_label: "share of the tokens that moved",
+                y_label: "share of tokens",
                 percent: true,
                 top: Some(1.0),
                 line,
