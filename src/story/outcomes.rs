@@ -51,7 +51,8 @@ fn facts(story: &Story, verdicts: &BTreeMap<&str, Verdict>, case: u64) -> Option
     let rng = Rng::new(case, "outcomes");
     let mut printed: BTreeMap<&str, Map<String, Value>> = story.steps().map(|s| (s.name.as_str(), Map::new())).collect();
     for (i, (step, path)) in facts_named(story).into_iter().enumerate() {
-        let is_text = ["text", "cause", "path", "checkpoint"].iter().any(|word| path.contains(word));
+        let last = path.rsplit('.').next().and_then(|last| last.split('@').next()).unwrap_or_default();
+        let is_text = ["text", "cause", "path", "checkpoint"].contains(&last);
         let number = 0.05 + 0.9 * f64::from(rng.uniform(case, i as u64));
         let value = match path.as_str() {
             "rescues" => json!(case % 3),
@@ -134,6 +135,9 @@ fn every_outcome_is_told() {
                 let is_infinite = told.split(|c: char| !c.is_alphanumeric()).any(|word| word == "inf");
                 let is_odd = ["no number", "{{", "--0", "+-", "by -"].iter().any(|part| told.contains(part));
                 assert!(!is_infinite && !is_odd, "{}: {told}", story.name);
+            }
+            for cell in story.scenes.iter().flat_map(|s| &s.table).flat_map(|t| t.rows.iter().flatten()) {
+                templates::fill(cell, &facts).unwrap_or_else(|e| panic!("{}: {e:#}", story.name));
             }
             for question in story.scenes.iter().filter_map(|s| s.question.as_ref()).filter(|q| !q.choices.is_empty()) {
                 let replies: Vec<_> =
