@@ -104,7 +104,7 @@ pub fn progress<'a>(ui: &mut Ui, key: &str, job: Option<&'a JobState>, actions: 
     match job? {
         JobState::Running(line) => {
             ui.horizontal_wrapped(|ui| {
-                let line = if line.is_empty() { "at work ..." } else { line.as_str() };
+                let line = if line.is_empty() { "working ..." } else { line.as_str() };
                 ui.label(line);
                 if ui.button("Cancel").clicked() {
                     actions.push(Action::Cancel(key.to_owned()));

@@ -161,8 +161,8 @@ fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut
 }
 
 fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
-    let hint = "Of the tokens that moved, the part that moved to where its advantage wants it. Half is chance: improbable tokens with large \
-                gradients push the others about.";
+    let hint = "Of the tokens that moved, the share that moved in the direction of their advantage. Half is chance: an update for improbable \
+                tokens, with their large gradients, also moves the others.";
     card(ui, "Moved in the right direction", hint, |ui| {
         let Some((probed, probe)) = probed.and_then(|t| Some((t, t.probe.as_ref()?))) else { return unprobed(ui) };
         measured_at(ui, probed);
