@@ -25,9 +25,10 @@ pub fn empty(ui: &mut Ui, heading: &str, what_to_do: &str) {
 /// Buttons below [`empty`], each with what it asks for.
 pub fn offers<const N: usize>(ui: &mut Ui, offered: [(&str, Action); N], actions: &mut Vec<Action>) {
     ui.add_space(12.0);
+    let width = (ui.available_width() - 16.0).clamp(40.0, 180.0);
     ui.vertical_centered(|ui| {
         for (words, order) in offered {
-            if ui.add(egui::Button::new(words).min_size(egui::vec2(180.0, 30.0))).clicked() {
+            if ui.add(egui::Button::new(words).min_size(egui::vec2(width, 30.0))).clicked() {
                 actions.push(order);
             }
         }
