@@ -237,7 +237,7 @@ fn changes_of_probability_are_reported_by_quartile_and_group() {
         (Some(got), Some(want)) => assert!((got - want).abs() < 1e-6, "{got}, not {want}"),
         (got, want) => assert_eq!(got, want),
     };
-    assert!(by_bin.iter().filter(|bin| !bin.is_empty()).count() > 1, "the tokens lie in several quartiles");
+    assert!(by_bin[0].len() > 20 && by_bin.iter().any(Vec::is_empty), "improbable tokens, and a quartile without tokens");
     for (b, tokens) in by_bin.iter().enumerate() {
         let all: Vec<f64> = tokens.iter().map(|(_, by)| *by).collect();
         close(&replay.report["moved"][b], mean(&all));
