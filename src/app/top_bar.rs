@@ -46,7 +46,7 @@ fn focused_ui(ui: &mut Ui, state: &mut AppState) {
         return;
     };
     let h = &run.files.history;
-    let standing = run.files.standing(run.live);
+    let standing = standing(run);
     ui.label(RichText::new(run.name()).strong());
     standing_ui(ui, run);
     if standing == "starting" {
@@ -78,9 +78,17 @@ fn starting_ui(ui: &mut Ui, run: &OpenRun) {
     ui.add(egui::Label::new(RichText::new(crate::vfs::clean(&line)).weak()).truncate());
 }
 
+/// How a run stands, as a word; while its log is read, nothing else is known of it.
+pub fn standing(run: &OpenRun) -> &'static str {
+    match run.files.history.state {
+        RunState::Empty if run.loading && !run.live => "reading",
+        _ => run.files.standing(run.live),
+    }
+}
+
 /// How a run stands, as a word in its colour.
 pub fn standing_ui(ui: &mut Ui, run: &OpenRun) {
-    let standing = run.files.standing(run.live);
+    let standing = standing(run);
     let visuals = ui.visuals();
     let color = match standing {
         "running" | "starting" => theme::good(visuals),

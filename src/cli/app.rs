@@ -17,6 +17,7 @@ const HOME: &str = "runs";
 
 /// Open the window on these runs.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
+    args.runs.iter().try_for_each(|path| super::open::folder_exists(path))?;
     app::check_display()?;
     app::open(app::Options { runs: args.runs.clone(), home: HOME.into(), ..app::Options::default() })?;
     Ok(0)

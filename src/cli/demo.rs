@@ -48,9 +48,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         return super::app::play(crate::app::PlayStory { story, options, automatic: true });
     }
     output::line(&story.title)?;
-    output::line(&story.about)?;
+    output::wrapped(&story.about, output::COLUMNS).iter().try_for_each(|line| output::line(line))?;
     if args.quick {
-        output::line("A rehearsal: the stages are too short for meaningful numbers.")?;
+        output::line("A trial run: the stages are too short for meaningful numbers.")?;
     }
     let mut player = Player::open(story, options)?;
     let code = story_output::play(&mut player, args.commands)?;

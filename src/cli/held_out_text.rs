@@ -17,7 +17,7 @@ use web_time::Instant;
 
 /// The evaluation text.
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Evaluated on")]
+#[command(next_help_heading = "Evaluation text")]
 pub struct HeldOutText {
     /// Evaluate on this text (file, folder of text files, JSONL with `text`; may be repeated) instead of the run's validation split.
     #[arg(long, visible_alias = "val-data", value_name = "PATH")]
@@ -116,7 +116,8 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
         false => split_step(spec),
     };
     let at = shown(path);
-    ensure!(path.is_dir(), "{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", super::open::near(path));
+    let unknown = || format!("{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", open::near(path));
+    open::exists(path.is_dir(), unknown)?;
     let is_run = run_folder::is_run(path);
     let Some(step) = step else {
         if !is_run {

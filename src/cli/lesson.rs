@@ -2,7 +2,7 @@
 
 use super::{output, story_output};
 use crate::backend::Native;
-use crate::config::DeviceSettings;
+use crate::config::{DeviceSettings, UsageError};
 use crate::story::{Player, PlayerOptions, StoryLocation, is_complete, lesson, lesson_names, next_lesson};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Args {
     /// Folder of the lessons' runs.
     #[arg(long, value_name = "DIR", default_value = "runs/lessons")]
     out: PathBuf,
-    /// Random seed. The texts were written for the default; with other seeds they report the actual results.
+    /// Random seed; the texts report the results of the runs, whatever they are.
     #[arg(long, default_value_t = 1337)]
     seed: u64,
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let mut story = lesson(name)?;
     for set in &args.set {
         let Some((name, value)) = set.split_once('=') else {
-            anyhow::bail!("--set {}: write NAME=VALUE", crate::vfs::clean(set))
+            anyhow::bail!(UsageError(format!("--set {}: write NAME=VALUE", crate::vfs::clean(set))))
         };
         story.set(name, value)?;
     }
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         return super::app::play(crate::app::PlayStory { story, options, automatic: false });
     }
     output::line(&story.title)?;
-    output::line(&story.about)?;
+    output::wrapped(&story.about, output::COLUMNS).iter().try_for_each(|line| output::line(line))?;
     let mut player = Player::open(story, options)?;
     let code = story_output::play(&mut player, args.commands)?;
     if code == 0 {

@@ -1,6 +1,6 @@
 //! Opening of model folders and GGUF files.
 
-use crate::config::{DeviceSettings, ModelConfig};
+use crate::config::{DeviceSettings, ModelConfig, UsageError};
 use crate::data::Tokenizer;
 use crate::device::Device;
 use crate::model::Model;
@@ -26,7 +26,7 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     if dir.join("config.json").is_file() || is_gguf(path) || is_adapter(&dir) {
         return Ok(dir);
     }
-    anyhow::ensure!(path.is_dir(), "--model {}: no such folder or GGUF file{}", shown(path), near(path));
+    exists(path.is_dir(), || format!("--model {}: no such folder or GGUF file{}", shown(path), near(path)))?;
     anyhow::ensure!(
         run_folder::config(path).is_file(),
         "--model {}: holds no config.json; name a model folder, a GGUF file or a run folder",
@@ -43,8 +43,7 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// The folder does not exist.
 pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
-    anyhow::ensure!(run.is_dir(), "{flag} {}: there is no such run folder{}", shown(run), near(run));
-    Ok(())
+    exists(run.is_dir(), || format!("{flag} {}: there is no such run folder{}", shown(run), near(run)))
 }
 
 /// As [`run_exists`], without a flag.
@@ -52,8 +51,7 @@ pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// The folder does not exist.
 pub fn folder_exists(path: &Path) -> anyhow::Result<()> {
-    anyhow::ensure!(path.is_dir(), "{}: there is no such folder{}", shown(path), near(path));
-    Ok(())
+    exists(path.is_dir(), || format!("{}: there is no such folder{}", shown(path), near(path)))
 }
 
 /// As [`run_exists`], for a starting point: `DIR`, `RUN@STEP` or `merge:RUN?...`.
@@ -69,8 +67,12 @@ pub fn start_exists(flag: &str, spec: &str) -> anyhow::Result<()> {
             (path, None) => (path, "folder or GGUF file"),
         },
     };
-    anyhow::ensure!(path.exists(), "{flag} {}: there is no such {what}{}", shown(path), near(path));
-    Ok(())
+    exists(path.exists(), || format!("{flag} {}: there is no such {what}{}", shown(path), near(path)))
+}
+
+/// A name of something that does not exist is a usage error.
+pub fn exists(it_does: bool, error: impl FnOnce() -> String) -> anyhow::Result<()> {
+    if it_does { Ok(()) } else { Err(UsageError(error()).into()) }
 }
 
 /// "; did you mean runs/a?" if a similarly named folder exists next to this path or in `runs`.

@@ -192,16 +192,15 @@ impl ConsoleOutput {
             Event::Eval(e) => {
                 let change = self.last_eval.map_or(String::new(), |before| format!(" ({:+.4})", e.eval_loss - before));
                 self.last_eval = Some(e.eval_loss);
-                self.say(&format!(
-                    "step {}: validation loss {:.4}{change}, perplexity {:.2}, {} tokens, {:.1} s",
-                    e.step,
-                    e.eval_loss,
-                    e.perplexity,
-                    count(e.eval_tokens),
-                    e.eval_seconds
-                ));
+                let parts = vec![
+                    (0, format!("step {}: validation loss {:.4}{change}", e.step, e.eval_loss)),
+                    (0, format!("perplexity {:.2}", e.perplexity)),
+                    (1, format!("{} tokens", count(e.eval_tokens))),
+                    (2, format!("{:.1} s", e.eval_seconds)),
+                ];
+                self.say(&fitted(parts, ", "));
             }
-            Event::TaskEval(e) => self.say(&graded_questions(e)),
+            Event::TaskEval(e) => graded_questions(e).iter().for_each(|line| self.say(line)),
             // Only for the log: tables do not fit in the progress line.
             Event::Tokens(_) | Event::Predictions(_) | Event::Norms(_) => {}
             Event::Merged(m) => self.say(&merged(m)),
@@ -246,7 +245,7 @@ impl ConsoleOutput {
             (3, format!("{:>7} tok/s", count(s.tokens_per_second as u64))),
             (0, eta(seconds)),
         ]);
-        fitted(parts)
+        fitted(parts, "  ")
     }
 
     /// Progress of a GRPO step: reward, accuracy, change of the policy, time.
@@ -256,7 +255,7 @@ impl ConsoleOutput {
         let left = self.max_steps.saturating_sub(s.step) as f64;
         let left = (s.step > first).then(|| left * (s.seconds - seconds) / (s.step - first) as f64);
         let sampling = 100.0 * get("timing_s/gen") / get("step_time");
-        fitted(vec![
+        let parts = vec![
             (0, self.step_of(s.step)),
             (0, format!("reward {:>6.3}", get("reward"))),
             (1, format!("accuracy {:>4.1} %", 100.0 * get("accuracy"))),
@@ -267,7 +266,8 @@ impl ConsoleOutput {
             (4, format!("{:.1} s/step", get("step_time"))),
             (7, format!("sampling {sampling:.0} %")),
             (0, eta(left)),
-        ])
+        ];
+        fitted(parts, "  ")
     }
 
     fn say(&self, text: &str) {
@@ -278,10 +278,10 @@ impl ConsoleOutput {
 /// Terminal width that lines are formatted for.
 pub const COLUMNS: usize = 80;
 
-/// The parts of a progress line that fit: those with the highest rank are dropped first, those of rank 0 never.
-fn fitted(mut parts: Vec<(u8, String)>) -> String {
+/// The parts of a line that fit: those with the highest rank are dropped first, those of rank 0 never.
+fn fitted(mut parts: Vec<(u8, String)>, between: &str) -> String {
     loop {
-        let line = parts.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("  ");
+        let line = parts.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(between);
         let least = parts.iter().enumerate().max_by_key(|(_, (rank, _))| *rank);
         match least.filter(|(_, (rank, _))| *rank > 0 && line.chars().count() > COLUMNS).map(|(at, _)| at) {
             Some(at) => drop(parts.remove(at)),
@@ -299,24 +299,23 @@ fn eta(seconds: Option<f64>) -> String {
     }
 }
 
-/// An evaluation's line: accuracy with its interval, and by level.
-fn graded_questions(e: &TaskEval) -> String {
+/// An evaluation's lines: accuracy with its interval, and by level.
+fn graded_questions(e: &TaskEval) -> Vec<String> {
     let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
     if e.all.count == 0 {
-        return format!("step {}: no answer {how} to a held-out question could be graded", e.step);
+        return vec![format!("step {}: no answer {how} to a held-out question could be graded", e.step)];
     }
     let [low, high] = e.all.interval.map(|x| 100.0 * x);
     let levels: Vec<String> = e.levels.iter().map(|(level, s)| format!("{level}: {:.1} %", 100.0 * s.accuracy)).collect();
-    let levels = if levels.len() > 1 { format!(" ({})", levels.join(", ")) } else { String::new() };
-    format!(
-        "step {}: {} of {} held-out questions right {how}: {:.1} % [{low:.1}, {high:.1}]{levels}, reward {:.3}, in {:.1} s",
-        e.step,
-        (e.all.accuracy * e.all.count as f64).round(),
-        e.all.count,
-        100.0 * e.all.accuracy,
-        e.all.reward,
-        e.eval_seconds
-    )
+    let levels = (levels.len() > 1).then(|| format!("step {}: by level: {}", e.step, levels.join(", ")));
+    let right = (e.all.accuracy * e.all.count as f64).round();
+    let share = format!("{:.1} % [{low:.1}, {high:.1}]", 100.0 * e.all.accuracy);
+    let parts = vec![
+        (0, format!("step {}: {right} of {} held-out questions right {how}: {share}", e.step, e.all.count)),
+        (1, format!("reward {:.3}", e.all.reward)),
+        (2, format!("in {:.1} s", e.eval_seconds)),
+    ];
+    std::iter::once(fitted(parts, ", ")).chain(levels).collect()
 }
 
 /// A merge's line: its loss and the run's own.
@@ -353,32 +352,24 @@ fn rescued(r: &Rescue) -> String {
 /// Summary of the gradient norm and the number of spikes.
 fn steadiness(f: &Finished) -> Option<String> {
     let [mean, std, p99, over] = ["mean", "std", "p99", "spikes"].map(|key| f.grad_norm.get(key).copied());
-    Some(format!(
-        "grad_norm: mean {:.3}, std {:.3}, p99 {:.3}, {} > 2 x median; {}, {}",
-        mean?,
-        std?,
-        p99?,
-        over?,
-        counted(f.spikes, "loss spike"),
-        counted(f.rescues, "rescue")
-    ))
+    let over =
+        over.filter(|over| *over > 0.0).map_or(String::new(), |over| format!("\ngrad_norm: {over} times above 2 x the median"));
+    let ends = format!("{}, {}", counted(f.spikes, "loss spike"), counted(f.rescues, "rescue"));
+    Some(format!("grad_norm: mean {:.3}, std {:.3}, p99 {:.3}; {ends}{over}", mean?, std?, p99?))
 }
 
 fn finished(f: &Finished) {
     let loss = f.eval_loss.map_or(String::new(), |l| format!(", validation loss {l:.4}"));
     let loss = f.accuracy.map_or(loss, |a| format!(", {:.1} % of the held-out questions right", 100.0 * a));
-    note(&format!(
-        "{} at step {}{loss}, {} tokens in {} ({} tokens/s)",
-        f.reason,
-        f.step,
-        // For a fork, only its own tokens.
-        count((f.tokens_per_second * f.seconds).round() as u64),
-        duration(f.seconds),
-        count(f.tokens_per_second as u64)
-    ));
-    if let Some(text) = steadiness(f) {
-        note(&text);
-    }
+    // For a fork, only its own tokens.
+    let tokens = count((f.tokens_per_second * f.seconds).round() as u64);
+    let parts = vec![
+        (0, format!("{} at step {}{loss}", f.reason, f.step)),
+        (0, format!("{tokens} tokens in {}", duration(f.seconds))),
+        (1, format!("{} tok/s", count(f.tokens_per_second as u64))),
+    ];
+    note(&fitted(parts, ", "));
+    steadiness(f).iter().flat_map(|text| text.lines()).for_each(note);
     if let Some(path) = &f.checkpoint {
         note(&format!("checkpoint: {}", path.display()));
     }

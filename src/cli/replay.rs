@@ -12,6 +12,7 @@ use crate::model::Model;
 use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, save};
 use crate::model::hf_config::{HfConfig, config_json};
 use crate::model::safetensors_file::write_safetensors;
+use crate::train::bins::{QUARTILES, bin};
 use crate::train::reinforce::{Rollout, UpdateStats, probe, tokens};
 use crate::vfs::{RealFs, Vfs as _, shown, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
@@ -108,6 +109,42 @@ struct ReplayReport {
     /// By group of completions: the share that moved in the direction of the advantage, among the tokens that moved and have one, as in
     /// `tokens.probe`; `None` without such a token. Allows paired comparisons between settings.
     right_by_group: Vec<Option<f64>>,
+    /// By quartile of the probability before: the mean change of probability of its tokens, up or down; `None` without tokens.
+    moved: [Option<f64>; QUARTILES.len()],
+    /// The same by quartile, then by group of completions. Allows paired comparisons between quartiles and between settings.
+    moved_by_group: [Vec<Option<f64>>; QUARTILES.len()],
+}
+
+/// Sum and count of values.
+#[derive(Clone, Copy, Default)]
+struct RunningMean(f64, u64);
+
+impl RunningMean {
+    fn add(&mut self, value: f64) {
+        *self = Self(self.0 + value, self.1 + 1);
+    }
+
+    fn value(self) -> Option<f64> {
+        (self.1 > 0).then(|| self.0 / self.1 as f64)
+    }
+}
+
+/// See [`ReplayReport::moved`] and [`ReplayReport::moved_by_group`]; `old_logprobs` are those of the model before the step.
+fn moved(rollouts: &[Rollout], after: &[Vec<f32>]) -> ([Option<f64>; QUARTILES.len()], [Vec<Option<f64>>; QUARTILES.len()]) {
+    let mut all = [RunningMean::default(); QUARTILES.len()];
+    let mut groups: BTreeMap<u32, [RunningMean; QUARTILES.len()]> = BTreeMap::new();
+    for (rollout, after) in rollouts.iter().zip(after) {
+        let group = groups.entry(rollout.group).or_default();
+        for change in probe::changes(from_ref(rollout), from_ref(after)) {
+            let by = change.moved().abs();
+            if let Some(b) = bin(&QUARTILES, change.probability()).filter(|_| by.is_finite()) {
+                all[b].add(by);
+                group[b].add(by);
+            }
+        }
+    }
+    let by_group = std::array::from_fn(|b| groups.values().map(|bins| bins[b].value()).collect());
+    (all.map(RunningMean::value), by_group)
 }
 
 /// See [`ReplayReport::right_by_group`]; `old_logprobs` are those of the model before the step.
@@ -230,7 +267,8 @@ fn report(made: ReplayedStep, alpha: f64) -> ReplayReport {
     rollouts.iter_mut().zip(made.before).for_each(|(r, before)| r.old_logprobs = before);
     tokens.probe = Some(probe::probe(&probe::changes(&rollouts, after)));
     let right_by_group = right_by_group(&rollouts, after);
-    ReplayReport { completions: rollouts.len(), passes: made.passes, tokens, right_by_group }
+    let (moved, moved_by_group) = moved(&rollouts, after);
+    ReplayReport { completions: rollouts.len(), passes: made.passes, tokens, right_by_group, moved, moved_by_group }
 }
 
 /// Tables within 80 columns: losses of the updates, clip fractions, tokens by probability, changes.

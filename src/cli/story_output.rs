@@ -82,9 +82,11 @@ fn before(player: &Player, with_commands: bool) -> anyhow::Result<()> {
         output::line("")?;
         wrapped(&text, WIDTH).iter().try_for_each(|line| output::line(line))?;
     }
-    for (name, parameter) in &player.story().parameters {
+    let words = || player.scene().steps.iter().flat_map(|step| &step.run);
+    let is_used = |name: &str| words().any(|word| word.contains(&format!("{{{name}}}")));
+    for (name, parameter) in player.story().parameters.iter().filter(|(name, _)| is_used(name)) {
         let choices = parameter.choices.join(", ");
-        output::line(&format!("\n  {}: {} (--set {name}=..., one of {choices})", parameter.label, parameter.value))?;
+        output::line(&format!("\n  {}: {} (--set {name}=...: {choices})", parameter.label, parameter.value))?;
     }
     if with_commands {
         output::line("")?;

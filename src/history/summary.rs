@@ -1,6 +1,7 @@
 //! The result of a run in a few figures, for lists and headings; never based on a single batch.
 
-use super::History;
+use super::{Curve, History};
+use std::ops::Range;
 
 /// A figure.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,26 +34,25 @@ impl History {
     /// The last tenth of a metric's values, of the newest segment.
     pub fn last_tenth(&self, metric: &str) -> Option<&[f64]> {
         let curve = self.curves.get(metric)?;
-        let stretch = curve.stretches().next_back()?;
-        let count = (curve.len() / 10).max(LEAST).min(stretch.len());
-        Some(&curve.values()[stretch.end - count..stretch.end])
+        Some(&curve.values()[last_range(curve)?])
     }
 
     /// The first tenth of a metric's values; none if it would overlap the last.
     pub fn first_tenth(&self, metric: &str) -> Option<&[f64]> {
-        let (curve, last) = (self.curves.get(metric)?, self.last_tenth(metric)?);
-        let count = (curve.len() / 10).max(LEAST);
-        (count + last.len() <= curve.len()).then(|| &curve.values()[..count])
+        let curve = self.curves.get(metric)?;
+        Some(&curve.values()[first_range(curve)?])
     }
 
-    /// Mean of a metric over the last tenth of its values, and their number.
+    /// Mean of a metric over the last tenth of its values, and their number. Called in every frame: the curve's tree has the sums.
     pub fn newest_mean(&self, metric: &str) -> Option<(f64, usize)> {
-        mean_of(self.last_tenth(metric)?)
+        let curve = self.curves.get(metric)?;
+        mean_of(curve, last_range(curve)?)
     }
 
     /// The same over the first tenth.
     pub fn oldest_mean(&self, metric: &str) -> Option<(f64, usize)> {
-        mean_of(self.first_tenth(metric)?)
+        let curve = self.curves.get(metric)?;
+        mean_of(curve, first_range(curve)?)
     }
 
     /// The main figures of a run: held-out results first, then training metrics.
@@ -83,10 +83,22 @@ impl History {
     }
 }
 
-/// Mean of the finite values, and their number.
-fn mean_of(values: &[f64]) -> Option<(f64, usize)> {
-    let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    (!finite.is_empty()).then(|| (crate::stats::mean(&finite), values.len()))
+/// Where the last tenth of a curve's values lies, within its newest segment.
+fn last_range(curve: &Curve) -> Option<Range<usize>> {
+    let stretch = curve.stretches().next_back()?;
+    let count = (curve.len() / 10).max(LEAST).min(stretch.len());
+    Some(stretch.end - count..stretch.end)
+}
+
+/// Where the first tenth of a curve's values lies; none if it would overlap the last.
+fn first_range(curve: &Curve) -> Option<Range<usize>> {
+    let count = (curve.len() / 10).max(LEAST);
+    (count + last_range(curve)?.len() <= curve.len()).then_some(0..count)
+}
+
+/// Mean of the finite values in a range, and the length of the range.
+fn mean_of(curve: &Curve, range: Range<usize>) -> Option<(f64, usize)> {
+    Some((curve.mean(range.clone())?, range.len()))
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ fn directions(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
         }
         if bare { bars.subtitle("").untitled() } else { bars }.into()
     };
-    let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it; the dashed line is chance.";
+    let hint = "Of the tokens that a step moved at all, those whose probability moved in the direction of the advantage; the dashed line is chance.";
     named(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), bars)
 }
 

@@ -2,6 +2,7 @@
 
 use super::place::is_complete;
 use super::script::Story;
+use crate::config::UsageError;
 use crate::number_format::did_you_mean;
 use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail};
@@ -54,7 +55,8 @@ pub fn lesson(name: &str) -> Result<Story> {
     match by_number.or(LESSONS.iter().find(|(known, _)| *known == name)) {
         Some((name, text)) => Story::parse(name, text),
         None => {
-            bail!("{}: there is no such lesson{}", crate::vfs::clean(name), did_you_mean(name, lesson_names()))
+            let hint = did_you_mean(name, lesson_names());
+            bail!(UsageError(format!("{}: there is no such lesson{hint}", crate::vfs::clean(name))))
         }
     }
 }

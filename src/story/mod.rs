@@ -7,6 +7,8 @@ mod experiment;
 mod facts;
 mod host;
 mod library;
+#[cfg(test)]
+mod outcomes;
 mod place;
 mod player;
 mod script;

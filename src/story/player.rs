@@ -205,18 +205,12 @@ impl Player {
         Ok(Some((table.head.clone(), rows)))
     }
 
-    /// The reply to a choice, from 0; none if the question has no right answer, or this run does not decide it.
+    /// The reply to a choice, from 0; none if the question has no right answer.
     ///
     /// # Errors
     /// As [`Self::answer`].
     pub fn check_prediction(&self, choice: usize) -> Result<Option<GuessReply>> {
-        let Some((question, right)) = self.question().and_then(|q| Some((q, q.right.as_ref()?))) else { return Ok(None) };
-        let letter = templates::text(right, &self.facts())?;
-        let Some(right) = ('a'..='z').position(|c| letter == c.to_string()) else { return Ok(None) };
-        let is_right = right == choice;
-        let reason = question.reasons.get(choice).map_or("", |text| text.trim());
-        let text = if is_right { "Right.".to_owned() } else { format!("Not quite. {reason}").trim_end().to_owned() };
-        Ok(Some(GuessReply { is_right, text }))
+        self.question().map_or(Ok(None), |question| checked(question, choice, &self.facts()))
     }
 
     /// A number or text of a step, `step.fact`.
@@ -478,8 +472,22 @@ impl Player {
     }
 }
 
+/// The reply to a choice, from 0; none if the question has no right answer.
+pub(super) fn checked(question: &StoryQuestion, choice: usize, facts: &Facts) -> Result<Option<GuessReply>> {
+    let Some(right) = &question.right else { return Ok(None) };
+    let letter = templates::text(right, facts)?;
+    let Some(right) = ('a'..='z').position(|c| letter == c.to_string()) else {
+        let text = "None of the choices fits this run.".to_owned();
+        return Ok(Some(GuessReply { is_right: false, text }));
+    };
+    let is_right = right == choice;
+    let reason = question.reasons.get(choice).map_or("", |text| text.trim());
+    let text = if is_right { "Right.".to_owned() } else { format!("Not quite. {reason}").trim_end().to_owned() };
+    Ok(Some(GuessReply { is_right, text }))
+}
+
 /// The selected text, if any.
-fn chosen<'a>(said: &'a ConditionalText, facts: &Facts) -> Result<Option<&'a str>> {
+pub(super) fn chosen<'a>(said: &'a ConditionalText, facts: &Facts) -> Result<Option<&'a str>> {
     let text = match (&said.by, &said.when) {
         (Some(by), _) => match facts.difference(by)?.verdict {
             ComparisonVerdict::Better => &said.better,

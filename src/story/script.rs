@@ -5,6 +5,7 @@
 use super::compare::{Comparison, FIELDS};
 use super::facts::check_name;
 use super::templates::{FactName, names, names_of_expression};
+use crate::config::UsageError;
 use crate::history::spec;
 use crate::number_format::{did_you_mean, one_line};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -286,11 +287,12 @@ impl Story {
         let known: Vec<&str> = self.parameters.keys().map(String::as_str).collect();
         let hint = if known.is_empty() { "; this lesson has none".to_owned() } else { did_you_mean(name, known) };
         let shown = crate::vfs::clean(name);
-        let parameter =
-            self.parameters.get_mut(name).with_context(|| format!("--set {shown}: is not a parameter of the lesson{hint}"))?;
-        let choices = parameter.choices.join(", ");
-        let value_ = crate::vfs::clean(value);
-        ensure!(parameter.choices.iter().any(|c| c == value), "--set {shown}={value_}: must be one of {choices}");
+        let unknown = || UsageError(format!("--set {shown}: is not a parameter of the lesson{hint}"));
+        let parameter = self.parameters.get_mut(name).ok_or_else(unknown)?;
+        if !parameter.choices.iter().any(|c| c == value) {
+            let (choices, value) = (parameter.choices.join(", "), crate::vfs::clean(value));
+            bail!(UsageError(format!("--set {shown}={value}: must be one of {choices}")));
+        }
         value.clone_into(&mut parameter.value);
         self.name_files();
         Ok(())

@@ -325,7 +325,8 @@ fn report_holds(report: &Value, samples: u64) {
     assert!(number("mean_length") <= 64.0 && (0.0..=1.0).contains(&number("clipped_ratio")), "{report}");
 }
 
-/// Every mistake: one line that names it, exit code 1 (2 where clap refuses), and no trace on disk.
+/// Every mistake: one line that names it, exit code 1 (2 for an invalid command line or the name of something that does not exist), and no
+/// trace on disk.
 // Length: a table, a row an input.
 #[test]
 fn bad_input_is_refused_in_one_line() {
@@ -467,9 +468,9 @@ fn bad_input_is_refused_in_one_line() {
         (1, "tokenizer.json", &["generate", "--model=torn-tokenizer", "--prompt=a"]),
         (1, "model.safetensors", &["score", "--model=nan", "--text=a"]),
         (1, "no-model", &["generate", "--model=no-model", "--prompt=a"]),
-        (1, "nowhere", &["eval", "--model=nowhere", "--data=text.txt"]),
+        (2, "nowhere", &["eval", "--model=nowhere", "--data=text.txt"]),
         (
-            1,
+            2,
             "--model no-modle: no such folder or GGUF file; did you mean no-model?",
             &["eval", "--model=no-modle", "--data=text.txt"],
         ),
@@ -520,8 +521,19 @@ fn bad_input_is_refused_in_one_line() {
         (1, "--steps", &["bench", "--steps=0"]),
         (1, "--batch-size 0", &["bench", "--batch=0"]),
         // resuming
-        (1, "nowhere", &["pretrain!", "--resume=nowhere"]),
-        (1, "did you mean no-model?", &["pretrain!", "--resume=nomodel"]),
+        (2, "nowhere", &["pretrain!", "--resume=nowhere"]),
+        (2, "did you mean no-model?", &["pretrain!", "--resume=nomodel"]),
+        (2, "--fork nomodel: there is no such run folder; did you mean no-model?", &["pretrain!", "--fork=nomodel@3"]),
+        (2, "did you mean no-model?", &["pretrain", "--init=nomodel"]),
+        (2, "did you mean no-model?", &["pretrain", "--init=merge:nomodel?last=2"]),
+        (2, "did you mean no-model?", &["grpo", "--task=kk", "--init=nomodel"]),
+        (2, "did you mean no-model?", &["report", "nomodel"]),
+        (2, "did you mean no-model?", &["merge", "nomodel", "--last=2", "--out=merged"]),
+        (2, "did you mean no-model?", &["merge", "sweep", "nomodel", "--every=10", "--last=2"]),
+        (2, "did you mean no-model?", &["landscape", "nomodel@1", "nomodel@2", "nomodel@3"]),
+        (2, "did you mean no-model?", &["inspect", "--model=nomodel", "--text=a"]),
+        (2, "did you mean no-model?", &["chat", "--model=nomodel"]),
+        (2, "did you mean no-model?", &["export", "nomodel", "--gguf=model.gguf"]),
         (1, "no-model", &["pretrain!", "--resume=no-model"]),
         (1, "is a checkpoint", &["pretrain!", "--resume", &good]),
         (1, "--learning-rate", &["pretrain!", "--resume", &trained, "--learning-rate=0.5"]),

@@ -321,7 +321,7 @@ fn the_command_tells_what_it_wrote() {
     assert!(String::from_utf8_lossy(&again.stdout).contains("r.html: 1 run, "));
     assert!(String::from_utf8_lossy(&again.stderr).contains("of the same name replaced"));
     let failed = lehr(&["gone"]);
-    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(failed.status.code(), Some(2));
     assert_eq!(String::from_utf8_lossy(&failed.stderr), "error: gone: there is no such folder\n");
 }
 

@@ -332,9 +332,9 @@ fn lessons_are_listed_and_the_first_is_told_to_its_end() {
     assert!(done.len() == 1 && done[0].contains("one-batch") && listed.err.contains(second), "{}{}", listed.out, listed.err);
     assert!(listed.out.lines().all(|line| line.chars().count() <= 80), "{}", listed.out);
     let refused = run(&mut place.lehr(["lesson", "merge-filter", "--no-window", "--set", "last=3"]));
-    assert!(refused.code == Some(1) && refused.err.contains("must be one of 2, 4, 8, 12"), "{}", refused.err);
+    assert!(refused.code == Some(2) && refused.err.contains("must be one of 2, 4, 8, 12"), "{}", refused.err);
     let unknown = run(&mut place.lehr(["lesson", "zzz", "--no-window"]));
-    assert_eq!((unknown.code, unknown.err.lines().count()), (Some(1), 1), "{}", unknown.err);
+    assert_eq!((unknown.code, unknown.err.lines().count()), (Some(2), 1), "{}", unknown.err);
 }
 
 #[test]

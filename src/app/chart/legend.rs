@@ -76,7 +76,8 @@ fn table_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
                     ui.spacing_mut().item_spacing = egui::vec2(4.0, 0.0);
                     sample_ui(ui, ui.visuals().weak_text_color(), *style);
                     let words = if is_narrow { in_two_lines(name) } else { (*name).to_owned() };
-                    ui.label(RichText::new(words).small().weak());
+                    // A column is as wide as its name: the table scrolls.
+                    ui.add(egui::Label::new(RichText::new(words).small().weak()).extend());
                 };
                 if is_narrow {
                     ui.vertical(head)

@@ -63,7 +63,9 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
         }
         for (line, curve) in &shown {
             let series = Series::line(&line.name, &points(curve.lines(clock, &cut))).ink(line.color);
-            chart = chart.add(if line.dots && curve.len() < 200 { series.marked() } else { series });
+            // A line of a single point would be invisible.
+            let is_marked = (line.dots && curve.len() < 200) || curve.len() == 1;
+            chart = chart.add(if is_marked { series.marked() } else { series });
         }
         if let Some(step) = it.at {
             chart = chart.vline(step as f64, "");

@@ -139,7 +139,8 @@ impl NewRun {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-            ui.set_max_width(900.0);
+            // The bar that scrolls lies over the right edge.
+            ui.set_max_width((ui.available_width() - 8.0).min(900.0));
             self.head_ui(ui);
             ui.add_space(6.0);
             self.first_ui(ui);

@@ -25,9 +25,10 @@ pub fn empty(ui: &mut Ui, heading: &str, what_to_do: &str) {
 /// Buttons below [`empty`], each with what it asks for.
 pub fn offers<const N: usize>(ui: &mut Ui, offered: [(&str, Action); N], actions: &mut Vec<Action>) {
     ui.add_space(12.0);
+    let width = (ui.available_width() - 16.0).clamp(40.0, 180.0);
     ui.vertical_centered(|ui| {
         for (words, order) in offered {
-            if ui.add(egui::Button::new(words).min_size(egui::vec2(180.0, 30.0))).clicked() {
+            if ui.add(egui::Button::new(words).min_size(egui::vec2(width, 30.0))).clicked() {
                 actions.push(order);
             }
         }
@@ -104,7 +105,7 @@ pub fn progress<'a>(ui: &mut Ui, key: &str, job: Option<&'a JobState>, actions: 
     match job? {
         JobState::Running(line) => {
             ui.horizontal_wrapped(|ui| {
-                let line = if line.is_empty() { "at work ..." } else { line.as_str() };
+                let line = if line.is_empty() { "working ..." } else { line.as_str() };
                 ui.label(line);
                 if ui.button("Cancel").clicked() {
                     actions.push(Action::Cancel(key.to_owned()));

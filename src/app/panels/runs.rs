@@ -3,7 +3,7 @@
 use crate::app::panels::parts;
 use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, AppState, OpenRun, Page};
-use crate::app::top_bar::standing_ui;
+use crate::app::top_bar::{standing, standing_ui};
 use crate::app::{format, theme};
 use crate::history::{differences, family};
 use crate::vfs::human_bytes;
@@ -81,8 +81,14 @@ impl Runs {
                     let tick = ui.checkbox(&mut run.visible, "").on_hover_text("Draw it in the charts");
                     ui.painter().circle_filled(tick.rect.right_center() - egui::vec2(1.0, 0.0), 4.0, color);
                     ui.add_space(6.0);
-                    let name = egui::Button::selectable(focused, RichText::new(run.name()).strong());
-                    if ui.add(name).on_hover_text(crate::vfs::shown(&run.files.path)).clicked() {
+                    let name = egui::Button::selectable(focused, RichText::new(run.name()).strong()).truncate();
+                    // A long name leaves space for the word beside it.
+                    let space = (ui.available_width() - body_width(ui, standing(run)) - 10.0).max(40.0);
+                    let name = ui.scope(|ui| {
+                        ui.set_max_width(space);
+                        ui.add(name)
+                    });
+                    if name.inner.on_hover_text(crate::vfs::shown(&run.files.path)).clicked() {
                         actions.push(Action::Focus(run.files.path.clone()));
                     }
                     standing_ui(ui, run);
@@ -144,6 +150,12 @@ impl Runs {
     }
 }
 
+/// Width of a text in the usual type.
+fn body_width(ui: &Ui, text: &str) -> f32 {
+    let font = egui::TextStyle::Body.resolve(ui.style());
+    ui.painter().layout_no_wrap(text.to_owned(), font, egui::Color32::WHITE).size().x
+}
+
 fn report_ui(ui: &mut Ui, state: &AppState, path: &Path) {
     use crate::app::child::JobState;
     match state.job(&format!("report {}", path.display())) {
@@ -177,7 +189,11 @@ fn in_short(run: &OpenRun) -> String {
     if h.bad_lines > 0 {
         parts.push(format!("{} lines cannot be read", h.bad_lines));
     }
-    if parts.is_empty() { "nothing has happened yet".into() } else { parts.join(", ") }
+    match parts.is_empty() {
+        true if run.loading => "its log is being read".into(),
+        true => "nothing has happened yet".into(),
+        false => parts.join(", "),
+    }
 }
 
 /// Settings of the ticked runs that differ.
@@ -207,7 +223,8 @@ fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history
         }
         ui.end_row();
         for (i, run) in ticked.iter().enumerate() {
-            ui.label(RichText::new(run.name()).small().color(theme::readable(run.color, ui.visuals())));
+            let name = RichText::new(beginning(&run.name(), 18)).small().color(theme::readable(run.color, ui.visuals()));
+            ui.label(name).on_hover_text(run.name());
             for difference in found {
                 let value = difference.values.get(i).map_or("", String::as_str);
                 ui.label(RichText::new(short(value)).small()).on_hover_text(crate::vfs::clean(value));
@@ -222,11 +239,17 @@ fn short(value: &str) -> String {
     let elements = value.trim_matches(['[', ']']).split(", ").map(|element| element.trim_matches('"'));
     let last = |path: &str| path.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or(path).to_owned();
     let short = elements.map(last).collect::<Vec<_>>().join(", ");
-    let mut shown: String = crate::vfs::clean(&short).chars().take(28).collect();
-    if short.chars().count() > 28 {
+    let shown = beginning(&crate::vfs::clean(&short), 28);
+    if shown.is_empty() { "none".into() } else { shown }
+}
+
+/// The first characters of a text, and whether there are more.
+fn beginning(text: &str, most: usize) -> String {
+    let mut shown: String = text.chars().take(most).collect();
+    if text.chars().count() > most {
         shown.push('…');
     }
-    if shown.is_empty() { "none".into() } else { shown }
+    shown
 }
 
 #[cfg(test)]

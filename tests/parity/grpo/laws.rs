@@ -217,3 +217,34 @@ fn bad_rows_and_flags_are_refused_in_one_line() {
         assert!(error.contains(says), "{flags:?}: {error}, not {says}");
     }
 }
+
+/// The mean change of probability by quartile and group, from the log-probabilities of the written rows.
+#[test]
+fn changes_of_probability_are_reported_by_quartile_and_group() {
+    let replay = Replay::of(MODEL, &rows(), &["--optimizer=sgd", "--learning-rate=1", "--temperature=0.3"]);
+    let list = |row: &Value, name: &str| -> Vec<f64> {
+        row[name].as_array().unwrap().iter().map(|l| l.as_f64().unwrap().exp()).collect()
+    };
+    let mut by_bin = [const { Vec::new() }; 4];
+    for row in &replay.rows {
+        let group = row["group"].as_u64().unwrap();
+        for (before, after) in list(row, "old_logprobs").into_iter().zip(list(row, "new_logprobs")) {
+            by_bin[((4.0 * before) as usize).min(3)].push((group, (after - before).abs()));
+        }
+    }
+    let mean = |values: &[f64]| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+    let close = |got: &Value, want: Option<f64>| match (got.as_f64(), want) {
+        (Some(got), Some(want)) => assert!((got - want).abs() < 1e-6, "{got}, not {want}"),
+        (got, want) => assert_eq!(got, want),
+    };
+    assert!(by_bin[0].len() > 20 && by_bin.iter().any(Vec::is_empty), "improbable tokens, and a quartile without tokens");
+    for (b, tokens) in by_bin.iter().enumerate() {
+        let all: Vec<f64> = tokens.iter().map(|(_, by)| *by).collect();
+        close(&replay.report["moved"][b], mean(&all));
+        assert_eq!(replay.report["moved_by_group"][b].as_array().unwrap().len(), 3);
+        for group in 0..3 {
+            let own: Vec<f64> = tokens.iter().filter(|(of, _)| *of == group).map(|(_, by)| *by).collect();
+            close(&replay.report["moved_by_group"][b][group as usize], mean(&own));
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Every mistake: one line that names it, exit code 1 (2 where clap refuses), and no trace on disk.
+//! Every mistake: one line that names it, exit code 1 (2 for an invalid command line or an unknown folder), and no trace on disk.
 
 use super::*;
 use lehr::model::checkpoint::step_name;
@@ -112,8 +112,8 @@ fn bad_input_is_refused_in_one_line() {
         (1, &["nothing", "not a model folder"], &["nothing", "a"]),
         (1, &["torch", "safe_serialization"], &["torch", "a"]),
         (1, &["edited: MANIFEST.json"], &["edited", "a"]),
-        (1, &["nowhere: there is no such folder"], &["a", "nowhere"]),
-        (1, &["a/config.json: there is no such folder"], &["a", "a/config.json"]),
+        (2, &["nowhere: there is no such folder"], &["a", "nowhere"]),
+        (2, &["a/config.json: there is no such folder"], &["a", "a/config.json"]),
         // runs
         (1, &["run: is a run; name one run alone"], &["run", "a"]),
         (1, &["use --last 3"], &["run", "--last=4"]),

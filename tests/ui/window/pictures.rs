@@ -1,11 +1,18 @@
 //! Pictures of the main pages, compared with those that are kept. To renew them after a change that was meant, and looked at:
-//! `UPDATE_SNAPSHOTS=1 cargo test --test ui window pictures`.
+//! `UPDATE_SNAPSHOTS=1 cargo test --test ui window::pictures`. To see the whole window on every page with one to ten runs:
+//! `cargo test --test ui look -- --ignored`, which writes PNGs to target/window.
 
 use super::made;
-use egui_kittest::{SnapshotOptions, SnapshotResults};
+use eframe::egui;
+use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
+use lehr::app::Window;
 use lehr::app::panels::{charts::Charts, controls::Controls, new_run::NewRun, runs::Runs};
-use lehr::app::state::AppState;
+use lehr::app::state::{AppState, OpenRun, Page};
 use lehr::config::Stage;
+use lehr::event::Event;
+use lehr::history::RunFiles;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Text is drawn a little otherwise by other drivers.
 fn options() -> SnapshotOptions {
@@ -36,5 +43,108 @@ fn main_pages_look_as_they_did() {
         results.add(h.try_snapshot_options(format!("controls-{name}"), &options()));
         let mut h = made::harness([860.0, 560.0], dark, NewRun::default(), AppState::default(), NewRun::ui);
         results.add(h.try_snapshot_options(format!("new-run-{name}"), &options()));
+    }
+}
+
+const ALL_PAGES: [Page; 9] = [
+    Page::Charts,
+    Page::Tokens,
+    Page::Samples,
+    Page::Merge,
+    Page::Inside,
+    Page::NewRun,
+    Page::Lessons,
+    Page::Runs,
+    Page::Controls,
+];
+
+/// Runs of several stages with curves of so many points; the first one trains.
+fn many_runs(count: usize, points: u64) -> Vec<OpenRun> {
+    const NAMES: [&str; 10] = [
+        "base",
+        "grpo-plain",
+        "a-run-with-a-rather-long-name-2026-11-30",
+        "annealed",
+        "grpo-lopti",
+        "base-lr-3e-3",
+        "sft-merged",
+        "grpo-ar",
+        "base-seed-2",
+        "grpo-both",
+    ];
+    let mut state = AppState::default();
+    for (i, name) in NAMES.iter().enumerate().take(count) {
+        let is_grpo = name.starts_with("grpo");
+        let mut events = if is_grpo { made::reinforcement(points) } else { made::pretraining(points) };
+        for event in &mut events {
+            if let Event::Step(step) = event {
+                step.loss += 0.15 * i as f64;
+                step.metrics.values_mut().for_each(|v| v.0 *= 1.0 - 0.07 * i as f64);
+            }
+        }
+        made::add(&mut state, &format!("runs/{name}"), if is_grpo { Stage::Grpo } else { Stage::Pretrain }, events);
+        let recorded =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui/app").join(if is_grpo { "puzzles" } else { "stories" });
+        let recorded = RunFiles::read(&recorded).unwrap();
+        let files = &mut state.runs[i].files;
+        files.history.tokens = recorded.history.tokens;
+        files.history.predictions = recorded.history.predictions;
+        files.history.samples = recorded.history.samples;
+        files.history.norms = recorded.history.norms;
+        files.completions = recorded.completions;
+        if i > 1 {
+            let settings = files.settings.as_mut().unwrap();
+            settings.train.learning_rate *= i as f64;
+            settings.start.parent = Some(format!("base@{}", points / 8 * 8 / 2));
+        }
+    }
+    (state.runs[0].ours, state.runs[0].live) = (true, true);
+    state.runs
+}
+
+/// Pictures of the whole window, to be looked at.
+#[test]
+#[ignore = "writes PNGs to target/window for people"]
+fn look() {
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/window");
+    std::fs::create_dir_all(&out).unwrap();
+    let only = std::env::var("PAGE").unwrap_or_default();
+    let sizes: [(&str, [f32; 2], f32); 3] =
+        [("desk", [1360.0, 860.0], 1.0), ("small", [1100.0, 700.0], 1.0), ("projector", [1920.0, 1080.0], 2.0)];
+    for (count, points) in [(1, 20), (1, 2000), (3, 20), (3, 2000), (10, 20), (10, 2000)] {
+        for (dark, (name, size, zoom)) in [true, false].into_iter().flat_map(|dark| sizes.map(|size| (dark, size))) {
+            let draw = move |ui: &mut egui::Ui, window: &mut Option<Window>| {
+                let window = window.get_or_insert_with(|| {
+                    let backend = Arc::new(lehr::backend::Native::new(PathBuf::from(env!("CARGO_BIN_EXE_lehr"))));
+                    let mut window = Window::new(ui.ctx(), backend, "none".into(), None).unwrap();
+                    let state = window.state();
+                    state.runs = many_runs(count, points);
+                    state.color_runs();
+                    state.focus = Some(state.runs[0].files.path.clone());
+                    state.look.zoom = zoom;
+                    state.look.theme = if dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
+                    window
+                });
+                let ctx = ui.ctx().clone();
+                window.advance(&ctx);
+                window.draw(ui);
+            };
+            let mut h = Harness::builder().with_size(size).with_max_steps(4).build_ui_state(draw, None);
+            for page in ALL_PAGES {
+                let title = page.title().to_lowercase().replace(' ', "-");
+                if !only.is_empty() && title != only {
+                    continue;
+                }
+                let window = h.state_mut().as_mut().unwrap();
+                window.show(page);
+                // Pages about reinforcement learning show a run that has it.
+                let at = usize::from(count > 1 && matches!(page, Page::Tokens | Page::Samples));
+                let state = window.state();
+                state.focus = Some(state.runs[at].files.path.clone());
+                h.run_steps(4);
+                let theme = if dark { "dark" } else { "light" };
+                h.render().unwrap().save(out.join(format!("{title}-{name}-{count}x{points}-{theme}.png"))).unwrap();
+            }
+        }
     }
 }

@@ -19,7 +19,9 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
         let merged = history.curves.keys().filter(|name| name.starts_with("merge/") && name.ends_with("/eval_loss"));
         let known = ["eval_loss", "anneal_estimate"].into_iter().filter(|name| history.curves.contains_key(*name));
         let found: Vec<Line<'_>> = known.chain(merged.map(String::as_str)).map(line).collect();
-        if history.merges.is_empty() {
+        if history.merges.is_empty() && run.files.settings.as_ref().is_some_and(|settings| settings.merge.merge_every > 0) {
+            ui.weak("No merge has been evaluated yet. The first one comes with an evaluation, once there are two snapshots.");
+        } else if history.merges.is_empty() {
             ui.weak("No merge was evaluated in this run so far. With live merging a run keeps snapshots and evaluates their merge at each evaluation.");
             let words = "New run like this one, with live merging";
             super::super::parts::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
@@ -33,7 +35,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
                 &Lines {
                     name: "Merged against raw",
                     lines: found,
-                    y_label: "validation loss (nats per token)",
+                    y_label: "nats per token",
                     log: false,
                     at: None,
                     from,

@@ -156,13 +156,13 @@ fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut
         let (edges, counts) = (edges(&probed.quartiles.from), probe.all.count.clone());
         let series = signs.into_iter().map(|(name, color, moved)| (name, color, spreads(&[moved]))).collect();
         let (name, reach) = ("Change of probability", reach(&moved, *near));
-        violins(ui, &Violins { name, edges: &edges, series, counts, y_label: "change of p", reach });
+        violins(ui, &Violins { name, edges: &edges, series, counts, y_label: "change", reach });
     });
 }
 
 fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
-    let hint = "Of the tokens that moved, the part that moved to where its advantage wants it. Half is chance: improbable tokens with large \
-                gradients push the others about.";
+    let hint = "Of the tokens that moved, the share that moved in the direction of their advantage. Half is chance: an update for improbable \
+                tokens, with their large gradients, also moves the others.";
     card(ui, "Moved in the right direction", hint, |ui| {
         let Some((probed, probe)) = probed.and_then(|t| Some((t, t.probe.as_ref()?))) else { return unprobed(ui) };
         measured_at(ui, probed);
@@ -175,7 +175,7 @@ fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
                 name: "Moved in the right direction",
                 edges: &edges,
                 series,
-                y_label: "share of the tokens that moved",
+                y_label: "share of tokens",
                 percent: true,
                 top: Some(1.0),
                 line,
