@@ -176,6 +176,11 @@ impl Variant {
     /// The WGSL text. Its entry point is named after the role.
     pub fn source(&self) -> String {
         let mut t = Text::default();
+        if self.tile.is_cooperative() {
+            // Directives precede everything else.
+            t.line("enable f16;");
+            t.line(COOPERATIVE);
+        }
         self.header(&mut t);
         match self.tile.family {
             Family::Direct => super::register::body(&mut t, self),
@@ -200,10 +205,6 @@ impl Variant {
             "// A workgroup owns {block_rows} x {block_cols} of {out}, {owner} {} x {}.",
             self.tile.rows, self.tile.cols
         ));
-        if self.tile.is_cooperative() {
-            t.line("enable f16;");
-            t.line(COOPERATIVE);
-        }
         t.line("struct Dims {");
         for (field, _) in <super::Dims as crate::device::Uniform>::FIELDS {
             t.line(format!("{field}: u32,"));
