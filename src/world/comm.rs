@@ -304,7 +304,7 @@ fn pieces(len: usize, size: usize) -> Vec<Vec<usize>> {
 /// Replace rank `rank`'s part by the element-wise sums of the parts of all ranks, in f64, in rank order, rounded once.
 fn sum_in_rank_order(own: &mut [f32], parts: &[f32], rank: usize) {
     let len = own.len();
-    if parts.len() == 2 * len {
+    if len > 0 && parts.len() == 2 * len {
         // A sum of two f32 in f64, rounded to f32, is their sum in f32: 53 bits are more than 2 x 24 + 2. As below, -0 becomes 0.
         let other = &parts[(1 - rank) * len..][..len];
         return own.iter_mut().zip(other).for_each(|(sum, x)| *sum = *sum + 0.0 + *x);
