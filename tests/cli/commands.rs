@@ -474,7 +474,7 @@ fn bad_input_is_refused_in_one_line() {
             "--model no-modle: no such folder or GGUF file; did you mean no-model?",
             &["eval", "--model=no-modle", "--data=text.txt"],
         ),
-        (1, "page.html", &["score", "--model=page.html", "--text=a"]),
+        (2, "page.html", &["score", "--model=page.html", "--text=a"]),
         // generation
         (1, "--prompt", &["generate", "--model", &good, "--prompt="]),
         (1, "#", &["generate", "--model", &good, "--prompt=#"]),

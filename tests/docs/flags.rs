@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 /// Flags of other programs that the documents name between backticks.
 const OF_OTHERS: &[&str] = &[
     "--kernels",
+    "--overlap",
     "--table",
     "--update",
     "--release",

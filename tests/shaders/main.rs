@@ -58,10 +58,11 @@ fn every_shader_resolves_and_validates() {
     assert!(texts.len() > 8, "only {} texts found", texts.len());
 }
 
+/// Functions (`subgroupAdd`, `quadSwapX`) and built-in values (`subgroup_size`); a variable may be called `subgroup`.
 fn uses_subgroups(text: &str) -> bool {
-    ["subgroup", "quadSwap", "quadBroadcast"]
-        .iter()
-        .any(|word| text.lines().any(|line| !line.contains("//") && line.contains(word)))
+    let follows = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase() || c == '_');
+    let code = text.lines().filter(|line| !line.contains("//"));
+    code.into_iter().any(|line| ["subgroup", "quad"].iter().any(|word| line.split(word).skip(1).any(follows)))
 }
 
 /// A device without subgroup operations refuses a text that has some: only candidates whose names say so may.
