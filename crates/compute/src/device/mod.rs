@@ -3,6 +3,7 @@
 
 mod adapter;
 pub mod cpu;
+mod element;
 mod fault;
 pub mod gpu;
 mod host;
@@ -16,6 +17,7 @@ mod tune;
 
 pub use adapter::{AdapterSummary, Kind, Selection, adapters};
 pub use cpu::Cpu;
+pub use element::{Bf16, ElementType, Number, Numbers};
 pub use fault::DeviceFault;
 pub use gpu::{Dispatcher, Extent, Gpu, GpuClass, LIBRARY, Shader, Uniform, Vendor, grid, reflect, resolve};
 pub use ledger::{Ledger, human_bytes};
