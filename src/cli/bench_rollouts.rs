@@ -1,8 +1,8 @@
 //! `lehr bench --rollouts`: tokens per second of sampling, and the upper bound from the adapter's memory bandwidth.
 
 use super::{bench::Args, open, output};
-use crate::config::ModelConfig;
-use crate::device::{Device, Recorder, Recording, Tensor};
+use crate::config::{ModelConfig, WeightsDtype};
+use crate::device::{Device, ElementType, Recorder, Recording, Tensor};
 use crate::model::{Model, RolloutRequest, Rollouts};
 use crate::ops::sample::Sampling;
 use crate::progress::silent;
@@ -34,6 +34,9 @@ pub struct RolloutArgs {
     /// Completions generated at once; all when absent.
     #[arg(long, requires = "rollouts")]
     rollout_batch_size: Option<usize>,
+    /// Data type of the weights in memory; sums are in float32. For random weights, auto is float32.
+    #[arg(long, value_enum, default_value = "auto", requires = "rollouts")]
+    dtype: WeightsDtype,
 }
 
 /// Measure.
@@ -48,10 +51,10 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
     let model = match &own.model {
         Some(path) => {
             let dir = open::model_folder(path)?;
-            open::model(&device, &dir, &open::config(&dir)?, max_len)?
+            open::frozen_model(&device, &dir, &open::config(&dir)?, max_len, own.dtype)?
         }
         None => {
-            let model = Model::new(&device, preset, max_len)?;
+            let model = Model::frozen(&device, preset, max_len, own.dtype.resolve(ElementType::F32))?;
             model.initialise(&device, 1);
             model
         }
@@ -94,7 +97,7 @@ fn report(args: &Args, device: &Device, model: &Model, engine: &Rollouts, second
     let c = &model.config;
     let seen = own.prompt_length as f64 + own.completion_length as f64 / 2.0;
     let cache = engine.slots() as f64 * seen * (8 * c.num_hidden_layers * c.key_value_dim()) as f64;
-    let floor = engine.slots() as f64 * bandwidth / (4.0 * model.parameters.count() as f64 + cache);
+    let floor = engine.slots() as f64 * bandwidth / (model.parameters.value_bytes() as f64 + cache);
     let summary = device.summary();
     if args.json {
         return output::json_line(&serde_json::json!({

@@ -3,7 +3,7 @@
 mod task;
 
 use super::{is_typed, open, output, refuse};
-use crate::config::{DataSettings, DeviceSettings, TaskSettings, Usage};
+use crate::config::{DataSettings, DeviceSettings, StorageSettings, TaskSettings, Usage};
 use crate::data::{self, Batch, Cache, IGNORE, Notices};
 use crate::device::Device;
 use crate::progress::silent;
@@ -39,6 +39,8 @@ pub struct Args {
     /// With --json: also the mean loss of each window, in order, for paired comparisons of models.
     #[arg(long, requires = "json")]
     windows: bool,
+    #[command(flatten)]
+    storage: StorageSettings,
     #[command(flatten)]
     device: DeviceSettings,
     #[command(flatten)]
@@ -112,7 +114,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
     let range = if whole { Some(dataset.train) } else { dataset.val };
     let Some(range) = range else { anyhow::bail!("--data: too little text to score") };
     let device = open::device(&args.device)?;
-    let model = open::model(&device, &dir, &config, seq_len)?;
+    let model = open::frozen_model(&device, &dir, &config, seq_len, args.storage.dtype)?;
     let batch_size = open::fitting_rows(&device, &config.model, seq_len, args.batch_size);
     let scorer = Scorer::new(&device, &model, batch_size, seq_len)?;
     let begin = Instant::now();

@@ -2,8 +2,9 @@
 //! folded into its base model on reading.
 
 use super::adapter::{self, AdapterFolder};
-use super::gguf::{GgufFile, is_gguf};
+use super::gguf::{BlockType, GgufFile, is_gguf};
 use super::safetensors_file::{Dtype, NonFinite, SafetensorsFile, TensorInfo, whole};
+use crate::device::ElementType;
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -144,6 +145,23 @@ impl WeightFiles {
             Source::Adapter(base, _) => base.dtype(name),
             _ => self.locate(name).map(|(_, info)| info.dtype),
         }
+    }
+
+    /// The smallest type that stores every matrix unchanged: bfloat16 if all of them are in bfloat16, else f32, as for adapters that are folded
+    /// in.
+    pub fn exact_element(&self) -> ElementType {
+        let is_matrix = |shape: &[usize]| shape.len() >= 2;
+        let are_bf16 = match &self.source {
+            Source::Safetensors(files, _) => {
+                let mut all = files.iter().flat_map(|file| file.tensors().values());
+                all.all(|info| !is_matrix(&info.shape) || info.dtype == Dtype::BF16)
+            }
+            Source::Gguf(file) => {
+                file.tensors().all(|(name, shape)| !is_matrix(shape) || file.kind(name) == Some(BlockType::BF16))
+            }
+            Source::Adapter(..) => false,
+        };
+        if are_bf16 { ElementType::Bf16 } else { ElementType::F32 }
     }
 
     /// Location of a tensor: index in [`Self::files`], and place in the file.

@@ -83,7 +83,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     }
     let device = open::device(&args.device)?;
     let max_len = longest + most;
-    let model = open::model(&device, &dir, &config, max_len)?;
+    let model = open::frozen_model(&device, &dir, &config, max_len, args.storage.dtype)?;
     let answers = count as usize * own.samples.max(1);
     let suits = || rollout::default_slots(&config.model, max_len, device.sizes());
     let mut engine = Rollouts::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), max_len)?;
