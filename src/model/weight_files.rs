@@ -3,6 +3,7 @@
 
 use super::adapter::{self, AdapterFolder};
 use super::gguf::{BlockType, GgufFile, is_gguf};
+use super::hf_config;
 use super::safetensors_file::{Dtype, NonFinite, SafetensorsFile, TensorInfo, whole};
 use crate::device::ElementType;
 use crate::vfs::{Vfs, clean, shown};
@@ -251,6 +252,20 @@ impl WeightFiles {
 
     fn shapes(&self) -> BTreeMap<&str, &[usize]> {
         self.names().filter_map(|name| Some((name, self.shape(name)?))).collect()
+    }
+}
+
+/// [`WeightFiles::exact_element`] of a model's folder or file; for a folder without weights, as in a dry run, by what its `config.json`
+/// declares.
+///
+/// # Errors
+/// As [`WeightFiles::open`].
+pub fn exact_element(dir: &Path) -> Result<ElementType> {
+    let has_weights = adapter::is_adapter(dir) || is_gguf(dir) || [SINGLE, INDEX].iter().any(|name| dir.join(name).exists());
+    match has_weights {
+        true => Ok(WeightFiles::open(dir)?.exact_element()),
+        false if hf_config::declares_bfloat16(dir) => Ok(ElementType::Bf16),
+        false => Ok(ElementType::F32),
     }
 }
 

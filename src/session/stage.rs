@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::merge::MergeSpec;
 use crate::model::adapter::{self, AdapterFolder};
 use crate::model::hf_config;
-use crate::model::weight_files::WeightFiles;
+use crate::model::weight_files::exact_element;
 use crate::train::reinforce::TaskContext;
 use crate::vfs::unix_time;
 use anyhow::{Context as _, Result, ensure};
@@ -70,7 +70,7 @@ pub(super) fn load(
     let mut loaded = loaded?;
     if let Some(dir) = existing.filter(|_| settings.has_frozen_weights()) {
         let element = match settings.train.dtype.unwrap_or_default() {
-            WeightsDtype::Auto => exact_element(dir, settings, resumed)?,
+            WeightsDtype::Auto => untrained_element(dir, settings, resumed)?,
             set => set.resolve(ElementType::F32),
         };
         settings.train.dtype = Some(element.into());
@@ -81,17 +81,16 @@ pub(super) fn load(
 
 /// The smallest type that stores those weights unchanged that a run does not train: the model it starts from, or the base model of a
 /// checkpoint with adapters that it continues.
-fn exact_element(dir: &Path, settings: &Settings, resumed: bool) -> Result<ElementType> {
+fn untrained_element(dir: &Path, settings: &Settings, resumed: bool) -> Result<ElementType> {
     let start = &settings.start;
     if start.init.as_deref().is_some_and(MergeSpec::is_merge) {
         return Ok(ElementType::F32);
     }
     let is_continued = resumed || start.fork.is_some();
-    let files = match is_continued && adapter::is_adapter(dir) {
-        true => AdapterFolder::open(dir)?.open_base()?,
-        false => WeightFiles::open(dir)?,
-    };
-    Ok(files.exact_element())
+    match is_continued && adapter::is_adapter(dir) {
+        true => exact_element(AdapterFolder::open(dir)?.base()?),
+        false => exact_element(dir),
+    }
 }
 
 /// The training and validation data of a run, from its frozen settings and one of its checkpoints, to evaluate other weights on the same
