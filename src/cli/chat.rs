@@ -1,7 +1,7 @@
 //! `lehr chat`: a conversation in the terminal.
 
 use super::{chat_json, open, output};
-use crate::config::{DeviceSettings, StorageSettings};
+use crate::config::{CacheSettings, DeviceSettings, StorageSettings};
 use crate::data::{Tokenizer, chat};
 use crate::model::conversation::{ChatEvent, Conversation, Limits, ReplyEnd};
 use crate::number_format::counted;
@@ -53,6 +53,8 @@ pub struct Args {
     #[command(flatten)]
     storage: StorageSettings,
     #[command(flatten)]
+    cache: CacheSettings,
+    #[command(flatten)]
     device: DeviceSettings,
 }
 
@@ -88,7 +90,7 @@ pub fn run(args: &Args) -> Result<i32> {
     ensure!((1..context).contains(&max_tokens), "--max-tokens {max_tokens}: must be between 1 and {}", context - 1);
     let device = open::device(&args.device)?;
     let model = open::frozen_model(&device, &dir, &config, context, args.storage.dtype)?;
-    let limits = Limits { context, reply: max_tokens };
+    let limits = Limits { context, reply: max_tokens, cache: args.cache.kv_cache_dtype.element() };
     let mut with = Conversation::new(&device, &model, (&tokenizer, template), limits, sampling)?;
     with.reset(args.system.clone());
     if args.json {

@@ -3,7 +3,7 @@
 mod task;
 
 use super::{is_typed, open, output, refuse};
-use crate::config::{DataSettings, DeviceSettings, StorageSettings, TaskSettings, Usage};
+use crate::config::{CacheSettings, DataSettings, DeviceSettings, StorageSettings, TaskSettings, Usage};
 use crate::data::{self, Batch, Cache, IGNORE, Notices};
 use crate::device::Device;
 use crate::progress::silent;
@@ -42,6 +42,8 @@ pub struct Args {
     #[command(flatten)]
     storage: StorageSettings,
     #[command(flatten)]
+    cache: CacheSettings,
+    #[command(flatten)]
     device: DeviceSettings,
     #[command(flatten)]
     task_eval: task::Args,
@@ -71,6 +73,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     if let Some(name) = task_flags().iter().find(|name| given(name)) {
         anyhow::bail!("--{}: goes with --task, which is not given", name.replace('_', "-"));
     }
+    anyhow::ensure!(!given("kv_cache_dtype"), "--kv-cache-dtype: goes with --task, which is not given");
     if args.data.is_empty() {
         let text = "--data or --task: is missing; name a text whose loss to compute (--data text.txt), or a task whose questions to answer \
                     (--task kk, math or custom)";

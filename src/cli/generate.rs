@@ -1,7 +1,7 @@
 //! `lehr generate`
 
 use super::{open, output};
-use crate::config::{DeviceSettings, StorageSettings};
+use crate::config::{CacheSettings, DeviceSettings, StorageSettings};
 use crate::data::chat::{self, Chat};
 use crate::data::{Tokenizer, Until};
 use crate::model::Generator;
@@ -51,6 +51,8 @@ pub struct Args {
     #[command(flatten)]
     storage: StorageSettings,
     #[command(flatten)]
+    cache: CacheSettings,
+    #[command(flatten)]
     device: DeviceSettings,
 }
 
@@ -83,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     }
     let device = open::device(&args.device)?;
     let model = open::frozen_model(&device, &dir, &config, max_len, args.storage.dtype)?;
-    let generator = Generator::new(&device, &model, 1, max_len)?;
+    let generator = Generator::with_cache(&device, &model, 1, max_len, args.cache.kv_cache_dtype.element())?;
     let sampling = sampling(args);
     let ends = tokenizer.end_tokens();
     let mut until = Until::new(ends.text().filter(|_| args.chat));

@@ -26,7 +26,7 @@ pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSett
 pub use model::{Architecture, ModelConfig};
 pub use rescue::{RescueData, RescueMethod, RescueOptimizer, RescueSettings};
 pub use sft::{SftSettings, Stage};
-pub use storage::{StorageSettings, WeightsDtype};
+pub use storage::{CacheDtype, CacheSettings, StorageSettings, WeightsDtype};
 pub use task::{Form, Grader, MathKind, TaskKind, TaskSettings};
 
 use crate::device::{ElementType, Selection};

@@ -20,6 +20,15 @@ pub enum WeightsDtype {
 }
 
 impl WeightsDtype {
+    /// The same without `Auto`; `exact` as in [`WeightsDtype::resolve`].
+    #[must_use]
+    pub fn fixed(self, exact: ElementType) -> Self {
+        match self.resolve(exact) {
+            ElementType::Bf16 => Self::Bfloat16,
+            _ => Self::Float32,
+        }
+    }
+
     /// The type of matrices; `exact` is the smallest that holds all of them unchanged.
     pub fn resolve(self, exact: ElementType) -> ElementType {
         match self {
@@ -30,13 +39,36 @@ impl WeightsDtype {
     }
 }
 
-impl From<ElementType> for WeightsDtype {
-    fn from(element: ElementType) -> Self {
-        match element {
-            ElementType::F32 => Self::Float32,
-            ElementType::Bf16 => Self::Bfloat16,
+/// Data type of the key/value cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheDtype {
+    /// 4 bytes per number.
+    #[default]
+    #[value(alias = "f32")]
+    Float32,
+    /// 2 bytes per number: keys and values are rounded to half precision. Sums are in float32.
+    #[value(alias = "f16")]
+    Float16,
+}
+
+impl CacheDtype {
+    /// As the device stores it.
+    pub fn element(self) -> ElementType {
+        match self {
+            Self::Float32 => ElementType::F32,
+            Self::Float16 => ElementType::F16,
         }
     }
+}
+
+/// Storage of the key/value cache of generation.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Memory")]
+pub struct CacheSettings {
+    /// Data type of the key/value cache; sums are in float32.
+    #[arg(long, value_enum, default_value = "float32")]
+    pub kv_cache_dtype: CacheDtype,
 }
 
 /// Storage of a model that is not trained.

@@ -69,11 +69,9 @@ pub(super) fn load(
     notices.take().into_iter().for_each(|text| listener(Notification::Event(&Event::Warning { text })));
     let mut loaded = loaded?;
     if let Some(dir) = existing.filter(|_| settings.has_frozen_weights()) {
-        let element = match settings.train.dtype.unwrap_or_default() {
-            WeightsDtype::Auto => untrained_element(dir, settings, resumed)?,
-            set => set.resolve(ElementType::F32),
-        };
-        settings.train.dtype = Some(element.into());
+        let dtype = settings.train.dtype.unwrap_or_default();
+        let exact = if dtype == WeightsDtype::Auto { untrained_element(dir, settings, resumed)? } else { ElementType::F32 };
+        settings.train.dtype = Some(dtype.fixed(exact));
     }
     loaded.config.lora = settings.lora.adapters()?.map(|lora| Lora { base: settings.train.frozen_element(), ..lora });
     Ok(loaded)

@@ -62,7 +62,8 @@ impl MemoryPlan {
         if let Some(rollout) = &settings.rollout {
             let max_len = rollout.max_prompt_length + rollout.max_completion_length;
             let slots = reinforce::slots(c, settings, rollout, sizes);
-            parts.push(("rollouts", rollouts::bytes(c, slots, max_len, settings.train.batch_size, sizes)));
+            let row = (max_len, rollout.kv_cache_dtype.element());
+            parts.push(("rollouts", rollouts::bytes(c, slots, row, settings.train.batch_size, sizes)));
         }
         parts.extend(scratch(sizes));
         Ok(Self { parts, micro_batch, ring: None })

@@ -102,7 +102,7 @@ impl Reinforce {
         let slots = slots(&model.config, settings, rollout, device.sizes()).min(completions.div_ceil(world.size()));
         Ok(Self {
             task_context,
-            engine: Rollouts::in_world(device, model, slots, max_len, world.clone())?,
+            engine: Rollouts::in_world(device, model, slots, max_len, rollout.kv_cache_dtype.element(), world.clone())?,
             policy: Policy::in_world(device, model, settings, world.clone())?,
             reference: None,
             reference_element: settings.train.frozen_element(),
@@ -324,6 +324,6 @@ impl TrainingStage for Reinforce {
 /// Completions that are generated at once.
 pub fn slots(config: &ModelConfig, settings: &Settings, rollout: &RolloutSettings, sizes: Sizes) -> usize {
     let max_len = rollout.max_prompt_length + rollout.max_completion_length;
-    let most = || default_slots(config, max_len, sizes);
+    let most = || default_slots(config, max_len, rollout.kv_cache_dtype.element(), sizes);
     rollout.rollout_batch_size.unwrap_or_else(most).min(settings.train.batch_size).max(1)
 }

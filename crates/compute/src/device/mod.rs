@@ -17,7 +17,8 @@ mod tune;
 
 pub use adapter::{AdapterSummary, Kind, Selection, adapters};
 pub use cpu::Cpu;
-pub use element::{Bf16, ElementType, Number, Numbers};
+pub(crate) use element::values;
+pub use element::{Bf16, ElementType, F16, Number, Numbers};
 pub use fault::DeviceFault;
 pub use gpu::{Dispatcher, Extent, Gpu, GpuClass, LIBRARY, Shader, Uniform, Vendor, grid, reflect, resolve};
 pub use ledger::{Ledger, human_bytes};

@@ -2,7 +2,7 @@
 
 use super::gpu::Ring;
 use super::open::Engine;
-use super::{Bf16, Device, DeviceFault, ElementType, Tensor};
+use super::{Bf16, Device, DeviceFault, ElementType, F16, Number, Tensor};
 use std::any::TypeId;
 use std::collections::VecDeque;
 
@@ -24,21 +24,24 @@ impl Device {
         }
     }
 
-    /// Write the first elements of a tensor, rounded to its type (to the nearest, ties to even).
+    /// Write the first elements of a tensor, each as the nearest number of its type (ties to even).
     ///
     /// # Panics
     /// As [`Device::write`], or for an odd number of 16-bit elements before others.
     pub fn write_numbers(&self, tensor: &Tensor, numbers: &[f32]) {
         match tensor.element() {
             ElementType::F32 => self.write(tensor, numbers),
-            ElementType::Bf16 => {
-                // Whole words: an odd number gets a zero behind it, in the tensor's padding.
-                assert!(numbers.len().is_multiple_of(2) || numbers.len() == tensor.len(), "{}: half a word", tensor.name());
-                let padding = std::iter::repeat_n(Bf16::default(), numbers.len() % 2);
-                let stored: Vec<Bf16> = numbers.iter().map(|x| Bf16::from_f32(*x)).chain(padding).collect();
-                self.write(tensor, &stored);
-            }
+            ElementType::Bf16 => self.write_rounded::<Bf16>(tensor, numbers),
+            ElementType::F16 => self.write_rounded::<F16>(tensor, numbers),
         }
+    }
+
+    fn write_rounded<T: Number>(&self, tensor: &Tensor, numbers: &[f32]) {
+        // Whole words: an odd number gets a zero behind it, in the tensor's padding.
+        assert!(numbers.len().is_multiple_of(2) || numbers.len() == tensor.len(), "{}: half a word", tensor.name());
+        let padding = std::iter::repeat_n(T::zeroed(), numbers.len() % 2);
+        let stored: Vec<T> = numbers.iter().map(|x| T::nearest(*x)).chain(padding).collect();
+        self.write(tensor, &stored);
     }
 
     /// Read a whole tensor as f32, whatever its type; waits for the device.
@@ -46,12 +49,13 @@ impl Device {
     /// # Errors
     /// A fault of the device.
     pub fn read_numbers(&self, tensor: &Tensor) -> Result<Vec<f32>, DeviceFault> {
+        fn numbers<T: Number>(stored: Vec<T>, len: usize) -> Vec<f32> {
+            stored.into_iter().take(len).map(T::value).collect()
+        }
         match tensor.element() {
             ElementType::F32 => self.read(tensor),
-            ElementType::Bf16 => {
-                let stored: Vec<Bf16> = self.read(tensor)?;
-                Ok(stored.into_iter().take(tensor.len()).map(Bf16::to_f32).collect())
-            }
+            ElementType::Bf16 => Ok(numbers(self.read::<Bf16>(tensor)?, tensor.len())),
+            ElementType::F16 => Ok(numbers(self.read::<F16>(tensor)?, tensor.len())),
         }
     }
 

@@ -20,7 +20,7 @@ pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, table: &Tensor, y: &Tensor
         let element = weight.element();
         let (entry, name) = match element {
             ElementType::F32 => ("forward", "weight"),
-            ElementType::Bf16 => ("forward_bf16", "weight_bf16"),
+            _ => ("forward_bf16", "weight_bf16"),
         };
         r.op(
             Op { name: "embedding.forward", cost, reads: [("tokens", tokens), (name, &weight)], writes: bind!(y) },

@@ -208,11 +208,6 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operand
     let name = if role == Role::BackwardInput { "matmul.backward_input" } else { "matmul.backward_weight" };
     let epilogue = if accumulate { Epilogue::Add } else { Epilogue::Store };
     let element = right.element();
-    let is_stored = element == ElementType::F32 || role == Role::BackwardInput;
-    assert!(
-        is_stored && [left, out].iter().all(|t| t.element() == ElementType::F32),
-        "{name}: only weights are stored in 16 bits"
-    );
     let (cost, reads) = (cost(&shape, element, accumulate), [(left_name, left), (right_name, right)]);
     if tile.is_none()
         && let Some(parts) = choose::parts(r.device(), role, &shape)
@@ -250,7 +245,7 @@ fn dispatch_forward(
     }
 }
 
-/// Extents and strides, the operands' agreement checked. The weight, or its gradient, is what tells extents from strides.
+/// Extents and strides, the operands' agreement checked, and their types: only a weight may be stored in 16 bits, in bfloat16. The weight, or its gradient, is what tells extents from strides.
 fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
     let [[left_rows, left_stride], [right_rows, right_stride], [out_rows, out_stride]] = operands.map(Tensor::matrix);
     let (cols, depth) = match role {
@@ -263,8 +258,14 @@ fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
         Role::BackwardInput => left_rows == out_rows && left_stride >= depth && out_stride >= cols,
         Role::BackwardWeight => left_rows == right_rows && left_stride >= out_rows && right_stride >= cols,
     };
-    let named = operands.map(|t| format!("{} {:?}", t.name(), t.shape()));
-    assert!(fits, "{}: shapes do not fit: {}", role.entry(), named.join(", "));
+    let is_stored = |(i, t): (usize, &Tensor)| match t.element() {
+        ElementType::F32 => true,
+        ElementType::Bf16 => i == 1 && role != Role::BackwardWeight,
+        ElementType::F16 => false,
+    };
+    let fits = fits && operands.into_iter().enumerate().all(is_stored);
+    let named = operands.map(|t| format!("{} {:?} {:?}", t.name(), t.shape(), t.element()));
+    assert!(fits, "{}: operands do not fit: {}", role.entry(), named.join(", "));
     Shape { rows: out_rows, cols, depth, strides: [left_stride, right_stride, out_stride] }
 }
 
@@ -369,7 +370,7 @@ fn dispatch_row_vectors(
     };
     match element {
         ElementType::F32 => wgsl.run(&ROWVEC, entry, &row_constants(lanes), dims(shape, 0), extent),
-        ElementType::Bf16 => {
+        _ => {
             let (stem, text) = row_vectors_bf16();
             let kernel = wgsl.gpu().kernel_from_text(stem, &text, entry, &row_constants(lanes))?;
             wgsl.dispatch(&kernel, dims(shape, 0), extent, 1.0)

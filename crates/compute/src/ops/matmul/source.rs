@@ -167,8 +167,8 @@ impl Variant {
     /// The WGSL text. Its entry point is named after the role.
     pub fn source(&self) -> String {
         let mut t = Text::default();
-        if self.right == ElementType::Bf16 {
-            t.line("#import bf16");
+        if self.right != ElementType::F32 {
+            t.line(format!("#import {}", &self.right.suffix()[1..]));
         }
         self.header(&mut t);
         match self.tile.family {
@@ -206,8 +206,8 @@ impl Variant {
         t.line(format!("@group(0) @binding(1) var<storage, read> {left}: {};", kind(self.vec4[0])));
         let right_kind = match (self.right, self.vec4[1]) {
             (ElementType::F32, vec4) => kind(vec4),
-            (ElementType::Bf16, true) => "array<vec2<u32>>",
-            (ElementType::Bf16, false) => "array<u32>",
+            (_, true) => "array<vec2<u32>>",
+            (_, false) => "array<u32>",
         };
         t.line(format!("@group(0) @binding(2) var<storage, read> {right}: {right_kind};"));
         t.line(format!("@group(0) @binding(3) var<storage, read_write> {out}: {};", kind(self.vec4[2])));
@@ -302,14 +302,14 @@ fn load(t: &mut Text, name: &str, (vec4, element): (bool, ElementType), extent: 
     if vec4 {
         t.line(match element {
             ElementType::F32 => format!("return {name}[(start + col) >> 2u];"),
-            ElementType::Bf16 => format!("return unpack_bf16({name}[(start + col) >> 2u]);"),
+            packed => format!("return unpack{}({name}[(start + col) >> 2u]);", packed.suffix()),
         });
     } else {
         t.line(format!("let last = dims.{extent} - 1u;"));
         let at = |i: usize| format!("start + min(col + {i}u, last)");
         let part = |i: usize| match element {
             ElementType::F32 => format!("{name}[{}]", at(i)),
-            ElementType::Bf16 => format!("one_bf16({name}[({}) >> 1u], {})", at(i), at(i)),
+            packed => format!("one{}({name}[({}) >> 1u], {})", packed.suffix(), at(i), at(i)),
         };
         let parts: Vec<_> = (0..4).map(part).collect();
         t.line(format!("return vec4<f32>({});", parts.join(", ")));

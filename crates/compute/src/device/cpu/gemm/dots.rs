@@ -1,10 +1,10 @@
 //! Products with few rows or few columns, by inner products: nothing is packed, and each weight is read once from memory.
 
-use super::super::super::element::Number;
 use super::super::Tile;
 use super::micro::Base;
-use super::pack::{groups, values};
+use super::pack::groups;
 use super::serial::{Job, Right, View};
+use crate::device::{Number, values};
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 

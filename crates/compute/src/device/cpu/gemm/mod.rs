@@ -14,8 +14,8 @@ mod tests;
 pub use rate::peak_gflops;
 pub use serial::{View, product};
 
-use super::super::element::Numbers;
 use super::{Cpu, Cut, Tiled};
+use crate::device::Numbers;
 use crate::simd;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;

@@ -1,7 +1,7 @@
 //! Packing of operands in the order in which the inner loop reads them.
 
-use super::super::super::element::Number;
 use super::serial::View;
+use crate::device::{Number, values};
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, f32x4};
 
@@ -147,14 +147,6 @@ fn transpose4<S: Simd, T: Number, const W: usize>(s: S, panel: &mut [[f32; W]], 
             *to = line[k].value();
         }
     }
-}
-
-/// Numbers as f32.
-#[inline(always)]
-pub fn values<T: Number, const N: usize>(stored: &[T; N]) -> [f32; N] {
-    let mut values = [0.0; N];
-    T::copy(stored, &mut values);
-    values
 }
 
 /// Prefetch an element that will be read soon.

@@ -1,10 +1,10 @@
 //! The product of one task.
 
-use super::super::super::element::{Bf16, Number, Numbers};
 use super::super::Tile;
 use super::dots;
 use super::micro::{Base, Left, Sweep, sweep};
 use super::pack;
+use crate::device::{Bf16, Number, Numbers};
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, Simd};
 use std::cell::Cell;
