@@ -6,14 +6,16 @@ use common::{Place, TINY, json_lines, kind, run};
 use half::bf16;
 use lehr::config::{LoraSettings, ModelConfig, Settings, WeightsDtype};
 use lehr::data::{Batch, IGNORE};
-use lehr::device::{Device, ElementType};
+use lehr::device::{Device, ElementType, Sizes};
 use lehr::model::adapter::AdapterFolder;
+use lehr::model::rollout::default_slots;
 use lehr::model::weight_files::{WeightFiles, exact_element};
 use lehr::model::{Activations, Model, Pass, RolloutRequest, Rollouts, hf_config};
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;
 use lehr::train::{GradientPass, Optimizer, Scorer};
+use lehr::world::World;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -168,6 +170,44 @@ fn the_automatic_type_is_exact() {
     assert_eq!((all, WeightsDtype::Auto.resolve(ElementType::Bf16)), (ElementType::F32, ElementType::Bf16));
 }
 
+/// Completions from a cache in half precision: probabilities as the model scores them, half of the memory, and twice as many rows.
+#[test]
+fn a_cache_in_half_precision_takes_half_of_the_memory() {
+    for device in devices() {
+        for case in ["llama-gqa", "qwen3"] {
+            let model = open(&device, &golden(case), ElementType::F32);
+            let vocab = model.config.vocab_size;
+            let prompt = |i: u32| batch(vocab).tokens[i as usize..2 + 2 * i as usize].to_vec();
+            let requests: Vec<RolloutRequest> =
+                (0..6).map(|i| RolloutRequest { prompt: prompt(i), key: [1, i], max_new: 10 }).collect();
+            let sampling = Sampling { seed: 3, ..Sampling::default() };
+            let run = |element: ElementType| {
+                let before = device.ledger().entries().get("kv cache").copied().unwrap_or(0);
+                let mut engine = Rollouts::in_world(&device, &model, 4, TIME, element, World::solo()).unwrap();
+                let bytes = device.ledger().entries()["kv cache"] - before;
+                (engine.run(&device, &model, &requests, &sampling, &[], &mut silent).unwrap().unwrap(), bytes)
+            };
+            let ((half, half_bytes), (again, _), (_, bytes)) =
+                (run(ElementType::F16), run(ElementType::F16), run(ElementType::F32));
+            assert_eq!(half, again, "{case}: the same twice");
+            assert!(half_bytes < bytes, "{case}: {half_bytes} of {bytes} bytes");
+            for (request, done) in requests.iter().zip(&half) {
+                let (tokens, time) = ([&request.prompt[..], &done.tokens].concat(), request.prompt.len() + done.tokens.len());
+                let targets: Vec<u32> = tokens[1..].iter().copied().chain([IGNORE]).collect();
+                let row = Batch { batch_size: 1, seq_len: time, targets, doc_start: vec![0; time], num_tokens: time, tokens };
+                let (logp, _) = Scorer::new(&device, &model, 1, time).unwrap().score(&device, &row).unwrap();
+                for (got, want) in done.logprobs.iter().zip(&logp[request.prompt.len() - 1..]) {
+                    assert!((got - want).abs() < 5e-3, "{case}: log pi {got}, scored {want}");
+                }
+            }
+            let slots =
+                |element| default_slots(&model.config, 4096, element, Sizes { rollout_cache_bytes: 1 << 24, ..device.sizes() });
+            let (narrow, wide) = (slots(ElementType::F16), slots(ElementType::F32));
+            assert!((2 * wide..=2 * wide + 1).contains(&narrow), "{narrow} rows instead of {wide}");
+        }
+    }
+}
+
 /// A base model in bfloat16, written by `lehr merge`, and rows for it.
 fn place() -> Place {
     let place = Place::new();
@@ -249,6 +289,11 @@ fn the_reference_model_is_stored_in_its_own_type() {
     json_lines(&mut place.lehr(["grpo", "--json", "--resume=auto", "--max-steps=3"]));
     json_lines(&mut place.lehr(["grpo", "--json", "--resume=full", "--max-steps=3"]));
     assert!(place.checkpoint("auto", 3, "model.safetensors") == place.checkpoint("full", 3, "model.safetensors"));
+    // Rollouts from a cache in half precision, which the plan counts.
+    let events = grpo("cache", &["--kv-cache-dtype=float16"]);
+    assert_eq!(kind(&events, "Step").len(), 2);
+    let rollouts = |more: &[&str]| grpo("no", &[&["--dry-run"], more].concat())[0]["bytes"]["rollouts"].as_u64().unwrap();
+    assert!(rollouts(&["--kv-cache-dtype=float16"]) < rollouts(&[]));
     let reference =
         |more: &[&str]| grpo("no", &[&["--dry-run"], more].concat())[0]["bytes"]["reference values"].as_u64().unwrap();
     let (half, whole) = (reference(&[]), reference(&["--dtype=float32"]));
@@ -260,4 +305,12 @@ fn a_type_without_untrained_weights_is_refused() {
     let place = Place::new();
     let said = run(&mut place.pretrain("no", &["--dtype=bfloat16"]));
     assert!(said.code == Some(1) && said.err.contains("--dtype") && said.err.contains("--lora-rank"), "{}", said.err);
+    json_lines(&mut place.pretrain("model", &["--max-steps=1"]));
+    let said = run(&mut place.lehr(["eval", "--model=model", "--data=text.txt", "--kv-cache-dtype=float16"]));
+    assert!(said.code == Some(1) && said.err.contains("--kv-cache-dtype"), "{}", said.err);
+    let generated = |more: &str| {
+        let args = ["generate", "--model=model", "--prompt=glass", "--max-new-tokens=8", "--json", more];
+        json_lines(&mut place.lehr(args))[0]["tokens"].as_array().unwrap().len()
+    };
+    assert_eq!(generated("--kv-cache-dtype=float16"), generated("--kv-cache-dtype=float32"));
 }
