@@ -37,7 +37,7 @@ impl Weight {
         (shape, start): (&[usize], Option<&[f32]>),
         record: impl Fn(&mut Recorder<'_>, &Tensor, &Tensor),
     ) -> anyhow::Result<Tensor> {
-        let [mut results, mut all] = [Vec::new(), Vec::new()];
+        let (mut results, mut all) = (Vec::new(), Vec::new());
         for weight in &self.stored {
             let out = match start {
                 Some(values) => case.upload(device, "out", shape, values),
@@ -198,8 +198,8 @@ mod tests {
             let n = shape.iter().product::<usize>();
             let want: Vec<f32> = (0..n).map(|j| (i + 1) as f32 * 0.5 + (j % 100) as f32).collect();
             let want: Vec<f32> = match matrices(shape) {
-                ElementType::F32 => want,
                 ElementType::Bf16 => want.into_iter().map(|x| Bf16::from_f32(x).to_f32()).collect(),
+                _ => want,
             };
             assert_eq!(device.read_numbers(&tensor(i))?, want, "{shape:?}");
         }
