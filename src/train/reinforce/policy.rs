@@ -303,7 +303,8 @@ pub fn memory_parts(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Resul
     if kind(settings) == (OptimizerKind::Adamw, LoptiMoments::Separate) {
         parts.extend([("adam_m2", trained), ("adam_v2", trained)]);
     }
-    if settings.has_reference_model() {
+    // With adapters the reference is the model without them.
+    if c.lora.is_none() && settings.has_reference_model() {
         let reference = Parameters::frozen(c, sizes.max_tensor_bytes, settings.train.frozen_element())?;
         parts.push(("reference values", reference.value_bytes()));
     }

@@ -78,6 +78,49 @@ fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<(
     case.compare(device, &tdqkv, &dqkv)
 }
 
+/// What a check of decoding uploads.
+struct CacheInputs {
+    shape: Shape,
+    cache_shape: [usize; 3],
+    prompt: Tensor,
+    places: Tensor,
+    new: Tensor,
+    newest: Tensor,
+    assigned: Tensor,
+}
+
+impl CacheInputs {
+    /// Append prompts and new tokens to caches of this type, and decode.
+    fn decoded(
+        &self,
+        device: &Device,
+        case: &Case,
+        tiled: Option<TiledDecodePlan>,
+        element: ElementType,
+    ) -> anyhow::Result<Tensor> {
+        let Self { shape, cache_shape, prompt, places, new, newest, assigned } = self;
+        let [cache_k, cache_v] = ["cache_k", "cache_v"].map(|name| {
+            let cache = Tensor::of_type(device, "check", name, cache_shape, element);
+            device.write(&cache, &vec![u32::MAX; cache.bytes() as usize / 4]);
+            cache
+        });
+        let [flat_k, flat_v] = [&cache_k, &cache_v].map(|c| c.reshape(&[1, cache_shape[0] * cache_shape[1], cache_shape[2]]));
+        let out = case.poisoned(device, "out", &[shape.batch, shape.heads * shape.head_dim]);
+        let (step, all) = (Shape { time: 1, ..*shape }, Shape { batch: 1, time: shape.tokens(), ..*shape });
+        case.replay(device, |r| {
+            append(r, all, prompt, places, &flat_k, &flat_v);
+            append(r, step, new, newest, &cache_k, &cache_v);
+            match tiled {
+                Some(plan) => {
+                    decode_by(r, |_| Decoding::Tiled(plan), step, new, newest, &cache_k, &cache_v, assigned, &out);
+                }
+                None => decode(r, step, new, newest, &cache_k, &cache_v, assigned, &out),
+            }
+        })?;
+        Ok(out)
+    }
+}
+
 /// Sequences of unequal length in a cache that is larger than they are: the prompts are appended at once, then one token each. By the plan
 /// that the device takes, or by a tiled one with any number of heads that fits. With caches of each of these types.
 fn check_decode(device: &Device, case: &mut Case, tiled: bool, types: &[ElementType]) -> anyhow::Result<()> {
@@ -112,33 +155,18 @@ fn check_decode(device: &Device, case: &mut Case, tiled: bool, types: &[ElementT
     let places: Vec<u32> = (0..shape.tokens()).map(|i| place(i / shape.time, i % shape.time) as u32).collect();
     let assigned: Vec<u32> = (0..shape.batch).flat_map(|b| [u32::MAX, behind(b) as u32, prefixed[b] as u32]).collect();
     let cache_shape = [2 * shape.batch + 1, max_time, shape.kv_heads * shape.head_dim];
-    let tprompt = case.upload(device, "prompt", &[shape.batch, shape.time, width], &prompt);
-    let tnew = case.upload(device, "new", &[shape.batch, 1, width], &new_rows);
-    let (tplaces, tnewest) = (case.upload_u32(device, "places", &places), case.upload_u32(device, "newest", &newest));
-    let tassigned = case.upload_u32(device, "assigned", &assigned);
-    let step = Shape { time: 1, ..shape };
-    let all = Shape { batch: 1, time: shape.tokens(), ..shape };
-    let mut outs = Vec::new();
-    for &element in types {
-        let [cache_k, cache_v] = ["cache_k", "cache_v"].map(|name| {
-            let cache = Tensor::of_type(device, "check", name, &cache_shape, element);
-            device.write(&cache, &vec![u32::MAX; cache.bytes() as usize / 4]);
-            cache
-        });
-        let [flat_k, flat_v] = [&cache_k, &cache_v].map(|c| c.reshape(&[1, cache_shape[0] * max_time, cache_shape[2]]));
-        let out = case.poisoned(device, "out", &[shape.batch, shape.heads * shape.head_dim]);
-        case.replay(device, |r| {
-            append(r, all, &tprompt, &tplaces, &flat_k, &flat_v);
-            append(r, step, &tnew, &tnewest, &cache_k, &cache_v);
-            if tiled {
-                let plan = |_: &Gpu| Decoding::Tiled(TiledDecodePlan { head_dim: shape.head_dim, heads });
-                decode_by(r, plan, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &out);
-            } else {
-                decode(r, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &out);
-            }
-        })?;
-        outs.push(out);
-    }
+    let inputs = CacheInputs {
+        shape,
+        cache_shape,
+        prompt: case.upload(device, "prompt", &[shape.batch, shape.time, width], &prompt),
+        places: case.upload_u32(device, "places", &places),
+        new: case.upload(device, "new", &[shape.batch, 1, width], &new_rows),
+        newest: case.upload_u32(device, "newest", &newest),
+        assigned: case.upload_u32(device, "assigned", &assigned),
+    };
+    let tiled = tiled.then_some(TiledDecodePlan { head_dim: shape.head_dim, heads });
+    let outs: Vec<Tensor> =
+        types.iter().map(|&element| inputs.decoded(device, case, tiled, element)).collect::<anyhow::Result<_>>()?;
     let out = twin::forward(shape, &wide(&qkv), &whole).0;
     let each = shape.heads * shape.head_dim;
     let want: Vec<f64> =
