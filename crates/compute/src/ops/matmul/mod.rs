@@ -245,7 +245,8 @@ fn dispatch_forward(
     }
 }
 
-/// Extents and strides, the operands' agreement checked, and their types: only a weight may be stored in 16 bits, in bfloat16. The weight, or its gradient, is what tells extents from strides.
+/// Extents and strides, the operands' agreement checked, and their types: only a weight may be stored in 16 bits, in bfloat16. The weight, or
+/// its gradient, is what tells extents from strides.
 fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
     let [[left_rows, left_stride], [right_rows, right_stride], [out_rows, out_stride]] = operands.map(Tensor::matrix);
     let (cols, depth) = match role {
