@@ -185,8 +185,8 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, plan: AttentionPlan, shape: Shape, share:
     wgsl.dispatch(&kernel, dims, extent, share).with_context(|| format!("a context of {} tokens", shape.time))
 }
 
-/// Copy the keys and values of `qkv` (B, T, ...) into the caches (Bmax, Tmax, Hkv D), in f32 or half precision: token t of sequence b goes to row
-/// `positions[b T + t]` of sequence b. T is 1 when decoding, the length of the prompts before that.
+/// Copy the keys and values of `qkv` (B, T, ...) into the caches (Bmax, Tmax, Hkv D), which are in f32 or half precision: token t of sequence
+/// b goes to row `positions[b T + t]` of sequence b. T is 1 when decoding, the length of the prompts before that.
 pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, cache_k: &Tensor, cache_v: &Tensor) {
     let (width, max_time) = (shape.kv_heads * shape.head_dim, cache_k.shape()[1]);
     let work = shape.tokens() * width / 4;
