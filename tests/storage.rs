@@ -41,8 +41,12 @@ fn rounded(case: &str, skip: Option<&str>) -> tempfile::TempDir {
         };
         bytes.insert(name, (stored.0, shape, stored.1));
     }
-    let views = bytes.iter().map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
-    safetensors::serialize_to_file(views, None, &dir.path().join("model.safetensors")).unwrap();
+    let mut views: Vec<(&String, TensorView<'_>)> = Vec::new();
+    for (name, (dtype, shape, bytes)) in &bytes {
+        views.push((name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    }
+    safetensors::serialize_to_file(views.iter().map(|(name, view)| (*name, view)), None, &dir.path().join("model.safetensors"))
+        .unwrap();
     std::fs::copy(golden(case).join("config.json"), dir.path().join("config.json")).unwrap();
     dir
 }
