@@ -2,7 +2,7 @@
 
 mod grpo;
 
-use super::{MergeMethod, RescueMethod, Scheduler, Settings, Stage, TrainSettings};
+use super::{MergeMethod, RescueMethod, Scheduler, Settings, Stage, TrainSettings, WeightsDtype};
 
 fn positive(flag: &str, value: f64, most: f64) -> anyhow::Result<()> {
     anyhow::ensure!(value.is_finite() && value > 0.0 && value <= most, "--{flag} {value}: must be above 0 and at most {most}");
@@ -41,6 +41,12 @@ impl Settings {
                 micro > 0 && t.batch_size.is_multiple_of(micro),
                 "--micro-batch-size {micro}: must divide --batch-size {}",
                 t.batch_size
+            );
+        }
+        if let Some(dtype) = t.dtype.filter(|_| !self.has_frozen_weights()) {
+            anyhow::ensure!(
+                dtype == WeightsDtype::Auto,
+                "--dtype: all weights of this run are trained, in float32; leave it out, or train adapters (--lora-rank)"
             );
         }
         if let Some(gib) = t.max_memory_gib {

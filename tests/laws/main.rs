@@ -11,3 +11,4 @@ mod rescue;
 #[cfg(unix)]
 mod resume;
 mod steps;
+mod storage;

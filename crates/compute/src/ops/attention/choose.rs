@@ -2,7 +2,7 @@
 
 use super::candidates::{candidates, decode_candidates, most_lanes, untuned};
 use super::source::{AttentionPass, AttentionPlan, Staging};
-use super::{DecodePlan, Decoding, PASSES, Shape, TiledDecodePlan, decode_by, dispatch, shuffle};
+use super::{DecodePlan, Decoding, PASSES, Shape, TiledDecodePlan, decode_by, dispatch, shuffle, with_caches};
 use crate::bind;
 use crate::device::{Device, Gpu, GpuClass, Op, Recorder, Recording, Tensor, Vendor};
 use sha2::{Digest as _, Sha256};
@@ -245,7 +245,7 @@ pub(super) fn sources(vendor: Vendor) -> Vec<(String, String)> {
         }
         for heads in [1, 2, 3, 4] {
             let plans = decode_candidates(vendor, head_dim, heads, lanes).into_iter().filter(TiledDecodePlan::fits);
-            plans.for_each(|plan| push(plan.stem(), plan.text()));
+            plans.flat_map(|plan| with_caches(Decoding::Tiled(plan))).for_each(|(stem, text)| push(stem, text));
         }
     }
     all

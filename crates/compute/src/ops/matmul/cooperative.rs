@@ -101,7 +101,8 @@ pub(super) fn record_backward(
 ) {
     let [left_name, right_name, out_name] = role.names();
     let name = if role == Role::BackwardInput { "matmul.backward_input" } else { "matmul.backward_weight" };
-    let (mut cost, reads) = (cost(&shape, accumulate), [(left_name, left), (right_name, right)]);
+    let element = right.element();
+    let (mut cost, reads) = (cost(&shape, element, accumulate), [(left_name, left), (right_name, right)]);
     cost.bytes += 4.0 * (shape.rows * shape.depth) as f64;
     let device = r.device();
     let (out, maxima) = ((out_name, out), ("maxima", &device.maxima(PARTIAL_MAXIMA)));
@@ -112,7 +113,7 @@ pub(super) fn record_backward(
                 Op { name, cost, reads, writes: [out, maxima, ("parts", &scratch)] },
                 |wgsl| {
                     dispatch_maxima(wgsl, role, &shape)?;
-                    dispatch_in_parts(wgsl, role, parts, role.entry(), &shape)
+                    dispatch_in_parts(wgsl, (role, element), parts, role.entry(), &shape)
                 },
                 |_, _, _| unreachable!("a device with cooperative matrices is a GPU"),
             );
@@ -123,7 +124,7 @@ pub(super) fn record_backward(
                 Op { name, cost, reads, writes: [out, maxima] },
                 |wgsl| {
                     dispatch_maxima(wgsl, role, &shape)?;
-                    dispatch(wgsl, role, tile, epilogue, &shape)
+                    dispatch(wgsl, (role, element), tile, epilogue, &shape)
                 },
                 |_, _, _| unreachable!("a device with cooperative matrices is a GPU"),
             );
