@@ -5,7 +5,7 @@
 
 use lehr::config::{Architecture, Lora, ModelConfig, Projection, Scheduler, Settings};
 use lehr::data::{Batch, Dataset, IGNORE, TextSource, TokenFile};
-use lehr::device::{Arena, Cost, Device, Op, Recorder, Sizes, Tensor};
+use lehr::device::{Arena, Cost, Device, ElementType, Op, Recorder, Sizes, Tensor};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Generator, Model, hf_config};
 use lehr::ops::adamw::UpdateParams;
@@ -460,7 +460,7 @@ fn an_untrained_model_is_nearly_uniform() {
 
 #[test]
 fn a_step_allocates_nothing_and_the_plan_is_right() {
-    let adapters = Some(Lora { rank: 8, alpha: 8.0, targets: Projection::ALL.to_vec() });
+    let adapters = Some(Lora { rank: 8, alpha: 8.0, targets: Projection::ALL.to_vec(), base: ElementType::F32 });
     for (family, micro, checkpointing, lora) in [
         (Architecture::Llama, 4, false, None),
         (Architecture::Qwen3, 2, false, None),
@@ -495,6 +495,7 @@ fn activation_checkpointing_changes_no_bit() {
         rank: 3,
         alpha: 5.0,
         targets: vec![Projection::Q, Projection::V, Projection::O, Projection::Up, Projection::Down],
+        base: ElementType::F32,
     };
     for device in [device, other_class] {
         for family in [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3, Architecture::Mistral] {

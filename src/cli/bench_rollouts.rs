@@ -1,12 +1,13 @@
 //! `lehr bench --rollouts`: tokens per second of sampling, and the upper bound from the adapter's memory bandwidth.
 
 use super::{bench::Args, open, output};
-use crate::config::ModelConfig;
-use crate::device::{Device, Recorder, Recording, Tensor};
+use crate::config::{CacheDtype, ModelConfig, WeightsDtype};
+use crate::device::{Device, ElementType, Recorder, Recording, Tensor};
 use crate::model::{Model, RolloutRequest, Rollouts};
 use crate::ops::sample::Sampling;
 use crate::progress::silent;
 use crate::rng::Rng;
+use crate::world::World;
 use std::path::PathBuf;
 use web_time::Instant;
 
@@ -34,6 +35,12 @@ pub struct RolloutArgs {
     /// Completions generated at once; all when absent.
     #[arg(long, requires = "rollouts")]
     rollout_batch_size: Option<usize>,
+    /// Data type of the weights in memory; sums are in float32. For random weights, auto is float32.
+    #[arg(long, value_enum, default_value = "auto", requires = "rollouts")]
+    dtype: WeightsDtype,
+    /// Data type of the key/value cache; sums are in float32.
+    #[arg(long, value_enum, default_value = "float32", requires = "rollouts")]
+    kv_cache_dtype: CacheDtype,
 }
 
 /// Measure.
@@ -48,16 +55,16 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
     let model = match &own.model {
         Some(path) => {
             let dir = open::model_folder(path)?;
-            open::model(&device, &dir, &open::config(&dir)?, max_len)?
+            open::frozen_model(&device, &dir, &open::config(&dir)?, max_len, own.dtype)?
         }
         None => {
-            let model = Model::new(&device, preset, max_len)?;
+            let model = Model::frozen(&device, preset, max_len, own.dtype.resolve(ElementType::F32))?;
             model.initialise(&device, 1);
             model
         }
     };
     let slots = own.rollout_batch_size.unwrap_or(own.completions).min(own.completions);
-    let mut engine = Rollouts::new(&device, &model, slots, max_len)?;
+    let mut engine = Rollouts::in_world(&device, &model, slots, max_len, own.kv_cache_dtype.element(), World::solo())?;
     let requests = requests(args, model.config.vocab_size);
     let mut seconds = Vec::new();
     for round in 0..=args.steps {
@@ -91,10 +98,10 @@ fn report(args: &Args, device: &Device, model: &Model, engine: &Rollouts, second
     let drawn = (own.completions * own.completion_length) as f64;
     let (median, best) = (seconds[seconds.len() / 2], seconds[0]);
     // Each step reads every weight once, and every row its own keys and values: half of a completion and the prompt on average.
-    let c = &model.config;
+    let (c, cache) = (&model.config, own.kv_cache_dtype.element());
     let seen = own.prompt_length as f64 + own.completion_length as f64 / 2.0;
-    let cache = engine.slots() as f64 * seen * (8 * c.num_hidden_layers * c.key_value_dim()) as f64;
-    let floor = engine.slots() as f64 * bandwidth / (4.0 * model.parameters.count() as f64 + cache);
+    let cache_bytes = engine.slots() as f64 * seen * (2 * cache.bytes() * c.num_hidden_layers * c.key_value_dim()) as f64;
+    let floor = engine.slots() as f64 * bandwidth / (model.parameters.value_bytes() as f64 + cache_bytes);
     let summary = device.summary();
     if args.json {
         return output::json_line(&serde_json::json!({

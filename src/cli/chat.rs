@@ -1,7 +1,7 @@
 //! `lehr chat`: a conversation in the terminal.
 
 use super::{chat_json, open, output};
-use crate::config::DeviceSettings;
+use crate::config::{CacheSettings, DeviceSettings, StorageSettings};
 use crate::data::{Tokenizer, chat};
 use crate::model::conversation::{ChatEvent, Conversation, Limits, ReplyEnd};
 use crate::number_format::counted;
@@ -51,6 +51,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    storage: StorageSettings,
+    #[command(flatten)]
+    cache: CacheSettings,
+    #[command(flatten)]
     device: DeviceSettings,
 }
 
@@ -85,8 +89,8 @@ pub fn run(args: &Args) -> Result<i32> {
     let max_tokens = args.max_tokens.unwrap_or((context / 2).min(USUAL_REPLY));
     ensure!((1..context).contains(&max_tokens), "--max-tokens {max_tokens}: must be between 1 and {}", context - 1);
     let device = open::device(&args.device)?;
-    let model = open::model(&device, &dir, &config, context)?;
-    let limits = Limits { context, reply: max_tokens };
+    let model = open::frozen_model(&device, &dir, &config, context, args.storage.dtype)?;
+    let limits = Limits { context, reply: max_tokens, cache: args.cache.kv_cache_dtype.element() };
     let mut with = Conversation::new(&device, &model, (&tokenizer, template), limits, sampling)?;
     with.reset(args.system.clone());
     if args.json {

@@ -3,7 +3,7 @@
 mod task;
 
 use super::{is_typed, open, output, refuse};
-use crate::config::{DataSettings, DeviceSettings, TaskSettings, Usage};
+use crate::config::{CacheSettings, DataSettings, DeviceSettings, StorageSettings, TaskSettings, Usage};
 use crate::data::{self, Batch, Cache, IGNORE, Notices};
 use crate::device::Device;
 use crate::progress::silent;
@@ -40,6 +40,10 @@ pub struct Args {
     #[arg(long, requires = "json")]
     windows: bool,
     #[command(flatten)]
+    storage: StorageSettings,
+    #[command(flatten)]
+    cache: CacheSettings,
+    #[command(flatten)]
     device: DeviceSettings,
     #[command(flatten)]
     task_eval: task::Args,
@@ -69,6 +73,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     if let Some(name) = task_flags().iter().find(|name| given(name)) {
         anyhow::bail!("--{}: goes with --task, which is not given", name.replace('_', "-"));
     }
+    anyhow::ensure!(!given("kv_cache_dtype"), "--kv-cache-dtype: goes with --task, which is not given");
     if args.data.is_empty() {
         let text = "--data or --task: is missing; name a text whose loss to compute (--data text.txt), or a task whose questions to answer \
                     (--task kk, math or custom)";
@@ -112,7 +117,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
     let range = if whole { Some(dataset.train) } else { dataset.val };
     let Some(range) = range else { anyhow::bail!("--data: too little text to score") };
     let device = open::device(&args.device)?;
-    let model = open::model(&device, &dir, &config, seq_len)?;
+    let model = open::frozen_model(&device, &dir, &config, seq_len, args.storage.dtype)?;
     let batch_size = open::fitting_rows(&device, &config.model, seq_len, args.batch_size);
     let scorer = Scorer::new(&device, &model, batch_size, seq_len)?;
     let begin = Instant::now();

@@ -1,7 +1,7 @@
 //! `lehr generate`
 
 use super::{open, output};
-use crate::config::DeviceSettings;
+use crate::config::{CacheSettings, DeviceSettings, StorageSettings};
 use crate::data::chat::{self, Chat};
 use crate::data::{Tokenizer, Until};
 use crate::model::Generator;
@@ -49,6 +49,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    storage: StorageSettings,
+    #[command(flatten)]
+    cache: CacheSettings,
+    #[command(flatten)]
     device: DeviceSettings,
 }
 
@@ -80,8 +84,8 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         output::note(&format!("note: the model was trained on contexts of {context} tokens; text beyond them may be incoherent"));
     }
     let device = open::device(&args.device)?;
-    let model = open::model(&device, &dir, &config, max_len)?;
-    let generator = Generator::new(&device, &model, 1, max_len)?;
+    let model = open::frozen_model(&device, &dir, &config, max_len, args.storage.dtype)?;
+    let generator = Generator::with_cache(&device, &model, 1, max_len, args.cache.kv_cache_dtype.element())?;
     let sampling = sampling(args);
     let ends = tokenizer.end_tokens();
     let mut until = Until::new(ends.text().filter(|_| args.chat));

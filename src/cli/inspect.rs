@@ -1,7 +1,7 @@
 //! `lehr inspect`: attention, logit lens and next-token distributions of one text.
 
 use super::{held_out_text, open, output};
-use crate::config::DeviceSettings;
+use crate::config::{DeviceSettings, StorageSettings};
 use crate::model::inspect::{self, Guess, InspectRequest, Inspection};
 use std::io::Read as _;
 
@@ -32,6 +32,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    storage: StorageSettings,
+    #[command(flatten)]
     device: DeviceSettings,
 }
 
@@ -58,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         tokens.len()
     );
     let device = open::device(&args.device)?;
-    let model = open::model(&device, &dir, &config, tokens.len())?;
+    let model = open::frozen_model(&device, &dir, &config, tokens.len(), args.storage.dtype)?;
     let piece = |id: u32| tokenizer.token_text(id).unwrap_or_default();
     let found = inspect::inspect(&device, &model, InspectRequest { tokens: &tokens, top: args.top, piece: &piece })?;
     let found = Inspection { model: crate::vfs::shown(&dir).to_string(), ..found };

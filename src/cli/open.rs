@@ -1,6 +1,6 @@
 //! Opening of model folders and GGUF files.
 
-use crate::config::{DeviceSettings, ModelConfig};
+use crate::config::{DeviceSettings, ModelConfig, WeightsDtype};
 use crate::data::Tokenizer;
 use crate::device::Device;
 use crate::model::Model;
@@ -98,10 +98,22 @@ pub fn config(dir: &Path) -> anyhow::Result<HfConfig> {
     Ok(config)
 }
 
-/// Load weights onto a device, with a rotation table for `context` tokens.
+/// Load weights onto a device for training, with a rotation table for `context` tokens.
 pub fn model(device: &Device, dir: &Path, config: &HfConfig, context: usize) -> anyhow::Result<Model> {
-    let model = Model::new(device, &config.model, context)?;
-    model.load(device, &WeightFiles::open(dir)?)?;
+    frozen_model(device, dir, config, context, WeightsDtype::Float32)
+}
+
+/// As [`model`], for a model that is not trained.
+pub fn frozen_model(
+    device: &Device,
+    dir: &Path,
+    config: &HfConfig,
+    context: usize,
+    dtype: WeightsDtype,
+) -> anyhow::Result<Model> {
+    let files = WeightFiles::open(dir)?;
+    let model = Model::frozen(device, &config.model, context, dtype.resolve(files.exact_element()))?;
+    model.load(device, &files)?;
     Ok(model)
 }
 

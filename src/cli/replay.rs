@@ -150,8 +150,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
     note_what_is_not_used(&settings, &rollouts);
     let device = open::device(&args.device)?;
     let model = open::model(&device, &dir, &config, settings.train.seq_len)?;
-    let reference =
-        args.ref_model.as_deref().map(|path| reference(&device, path, &config, settings.train.seq_len)).transpose()?;
+    let reference = args.ref_model.as_deref().map(|path| reference(&device, path, &config, &settings.train)).transpose()?;
     let made = step::make(&device, &model, reference.as_ref(), &settings, rollouts, args.grads.is_some())?;
     if let Some(path) = &args.grads {
         write_gradients(&model, &made, path)?;
@@ -211,12 +210,12 @@ fn note_what_is_not_used(settings: &Settings, rollouts: &[crate::train::reinforc
 }
 
 /// The reference model, of any shape with the same vocabulary.
-fn reference(device: &Device, path: &Path, config: &HfConfig, context: usize) -> Result<Model> {
+fn reference(device: &Device, path: &Path, config: &HfConfig, train: &TrainSettings) -> Result<Model> {
     let dir = open::model_folder(path)?;
     let own = open::config(&dir)?;
     let (known, wanted) = (own.model.vocab_size, config.model.vocab_size);
     ensure!(known == wanted, "--ref-model {}: knows {known} tokens, the model {wanted}", shown(path));
-    open::model(device, &dir, &own, context)
+    open::frozen_model(device, &dir, &own, train.seq_len, train.dtype.unwrap_or_default())
 }
 
 fn report(made: Step, alpha: f64) -> Report {

@@ -1,7 +1,7 @@
 //! `lehr score`: log-probabilities of given text or token ids; optionally the gradient of their mean loss.
 
 use super::{open, output};
-use crate::config::{DeviceSettings, ModelConfig};
+use crate::config::{DeviceSettings, ModelConfig, StorageSettings};
 use crate::data::{Batch, IGNORE, Tokenizer};
 use crate::device::{Arena, Device};
 use crate::model::Model;
@@ -33,6 +33,8 @@ pub struct Args {
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    storage: StorageSettings,
     #[command(flatten)]
     device: DeviceSettings,
 }
@@ -69,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     }
     let longest = rows.iter().map(|(_, t)| padded(&config.model, t.len())).max().unwrap_or(1);
     let device = open::device(&args.device)?;
-    let model = open::model(&device, &dir, &config, longest)?;
+    let model = open::frozen_model(&device, &dir, &config, longest, args.storage.dtype)?;
     let mut scorers: HashMap<usize, Scorer> = HashMap::new();
     for (_, tokens) in &rows {
         let time = padded(&config.model, tokens.len());

@@ -1,6 +1,7 @@
 //! Settings of GRPO. Names follow TRL's GRPOConfig where it has them; Advantage Reweighting and Lopti are those of arXiv 2505.12929, with
 //! the semantics of its released code.
 
+use super::CacheDtype;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +123,10 @@ pub struct RolloutSettings {
     /// Completions generated at once; the largest number that fits when absent.
     #[arg(long)]
     pub rollout_batch_size: Option<usize>,
+    /// Data type of the key/value cache of rollouts; sums are in float32. With float16 twice as many completions fit; updates compute the
+    /// probabilities of the sampled tokens again, in float32.
+    #[arg(long, value_enum, default_value = "float32")]
+    pub kv_cache_dtype: CacheDtype,
     /// Sample new prompts for groups whose rewards are all equal, at most N times per step; 0 keeps such groups (DAPO's dynamic sampling).
     #[arg(long, default_value_t = 0)]
     pub dynamic_sampling: usize,

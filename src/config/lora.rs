@@ -1,6 +1,7 @@
 //! Low-rank adapters (LoRA, Hu et al. 2021), with PEFT's names.
 
 use super::ModelConfig;
+use crate::device::ElementType;
 use crate::number_format::did_you_mean;
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,7 @@ impl LoraSettings {
         anyhow::ensure!(alpha.is_finite() && alpha > 0.0, "--lora-alpha {alpha}: must be a positive number");
         let targets = Projection::parse(self.lora_targets.iter().map(String::as_str))
             .map_err(|error| anyhow::anyhow!("--lora-targets {}: {error}", self.lora_targets.join(",").escape_debug()))?;
-        Ok(Some(Lora { rank, alpha, targets }))
+        Ok(Some(Lora { rank, alpha, targets, base: ElementType::F32 }))
     }
 }
 
@@ -151,6 +152,8 @@ pub struct Lora {
     pub alpha: f64,
     /// Adapted projections, in the order of a block.
     pub targets: Vec<Projection>,
+    /// How the base model's matrices are stored.
+    pub base: ElementType,
 }
 
 impl Lora {
@@ -221,7 +224,8 @@ mod tests {
     #[test]
     fn adapted_columns_are_those_of_the_fused_products() {
         let c = ModelConfig { num_key_value_heads: 2, ..Settings::default().model.config(65, 64) };
-        let lora = Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::V, Projection::Up] };
+        let targets = vec![Projection::Q, Projection::V, Projection::Up];
+        let lora = Lora { rank: 4, alpha: 8.0, targets, base: ElementType::F32 };
         let (q, kv, inner) = (c.query_dim(), c.key_value_dim(), c.intermediate_size);
         assert_eq!(lora.adapted(&c, Product::Qkv), [(Projection::Q, 0..q), (Projection::V, q + kv..q + 2 * kv)]);
         assert_eq!(lora.adapted(&c, Product::GateUp), [(Projection::Up, inner..2 * inner)]);

@@ -12,6 +12,7 @@ mod model;
 mod rescue;
 pub mod schema;
 mod sft;
+mod storage;
 mod task;
 mod validate;
 
@@ -25,9 +26,10 @@ pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSett
 pub use model::{Architecture, ModelConfig};
 pub use rescue::{RescueData, RescueMethod, RescueOptimizer, RescueSettings};
 pub use sft::{SftSettings, Stage};
+pub use storage::{CacheDtype, CacheSettings, StorageSettings, WeightsDtype};
 pub use task::{Form, Grader, MathKind, TaskKind, TaskSettings};
 
-use crate::device::Selection;
+use crate::device::{ElementType, Selection};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -174,6 +176,11 @@ pub struct TrainSettings {
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation_checkpointing: Option<bool>,
+    /// Data type in memory of weights that are not trained: the base model of adapters (--lora-rank), and the reference model of lehr grpo
+    /// (--beta). Sums are in float32. auto when absent.
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<WeightsDtype>,
     /// Device memory limit of the run, in GiB: the micro-batch size is chosen to fit, and a run that cannot fit is refused. Leave a tenth
     /// of a GPU's memory to its driver and the display.
     #[arg(long, value_name = "GIB")]
@@ -368,6 +375,16 @@ impl Settings {
         }
     }
 
+    /// Whether the run keeps weights that are not trained: a base model, or a reference model.
+    pub fn has_frozen_weights(&self) -> bool {
+        self.lora.lora_rank.is_some() || self.has_reference_model()
+    }
+
+    /// Whether the run keeps a reference model; with adapters it is the base model without them.
+    pub fn has_reference_model(&self) -> bool {
+        self.lora.lora_rank.is_none() && self.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0)
+    }
+
     /// The GRPO sections, if this is a GRPO run.
     pub fn reinforcement(&self) -> Option<(&TaskSettings, &RolloutSettings, &GrpoSettings)> {
         Some((self.task.as_ref()?, self.rollout.as_ref()?, self.grpo.as_ref()?))
@@ -383,6 +400,11 @@ impl TrainSettings {
     /// Whether most activations are recomputed instead of kept.
     pub fn checkpoints_activations(&self) -> bool {
         self.activation_checkpointing.unwrap_or(false)
+    }
+
+    /// How weights that are not trained are stored, once the files are known.
+    pub fn frozen_element(&self) -> ElementType {
+        self.dtype.unwrap_or_default().resolve(ElementType::F32)
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod grpo;
 
-use super::{MergeMethod, RescueMethod, Scheduler, Settings, Stage, TrainSettings};
+use super::{MergeMethod, RescueMethod, Scheduler, Settings, Stage, TrainSettings, WeightsDtype};
 
 impl Settings {
     // Length: one statement per setting.
@@ -66,6 +66,12 @@ impl Settings {
                 micro > 0 && t.batch_size.is_multiple_of(micro),
                 "--micro-batch-size {micro}: must divide --batch-size {}",
                 t.batch_size
+            );
+        }
+        if let Some(dtype) = t.dtype.filter(|_| !self.has_frozen_weights()) {
+            anyhow::ensure!(
+                dtype == WeightsDtype::Auto,
+                "--dtype: all weights of this run are trained, in float32; leave it out, or train adapters (--lora-rank)"
             );
         }
         if let Some(gib) = t.max_memory_gib {

@@ -4,7 +4,7 @@
 use super::{Generator, Model};
 use crate::data::chat::{Chat, ChatTemplate};
 use crate::data::{Tokenizer, Until};
-use crate::device::Device;
+use crate::device::{Device, ElementType};
 use crate::ops::sample::Sampling;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -102,13 +102,15 @@ pub struct Conversation<'a> {
     cached: Vec<u32>,
 }
 
-/// Limits of a conversation, in tokens.
+/// Limits of a conversation, in tokens, and the type of its cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Maximum tokens of context, including the reply.
     pub context: usize,
     /// Maximum tokens of a reply; less than `context`.
     pub reply: usize,
+    /// Type of keys and values in the cache: f32 or half precision.
+    pub cache: ElementType,
 }
 
 impl<'a> Conversation<'a> {
@@ -123,7 +125,7 @@ impl<'a> Conversation<'a> {
         limits: Limits,
         sampling: Sampling,
     ) -> Result<Self> {
-        let generator = Generator::new(device, model, 1, limits.context)?;
+        let generator = Generator::with_cache(device, model, 1, limits.context, limits.cache)?;
         let (chat, cached) = (Chat::default(), Vec::new());
         Ok(Self { device, generator, tokenizer, template, sampling, max_tokens: limits.reply, chat, system: None, cached })
     }

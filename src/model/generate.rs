@@ -3,7 +3,7 @@
 use super::Model;
 use super::activations::{Activations, Pass};
 use super::transformer::record_decode;
-use crate::device::{Device, ReadRing, Recorder, Recording, Tensor};
+use crate::device::{Device, ElementType, ReadRing, Recorder, Recording, Tensor};
 use crate::ops::sample::{self, PROMPT_HEAD, Sampling};
 
 /// Replays in flight before the host waits for the first of them.
@@ -19,16 +19,25 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Allocate the cache and record one step.
+    /// Allocate the cache, in f32, and record one step.
     ///
     /// # Errors
     /// When `max_len` is beyond the model's table of rotations, or a kernel does not compile.
     pub fn new(device: &Device, model: &Model, batch: usize, max_len: usize) -> anyhow::Result<Self> {
+        Self::with_cache(device, model, batch, max_len, ElementType::F32)
+    }
+
+    /// As [`Generator::new`], with a cache of this type: f32 or half precision.
+    ///
+    /// # Errors
+    /// As [`Generator::new`].
+    pub fn with_cache(device: &Device, model: &Model, batch: usize, max_len: usize, cache: ElementType) -> anyhow::Result<Self> {
         anyhow::ensure!(max_len <= model.max_context(), "{max_len} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
         let acts = Activations::new(device, c, batch, 1, Pass::Forward);
-        let cache = |name: &str| Tensor::new(device, "kv cache", name, &[batch, max_len, c.key_value_dim()]);
-        let caches: Vec<[Tensor; 2]> = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
+        let shape = [batch, max_len, c.key_value_dim()];
+        let make = |name: &str| Tensor::of_type(device, "kv cache", name, &shape, cache);
+        let caches: Vec<[Tensor; 2]> = (0..c.num_hidden_layers).map(|_| [make("cache_k"), make("cache_v")]).collect();
         let rows = sample::Rows {
             tokens: acts.inputs.tokens.clone(),
             positions: acts.inputs.positions.clone(),

@@ -70,6 +70,15 @@ pub fn of_model(path: &Path) -> Result<HfConfig> {
     file.config_json().and_then(|json| parse(json.to_string().as_bytes())).with_context(|| shown(path))
 }
 
+/// Whether the `config.json` of a folder declares weights in bfloat16 (`dtype`, `torch_dtype` before transformers 5). The files themselves are
+/// authoritative.
+pub fn declares_bfloat16(dir: &Path) -> bool {
+    let bytes = RealFs.read(&dir.join("config.json"), 1 << 20).unwrap_or_default();
+    let config: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let declared = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(Value::as_str);
+    declared.is_some_and(|dtype| dtype.trim_start_matches("torch.") == "bfloat16")
+}
+
 /// Parse the text of a `config.json`.
 ///
 /// # Errors

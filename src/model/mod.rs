@@ -21,7 +21,7 @@ pub use rollout::{RolloutRequest, Rollouts, SampledCompletion};
 pub use weights::{Adapter, Block, BlockAdapters, Parameters, PerProduct, TensorSpec, Trained, WeightInit, Weights};
 
 use crate::config::ModelConfig;
-use crate::device::{Arena, Device, Tensor};
+use crate::device::{Arena, Device, ElementType, Tensor};
 use crate::ops::rope;
 use adapter::AdapterFolder;
 use safetensors_file::TensorSink;
@@ -62,11 +62,24 @@ struct Frozen {
 }
 
 impl Model {
-    /// Allocate a model for contexts of up to `context` tokens; its values are zero until [`Model::initialise`] or [`Model::load`].
+    /// Allocate a model for contexts of up to `context` tokens; its values are zero until [`Model::initialise`] or [`Model::load`]. What is
+    /// trained is in f32; the base weights of adapters are stored as the shape says ([`crate::config::Lora::base`]).
     ///
     /// # Errors
     /// An invalid shape, a context beyond which transformers computes differently, or a tensor larger than the adapter can bind.
     pub fn new(device: &Device, config: &ModelConfig, context: usize) -> anyhow::Result<Self> {
+        Self::of(device, config, context, ElementType::F32)
+    }
+
+    /// As [`Model::new`], of weights that are not trained, without adapters; matrices are stored as `element`.
+    ///
+    /// # Errors
+    /// As [`Model::new`].
+    pub fn frozen(device: &Device, config: &ModelConfig, context: usize, element: ElementType) -> anyhow::Result<Self> {
+        Self::of(device, &ModelConfig { lora: None, ..config.clone() }, context, element)
+    }
+
+    fn of(device: &Device, config: &ModelConfig, context: usize, element: ElementType) -> anyhow::Result<Self> {
         if let Some(problem) = config.problems().into_iter().next() {
             anyhow::bail!("{problem}");
         }
@@ -74,13 +87,16 @@ impl Model {
             anyhow::ensure!(context <= most, "{context} tokens: this model takes at most {most} at once: {why}");
         }
         let most = device.sizes().max_tensor_bytes;
-        let parameters = Parameters::trained(config, most)?;
-        let values = parameters.arena(device, if config.lora.is_some() { "adapters" } else { "values" });
+        let parameters = match &config.lora {
+            None => Parameters::frozen(config, most, element)?,
+            Some(_) => Parameters::trained(config, most)?,
+        };
+        let values = parameters.values(device, if config.lora.is_some() { "adapters" } else { "values" });
         let (weights, adapters, frozen) = match parameters.tree(&values) {
             Trained::Weights(weights) => (weights, Vec::new(), None),
             Trained::Adapters(adapters) => {
-                let parameters = Parameters::new(config, most)?;
-                let values = parameters.arena(device, "values");
+                let parameters = Parameters::frozen(config, most, config.lora.as_ref().map_or(element, |lora| lora.base))?;
+                let values = parameters.values(device, "values");
                 let Trained::Weights(weights) = parameters.tree(&values) else { unreachable!("declared without adapters") };
                 (weights, adapters, Some(Frozen { parameters, values, source: Mutex::new(None) }))
             }
@@ -111,7 +127,7 @@ impl Model {
     pub fn initialise(&self, device: &Device, seed: u64) {
         let frozen = self.frozen.iter().flat_map(|frozen| frozen.parameters.tensors(&frozen.values));
         for (spec, tensor) in self.parameters.tensors(&self.values).chain(frozen) {
-            device.write(&tensor, &spec.initial_values(seed));
+            device.write_numbers(&tensor, &spec.initial_values(seed));
         }
     }
 
@@ -191,7 +207,7 @@ impl Model {
         let mut rest = all;
         for (spec, tensor) in self.parameters.tensors(&self.values) {
             let (own, others) = rest.split_at(spec.len());
-            device.write(&tensor, own);
+            device.write_numbers(&tensor, own);
             rest = others;
         }
         assert!(rest.is_empty(), "{} values too many", rest.len());
@@ -204,7 +220,7 @@ impl Model {
     pub fn get(&self, device: &Device) -> anyhow::Result<Vec<f32>> {
         let mut all = Vec::new();
         for (_, tensor) in self.parameters.tensors(&self.values) {
-            all.extend(device.read::<f32>(&tensor)?);
+            all.extend(device.read_numbers(&tensor)?);
         }
         Ok(all)
     }
@@ -272,7 +288,7 @@ impl ArenaReader<'_> {
             .find_map(|(i, spec)| spec.ranges().find(|(part, _, _)| *part == name).map(|(_, _, range)| (i, range)));
         let (index, range) = found.ok_or_else(|| anyhow::anyhow!("the model has no parameter {name}"))?;
         if self.last.as_ref().is_none_or(|(i, _)| *i != index) {
-            self.last = Some((index, self.device.read(&self.arena.tensor(index, name))?));
+            self.last = Some((index, self.device.read_numbers(&self.arena.tensor(index, name))?));
         }
         match &self.last {
             Some((_, numbers)) => sink.write(&numbers[range]),

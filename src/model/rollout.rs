@@ -7,7 +7,7 @@ use super::activations::{self, Activations, Pass};
 use super::prefill::{self, Prefill};
 use super::transformer::record_decode;
 use crate::config::ModelConfig;
-use crate::device::{Device, ReadRing, Recorder, Recording, Sizes, Tensor};
+use crate::device::{Device, ElementType, ReadRing, Recorder, Recording, Sizes, Tensor};
 use crate::ops::sample::{self, Ended, IDLE, MOST_STOPS, PROMPT_HEAD, Rows, SETTINGS_LEN, Sampling};
 use crate::progress::{Progress, silent};
 use crate::world::{Announced, World};
@@ -84,27 +84,36 @@ impl Rollouts {
         self.max_len
     }
 
-    /// Allocate `slots` rows (fewer when their logits would be too large) of up to `max_len` tokens, prompt and completion together.
+    /// Allocate `slots` rows (fewer when their logits would be too large) of up to `max_len` tokens, prompt and completion together, with a
+    /// cache in f32.
     ///
     /// # Errors
     /// When `max_len` is beyond the model's table of rotations.
     pub fn new(device: &Device, model: &Model, slots: usize, max_len: usize) -> Result<Self> {
-        Self::in_world(device, model, slots, max_len, World::solo())
+        Self::in_world(device, model, slots, max_len, ElementType::F32, World::solo())
     }
 
-    /// As [`Rollouts::new`], on one of several ranks, which share the requests.
+    /// As [`Rollouts::new`], with a cache of this type (f32 or half precision), on one of several ranks, which share the requests.
     ///
     /// # Errors
     /// As [`Rollouts::new`].
-    pub fn in_world(device: &Device, model: &Model, slots: usize, max_len: usize, world: World) -> Result<Self> {
+    pub fn in_world(
+        device: &Device,
+        model: &Model,
+        slots: usize,
+        max_len: usize,
+        cache: ElementType,
+        world: World,
+    ) -> Result<Self> {
         ensure!(slots > 0 && max_len > 1, "{slots} rows of {max_len} tokens: there is nothing to generate in");
         ensure!(max_len <= model.max_context(), "{max_len} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
         let slots = fitting(c, slots, device.sizes());
         let acts = Activations::new(device, c, slots, 1, Pass::Forward);
-        let rows = slots + prompt_rows(c, slots, max_len, device.sizes());
-        let cache = |name: &str| Tensor::new(device, "kv cache", name, &[rows, max_len, c.key_value_dim()]);
-        let caches = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
+        let rows = slots + prompt_rows(c, slots, (max_len, cache), device.sizes());
+        let shape = [rows, max_len, c.key_value_dim()];
+        let make = |name: &str| Tensor::of_type(device, "kv cache", name, &shape, cache);
+        let caches = (0..c.num_hidden_layers).map(|_| [make("cache_k"), make("cache_v")]).collect();
         let settings = Tensor::new(device, "rollouts", "settings", &[SETTINGS_LEN]);
         let assigned = Tensor::new(device, "rollouts", "assigned", &[slots, 3]);
         Ok(Self { acts, caches, settings, assigned, max_len, prefill: None, queue: None, world })
@@ -368,33 +377,33 @@ fn fitting(c: &ModelConfig, slots: usize, sizes: Sizes) -> usize {
     slots.min(activations::chunk_rows(slots, activations::vocab_stride(c.vocab_size), sizes))
 }
 
-/// Bytes of one row in one layer's keys, and in all caches.
-fn row_bytes(c: &ModelConfig, max_len: usize) -> [u64; 2] {
-    let row = (4 * max_len * c.key_value_dim()) as u64;
+/// Bytes of one row of `max_len` tokens in one layer's keys, and in all caches.
+fn row_bytes(c: &ModelConfig, (max_len, cache): (usize, ElementType)) -> [u64; 2] {
+    let row = (cache.bytes() * max_len * c.key_value_dim()) as u64;
     [row, 2 * row * c.num_hidden_layers as u64]
 }
 
 /// Cache rows for prompts: a quarter of the others, more if rows are small, within the maximum tensor size.
-fn prompt_rows(c: &ModelConfig, slots: usize, max_len: usize, sizes: Sizes) -> usize {
-    let [row, all_layers] = row_bytes(c, max_len);
+fn prompt_rows(c: &ModelConfig, slots: usize, row: (usize, ElementType), sizes: Sizes) -> usize {
+    let [row, all_layers] = row_bytes(c, row);
     let wanted = slots.div_ceil(4).max((PROMPT_BYTES as u64 / all_layers.max(1)) as usize);
     wanted.min((sizes.max_tensor_bytes / row.max(1)).saturating_sub(slots as u64) as usize)
 }
 
-/// Number of rows that suits a device, limited by cache memory.
-pub fn default_slots(c: &ModelConfig, max_len: usize, sizes: Sizes) -> usize {
-    let [row, all_layers] = row_bytes(c, max_len);
+/// Number of rows of `max_len` tokens that suits a device, limited by cache memory; `cache` is the type of its elements.
+pub fn default_slots(c: &ModelConfig, max_len: usize, cache: ElementType, sizes: Sizes) -> usize {
+    let [row, all_layers] = row_bytes(c, (max_len, cache));
     let (most, bytes) = (sizes.rollout_rows as u64, sizes.rollout_cache_bytes);
     // A fifth is for prompts.
     let rows = most.min(bytes / all_layers.max(1)).min(sizes.max_tensor_bytes / row.max(1) * 4 / 5);
     fitting(c, rows.max(1) as usize, sizes)
 }
 
-/// Bytes of rollouts of `count` requests in `slots` rows of `max_len` tokens.
-pub fn bytes(c: &ModelConfig, slots: usize, max_len: usize, count: usize, sizes: Sizes) -> u64 {
+/// Bytes of rollouts of `count` requests in `slots` rows of `max_len` tokens, with a cache of this type.
+pub fn bytes(c: &ModelConfig, slots: usize, (max_len, cache): (usize, ElementType), count: usize, sizes: Sizes) -> u64 {
     let slots = fitting(c, slots, sizes);
-    let rows = slots + prompt_rows(c, slots, max_len, sizes);
+    let rows = slots + prompt_rows(c, slots, (max_len, cache), sizes);
     let acts = activations::bytes(c, slots, 1, Pass::Forward, sizes);
     let prompts = prefill::bytes(c, max_len, sizes);
-    rows as u64 * row_bytes(c, max_len)[1] + acts + prompts + (12 * count * (max_len + PROMPT_HEAD)) as u64
+    rows as u64 * row_bytes(c, (max_len, cache))[1] + acts + prompts + (12 * count * (max_len + PROMPT_HEAD)) as u64
 }

@@ -2,8 +2,10 @@
 //! folded into its base model on reading.
 
 use super::adapter::{self, AdapterFolder};
-use super::gguf::{GgufFile, is_gguf};
+use super::gguf::{BlockType, GgufFile, is_gguf};
+use super::hf_config;
 use super::safetensors_file::{Dtype, NonFinite, SafetensorsFile, TensorInfo, whole};
+use crate::device::ElementType;
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,6 +148,23 @@ impl WeightFiles {
         }
     }
 
+    /// The smallest type that stores every matrix unchanged: bfloat16 if all of them are in bfloat16, else f32, as for adapters that are folded
+    /// in.
+    pub fn exact_element(&self) -> ElementType {
+        let is_matrix = |shape: &[usize]| shape.len() >= 2;
+        let are_bf16 = match &self.source {
+            Source::Safetensors(files, _) => {
+                let mut all = files.iter().flat_map(|file| file.tensors().values());
+                all.all(|info| !is_matrix(&info.shape) || info.dtype == Dtype::BF16)
+            }
+            Source::Gguf(file) => {
+                file.tensors().all(|(name, shape)| !is_matrix(shape) || file.kind(name) == Some(BlockType::BF16))
+            }
+            Source::Adapter(..) => false,
+        };
+        if are_bf16 { ElementType::Bf16 } else { ElementType::F32 }
+    }
+
     /// Location of a tensor: index in [`Self::files`], and place in the file.
     pub fn locate(&self, name: &str) -> Option<(usize, &TensorInfo)> {
         let Source::Safetensors(files, index) = &self.source else { return None };
@@ -233,6 +252,20 @@ impl WeightFiles {
 
     fn shapes(&self) -> BTreeMap<&str, &[usize]> {
         self.names().filter_map(|name| Some((name, self.shape(name)?))).collect()
+    }
+}
+
+/// [`WeightFiles::exact_element`] of a model's folder or file; for a folder without weights, as in a dry run, by what its `config.json`
+/// declares.
+///
+/// # Errors
+/// As [`WeightFiles::open`].
+pub fn exact_element(dir: &Path) -> Result<ElementType> {
+    let has_weights = adapter::is_adapter(dir) || is_gguf(dir) || [SINGLE, INDEX].iter().any(|name| dir.join(name).exists());
+    match has_weights {
+        true => Ok(WeightFiles::open(dir)?.exact_element()),
+        false if hf_config::declares_bfloat16(dir) => Ok(ElementType::Bf16),
+        false => Ok(ElementType::F32),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Parameters: named, shaped and initialised in one place, [`Weights::declare`].
 
 use crate::config::{ModelConfig, Product, Projection};
-use crate::device::{Arena, ArenaLayout, Device, Tensor};
+use crate::device::{Arena, ArenaLayout, Device, ElementType, Tensor};
 use crate::ops::lora::Parts;
 use crate::rng::Rng;
 use std::sync::Arc;
@@ -288,19 +288,30 @@ impl<T> Trained<T> {
 pub struct Parameters {
     config: ModelConfig,
     specs: Vec<TensorSpec>,
+    /// Of gradients and moments, in f32.
     layout: Arc<ArenaLayout>,
+    /// Of values.
+    stored: Arc<ArenaLayout>,
 }
 
 impl Parameters {
-    /// Declare and lay out the weights of a model, without adapters.
+    /// Declare and lay out the weights of a model in f32, without adapters.
     ///
     /// # Errors
     /// When one tensor is larger than `max_binding_bytes`.
     pub fn new(config: &ModelConfig, max_binding_bytes: u64) -> anyhow::Result<Self> {
+        Self::frozen(config, max_binding_bytes, ElementType::F32)
+    }
+
+    /// As [`Parameters::new`], of weights that are not trained: values of matrices are stored as `element`, those of vectors in f32.
+    ///
+    /// # Errors
+    /// As [`Parameters::new`].
+    pub fn frozen(config: &ModelConfig, max_binding_bytes: u64, element: ElementType) -> anyhow::Result<Self> {
         let config = &ModelConfig { lora: None, ..config.clone() };
         let mut specs = Vec::new();
         Weights::declare(config, |spec| specs.push(spec));
-        Self::of(config, specs, max_binding_bytes)
+        Self::of(config, specs, max_binding_bytes, element)
     }
 
     /// Declare and lay out the trained parameters: the adapters if the shape has any, else the weights.
@@ -313,22 +324,29 @@ impl Parameters {
         }
         let mut specs = Vec::new();
         BlockAdapters::declare(config, |spec| specs.push(spec));
-        Self::of(config, specs, max_binding_bytes)
+        Self::of(config, specs, max_binding_bytes, ElementType::F32)
     }
 
-    fn of(config: &ModelConfig, specs: Vec<TensorSpec>, max_binding_bytes: u64) -> anyhow::Result<Self> {
+    fn of(config: &ModelConfig, specs: Vec<TensorSpec>, max_binding_bytes: u64, matrices: ElementType) -> anyhow::Result<Self> {
+        let element = |shape: &[usize]| if shape.len() >= 2 { matrices } else { ElementType::F32 };
         for spec in specs.iter().filter(|spec| !spec.is_table()) {
+            let bytes = element(&spec.shape).bytes() * spec.len();
             anyhow::ensure!(
-                4 * spec.len() as u64 <= max_binding_bytes,
+                bytes as u64 <= max_binding_bytes,
                 "{} {:?} takes {} MiB, but this device binds at most {} MiB at once; use another adapter",
                 spec.parts[0].0,
                 spec.shape,
-                spec.len() >> 18,
+                bytes >> 20,
                 max_binding_bytes >> 20
             );
         }
         let shapes: Vec<_> = specs.iter().map(|spec| spec.shape.clone()).collect();
-        Ok(Self { config: config.clone(), layout: Arc::new(ArenaLayout::new(&shapes, max_binding_bytes)), specs })
+        let layout = Arc::new(ArenaLayout::new(&shapes, max_binding_bytes));
+        let stored = match matrices {
+            ElementType::F32 => layout.clone(),
+            _ => Arc::new(ArenaLayout::typed(&shapes, max_binding_bytes, element)),
+        };
+        Ok(Self { config: config.clone(), layout, stored, specs })
     }
 
     /// In order of declaration.
@@ -341,9 +359,14 @@ impl Parameters {
         self.specs.iter().map(TensorSpec::len).sum()
     }
 
-    /// Bytes per arena.
+    /// Bytes of an arena of gradients or moments.
     pub fn arena_bytes(&self) -> u64 {
         self.layout.bytes()
+    }
+
+    /// Bytes of the values.
+    pub fn value_bytes(&self) -> u64 {
+        self.stored.bytes()
     }
 
     /// The parts of the model by name, lowest first (`embed`, `layers.0`, ..., `norm`, and `head` if not tied), each with its tensors as
@@ -388,14 +411,19 @@ impl Parameters {
             for (name, shape, _) in spec.ranges() {
                 whole.extend(read(name, shape)?);
             }
-            device.write(&tensor, &whole);
+            device.write_numbers(&tensor, &whole);
         }
         Ok(())
     }
 
-    /// Allocate an arena for a role.
+    /// Allocate an f32 arena for a role, such as gradients.
     pub fn arena(&self, device: &Device, role: &str) -> Arena {
         Arena::new(device, role, self.layout.clone())
+    }
+
+    /// Allocate the values.
+    pub fn values(&self, device: &Device, role: &str) -> Arena {
+        Arena::new(device, role, self.stored.clone())
     }
 
     /// The tensors of an arena, as a tree.

@@ -70,17 +70,12 @@ impl Run<'_> {
 /// Folder of the reference model of a run with a KL term.
 const REFERENCE: &str = "reference";
 
-fn has_reference(settings: &Settings) -> bool {
-    // With adapters the reference model is the base model without them.
-    settings.lora.lora_rank.is_none() && settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0)
-}
-
 /// Set a trainer's reference model: for a resumed run from its folder, for a fork from its parent's, otherwise the initial model.
 ///
 /// # Errors
 /// A run that has lost its reference model.
 pub(super) fn take_reference(settings: &Settings, start_from: &StartingPoint, trainer: &mut Trainer) -> Result<()> {
-    if !has_reference(settings) {
+    if !settings.has_reference_model() {
         return Ok(());
     }
     let Some(run) = start_from.continued_run() else { return trainer.keep_reference(None) };

@@ -2,11 +2,15 @@
 //! loaded first.
 
 use super::emitter::{Listener, Notification};
-use crate::config::{ModelConfig, Settings, SftSettings, Stage};
+use crate::config::{Lora, ModelConfig, Settings, SftSettings, Stage, WeightsDtype};
 use crate::data::tasks;
 use crate::data::{self, Cache, Notices, Source, TextSource, Tokenizer, chat};
+use crate::device::ElementType;
 use crate::event::Event;
+use crate::merge::MergeSpec;
+use crate::model::adapter::{self, AdapterFolder};
 use crate::model::hf_config;
+use crate::model::weight_files::exact_element;
 use crate::train::reinforce::TaskContext;
 use crate::vfs::unix_time;
 use anyhow::{Context as _, Result, ensure};
@@ -64,8 +68,27 @@ pub(super) fn load(
     };
     notices.take().into_iter().for_each(|text| listener(Notification::Event(&Event::Warning { text })));
     let mut loaded = loaded?;
-    loaded.config.lora = settings.lora.adapters()?;
+    if let Some(dir) = existing.filter(|_| settings.has_frozen_weights()) {
+        let dtype = settings.train.dtype.unwrap_or_default();
+        let exact = if dtype == WeightsDtype::Auto { untrained_element(dir, settings, resumed)? } else { ElementType::F32 };
+        settings.train.dtype = Some(dtype.fixed(exact));
+    }
+    loaded.config.lora = settings.lora.adapters()?.map(|lora| Lora { base: settings.train.frozen_element(), ..lora });
     Ok(loaded)
+}
+
+/// The smallest type that stores those weights unchanged that a run does not train: the model it starts from, or the base model of a
+/// checkpoint with adapters that it continues.
+fn untrained_element(dir: &Path, settings: &Settings, resumed: bool) -> Result<ElementType> {
+    let start = &settings.start;
+    if start.init.as_deref().is_some_and(MergeSpec::is_merge) {
+        return Ok(ElementType::F32);
+    }
+    let is_continued = resumed || start.fork.is_some();
+    match is_continued && adapter::is_adapter(dir) {
+        true => exact_element(AdapterFolder::open(dir)?.base()?),
+        false => exact_element(dir),
+    }
 }
 
 /// The training and validation data of a run, from its frozen settings and one of its checkpoints, to evaluate other weights on the same

@@ -2,7 +2,7 @@
 
 use super::reinforce;
 use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, Stage, TrainSettings};
-use crate::device::Sizes;
+use crate::device::{ElementType, Sizes};
 use crate::merge::ring::choose_place;
 use crate::model::{Parameters, Pass, activations, rollout as rollouts};
 use crate::vfs::human_bytes;
@@ -62,7 +62,8 @@ impl MemoryPlan {
         if let Some(rollout) = &settings.rollout {
             let max_len = rollout.max_prompt_length + rollout.max_completion_length;
             let slots = reinforce::slots(c, settings, rollout, sizes);
-            parts.push(("rollouts", rollouts::bytes(c, slots, max_len, settings.train.batch_size, sizes)));
+            let row = (max_len, rollout.kv_cache_dtype.element());
+            parts.push(("rollouts", rollouts::bytes(c, slots, row, settings.train.batch_size, sizes)));
         }
         parts.extend(scratch(sizes));
         Ok(Self { parts, micro_batch, ring: None })
@@ -118,7 +119,8 @@ pub fn within_memory(c: &ModelConfig, settings: &Settings, mut sizes: Sizes) -> 
 /// # Errors
 /// When one tensor is larger than the adapter can bind.
 pub(super) fn parameter_bytes(c: &ModelConfig, sizes: Sizes) -> anyhow::Result<Vec<(&'static str, u64)>> {
-    let weights = Parameters::new(c, sizes.max_tensor_bytes)?.arena_bytes();
+    let element = c.lora.as_ref().map_or(ElementType::F32, |lora| lora.base);
+    let weights = Parameters::frozen(c, sizes.max_tensor_bytes, element)?.value_bytes();
     let trained = Parameters::trained(c, sizes.max_tensor_bytes)?.arena_bytes();
     let adapters = c.lora.as_ref().map(|_| ("adapters", trained));
     let learning = [("grads", trained), ("adam_m", trained), ("adam_v", trained)];

@@ -132,7 +132,7 @@ fn frozen_weights_have_no_gradients() {
     for part in ["adapters", "grads", "adam_m", "adam_v"] {
         assert_eq!(ledger[part], trained, "{part}: {ledger:?}");
     }
-    assert_eq!(ledger["values"], s.model.base().0.arena_bytes());
+    assert_eq!(ledger["values"], s.model.base().0.value_bytes());
     assert_eq!(s.model.count(), s.model.base().0.count() + s.model.parameters.count());
 }
 

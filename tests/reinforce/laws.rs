@@ -7,7 +7,7 @@ use lehr::config::{
 };
 use lehr::data::Tokenizer;
 use lehr::data::tasks::{Grade, Question, Split, Task};
-use lehr::device::Device;
+use lehr::device::{Device, ElementType};
 use lehr::event::Event;
 use lehr::model::checkpoint::{Checkpoint, Origin};
 use lehr::progress::silent;
@@ -265,7 +265,7 @@ fn evaluation_changes_no_bit_of_training() {
 /// What a step allocates is what the plan says, to within a tenth: whole models and adapters, with a KL term, with activation checkpointing.
 #[test]
 fn the_memory_plan_matches_the_allocations() {
-    let lora = Lora { rank: 4, alpha: 8.0, targets: Projection::ALL.to_vec() };
+    let lora = Lora { rank: 4, alpha: 8.0, targets: Projection::ALL.to_vec(), base: ElementType::F32 };
     for (lora, checkpointing) in [(None, false), (None, true), (Some(lora), true)] {
         let (mut s, what) = (settings(), format!("adapters: {}, checkpointing: {checkpointing}", lora.is_some()));
         let config = ModelConfig { hidden_size: 96, intermediate_size: 256, num_hidden_layers: 3, head_dim: 48, lora, ..shape() };
@@ -327,7 +327,10 @@ fn on_ranks(ranks: usize, settings: &Settings, config: &ModelConfig) -> (Vec<Ste
 fn ranks_make_the_steps_of_one_process() {
     let mut with_kl = lopti(settings());
     with_kl.grpo.as_mut().unwrap().beta = 0.1;
-    let adapters = ModelConfig { lora: Some(Lora { rank: 4, alpha: 8.0, targets: Projection::ALL.to_vec() }), ..shape() };
+    let adapters = ModelConfig {
+        lora: Some(Lora { rank: 4, alpha: 8.0, targets: Projection::ALL.to_vec(), base: ElementType::F32 }),
+        ..shape()
+    };
     for (settings, config) in
         [(settings(), shape()), (lopti(settings()), shape()), (with_kl.clone(), shape()), (with_kl, adapters)]
     {

@@ -9,6 +9,7 @@ use crate::number_format::counted;
 use crate::ops::sample::Sampling;
 use crate::session;
 use crate::train::reinforce::task_eval::{GradedQuestion, TaskEvalSpec, TaskModel, TaskScores, reports};
+use crate::world::World;
 use anyhow::ensure;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -83,10 +84,12 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     }
     let device = open::device(&args.device)?;
     let max_len = longest + most;
-    let model = open::model(&device, &dir, &config, max_len)?;
+    let model = open::frozen_model(&device, &dir, &config, max_len, args.storage.dtype)?;
     let answers = count as usize * own.samples.max(1);
-    let suits = || rollout::default_slots(&config.model, max_len, device.sizes());
-    let mut engine = Rollouts::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), max_len)?;
+    let cache = args.cache.kv_cache_dtype.element();
+    let suits = || rollout::default_slots(&config.model, max_len, cache, device.sizes());
+    let rows = rows.unwrap_or_else(suits).min(answers).max(1);
+    let mut engine = Rollouts::in_world(&device, &model, rows, max_len, cache, World::solo())?;
     let stops = tokenizer.end_tokens().ids();
     let mut evaluator = TaskModel { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops, chat };
     let mut ways = vec![(0.0, 1)];

@@ -304,8 +304,9 @@ pub fn memory_parts(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Resul
         parts.extend([("adam_m2", trained), ("adam_v2", trained)]);
     }
     // With adapters the reference is the model without them.
-    if c.lora.is_none() && settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0) {
-        parts.push(("reference values", trained));
+    if c.lora.is_none() && settings.has_reference_model() {
+        let reference = Parameters::frozen(c, sizes.max_tensor_bytes, settings.train.frozen_element())?;
+        parts.push(("reference values", reference.value_bytes()));
     }
     Ok((parts, rows))
 }

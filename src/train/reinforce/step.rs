@@ -7,7 +7,7 @@ use super::{Loss, Policy, PolicyModel, UpdatePass, UpdateStats, advantage, passe
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings, is_due};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
-use crate::device::{Device, Sizes, Tensor};
+use crate::device::{Device, ElementType, Sizes, Tensor};
 use crate::event::{BinGradient, Event, Norms, TaskEval};
 use crate::model::rollout::default_slots;
 use crate::model::weight_files::WeightFiles;
@@ -42,6 +42,8 @@ pub struct Reinforce {
     policy: Policy,
     /// The reference model, if the loss has a KL term.
     reference: Option<Model>,
+    /// How its matrices are stored.
+    reference_element: ElementType,
     pub(super) rollout: RolloutSettings,
     grpo: GrpoSettings,
     pub(super) seed: u64,
@@ -100,9 +102,10 @@ impl Reinforce {
         let slots = slots(&model.config, settings, rollout, device.sizes()).min(completions.div_ceil(world.size()));
         Ok(Self {
             task_context,
-            engine: Rollouts::in_world(device, model, slots, max_len, world.clone())?,
+            engine: Rollouts::in_world(device, model, slots, max_len, rollout.kv_cache_dtype.element(), world.clone())?,
             policy: Policy::in_world(device, model, settings, world.clone())?,
             reference: None,
+            reference_element: settings.train.frozen_element(),
             rollout: rollout.clone(),
             grpo: grpo.clone(),
             seed: settings.train.seed,
@@ -231,7 +234,7 @@ impl TrainingStage for Reinforce {
         if self.grpo.beta == 0.0 || !model.adapters.is_empty() {
             return Ok(());
         }
-        let reference = Model::new(device, &model.config, model.max_context())?;
+        let reference = Model::frozen(device, &model.config, model.max_context(), self.reference_element)?;
         match files {
             Some(files) => reference.load(device, files)?,
             None => reference.set(device, &model.get(device)?),
@@ -321,6 +324,6 @@ impl TrainingStage for Reinforce {
 /// Completions that are generated at once.
 pub fn slots(config: &ModelConfig, settings: &Settings, rollout: &RolloutSettings, sizes: Sizes) -> usize {
     let max_len = rollout.max_prompt_length + rollout.max_completion_length;
-    let most = || default_slots(config, max_len, sizes);
+    let most = || default_slots(config, max_len, rollout.kv_cache_dtype.element(), sizes);
     rollout.rollout_batch_size.unwrap_or_else(most).min(settings.train.batch_size).max(1)
 }

@@ -3,6 +3,7 @@
 
 mod adapter;
 pub mod cpu;
+mod element;
 mod fault;
 pub mod gpu;
 mod host;
@@ -16,6 +17,8 @@ mod tune;
 
 pub use adapter::{AdapterSummary, Kind, Selection, adapters};
 pub use cpu::Cpu;
+pub(crate) use element::values;
+pub use element::{Bf16, ElementType, F16, Number, Numbers};
 pub use fault::DeviceFault;
 pub use gpu::{Dispatcher, Extent, Gpu, GpuClass, LIBRARY, Shader, Uniform, Vendor, grid, reflect, resolve};
 pub use ledger::{Ledger, human_bytes};

@@ -90,7 +90,7 @@ impl<'d> Recorder<'d> {
         self.device
     }
 
-    /// Append an op. `wgsl` records its dispatches on a GPU; `host` computes it on the CPU, with the bound tensors in the order of `op`.
+    /// Append an op. `wgsl` records its dispatches on a GPU; `host` computes it on the CPU, with the words of the bound tensors in the order of `op`.
     /// Errors are kept for [`Recorder::finish`].
     ///
     /// # Panics
@@ -145,7 +145,7 @@ impl<'d> Recorder<'d> {
     /// # Panics
     /// When sizes differ or both are in one buffer (a defect of the caller).
     pub fn copy(&mut self, from: &Tensor, to: &Tensor) {
-        assert_eq!(from.len(), to.len(), "copy {} to {}", from.name(), to.name());
+        assert_eq!((from.len(), from.element()), (to.len(), to.element()), "copy {} to {}", from.name(), to.name());
         assert!(!from.shares_buffer(to), "copy {} to {} in one buffer", from.name(), to.name());
         let (from, to) = (from.clone(), to.clone());
         match &mut self.recording.body {

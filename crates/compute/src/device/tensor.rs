@@ -1,22 +1,23 @@
 //! Tensors are ranges of device buffers; an arena holds all the tensors of one role.
 
-use super::Device;
 use super::gpu::GpuBuffer;
 use super::host::{HostBuffer, ReadGuard, WriteGuard};
 use super::open::Engine;
+use super::{Device, ElementType};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Alignment of tensors in an arena, in elements (256 bytes, the largest offset alignment that WebGPU allows).
-pub const ALIGN: usize = 64;
+/// Alignment of f32 tensors in an arena, in elements; see [`ElementType::align`].
+pub const ALIGN: usize = ElementType::F32.align();
 
-/// A range of a device buffer with a shape. Elements are 4 bytes: f32, or u32 for tokens and flags.
+/// A range of a device buffer with a shape and a type of elements.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     buffer: Buffer,
     /// In bytes.
     offset: u64,
     shape: Vec<usize>,
+    element: ElementType,
     /// Elements at its end that are not part of the tensor: see [`Tensor::columns_from`].
     cut: usize,
     name: Arc<str>,
@@ -30,22 +31,32 @@ enum Buffer {
 }
 
 impl Tensor {
-    /// A tensor with its own buffer, for an activation; initially zero. `purpose` is its entry in the ledger.
+    /// An f32 tensor with its own buffer, for an activation; initially zero. `purpose` is its entry in the ledger.
     pub fn new(device: &Device, purpose: &str, name: &str, shape: &[usize]) -> Self {
-        Self::in_parts(device, purpose, name, shape, usize::MAX)
+        Self::of_type(device, purpose, name, shape, ElementType::F32)
     }
 
-    /// As [`Tensor::new`]; on a GPU in buffers of `part` elements each, a multiple of [`ALIGN`]. No binding may span two of them.
-    fn in_parts(device: &Device, purpose: &str, name: &str, shape: &[usize], part: usize) -> Self {
+    /// As [`Tensor::new`], of elements of this type.
+    pub fn of_type(device: &Device, purpose: &str, name: &str, shape: &[usize], element: ElementType) -> Self {
+        Self::in_parts(device, purpose, name, (shape, element), usize::MAX)
+    }
+
+    /// As [`Tensor::of_type`]; on a GPU in buffers of `part` elements each, a multiple of the alignment. No binding may span two of them.
+    fn in_parts(device: &Device, purpose: &str, name: &str, (shape, element): (&[usize], ElementType), part: usize) -> Self {
         let len: usize = shape.iter().product();
         // Rounded up so that a binding can always be read as vec4.
-        let bytes = (4 * len as u64).next_multiple_of(16).max(16);
+        let bytes = ((element.bytes() * len) as u64).next_multiple_of(16).max(16);
         device.ledger.add(purpose, bytes);
         let buffer = match &device.engine {
-            Engine::Gpu(gpu) => Buffer::Gpu(gpu.new_buffer(name, bytes, (part as u64).saturating_mul(4))),
-            Engine::Cpu(_) => Buffer::Cpu(HostBuffer::new(len)),
+            Engine::Gpu(gpu) => Buffer::Gpu(gpu.new_buffer(name, bytes, (part as u64).saturating_mul(element.bytes() as u64))),
+            Engine::Cpu(_) => Buffer::Cpu(HostBuffer::new((element.bytes() * len).div_ceil(4))),
         };
-        Self { buffer, offset: 0, shape: shape.to_vec(), cut: 0, name: name.into() }
+        Self { buffer, offset: 0, shape: shape.to_vec(), element, cut: 0, name: name.into() }
+    }
+
+    /// How its elements are stored.
+    pub fn element(&self) -> ElementType {
+        self.element
     }
 
     /// Its name, for messages.
@@ -68,9 +79,9 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// Bytes spanned.
+    /// Bytes spanned, in whole words.
     pub fn bytes(&self) -> u64 {
-        4 * self.len() as u64
+        (self.element.bytes() * self.len()).next_multiple_of(4) as u64
     }
 
     /// Size as a matrix: all leading axes are rows, the last is columns.
@@ -88,30 +99,31 @@ impl Tensor {
         Self { shape: shape.to_vec(), ..self.clone() }
     }
 
-    /// Elements `range` of the flattened tensor, which must start at a multiple of [`ALIGN`] elements of its buffer.
+    /// Elements `range` of the flattened tensor, which must start at a multiple of [`ElementType::align`] elements of its buffer.
     ///
     /// # Panics
     /// When the range exceeds the tensor or starts unaligned (a defect of the caller).
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len(), "{}: slice {range:?} of {}", self.name, self.len());
-        let offset = self.offset + 4 * range.start as u64;
+        let offset = self.offset + (self.element.bytes() * range.start) as u64;
         assert!(offset.is_multiple_of(4 * ALIGN as u64), "{}: slice {range:?} is not aligned", self.name);
         Self { offset, shape: vec![range.len()], cut: 0, ..self.clone() }
     }
 
-    /// The same rows from this column on, a multiple of [`ALIGN`]: the row stride is unchanged, so the last row ends early.
+    /// The same rows from this column on, a multiple of [`ElementType::align`]: the row stride is unchanged, so the last row ends early.
     ///
     /// # Panics
     /// When the column is outside of the matrix or unaligned (a defect of the caller).
     pub fn columns_from(&self, first: usize) -> Self {
         let [_, cols] = self.matrix();
-        assert!(first < cols && first.is_multiple_of(ALIGN), "{}: columns from {first} of {cols}", self.name);
-        Self { offset: self.offset + 4 * first as u64, cut: self.cut + first, ..self.clone() }
+        assert!(first < cols && first.is_multiple_of(self.element.align()), "{}: columns from {first} of {cols}", self.name);
+        Self { offset: self.offset + (self.element.bytes() * first) as u64, cut: self.cut + first, ..self.clone() }
     }
 
-    /// The rows of a matrix in parts of at most `most_bytes`, each with its first row, a multiple of [`ALIGN`]; one part if all fit.
+    /// The rows of a matrix in parts of at most `most_bytes`, each with its first row, a multiple of [`ALIGN`]; one part if all fit. Elements
+    /// count as f32, so that the parts of a sum do not depend on their type; 16-bit ones need an even number of columns.
     pub fn row_parts(&self, most_bytes: u64) -> Vec<(usize, Self)> {
-        if self.bytes() <= most_bytes {
+        if 4 * self.len() as u64 <= most_bytes {
             return vec![(0, self.clone())];
         }
         let [rows, cols] = self.matrix();
@@ -145,21 +157,22 @@ impl Tensor {
         }
     }
 
+    /// Buffer of the CPU and range of words.
     fn on_cpu(&self) -> (&HostBuffer, Range<usize>) {
         let first = self.offset as usize / 4;
         match &self.buffer {
-            Buffer::Cpu(buffer) => (buffer, first..first + self.len()),
+            Buffer::Cpu(buffer) => (buffer, first..first + self.bytes() as usize / 4),
             Buffer::Gpu(_) => panic!("{}: lies in a GPU's memory", self.name),
         }
     }
 
-    /// Lock the elements for reading.
+    /// Lock the words of its elements for reading.
     pub(super) fn lock_for_reading(&self) -> Reading<'_> {
         let (buffer, range) = self.on_cpu();
         Reading { whole: buffer.read(&self.name), range }
     }
 
-    /// Lock the elements for writing.
+    /// Lock the words of its elements for writing.
     pub(super) fn lock_for_writing(&self) -> Writing<'_> {
         let (buffer, range) = self.on_cpu();
         Writing { whole: buffer.write(&self.name), range }
@@ -202,6 +215,8 @@ pub struct ArenaLayout {
     shapes: Vec<Vec<usize>>,
     /// Elements of each segment.
     segments: Vec<usize>,
+    /// Their type in each segment.
+    elements: Vec<ElementType>,
     /// Elements at the start of each segment that belong to tensors of rank >= 2.
     matrices: Vec<usize>,
     /// Elements of each segment that are bound at once: all, unless its only tensor is larger than a binding.
@@ -211,16 +226,34 @@ pub struct ArenaLayout {
 }
 
 impl ArenaLayout {
-    /// Lay out tensors of these shapes in segments of at most `max_bytes` each: matrices first in every segment, then vectors, so that
+    /// Lay out f32 tensors of these shapes in segments of at most `max_bytes` each: matrices first in every segment, then vectors, so that
     /// weight decay by rank (nanoGPT `configure_optimizers`) is one comparison. A larger tensor gets its own segment.
     pub fn new(shapes: &[Vec<usize>], max_bytes: u64) -> Self {
-        let most = ((max_bytes / 4) as usize / ALIGN * ALIGN).max(ALIGN);
-        let mut layout = Self { places: vec![(0, 0); shapes.len()], ..Self::default() };
+        Self::typed(shapes, max_bytes, |_| ElementType::F32)
+    }
+
+    /// As [`ArenaLayout::new`], with elements of the type that `of` returns for a shape. A segment has one type.
+    pub fn typed(shapes: &[Vec<usize>], max_bytes: u64, of: impl Fn(&[usize]) -> ElementType) -> Self {
+        let mut layout = Self { places: vec![(0, 0); shapes.len()], shapes: shapes.to_vec(), ..Self::default() };
+        for element in ElementType::ALL {
+            let these: Vec<usize> = (0..shapes.len()).filter(|&i| of(&shapes[i]) == element).collect();
+            if !these.is_empty() {
+                layout.place(&these, element, max_bytes);
+            }
+        }
+        layout
+    }
+
+    /// Place tensors with elements of one type.
+    fn place(&mut self, these: &[usize], element: ElementType, max_bytes: u64) {
+        let align = element.align();
+        let most = ((max_bytes as usize / element.bytes()) / align * align).max(align);
+        let padded = |shape: &[usize]| shape.iter().product::<usize>().next_multiple_of(align);
         // Tensors in order of declaration; a segment is closed when the next tensor does not fit.
         let mut groups: Vec<Vec<usize>> = vec![Vec::new()];
         let mut used = 0;
-        for (i, shape) in shapes.iter().enumerate() {
-            let len = shape.iter().product::<usize>().next_multiple_of(ALIGN);
+        for &i in these {
+            let len = padded(&self.shapes[i]);
             if used + len > most && used > 0 {
                 groups.push(Vec::new());
                 used = 0;
@@ -230,32 +263,31 @@ impl ArenaLayout {
                 last.push(i);
             }
         }
-        for (segment, group) in groups.iter().enumerate() {
+        for group in groups {
             let mut offset = 0;
             let mut matrices = 0;
             for want_matrix in [true, false] {
-                for &i in group.iter().filter(|&&i| (shapes[i].len() >= 2) == want_matrix) {
-                    layout.places[i] = (segment, offset);
-                    offset += shapes[i].iter().product::<usize>().next_multiple_of(ALIGN);
+                for &i in group.iter().filter(|&&i| (self.shapes[i].len() >= 2) == want_matrix) {
+                    self.places[i] = (self.segments.len(), offset);
+                    offset += padded(&self.shapes[i]);
                 }
                 if want_matrix {
                     matrices = offset;
                 }
             }
             let rows = match group.as_slice() {
-                [only] if shapes[*only].len() >= 2 && offset > most => {
-                    let cols = shapes[*only].last().copied().unwrap_or(1);
+                [only] if self.shapes[*only].len() >= 2 && offset > most => {
+                    let cols = self.shapes[*only].last().copied().unwrap_or(1);
                     Some(cols * rows_at_once(cols, max_bytes)).filter(|&part| part <= most)
                 }
                 _ => None,
             };
-            layout.segments.push(offset);
-            layout.matrices.push(matrices);
-            layout.steps.push(rows.unwrap_or(most));
-            layout.buffers.push(rows.unwrap_or(usize::MAX));
+            self.segments.push(offset);
+            self.elements.push(element);
+            self.matrices.push(matrices);
+            self.steps.push(rows.unwrap_or(most));
+            self.buffers.push(rows.unwrap_or(usize::MAX));
         }
-        layout.shapes = shapes.to_vec();
-        layout
     }
 
     /// (segment, elements, number of leading elements in matrices) of everything, in bindable parts.
@@ -279,7 +311,8 @@ impl ArenaLayout {
     fn spans(&self, these: &[usize]) -> Vec<(usize, Range<usize>)> {
         let place = |i: &usize| {
             let (segment, start) = self.places[*i];
-            (segment, start..start + self.shapes[*i].iter().product::<usize>().next_multiple_of(ALIGN))
+            let align = self.elements[segment].align();
+            (segment, start..start + self.shapes[*i].iter().product::<usize>().next_multiple_of(align))
         };
         let mut ranges: Vec<_> = these.iter().map(place).collect();
         ranges.sort_by_key(|(segment, range)| (*segment, range.start));
@@ -295,7 +328,7 @@ impl ArenaLayout {
 
     /// Bytes per arena.
     pub fn bytes(&self) -> u64 {
-        4 * self.segments.iter().sum::<usize>() as u64
+        self.segments.iter().zip(&self.elements).map(|(len, element)| (element.bytes() * len) as u64).sum()
     }
 }
 
@@ -315,7 +348,9 @@ impl Arena {
             .segments
             .iter()
             .enumerate()
-            .map(|(i, &len)| Tensor::in_parts(device, role, &format!("{role}[{i}]"), &[len], layout.buffers[i]))
+            .map(|(i, &len)| {
+                Tensor::in_parts(device, role, &format!("{role}[{i}]"), (&[len], layout.elements[i]), layout.buffers[i])
+            })
             .collect();
         let parts = layout.parts().map(|(segment, range, matrices)| (segments[segment].slice(range), matrices)).collect();
         Self { layout, segments, parts, role: role.into() }
@@ -330,7 +365,7 @@ impl Arena {
     }
 
     /// The ranges that contain exactly the tensors of these indices and zero padding; as few as possible and bindable, each a multiple of
-    /// [`ALIGN`] long.
+    /// the alignment long.
     pub fn spans(&self, these: &[usize]) -> Vec<Tensor> {
         let cut = |(segment, range): (usize, Range<usize>)| {
             let step = self.layout.steps[segment];

@@ -2,15 +2,17 @@
 
 use super::gpu::Ring;
 use super::open::Engine;
-use super::{Device, DeviceFault, Tensor};
+use super::{Bf16, Device, DeviceFault, ElementType, F16, Number, Tensor};
+use std::any::TypeId;
 use std::collections::VecDeque;
 
 impl Device {
-    /// Write the first elements of a tensor. Takes effect before the next replay.
+    /// Write the first elements of a tensor as they are stored. Takes effect before the next replay.
     ///
     /// # Panics
-    /// When there are more elements than in the tensor (a defect of the caller).
+    /// When there are more elements than in the tensor, or of another type (a defect of the caller).
     pub fn write<T: bytemuck::Pod>(&self, tensor: &Tensor, data: &[T]) {
+        check_type::<T>(tensor);
         let bytes: &[u8] = bytemuck::cast_slice(data);
         assert!(bytes.len() as u64 <= tensor.bytes(), "{}: {} bytes into {}", tensor.name(), bytes.len(), tensor.bytes());
         match &self.engine {
@@ -22,11 +24,50 @@ impl Device {
         }
     }
 
-    /// Read a whole tensor; waits for the device.
+    /// Write the first elements of a tensor, each as the nearest number of its type (ties to even).
+    ///
+    /// # Panics
+    /// As [`Device::write`], or for an odd number of 16-bit elements before others.
+    pub fn write_numbers(&self, tensor: &Tensor, numbers: &[f32]) {
+        match tensor.element() {
+            ElementType::F32 => self.write(tensor, numbers),
+            ElementType::Bf16 => self.write_rounded::<Bf16>(tensor, numbers),
+            ElementType::F16 => self.write_rounded::<F16>(tensor, numbers),
+        }
+    }
+
+    fn write_rounded<T: Number>(&self, tensor: &Tensor, numbers: &[f32]) {
+        // Whole words: an odd number gets a zero behind it, in the tensor's padding.
+        assert!(numbers.len().is_multiple_of(2) || numbers.len() == tensor.len(), "{}: half a word", tensor.name());
+        let padding = std::iter::repeat_n(T::zeroed(), numbers.len() % 2);
+        let stored: Vec<T> = numbers.iter().map(|x| T::nearest(*x)).chain(padding).collect();
+        self.write(tensor, &stored);
+    }
+
+    /// Read a whole tensor as f32, whatever its type; waits for the device.
     ///
     /// # Errors
     /// A fault of the device.
+    pub fn read_numbers(&self, tensor: &Tensor) -> Result<Vec<f32>, DeviceFault> {
+        fn numbers<T: Number>(stored: Vec<T>, len: usize) -> Vec<f32> {
+            stored.into_iter().take(len).map(T::value).collect()
+        }
+        match tensor.element() {
+            ElementType::F32 => self.read(tensor),
+            ElementType::Bf16 => Ok(numbers(self.read::<Bf16>(tensor)?, tensor.len())),
+            ElementType::F16 => Ok(numbers(self.read::<F16>(tensor)?, tensor.len())),
+        }
+    }
+
+    /// Read a whole tensor as it is stored, in whole words; waits for the device.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    ///
+    /// # Panics
+    /// When its elements are of another type (a defect of the caller).
     pub fn read<T: bytemuck::Pod>(&self, tensor: &Tensor) -> Result<Vec<T>, DeviceFault> {
+        check_type::<T>(tensor);
         let mut out = vec![T::zeroed(); tensor.bytes() as usize / std::mem::size_of::<T>()];
         match &self.engine {
             Engine::Gpu(gpu) => gpu.read(tensor, bytemuck::cast_slice_mut(&mut out), || self.check())?,
@@ -38,6 +79,12 @@ impl Device {
         }
         Ok(out)
     }
+}
+
+/// 16-bit numbers must not be taken for f32; other types are bits.
+fn check_type<T: 'static>(tensor: &Tensor) {
+    let mistaken = tensor.element() != ElementType::F32 && TypeId::of::<T>() == TypeId::of::<f32>();
+    assert!(!mistaken, "{}: is stored as {:?}", tensor.name(), tensor.element());
 }
 
 /// Asynchronous reads of a small tensor every step: results arrive in order, one step late.

@@ -4,7 +4,7 @@ mod host;
 
 use super::WG;
 use super::check::{Case, Check, wide};
-use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, ElementType, Extent, Numbers, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 use bytemuck::cast_slice;
 use std::ops::Range;
@@ -13,14 +13,22 @@ const SHADER: Shader = shader!("embedding");
 
 uniform! { struct Dims { rows: u32, vocab: u32, skip: u32, most: u32, first: u32, last: u32 } }
 
-/// `y` (R, C) = the rows `tokens` (R) of `table` (V, C). A table larger than a binding is read part by part.
+/// `y` (R, C) = the rows `tokens` (R) of `table` (V, C), which may be stored in 16 bits. A table larger than a binding is read part by part.
 pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, table: &Tensor, y: &Tensor) {
     for (first, weight) in table.row_parts(r.device().sizes().max_tensor_bytes) {
         let (sizes, cost) = shape(table, first, &weight, y);
+        let element = weight.element();
+        let (entry, name) = match element {
+            ElementType::F32 => ("forward", "weight"),
+            _ => ("forward_bf16", "weight_bf16"),
+        };
         r.op(
-            Op { name: "embedding.forward", cost, reads: bind!(tokens, weight), writes: bind!(y) },
-            |wgsl| dispatch(wgsl, "forward", sizes, 0..1, 0),
-            move |cpu, [tokens, weight], [y]| host::forward(cpu, &sizes, cast_slice(tokens), weight, y),
+            Op { name: "embedding.forward", cost, reads: [("tokens", tokens), (name, &weight)], writes: bind!(y) },
+            |wgsl| dispatch(wgsl, entry, sizes, 0..1, 0),
+            move |cpu, [tokens, weight], [y]| match Numbers::of(element, weight) {
+                Numbers::F32(weight) => host::forward(cpu, &sizes, cast_slice(tokens), weight, y),
+                Numbers::Bf16(weight) => host::forward(cpu, &sizes, cast_slice(tokens), weight, y),
+            },
         );
     }
 }
@@ -63,7 +71,8 @@ impl Sizes {
 fn shape(table: &Tensor, first: usize, part: &Tensor, y: &Tensor) -> (Sizes, Cost) {
     let ([rows, cols], [vocab, _], [all, _]) = (y.matrix(), part.matrix(), table.matrix());
     let share = vocab as f64 / all as f64;
-    (Sizes { rows, cols, vocab, first, last: all - 1 }, Cost { flops: 0.0, bytes: 8.0 * share * y.len() as f64 })
+    let bytes = share * ((4 + part.element().bytes()) * y.len()) as f64;
+    (Sizes { rows, cols, vocab, first, last: all - 1 }, Cost { flops: 0.0, bytes })
 }
 
 /// One dispatch per `most` rows of a token; 0 for a kernel without loops.

@@ -19,6 +19,7 @@ pub mod rope;
 pub mod sample;
 pub mod self_test;
 pub mod sources;
+mod stored;
 pub mod swiglu;
 
 use crate::device::{Gpu, GpuClass};
@@ -64,6 +65,7 @@ pub fn checks() -> Vec<check::Check> {
         embedding::CHECKS,
         rmsnorm::CHECKS,
         matmul::CHECKS,
+        stored::CHECKS,
         lora::CHECKS,
         add_bias::CHECKS,
         rope::CHECKS,

@@ -6,6 +6,7 @@
 
 use super::source::{AttentionPass, AttentionPlan, Staging, Stream};
 use super::wgsl_lines::Text;
+use crate::device::ElementType;
 
 /// Parameters of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,13 +36,28 @@ pub(super) const HELPERS: &str = "
 fn query_at(row: u32, head: u32) -> u32 { return row * (dims.heads + 2u * dims.kv_heads) * D4 + head * D4; }
 fn out_at(row: u32, head: u32) -> u32 { return (row * dims.heads + head) * D4; }
 fn cache_at(row: u32, kv: u32) -> u32 { return (row * dims.kv_heads + kv) * D4; }
+fn load_k(i: u32) -> vec4<f32> { return cache_k[i]; }
+fn load_v(i: u32) -> vec4<f32> { return cache_v[i]; }
 fn total(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
 // exp of what is never above 0, but for rounding.
 fn exp_below(x: f32) -> f32 { return exp(clamp(x, -87.0, 0.0)); }
 ";
 
-const KEY: Stream = Stream { name: "k", buffer: "cache_k", at: "cache_at", head: "kv" };
-const VALUE: Stream = Stream { name: "v", buffer: "cache_v", at: "cache_at", head: "kv" };
+const KEY: Stream = Stream { name: "k", buffer: "cache_k", at: "cache_at", head: "kv", by_call: true };
+const VALUE: Stream = Stream { name: "v", buffer: "cache_v", at: "cache_at", head: "kv", by_call: true };
+
+/// A text for a cache with elements of this type. All texts read it by two functions.
+pub(super) fn with_cache(text: &str, element: ElementType) -> String {
+    let mut text = text.to_owned();
+    if element == ElementType::F16 {
+        for cache in ["cache_k", "cache_v"] {
+            text = text.replace(&format!("{cache}: array<vec4<f32>>"), &format!("{cache}: array<vec2<u32>>"));
+            text = text.replace(&format!("return {cache}[i];"), &format!("return unpack_f16({cache}[i]);"));
+        }
+        text = format!("#import f16\n{text}");
+    }
+    text
+}
 
 impl DecodePlan {
     /// Name of the text, unique.

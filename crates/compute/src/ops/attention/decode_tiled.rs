@@ -124,7 +124,7 @@ impl TiledDecodePlan {
         t.line("let place = min(select(row * dims.max_time, prefix, key < prefixed) + key, dims.cache_rows - 1u);");
         t.line("let at = cache_at(place, kv);");
         for d in 0..self.width4() / split {
-            t.line(&format!("let k_{d} = cache_k[at + part + {}u];", d * split));
+            t.line(&format!("let k_{d} = load_k(at + part + {}u);", d * split));
         }
         for h in 0..heads {
             let products: Vec<_> = (0..self.width4() / split).map(|d| format!("q{h}_{d} * k_{d}")).collect();
@@ -184,7 +184,7 @@ impl TiledDecodePlan {
             t.open(&format!("if local < {}u", groups * self.width4()));
         }
         t.open(&format!("for (var k = local / D4; k < {keys}u; k += {groups}u)"));
-        t.line("let value = cache_v[min(key_rows[k], last_row) + column];");
+        t.line("let value = load_v(min(key_rows[k], last_row) + column);");
         for h in 0..self.heads {
             t.line(&format!("let p{h} = weights[{h}][k];"));
             t.line(&format!("acc{h} += p{h} * value;"));

@@ -18,10 +18,10 @@ pub use decode::DecodePlan;
 pub use decode_tiled::TiledDecodePlan;
 pub use source::{AttentionPass, AttentionPlan, Staging};
 
-use crate::device::{Cost, Dispatcher, Extent, Gpu, GpuClass, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Dispatcher, ElementType, Extent, F16, Gpu, GpuClass, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 use anyhow::Context as _;
-use bytemuck::cast_slice;
+use bytemuck::{cast_slice, cast_slice_mut};
 
 const APPEND: Shader = shader!("attention");
 
@@ -185,17 +185,23 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, plan: AttentionPlan, shape: Shape, share:
     wgsl.dispatch(&kernel, dims, extent, share).with_context(|| format!("a context of {} tokens", shape.time))
 }
 
-/// Copy the keys and values of `qkv` (B, T, ...) into the caches (Bmax, Tmax, Hkv D): token t of sequence b goes to row
-/// `positions[b T + t]` of sequence b. T is 1 when decoding, the length of the prompts before that.
+/// Copy the keys and values of `qkv` (B, T, ...) into the caches (Bmax, Tmax, Hkv D), which are in f32 or half precision: token t of sequence
+/// b goes to row `positions[b T + t]` of sequence b. T is 1 when decoding, the length of the prompts before that.
 pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, cache_k: &Tensor, cache_v: &Tensor) {
     let (width, max_time) = (shape.kv_heads * shape.head_dim, cache_k.shape()[1]);
     let work = shape.tokens() * width / 4;
+    let is_half = is_half([cache_k, cache_v]);
+    let (entry, [name_k, name_v]) = match is_half {
+        false => ("append", ["cache_k", "cache_v"]),
+        true => ("append_f16", ["cache_k_f16", "cache_v_f16"]),
+    };
+    let bytes = (8 * (4 + cache_k.element().bytes()) * work) as f64;
     r.op(
         Op {
             name: "attention.append",
-            cost: Cost { flops: 0.0, bytes: 64.0 * work as f64 },
+            cost: Cost { flops: 0.0, bytes },
             reads: bind!(qkv, positions),
-            writes: bind!(cache_k, cache_v),
+            writes: [(name_k, cache_k), (name_v, cache_v)],
         },
         |wgsl| {
             let dims = AppendDims {
@@ -205,12 +211,23 @@ pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tens
                 width4: (width / 4) as u32,
                 skip4: (shape.heads * shape.head_dim / 4) as u32,
             };
-            wgsl.run(&APPEND, "append", &[], dims, Extent::without_loops(grid((work as u64).div_ceil(64))))
+            wgsl.run(&APPEND, entry, &[], dims, Extent::without_loops(grid((work as u64).div_ceil(64))))
         },
-        move |_, [qkv, positions], [cache_k, cache_v]| {
-            host::append(shape, max_time, qkv, cast_slice(positions), cache_k, cache_v);
+        move |_, [qkv, positions], [cache_k, cache_v]| match is_half {
+            false => host::append(shape, max_time, qkv, cast_slice(positions), cache_k, cache_v),
+            true => {
+                let (cache_k, cache_v) = (cast_slice_mut::<f32, F16>(cache_k), cast_slice_mut(cache_v));
+                host::append(shape, max_time, qkv, cast_slice(positions), cache_k, cache_v);
+            }
         },
     );
+}
+
+/// Whether the caches are in half precision.
+fn is_half(caches: [&Tensor; 2]) -> bool {
+    let [k, v] = caches.map(Tensor::element);
+    assert!(k == v && k != ElementType::Bf16, "caches of {k:?} and {v:?}");
+    k == ElementType::F16
 }
 
 /// One of the two decoding kernels.
@@ -223,11 +240,13 @@ enum Decoding {
 }
 
 impl Decoding {
-    fn named_text(self) -> (String, String) {
-        match self {
+    /// Name and text for a cache with elements of this type.
+    fn named_text(self, cache: ElementType) -> (String, String) {
+        let (stem, text) = match self {
             Self::Lanes(plan) => (plan.stem(), plan.text()),
             Self::Tiled(plan) => (plan.stem(), plan.text()),
-        }
+        };
+        (stem + cache.suffix(), decode::with_cache(&text, cache))
     }
 
     /// Query heads of a workgroup.
@@ -296,13 +315,14 @@ fn decode_by(
     out: &Tensor,
 ) {
     let (cache_rows, max_time) = (cache_k.shape()[0], cache_k.shape()[1]);
+    let (cache, is_half) = (cache_k.element(), is_half([cache_k, cache_v]));
     // The positions are not known here: half of the cache, on average.
     let pairs = (shape.batch * shape.heads * max_time) as f64 / 2.0;
     let rows = (shape.batch * shape.kv_heads * max_time) as f64 / 2.0;
     r.op(
         Op {
             name: "attention.decode",
-            cost: Cost { flops: 4.0 * shape.head_dim as f64 * pairs, bytes: 8.0 * shape.head_dim as f64 * rows },
+            cost: Cost { flops: 4.0 * shape.head_dim as f64 * pairs, bytes: (2 * cache.bytes() * shape.head_dim) as f64 * rows },
             reads: bind!(qkv, positions, cache_k, cache_v, assigned),
             writes: bind!(out),
         },
@@ -318,11 +338,18 @@ fn decode_by(
             };
             let groups = grid((shape.batch * shape.heads / plan.heads()) as u64);
             let extent = Extent { groups, iterations: plan.iterations(max_time) };
-            let (stem, text) = plan.named_text();
+            let (stem, text) = plan.named_text(cache);
             wgsl.run_text((&stem, &text), "decode", dims, extent)
         },
         move |cpu, [qkv, positions, cache_k, cache_v, assigned], [out]| {
-            host::decode(cpu, shape, qkv, cast_slice(positions), cache_k, cache_v, max_time, cast_slice(assigned), out);
+            let (positions, assigned) = (cast_slice(positions), cast_slice(assigned));
+            match is_half {
+                false => host::decode(cpu, shape, qkv, positions, [cache_k, cache_v], max_time, assigned, out),
+                true => {
+                    let caches = [cache_k, cache_v].map(cast_slice::<f32, F16>);
+                    host::decode(cpu, shape, qkv, positions, caches, max_time, assigned, out);
+                }
+            }
         },
     );
 }
@@ -335,7 +362,7 @@ pub fn hardware_sources() -> Vec<(String, String)> {
     for head_dim in [8, 24, 32, 64, 80, 96, 128, 256] {
         all.extend(PASSES.map(|pass| AttentionPlan::shared(pass, head_dim)).map(|p| (p.stem(), p.text())));
         let plans = [1, 2, 3, 4].map(|heads| TiledDecodePlan { head_dim, heads });
-        all.extend(plans.into_iter().filter(TiledDecodePlan::fits).map(|p| (p.stem(), p.text())));
+        all.extend(plans.into_iter().filter(TiledDecodePlan::fits).flat_map(|p| with_caches(Decoding::Tiled(p))));
     }
     all
 }
@@ -346,10 +373,14 @@ pub fn software_sources() -> Vec<(String, String)> {
     for head_dim in [8, 32, 64, 128] {
         let shape = Shape { batch: 1, time: 1, heads: 1, kv_heads: 1, head_dim };
         all.extend(PASSES.map(|pass| plan(Staging::Direct, pass, shape)).map(|p| (p.stem(), p.text())));
-        let plan = DecodePlan { head_dim, threads: 8, heads: 2, chunk: 1 };
-        all.push((plan.stem(), plan.text()));
+        all.extend(with_caches(Decoding::Lanes(DecodePlan { head_dim, threads: 8, heads: 2, chunk: 1 })));
     }
     all
+}
+
+/// The texts for caches in f32 and in half precision.
+fn with_caches(plan: Decoding) -> [(String, String); 2] {
+    [ElementType::F32, ElementType::F16].map(|cache| plan.named_text(cache))
 }
 
 #[cfg(test)]

@@ -54,12 +54,14 @@ pub(super) struct Stream {
     pub at: &'static str,
     /// WGSL variable.
     pub head: &'static str,
+    /// Whether it is read by a function `load_{name}` instead of an index.
+    pub by_call: bool,
 }
 
-pub(super) const KEY: Stream = Stream { name: "k", buffer: "qkv", at: "key_at", head: "kv" };
-pub(super) const VALUE: Stream = Stream { name: "v", buffer: "qkv", at: "value_at", head: "kv" };
-pub(super) const QUERY: Stream = Stream { name: "q", buffer: "qkv", at: "query_at", head: "head" };
-pub(super) const DOUT: Stream = Stream { name: "g", buffer: "dout", at: "out_at", head: "head" };
+pub(super) const KEY: Stream = Stream { name: "k", buffer: "qkv", at: "key_at", head: "kv", by_call: false };
+pub(super) const VALUE: Stream = Stream { name: "v", buffer: "qkv", at: "value_at", head: "kv", by_call: false };
+pub(super) const QUERY: Stream = Stream { name: "q", buffer: "qkv", at: "query_at", head: "head", by_call: false };
+pub(super) const DOUT: Stream = Stream { name: "g", buffer: "dout", at: "out_at", head: "head", by_call: false };
 
 const BINDINGS: [(&str, &str, &str); 7] = [
     ("qkv", "read", "array<vec4<f32>>"),

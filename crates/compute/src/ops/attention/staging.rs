@@ -66,6 +66,7 @@ impl AttentionPlan {
     pub(super) fn fetch(&self, stream: &Stream, c: usize, d: usize) -> String {
         let Stream { name, buffer, .. } = stream;
         match self.staging {
+            Staging::Direct if stream.by_call => format!("load_{name}({name}{c}_at + {d}u)"),
             Staging::Direct => format!("{buffer}[{name}{c}_at + {d}u]"),
             Staging::Shared => {
                 let part = if self.split > 1 { "part" } else { "0" };

@@ -1,6 +1,7 @@
 //! Embedding: `y[row] = weight[token[row]]`.
 
 use super::Sizes;
+use crate::device::Number;
 use crate::device::cpu::{Cpu, Cut, Tile, Tiled};
 use crate::device::cpu::{TASK, task_rows};
 use crate::simd;
@@ -10,13 +11,13 @@ use fearless_simd::prelude::*;
 const COLUMNS: usize = 64;
 
 /// `y` (R, cols) = the rows of `weight`, a part of the table, named by `tokens` (R), where they lie in it.
-pub(super) fn forward(cpu: &Cpu, sizes: &Sizes, tokens: &[u32], weight: &[f32], y: &mut [f32]) {
+pub(super) fn forward<T: Number>(cpu: &Cpu, sizes: &Sizes, tokens: &[u32], weight: &[T], y: &mut [f32]) {
     let (rows, cols) = (tokens.len(), sizes.cols);
     let y = Tiled::new(y, Cut::rows(rows, cols, task_rows(rows, cols)));
     cpu.for_tiles([y], |_, [mut y]| {
         for i in 0..y.rows() {
             if let Some(row) = sizes.row(tokens[y.first_row() + i]) {
-                y.row(i).copy_from_slice(&weight[row * cols..][..cols]);
+                T::copy(&weight[row * cols..][..cols], y.row(i));
             }
         }
     });

@@ -2,7 +2,8 @@
 //!
 //! Weights are stored as Hugging Face stores them, `[N, K]` = [out features, in features]. Strides come from a tensor's last axis and may
 //! be larger than the extent, which comes from `w`: logits of a vocabulary of 65 live in rows of 68. Padding columns are neither read
-//! nor written. Register tiles must be unrolled in the text, so the kernels are generated (`source.rs`); [`sources`] shows them.
+//! nor written. A weight that is not trained may be stored in 16 bits (`Tensor::element`): kernels unpack its numbers while they load them, so
+//! that results are those of the same numbers in f32, bit for bit. Register tiles must be unrolled in the text, so the kernels are generated (`source.rs`); [`sources`] shows them.
 
 mod checks;
 mod choose;
@@ -19,7 +20,7 @@ pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
 use super::{WG, column_group, row_constants, row_iterations, row_lanes};
 use crate::device::cpu::gemm;
-use crate::device::{Cost, Dispatcher, Extent, Op, Recorder, Shader, Tensor, Vendor, grid};
+use crate::device::{Cost, Dispatcher, ElementType, Extent, Numbers, Op, Recorder, Shader, Tensor, Vendor, grid};
 use crate::{bind, shader, uniform};
 
 const BIAS: Shader = shader!("bias");
@@ -52,11 +53,12 @@ pub enum Extra<'a> {
     Residual(&'a Tensor),
 }
 
-/// Cost of a product; `added` when its result is added to numbers that are read.
-fn cost(shape: &Shape, added: bool) -> Cost {
+/// Cost of a product; `added` when its result is added to numbers that are read. `right` is the type of the right operand.
+fn cost(shape: &Shape, right: ElementType, added: bool) -> Cost {
     let passes = if added { 2 } else { 1 };
-    let numbers = shape.rows * shape.depth + shape.cols * shape.depth + passes * shape.rows * shape.cols;
-    Cost { flops: shape.flops(), bytes: 4.0 * numbers as f64 }
+    let numbers = shape.rows * shape.depth + passes * shape.rows * shape.cols;
+    let bytes = 4 * numbers + right.bytes() * shape.cols * shape.depth;
+    Cost { flops: shape.flops(), bytes: bytes as f64 }
 }
 
 /// `y = x w^T`, plus `extra`. Columns of `y` past N are unchanged.
@@ -145,10 +147,11 @@ pub fn backward_weight_by(r: &mut Recorder<'_>, tile: Tile, dy: &Tensor, x: &Ten
 
 /// As [`record_forward`] on a GPU, the depth divided.
 fn record_forward_in_parts(r: &mut Recorder<'_>, parts: Parts, shape: Shape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
-    let (name, cost) = ("matmul.forward", cost(&shape, !matches!(extra, Extra::None)));
+    let (name, cost) = ("matmul.forward", cost(&shape, w.element(), !matches!(extra, Extra::None)));
     let scratch = parts.scratch(r.device(), &shape);
     let writes = [("y", y), ("parts", &scratch)];
-    let dispatch = |wgsl: &mut Dispatcher<'_>, entry| dispatch_in_parts(wgsl, Role::Forward, parts, entry, &shape);
+    let product = (Role::Forward, w.element());
+    let dispatch = |wgsl: &mut Dispatcher<'_>, entry| dispatch_in_parts(wgsl, product, parts, entry, &shape);
     match extra {
         Extra::None => r.op(
             Op { name, cost, reads: bind!(x, w), writes },
@@ -174,22 +177,25 @@ fn record_forward(r: &mut Recorder<'_>, tile: Option<Tile>, shape: Shape, [x, w,
     {
         return record_forward_in_parts(r, parts, shape, [x, w, y], extra);
     }
-    let (name, cost) = ("matmul.forward", cost(&shape, !matches!(extra, Extra::None)));
+    let element = w.element();
+    let (name, cost) = ("matmul.forward", cost(&shape, element, !matches!(extra, Extra::None)));
     match extra {
         Extra::None => r.op(
             Op { name, cost, reads: bind!(x, w), writes: bind!(y) },
-            |wgsl| dispatch_forward(wgsl, tile, Epilogue::Store, &shape),
-            move |cpu, [x, w], [y]| gemm::forward(cpu, x, w, y, &shape, gemm::Extra::None),
+            |wgsl| dispatch_forward(wgsl, tile, (element, Epilogue::Store), &shape),
+            move |cpu, [x, w], [y]| gemm::forward(cpu, x, Numbers::of(element, w), y, &shape, gemm::Extra::None),
         ),
         Extra::Bias(bias) => r.op(
             Op { name, cost, reads: bind!(x, w, bias), writes: bind!(y) },
-            |wgsl| dispatch_forward(wgsl, tile, Epilogue::Bias, &shape),
-            move |cpu, [x, w, bias], [y]| gemm::forward(cpu, x, w, y, &shape, gemm::Extra::Bias(bias)),
+            |wgsl| dispatch_forward(wgsl, tile, (element, Epilogue::Bias), &shape),
+            move |cpu, [x, w, bias], [y]| gemm::forward(cpu, x, Numbers::of(element, w), y, &shape, gemm::Extra::Bias(bias)),
         ),
         Extra::Residual(residual) => r.op(
             Op { name, cost, reads: bind!(x, w, residual), writes: bind!(y) },
-            |wgsl| dispatch_forward(wgsl, tile, Epilogue::Residual, &shape),
-            move |cpu, [x, w, residual], [y]| gemm::forward(cpu, x, w, y, &shape, gemm::Extra::Residual(residual)),
+            |wgsl| dispatch_forward(wgsl, tile, (element, Epilogue::Residual), &shape),
+            move |cpu, [x, w, residual], [y]| {
+                gemm::forward(cpu, x, Numbers::of(element, w), y, &shape, gemm::Extra::Residual(residual));
+            },
         ),
     }
 }
@@ -201,14 +207,15 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operand
     let [left_name, right_name, out_name] = role.names();
     let name = if role == Role::BackwardInput { "matmul.backward_input" } else { "matmul.backward_weight" };
     let epilogue = if accumulate { Epilogue::Add } else { Epilogue::Store };
-    let (cost, reads) = (cost(&shape, accumulate), [(left_name, left), (right_name, right)]);
+    let element = right.element();
+    let (cost, reads) = (cost(&shape, element, accumulate), [(left_name, left), (right_name, right)]);
     if tile.is_none()
         && let Some(parts) = choose::parts(r.device(), role, &shape)
     {
         let scratch = parts.scratch(r.device(), &shape);
         return r.op(
             Op { name, cost, reads, writes: [(out_name, out), ("parts", &scratch)] },
-            |wgsl| dispatch_in_parts(wgsl, role, parts, role.entry(), &shape),
+            |wgsl| dispatch_in_parts(wgsl, (role, element), parts, role.entry(), &shape),
             |_, _, _| unreachable!("a device that divides products is a GPU"),
         );
     }
@@ -217,23 +224,29 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operand
         |wgsl| {
             let tile =
                 tile.or_else(|| choose(wgsl.device, wgsl.gpu(), role, &shape)).unwrap_or_else(|| choose::small(wgsl.gpu()));
-            dispatch(wgsl, role, tile, epilogue, &shape)
+            dispatch(wgsl, (role, element), tile, epilogue, &shape)
         },
         move |cpu, [left, right], [out]| match role {
-            Role::BackwardInput => gemm::backward_input(cpu, left, right, out, &shape, accumulate),
+            Role::BackwardInput => gemm::backward_input(cpu, left, Numbers::of(element, right), out, &shape, accumulate),
             _ => gemm::backward_weight(cpu, left, right, out, &shape),
         },
     );
 }
 
-fn dispatch_forward(wgsl: &mut Dispatcher<'_>, tile: Option<Tile>, epilogue: Epilogue, shape: &Shape) -> anyhow::Result<()> {
+fn dispatch_forward(
+    wgsl: &mut Dispatcher<'_>,
+    tile: Option<Tile>,
+    (element, epilogue): (ElementType, Epilogue),
+    shape: &Shape,
+) -> anyhow::Result<()> {
     match tile.or_else(|| choose(wgsl.device, wgsl.gpu(), Role::Forward, shape)) {
-        Some(tile) => dispatch(wgsl, Role::Forward, tile, epilogue, shape),
-        None => dispatch_row_vectors(wgsl, epilogue, shape),
+        Some(tile) => dispatch(wgsl, (Role::Forward, element), tile, epilogue, shape),
+        None => dispatch_row_vectors(wgsl, (element, epilogue), shape),
     }
 }
 
-/// Extents and strides, the operands' agreement checked. The weight, or its gradient, is what tells extents from strides.
+/// Extents and strides, the operands' agreement checked, and their types: only a weight may be stored in 16 bits, in bfloat16. The weight, or
+/// its gradient, is what tells extents from strides.
 fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
     let [[left_rows, left_stride], [right_rows, right_stride], [out_rows, out_stride]] = operands.map(Tensor::matrix);
     let (cols, depth) = match role {
@@ -246,18 +259,26 @@ fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
         Role::BackwardInput => left_rows == out_rows && left_stride >= depth && out_stride >= cols,
         Role::BackwardWeight => left_rows == right_rows && left_stride >= out_rows && right_stride >= cols,
     };
-    let named = operands.map(|t| format!("{} {:?}", t.name(), t.shape()));
-    assert!(fits, "{}: shapes do not fit: {}", role.entry(), named.join(", "));
+    let is_stored = |(i, t): (usize, &Tensor)| match t.element() {
+        ElementType::F32 => true,
+        ElementType::Bf16 => i == 1 && role != Role::BackwardWeight,
+        ElementType::F16 => false,
+    };
+    let fits = fits && operands.into_iter().enumerate().all(is_stored);
+    let named = operands.map(|t| format!("{} {:?} {:?}", t.name(), t.shape(), t.element()));
+    assert!(fits, "{}: operands do not fit: {}", role.entry(), named.join(", "));
     Shape { rows: out_rows, cols, depth, strides: [left_stride, right_stride, out_stride] }
 }
 
-fn variant(role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> Variant {
+/// `right` is the type of the right operand.
+fn variant((role, right): (Role, ElementType), tile: Tile, epilogue: Epilogue, shape: &Shape) -> Variant {
     let vec4 = shape.strides.map(|stride| stride.is_multiple_of(4));
     let register = tile.family != Family::Shared;
     Variant {
         role,
         tile,
         epilogue,
+        right,
         vec4,
         ragged: vec4[2] && !shape.cols.is_multiple_of(4),
         tail: register && !shape.depth.is_multiple_of(4),
@@ -265,8 +286,14 @@ fn variant(role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> Variant
 }
 
 /// One product, in several dispatches when it is long.
-fn dispatch(wgsl: &mut Dispatcher<'_>, role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> anyhow::Result<()> {
-    let variant = variant(role, tile, epilogue, shape);
+fn dispatch(
+    wgsl: &mut Dispatcher<'_>,
+    (role, right): (Role, ElementType),
+    tile: Tile,
+    epilogue: Epilogue,
+    shape: &Shape,
+) -> anyhow::Result<()> {
+    let variant = variant((role, right), tile, epilogue, shape);
     let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), role.entry(), &[])?;
     let [block_rows, block_cols] = tile.block();
     let chunk = rows_per_dispatch(wgsl.device.rates().flops_per_second, shape, block_rows);
@@ -280,9 +307,14 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, role: Role, tile: Tile, epilogue: Epilogu
 }
 
 /// A product by two kernels: parts of the depth side by side, then their sum, always in the same order, by `entry` of shaders/parts.wgsl.
-fn dispatch_in_parts(wgsl: &mut Dispatcher<'_>, role: Role, parts: Parts, entry: &str, shape: &Shape) -> anyhow::Result<()> {
-    let Parts { tile, parts } = parts;
-    let variant = variant(role, tile, Epilogue::Part, shape);
+fn dispatch_in_parts(
+    wgsl: &mut Dispatcher<'_>,
+    (role, right): (Role, ElementType),
+    Parts { tile, parts }: Parts,
+    entry: &str,
+    shape: &Shape,
+) -> anyhow::Result<()> {
+    let variant = variant((role, right), tile, Epilogue::Part, shape);
     let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), role.entry(), &[])?;
     let [block_rows, block_cols] = tile.block();
     let span = part_span(shape.depth, parts);
@@ -323,7 +355,11 @@ fn rows_per_dispatch(flops_per_second: f64, shape: &Shape, block_rows: usize) ->
 }
 
 /// Few rows on a GPU: lanes along the depth, a reduction a column. shaders/rowvec.wgsl
-fn dispatch_row_vectors(wgsl: &mut Dispatcher<'_>, epilogue: Epilogue, shape: &Shape) -> anyhow::Result<()> {
+fn dispatch_row_vectors(
+    wgsl: &mut Dispatcher<'_>,
+    (element, epilogue): (ElementType, Epilogue),
+    shape: &Shape,
+) -> anyhow::Result<()> {
     let four_rows = shape.rows.div_ceil(4);
     let lanes = row_lanes(wgsl.gpu(), shape.depth, four_rows);
     let groups = grid((shape.cols as u64).div_ceil(u64::from(WG / lanes)));
@@ -333,23 +369,44 @@ fn dispatch_row_vectors(wgsl: &mut Dispatcher<'_>, epilogue: Epilogue, shape: &S
         Epilogue::Residual => "forward_residual",
         _ => "forward",
     };
-    wgsl.run(&ROWVEC, entry, &row_constants(lanes), dims(shape, 0), extent)
+    match element {
+        ElementType::F32 => wgsl.run(&ROWVEC, entry, &row_constants(lanes), dims(shape, 0), extent),
+        _ => {
+            let (stem, text) = row_vectors_bf16();
+            let kernel = wgsl.gpu().kernel_from_text(stem, &text, entry, &row_constants(lanes))?;
+            wgsl.dispatch(&kernel, dims(shape, 0), extent, 1.0)
+        }
+    }
+}
+
+/// shaders/rowvec.wgsl with the weight in bfloat16: name and text.
+fn row_vectors_bf16() -> (&'static str, String) {
+    let declared = ROWVEC.source.replace("w:        array<vec4<f32>>", "w:        array<vec2<u32>>");
+    ("rowvec_bf16", format!("#import bf16\n{}", declared.replace("= w[start + i];", "= unpack_bf16(w[start + i]);")))
 }
 
 /// Representative texts of every family, role and binding kind, as (name, WGSL): for translation tests and for reading.
 pub fn sources() -> Vec<(String, String)> {
-    sources_of(&choose::ALL)
+    with_row_vectors(sources_of(&choose::ALL))
 }
 
 /// As [`sources`], of the tiles that a GPU of this vendor may get.
 pub fn hardware_sources(vendor: Vendor) -> Vec<(String, String)> {
-    sources_of(choose::hardware_candidates(vendor))
+    with_row_vectors(sources_of(choose::hardware_candidates(vendor)))
+}
+
+fn with_row_vectors(mut sources: Vec<(String, String)>) -> Vec<(String, String)> {
+    let (stem, text) = row_vectors_bf16();
+    sources.push((stem.to_owned(), text));
+    sources
 }
 
 fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
     let mut out: Vec<(String, String)> = Vec::new();
     for &tile in tiles {
-        for role in Role::ALL {
+        // Weights in 16 bits are not trained, so that they have no gradient.
+        let stored = [Role::Forward, Role::BackwardInput].map(|role| (role, ElementType::Bf16));
+        for (role, right) in Role::ALL.map(|role| (role, ElementType::F32)).into_iter().chain(stored) {
             let epilogues: &[Epilogue] = match role {
                 Role::Forward => &[Epilogue::Store, Epilogue::Bias, Epilogue::Residual],
                 Role::BackwardInput => &[Epilogue::Store, Epilogue::Add],
@@ -361,7 +418,7 @@ fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
                 // Aligned; a vocabulary of 65 in rows of 68; nothing aligned.
                 for (extent, stride) in [(64, 64), (65, 68), (65, 65)] {
                     let shape = Shape { rows: extent, cols: extent, depth: extent, strides: [stride; 3] };
-                    let variant = variant(role, tile, epilogue, &shape);
+                    let variant = variant((role, right), tile, epilogue, &shape);
                     let name = format!("{}.{}", variant.stem(), role.entry());
                     if out.iter().all(|(known, _)| *known != name) {
                         out.push((name, variant.source()));
@@ -376,20 +433,20 @@ fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Device, reflect::reflect};
+    use crate::device::{Device, reflect::reflect, resolve};
     use std::collections::HashSet;
 
     #[test]
     fn every_source_is_valid_and_named_once() {
         let mut names = HashSet::new();
-        for (name, text) in sources() {
-            let reflection = reflect(&name, &text).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        for (name, text) in sources_of(&choose::ALL) {
+            let reflection = reflect(&name, &resolve(&text).unwrap()).unwrap_or_else(|e| panic!("{name}: {e:#}"));
             assert_eq!(reflection.entry_points.len(), 1, "{name}");
             assert!(name.ends_with(&format!(".{}", reflection.entry_points[0].name)), "{name}");
             assert!(names.insert(name.clone()), "{name} twice");
         }
-        // 5 tiles x 6 products x 3 alignments; shared tiles write parts of two products, too.
-        assert_eq!(names.len(), 5 * 6 * 3 + 3 * 2 * 3);
+        // 5 tiles x (6 products + 5 with a weight in bfloat16) x 3 alignments; shared tiles write parts of two products (one), too.
+        assert_eq!(names.len(), 5 * (6 + 5) * 3 + 3 * (2 + 1) * 3);
     }
 
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.

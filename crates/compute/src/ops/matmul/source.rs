@@ -3,6 +3,7 @@
 //! Register tiles are unrolled in the text, because loops over private arrays are five to ten times slower on software adapters
 //! (figures in LOG.md); that is why these kernels are generated and not written.
 
+use crate::device::ElementType;
 use std::fmt::Write as _;
 
 /// Invocations of a register-tile workgroup: the vector width that lavapipe and WARP compile for.
@@ -135,6 +136,8 @@ pub struct Variant {
     pub tile: Tile,
     /// What is done with the sums.
     pub epilogue: Epilogue,
+    /// How the right operand is stored: 16-bit types are bound as words, two numbers each.
+    pub right: ElementType,
     /// Left, right and result are bound as `vec4<f32>` (strides are multiples of 4), else as `f32`.
     pub vec4: [bool; 3],
     /// The number of columns is not a multiple of 4 although the stride is: the last `vec4` of a row is stored in part.
@@ -157,12 +160,16 @@ impl Variant {
             self.vec4.iter().zip(self.role.names()).filter(|(v, _)| !**v).map(|(_, n)| format!("_{n}1")).collect();
         let ragged = if self.ragged { "_ragged" } else { "" };
         let tail = if self.tail { "_tail" } else { "" };
-        format!("matmul_{}{epilogue}{scalar}{ragged}{tail}", self.tile.name())
+        let stored = self.right.suffix();
+        format!("matmul_{}{epilogue}{stored}{scalar}{ragged}{tail}", self.tile.name())
     }
 
     /// The WGSL text. Its entry point is named after the role.
     pub fn source(&self) -> String {
         let mut t = Text::default();
+        if self.right != ElementType::F32 {
+            t.line(format!("#import {}", &self.right.suffix()[1..]));
+        }
         self.header(&mut t);
         match self.tile.family {
             Family::Direct => super::register::body(&mut t, self),
@@ -197,7 +204,12 @@ impl Variant {
         let kind = |vec4: bool| if vec4 { "array<vec4<f32>>" } else { "array<f32>" };
         t.line("@group(0) @binding(0) var<uniform> dims: Dims;");
         t.line(format!("@group(0) @binding(1) var<storage, read> {left}: {};", kind(self.vec4[0])));
-        t.line(format!("@group(0) @binding(2) var<storage, read> {right}: {};", kind(self.vec4[1])));
+        let right_kind = match (self.right, self.vec4[1]) {
+            (ElementType::F32, vec4) => kind(vec4),
+            (_, true) => "array<vec2<u32>>",
+            (_, false) => "array<u32>",
+        };
+        t.line(format!("@group(0) @binding(2) var<storage, read> {right}: {right_kind};"));
         t.line(format!("@group(0) @binding(3) var<storage, read_write> {out}: {};", kind(self.vec4[2])));
         match self.epilogue {
             Epilogue::Store | Epilogue::Add | Epilogue::Part => {}
@@ -207,8 +219,9 @@ impl Variant {
             }
         }
         t.line("");
-        load(t, left, self.vec4[0], if self.role.left_along_depth() { "depth" } else { "rows" });
-        load(t, right, self.vec4[1], if self.role.right_along_depth() { "depth" } else { "cols" });
+        let f32 = ElementType::F32;
+        load(t, left, (self.vec4[0], f32), if self.role.left_along_depth() { "depth" } else { "rows" });
+        load(t, right, (self.vec4[1], self.right), if self.role.right_along_depth() { "depth" } else { "cols" });
         self.put(t);
     }
 
@@ -283,14 +296,22 @@ impl Text {
 }
 
 /// A function that reads four neighbours of a stored row, never outside of it.
-fn load(t: &mut Text, name: &str, vec4: bool, extent: &str) {
+fn load(t: &mut Text, name: &str, (vec4, element): (bool, ElementType), extent: &str) {
     t.line(format!("// Elements col .. col + 3 of the stored row of {name} that begins at `start`."));
     t.line(format!("fn load_{name}(start: u32, col: u32) -> vec4<f32> {{"));
     if vec4 {
-        t.line(format!("return {name}[(start + col) >> 2u];"));
+        t.line(match element {
+            ElementType::F32 => format!("return {name}[(start + col) >> 2u];"),
+            packed => format!("return unpack{}({name}[(start + col) >> 2u]);", packed.suffix()),
+        });
     } else {
         t.line(format!("let last = dims.{extent} - 1u;"));
-        let parts: Vec<_> = (0..4).map(|i| format!("{name}[start + min(col + {i}u, last)]")).collect();
+        let at = |i: usize| format!("start + min(col + {i}u, last)");
+        let part = |i: usize| match element {
+            ElementType::F32 => format!("{name}[{}]", at(i)),
+            packed => format!("one{}({name}[({}) >> 1u], {})", packed.suffix(), at(i), at(i)),
+        };
+        let parts: Vec<_> = (0..4).map(part).collect();
         t.line(format!("return vec4<f32>({});", parts.join(", ")));
     }
     t.line("}");

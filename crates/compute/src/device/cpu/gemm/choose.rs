@@ -73,7 +73,8 @@ impl<'a> Costs<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Base, View};
+    use super::super::Base;
+    use super::super::serial::{Right, View};
     use super::*;
 
     /// Two threads get about the same work, in tasks of sufficient size.
@@ -82,7 +83,7 @@ mod tests {
         let cpu = Cpu::new(2).unwrap();
         for (rows, cols, depth) in [(768, 384, 128), (768, 128, 384), (384, 128, 768), (2048, 1536, 384), (65, 384, 16384)] {
             let shape = Shape { rows, cols, depth, strides: [depth, cols, cols] };
-            let job = Job { a: View::new(&[], depth), b: View::new(&[], cols), depth, base: Base::Zero };
+            let job = Job { a: View::new(&[], depth), b: Right::F32(View::new(&[], cols)), depth, base: Base::Zero };
             let [m, n] = tile(&cpu, &shape, &job);
             let tasks = rows.div_ceil(m) * cols.div_ceil(n);
             assert!(tasks % 2 == 0 && tasks <= 16, "{shape:?}: {tasks} tasks of {m} x {n}");

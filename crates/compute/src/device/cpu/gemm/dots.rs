@@ -3,7 +3,8 @@
 use super::super::Tile;
 use super::micro::Base;
 use super::pack::groups;
-use super::serial::Job;
+use super::serial::{Job, Right, View};
+use crate::device::{Number, values};
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
@@ -19,15 +20,29 @@ pub fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
 /// As [`run`], in some rows and columns.
 #[inline(always)]
 pub fn columns<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>, rows: [usize; 2], cols: [usize; 2]) {
-    match S::f32s::LEN {
-        16 => by_width::<S, 16>(s, out, job, rows, cols),
-        8 => by_width::<S, 8>(s, out, job, rows, cols),
-        _ => by_width::<S, 4>(s, out, job, rows, cols),
+    match job.b {
+        Right::F32(b) => columns_of(s, out, (job, b), rows, cols),
+        Right::Bf16(b) => columns_of(s, out, (job, b), rows, cols),
     }
 }
 
 #[inline(always)]
-fn by_width<S: Simd, const L: usize>(s: S, out: &mut Tile<'_>, job: &Job<'_>, rows: [usize; 2], [first, end]: [usize; 2]) {
+fn columns_of<S: Simd, T: Number>(s: S, out: &mut Tile<'_>, job: (&Job<'_>, View<'_, T>), rows: [usize; 2], cols: [usize; 2]) {
+    match S::f32s::LEN {
+        16 => by_width::<S, T, 16>(s, out, job, rows, cols),
+        8 => by_width::<S, T, 8>(s, out, job, rows, cols),
+        _ => by_width::<S, T, 4>(s, out, job, rows, cols),
+    }
+}
+
+#[inline(always)]
+fn by_width<S: Simd, T: Number, const L: usize>(
+    s: S,
+    out: &mut Tile<'_>,
+    job: (&Job<'_>, View<'_, T>),
+    rows: [usize; 2],
+    [first, end]: [usize; 2],
+) {
     let mut col = first;
     while rows[0] < rows[1] && col < end {
         let step = match end - col {
@@ -39,13 +54,13 @@ fn by_width<S: Simd, const L: usize>(s: S, out: &mut Tile<'_>, job: &Job<'_>, ro
             for row in (row..end_row).step_by(count.max(1)) {
                 let at = [row, col];
                 match (count, step) {
-                    (1, 8) => block::<S, L, 1, 8>(s, out, job, at),
-                    (1, 4) => block::<S, L, 1, 4>(s, out, job, at),
-                    (1, _) => block::<S, L, 1, 1>(s, out, job, at),
-                    (2, 4) => block::<S, L, 2, 4>(s, out, job, at),
-                    (2, _) => block::<S, L, 2, 1>(s, out, job, at),
-                    (_, 4) => block::<S, L, 3, 4>(s, out, job, at),
-                    _ => block::<S, L, 3, 1>(s, out, job, at),
+                    (1, 8) => block::<S, T, L, 1, 8>(s, out, job, at),
+                    (1, 4) => block::<S, T, L, 1, 4>(s, out, job, at),
+                    (1, _) => block::<S, T, L, 1, 1>(s, out, job, at),
+                    (2, 4) => block::<S, T, L, 2, 4>(s, out, job, at),
+                    (2, _) => block::<S, T, L, 2, 1>(s, out, job, at),
+                    (_, 4) => block::<S, T, L, 3, 4>(s, out, job, at),
+                    _ => block::<S, T, L, 3, 1>(s, out, job, at),
                 }
             }
         }
@@ -56,15 +71,15 @@ fn by_width<S: Simd, const L: usize>(s: S, out: &mut Tile<'_>, job: &Job<'_>, ro
 /// `R` rows times `C` columns. Each sum has `L` lanes, over consecutive vectors, the last one padded with zeros, then lanes in pairs: the
 /// same order in any block.
 #[inline(always)]
-fn block<S: Simd, const L: usize, const R: usize, const C: usize>(
+fn block<S: Simd, T: Number, const L: usize, const R: usize, const C: usize>(
     s: S,
     out: &mut Tile<'_>,
-    job: &Job<'_>,
+    (job, right): (&Job<'_>, View<'_, T>),
     [row, col]: [usize; 2],
 ) {
-    let (a, b) = (&job.a.data[row * job.a.row..], &job.b.data[col * job.b.col..]);
-    let left = vectors::<L, R>(a, job.a.row, job.depth);
-    let right = vectors::<L, C>(b, job.b.col, job.depth);
+    let (a, b, b_stride) = (&job.a.data[row * job.a.row..], &right.data[col * right.col..], right.col);
+    let left = vectors::<f32, L, R>(a, job.a.row, job.depth);
+    let right = vectors::<T, L, C>(b, b_stride, job.depth);
     let mut acc = [[S::f32s::splat(s, 0.0); C]; R];
     for k in 0..job.depth / L {
         let (mut a, mut b) = ([[0.0; L]; R], [[0.0; L]; C]);
@@ -72,12 +87,12 @@ fn block<S: Simd, const L: usize, const R: usize, const C: usize>(
             *a = left[k];
         }
         for (b, right) in b.iter_mut().zip(&right) {
-            *b = right[k];
+            *b = values(&right[k]);
         }
         step(s, &mut acc, &a, &b);
     }
     if !job.depth.is_multiple_of(L) {
-        step(s, &mut acc, &rest::<L, R>(a, job.a.row, job.depth), &rest::<L, C>(b, job.b.col, job.depth));
+        step(s, &mut acc, &rest::<f32, L, R>(a, job.a.row, job.depth), &rest::<T, L, C>(b, b_stride, job.depth));
     }
     for (i, acc) in acc.iter().enumerate() {
         let base = job.base.from(row + i, col);
@@ -94,8 +109,8 @@ fn block<S: Simd, const L: usize, const R: usize, const C: usize>(
 
 /// The whole vectors of `N` lines, `stride` elements from line to line.
 #[inline(always)]
-fn vectors<const L: usize, const N: usize>(data: &[f32], stride: usize, depth: usize) -> [&[[f32; L]]; N] {
-    let mut lines = [&[] as &[[f32; L]]; N];
+fn vectors<T: Number, const L: usize, const N: usize>(data: &[T], stride: usize, depth: usize) -> [&[[T; L]]; N] {
+    let mut lines = [&[] as &[[T; L]]; N];
     for (i, line) in lines.iter_mut().enumerate() {
         // The length as the loop over vectors has it, so that it needs no check.
         *line = &data[i * stride..][..depth].as_chunks().0[..depth / L];
@@ -105,11 +120,11 @@ fn vectors<const L: usize, const N: usize>(data: &[f32], stride: usize, depth: u
 
 /// The last elements of `N` lines, padded with zeros.
 #[inline(always)]
-fn rest<const L: usize, const N: usize>(data: &[f32], stride: usize, depth: usize) -> [[f32; L]; N] {
+fn rest<T: Number, const L: usize, const N: usize>(data: &[T], stride: usize, depth: usize) -> [[f32; L]; N] {
     let mut rest = [[0.0; L]; N];
     for (i, rest) in rest.iter_mut().enumerate() {
         let last = data[i * stride..][..depth].as_chunks::<L>().1;
-        rest[..last.len()].copy_from_slice(last);
+        T::copy(last, &mut rest[..last.len()]);
     }
     rest
 }

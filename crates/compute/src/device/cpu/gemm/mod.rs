@@ -15,11 +15,12 @@ pub use rate::peak_gflops;
 pub use serial::{View, product};
 
 use super::{Cpu, Cut, Tiled};
+use crate::device::Numbers;
 use crate::simd;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use micro::Base;
-use serial::Job;
+use serial::{Job, Right};
 
 /// Sizes and strides of one product.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +59,7 @@ pub enum Extra<'a> {
 ///
 /// # Panics
 /// When a buffer is too short (a defect of the caller).
-pub fn forward(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], shape: &Shape, extra: Extra<'_>) {
+pub fn forward<'a>(cpu: &Cpu, x: &[f32], w: impl Into<Numbers<'a>>, y: &mut [f32], shape: &Shape, extra: Extra<'_>) {
     let [x_stride, w_stride, _] = shape.strides;
     let base = match extra {
         Extra::None => Base::Zero,
@@ -66,7 +67,7 @@ pub fn forward(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], shape: &Shape, ex
         Extra::Residual(residual) => Base::Matrix(residual, shape.strides[2]),
         Extra::Output => Base::Output,
     };
-    let job = Job { a: View::new(x, x_stride), b: View::transposed(w, w_stride), depth: shape.depth, base };
+    let job = Job { a: View::new(x, x_stride), b: Right::transposed(w.into(), w_stride), depth: shape.depth, base };
     run(cpu, job, y, shape);
 }
 
@@ -74,10 +75,10 @@ pub fn forward(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], shape: &Shape, ex
 ///
 /// # Panics
 /// When a buffer is too short (a defect of the caller).
-pub fn backward_input(cpu: &Cpu, dy: &[f32], w: &[f32], dx: &mut [f32], shape: &Shape, accumulate: bool) {
+pub fn backward_input<'a>(cpu: &Cpu, dy: &[f32], w: impl Into<Numbers<'a>>, dx: &mut [f32], shape: &Shape, accumulate: bool) {
     let [dy_stride, w_stride, _] = shape.strides;
     let base = if accumulate { Base::Output } else { Base::Zero };
-    let job = Job { a: View::new(dy, dy_stride), b: View::new(w, w_stride), depth: shape.depth, base };
+    let job = Job { a: View::new(dy, dy_stride), b: Right::new(w.into(), w_stride), depth: shape.depth, base };
     run(cpu, job, dx, shape);
 }
 
@@ -87,7 +88,8 @@ pub fn backward_input(cpu: &Cpu, dy: &[f32], w: &[f32], dx: &mut [f32], shape: &
 /// When a buffer is too short (a defect of the caller).
 pub fn backward_weight(cpu: &Cpu, dy: &[f32], x: &[f32], dw: &mut [f32], shape: &Shape) {
     let [dy_stride, x_stride, _] = shape.strides;
-    let job = Job { a: View::transposed(dy, dy_stride), b: View::new(x, x_stride), depth: shape.depth, base: Base::Output };
+    let job =
+        Job { a: View::transposed(dy, dy_stride), b: Right::new(x.into(), x_stride), depth: shape.depth, base: Base::Output };
     run(cpu, job, dw, shape);
 }
 

@@ -1,6 +1,7 @@
 //! Packing of operands in the order in which the inner loop reads them.
 
 use super::serial::View;
+use crate::device::{Number, values};
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, f32x4};
 
@@ -13,9 +14,15 @@ pub fn groups([first, end]: [usize; 2], most: usize) -> [(usize, [usize; 2]); 2]
     [(small + 1, [first, middle]), (small, [middle, end])]
 }
 
-/// Columns of `b` over `depth` rows, in panels of `[depth][W]`, zeros past the last column.
+/// Columns of `b` over `depth` rows, as f32, in panels of `[depth][W]`, zeros past the last column.
 #[inline(always)]
-pub fn right<S: Simd, const W: usize>(s: S, strip: &mut [f32], b: View<'_>, depth: usize, [col, end_col]: [usize; 2]) {
+pub fn right<S: Simd, T: Number, const W: usize>(
+    s: S,
+    strip: &mut [f32],
+    b: View<'_, T>,
+    depth: usize,
+    [col, end_col]: [usize; 2],
+) {
     // Some panels at once, so that whole cache lines are read of rows that may be a page apart.
     const SOME: usize = 4;
     for (i, col) in (col..end_col).step_by(SOME * W).enumerate() {
@@ -31,7 +38,7 @@ pub fn right<S: Simd, const W: usize>(s: S, strip: &mut [f32], b: View<'_>, dept
         } else {
             for (i, col) in (col..end_col).step_by(W).enumerate() {
                 let panel = &mut strip[i * depth * W..(i + 1) * depth * W];
-                transpose::<S, W>(s, panel, b.from(0, col), W.min(end_col - col));
+                transpose::<S, T, W>(s, panel, b.from(0, col), W.min(end_col - col));
             }
         }
     }
@@ -82,19 +89,19 @@ fn left_groups<const R: usize>(
 }
 
 #[inline(always)]
-fn copy_padded(to: &mut [f32], from: &[f32]) {
+fn copy_padded<T: Number>(to: &mut [f32], from: &[T]) {
     if to.len() == from.len() {
-        to.copy_from_slice(from);
+        T::copy(from, to);
     } else {
         let (head, tail) = to.split_at_mut(from.len());
-        head.copy_from_slice(from);
+        T::copy(from, head);
         tail.fill(0.0);
     }
 }
 
 /// `panel[k][j] = b[k][j]` for `cols` columns of a column-major `b`; zeros past them.
 #[inline(always)]
-fn transpose<S: Simd, const W: usize>(s: S, panel: &mut [f32], b: View<'_>, cols: usize) {
+fn transpose<S: Simd, T: Number, const W: usize>(s: S, panel: &mut [f32], b: View<'_, T>, cols: usize) {
     let panel = panel.as_chunks_mut::<W>().0;
     let depth = panel.len();
     let mut j = 0;
@@ -105,7 +112,7 @@ fn transpose<S: Simd, const W: usize>(s: S, panel: &mut [f32], b: View<'_>, cols
     for j in j..cols {
         let line = &b.data[j * b.col..][..depth];
         for (to, &v) in panel.iter_mut().zip(line) {
-            to[j] = v;
+            to[j] = v.value();
         }
     }
     if cols < W {
@@ -117,18 +124,18 @@ fn transpose<S: Simd, const W: usize>(s: S, panel: &mut [f32], b: View<'_>, cols
 
 /// Four columns of `b`, to columns from `j` on.
 #[inline(always)]
-fn transpose4<S: Simd, const W: usize>(s: S, panel: &mut [[f32; W]], b: View<'_>, j: usize) {
+fn transpose4<S: Simd, T: Number, const W: usize>(s: S, panel: &mut [[f32; W]], b: View<'_, T>, j: usize) {
     let depth = panel.len();
-    let (mut lines, mut rests) = ([&[] as &[[f32; 4]]; 4], [&[] as &[f32]; 4]);
+    let (mut lines, mut rests) = ([&[] as &[[T; 4]]; 4], [&[] as &[T]; 4]);
     for (i, (line, rest)) in lines.iter_mut().zip(&mut rests).enumerate() {
         (*line, *rest) = b.data[i * b.col..][..depth].as_chunks();
     }
     let (fours, rest) = panel.as_chunks_mut::<4>();
     for (k, to) in fours.iter_mut().enumerate() {
-        let p = f32x4::load_array(s, lines[0][k]);
-        let q = f32x4::load_array(s, lines[1][k]);
-        let r = f32x4::load_array(s, lines[2][k]);
-        let t = f32x4::load_array(s, lines[3][k]);
+        let p = f32x4::load_array(s, values(&lines[0][k]));
+        let q = f32x4::load_array(s, values(&lines[1][k]));
+        let r = f32x4::load_array(s, values(&lines[2][k]));
+        let t = f32x4::load_array(s, values(&lines[3][k]));
         let (low, high, low2, high2) = (p.zip_low(r), p.zip_high(r), q.zip_low(t), q.zip_high(t));
         low.zip_low(low2).store_slice(&mut to[0][j..j + 4]);
         low.zip_high(low2).store_slice(&mut to[1][j..j + 4]);
@@ -137,7 +144,7 @@ fn transpose4<S: Simd, const W: usize>(s: S, panel: &mut [[f32; W]], b: View<'_>
     }
     for (k, to) in rest.iter_mut().enumerate() {
         for (to, line) in to[j..j + 4].iter_mut().zip(rests) {
-            *to = line[k];
+            *to = line[k].value();
         }
     }
 }

@@ -4,31 +4,32 @@ use super::super::Tile;
 use super::dots;
 use super::micro::{Base, Left, Sweep, sweep};
 use super::pack;
+use crate::device::{Bf16, Number, Numbers};
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, Simd};
 use std::cell::Cell;
 
 /// An operand: element (i, j) is `data[i * row + j * col]`, and `row` or `col` is 1.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct View<'a, T = f32> {
     /// Elements, from the first one on.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Elements from row to row.
     pub row: usize,
     /// Elements from column to column.
     pub col: usize,
 }
 
-impl<'a> View<'a> {
+impl<'a, T: Number> View<'a, T> {
     /// Rows of `stride` elements.
     #[inline(always)]
-    pub fn new(data: &'a [f32], stride: usize) -> Self {
+    pub fn new(data: &'a [T], stride: usize) -> Self {
         Self { data, row: stride, col: 1 }
     }
 
     /// The transposed matrix of one in rows of `stride` elements.
     #[inline(always)]
-    pub fn transposed(data: &'a [f32], stride: usize) -> Self {
+    pub fn transposed(data: &'a [T], stride: usize) -> Self {
         Self { data, row: 1, col: stride }
     }
 
@@ -45,11 +46,54 @@ impl<'a> View<'a> {
     }
 }
 
+/// A right operand, which may be stored in 16 bits: it is unpacked when it is packed or multiplied.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Right<'a> {
+    F32(View<'a>),
+    Bf16(View<'a, Bf16>),
+}
+
+impl<'a> Right<'a> {
+    /// Rows of `stride` elements.
+    pub fn new(data: Numbers<'a>, stride: usize) -> Self {
+        match data {
+            Numbers::F32(data) => Self::F32(View::new(data, stride)),
+            Numbers::Bf16(data) => Self::Bf16(View::new(data, stride)),
+        }
+    }
+
+    /// The transposed matrix of one in rows of `stride` elements.
+    pub fn transposed(data: Numbers<'a>, stride: usize) -> Self {
+        match data {
+            Numbers::F32(data) => Self::F32(View::transposed(data, stride)),
+            Numbers::Bf16(data) => Self::Bf16(View::transposed(data, stride)),
+        }
+    }
+
+    /// The part that begins at (row, column).
+    #[inline(always)]
+    pub fn from(self, row: usize, col: usize) -> Self {
+        match self {
+            Self::F32(view) => Self::F32(view.from(row, col)),
+            Self::Bf16(view) => Self::Bf16(view.from(row, col)),
+        }
+    }
+
+    /// Elements from row to row and from column to column.
+    #[inline(always)]
+    fn strides(&self) -> [usize; 2] {
+        match self {
+            Self::F32(view) => [view.row, view.col],
+            Self::Bf16(view) => [view.row, view.col],
+        }
+    }
+}
+
 /// `base + a b`: `a` [rows, depth], `b` [depth, columns].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job<'a> {
     pub a: View<'a>,
-    pub b: View<'a>,
+    pub b: Right<'a>,
     pub depth: usize,
     pub base: Base<'a>,
 }
@@ -64,7 +108,7 @@ impl Job<'_> {
     /// Whether both operands are dense along the depth, as inner products require.
     #[inline(always)]
     pub fn by_depth(&self) -> bool {
-        self.a.by_rows() && self.b.row == 1
+        self.a.by_rows() && self.b.strides()[0] == 1
     }
 }
 
@@ -76,13 +120,15 @@ impl Job<'_> {
 /// When an operand is too short, or has no stride of 1 (a defect of the caller).
 pub fn product<S: Simd>(s: S, out: &mut Tile<'_>, a: View<'_>, b: View<'_>, depth: usize, add: bool) {
     let base = if add { Base::Output } else { Base::Zero };
-    run(s, out, &Job { a, b, depth, base });
+    run(s, out, &Job { a, b: Right::F32(b), depth, base });
 }
 
 /// As [`product`].
 pub(super) fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
     let &Job { a, b, .. } = job;
-    assert!((a.row == 1 || a.col == 1) && (b.row == 1 || b.col == 1), "{a:?} {b:?}: neither rows nor columns are dense");
+    let ([row, col], [b_row, b_col]) = ([a.row, a.col], b.strides());
+    let dense = (row == 1 || col == 1) && (b_row == 1 || b_col == 1);
+    assert!(dense, "strides {row}, {col} and {b_row}, {b_col}: neither rows nor columns are dense");
     // Taken out during the call: code inside `LocalKey::with` would not be compiled for the instruction set.
     let mut scratch = SCRATCH.take();
     let room = &mut scratch;
@@ -158,7 +204,10 @@ fn blocks<S: Simd, const R: usize, const V: usize, const W: usize>(
         let base = if part == 0 { job.base } else { Base::Output };
         for col in (0..cols).step_by(strip_cols) {
             let end_col = cols.min(col + strip_cols);
-            pack::right::<S, W>(s, strip, b, end - first, [col, end_col]);
+            match b {
+                Right::F32(b) => pack::right::<S, f32, W>(s, strip, b, end - first, [col, end_col]),
+                Right::Bf16(b) => pack::right::<S, Bf16, W>(s, strip, b, end - first, [col, end_col]),
+            }
             let strip = &strip[..(end_col - col).next_multiple_of(W) * (end - first)];
             for row in (0..rows).step_by(BLOCK_ROWS) {
                 let rows = [row, rows.min(row + BLOCK_ROWS)];

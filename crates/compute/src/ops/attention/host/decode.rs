@@ -5,6 +5,7 @@ use super::Shape;
 use super::scratch::with_rows;
 use super::tile::{STRIP, dot4, exp2, load, strips, transpose4, update_row};
 use crate::device::cpu::{Cpu, Cut, Tiled};
+use crate::device::{Number, values};
 use crate::simd;
 use fearless_simd::{Simd, SimdBase, SimdFloat, SimdSplit, f32x4, f32x16};
 use std::ops::Range;
@@ -25,13 +26,12 @@ const FEW: usize = 4;
 ///
 /// # Panics
 /// When a slice is shorter than its shape (a defect of the caller).
-pub fn decode(
+pub fn decode<T: Number>(
     cpu: &Cpu,
     shape: Shape,
     qkv: &[f32],
     positions: &[u32],
-    cache_k: &[f32],
-    cache_v: &[f32],
+    [cache_k, cache_v]: [&[T]; 2],
     max_time: usize,
     assigned: &[u32],
     out: &mut [f32],
@@ -60,9 +60,9 @@ pub fn decode(
 }
 
 /// Where the keys and values of a sequence are, of some kv heads.
-struct Cache<'a> {
-    k: &'a [f32],
-    v: &'a [f32],
+struct Cache<'a, T> {
+    k: &'a [T],
+    v: &'a [T],
     /// Numbers from token to token.
     width: usize,
     /// Token of the cache that is index 0 of the sequence's own row.
@@ -75,7 +75,7 @@ struct Cache<'a> {
     last: usize,
 }
 
-impl Cache<'_> {
+impl<T> Cache<'_, T> {
     /// Where index `j` of the sequence begins.
     #[inline(always)]
     fn at(&self, j: usize) -> usize {
@@ -85,9 +85,9 @@ impl Cache<'_> {
 
 /// The heads of `queries`, over the first `keys` keys.
 #[inline(always)]
-fn decode_row<S: Simd>(
+fn decode_row<S: Simd, T: Number>(
     simd: S,
-    cache: &Cache<'_>,
+    cache: &Cache<'_, T>,
     keys: usize,
     shape: Shape,
     queries: &[f32],
@@ -126,7 +126,15 @@ fn decode_row<S: Simd>(
 
 /// Scores of `keys`, in units of log 2, whose kv head begins at `column`.
 #[inline(always)]
-fn score<S: Simd>(simd: S, cache: &Cache<'_>, column: usize, keys: Range<usize>, query: &[f32], scale: f32, scores: &mut [f32]) {
+fn score<S: Simd, T: Number>(
+    simd: S,
+    cache: &Cache<'_, T>,
+    column: usize,
+    keys: Range<usize>,
+    query: &[f32],
+    scale: f32,
+    scores: &mut [f32],
+) {
     for (quad, to) in scores.chunks_mut(4).enumerate() {
         let mut parts = [f32x4::splat(simd, 0.0); 4];
         for (i, part) in parts.iter_mut().enumerate() {
@@ -173,9 +181,9 @@ fn softmax<S: Simd>(
 
 /// `sums += sum over keys of weight value`, with values of the kv head that begins at `column`; four strips at a time.
 #[inline(always)]
-fn add_values<S: Simd>(
+fn add_values<S: Simd, T: Number>(
     simd: S,
-    cache: &Cache<'_>,
+    cache: &Cache<'_, T>,
     column: usize,
     keys: Range<usize>,
     weights: &[f32],
@@ -186,26 +194,26 @@ fn add_values<S: Simd>(
     for (four, sums) in whole.chunks_mut(4).enumerate() {
         let column = column + 4 * STRIP * four;
         match sums.len() {
-            4 => add_strips::<S, 4>(simd, cache, column, keys.clone(), weights, sums),
-            3 => add_strips::<S, 3>(simd, cache, column, keys.clone(), weights, sums),
-            2 => add_strips::<S, 2>(simd, cache, column, keys.clone(), weights, sums),
-            _ => add_strips::<S, 1>(simd, cache, column, keys.clone(), weights, sums),
+            4 => add_strips::<S, T, 4>(simd, cache, column, keys.clone(), weights, sums),
+            3 => add_strips::<S, T, 3>(simd, cache, column, keys.clone(), weights, sums),
+            2 => add_strips::<S, T, 2>(simd, cache, column, keys.clone(), weights, sums),
+            _ => add_strips::<S, T, 1>(simd, cache, column, keys.clone(), weights, sums),
         }
     }
     for sum in rest {
         let (column, width) = (column + d - d % STRIP, d % STRIP);
         for (key, weight) in keys.clone().zip(weights) {
             let value = &cache.v[cache.at(key) + column..][..width];
-            sum.iter_mut().zip(value).for_each(|(sum, value)| *sum += weight * value);
+            sum.iter_mut().zip(value).for_each(|(sum, value)| *sum += weight * value.value());
         }
     }
 }
 
 /// N whole strips of [`add_values`], from `column` on.
 #[inline(always)]
-fn add_strips<S: Simd, const N: usize>(
+fn add_strips<S: Simd, T: Number, const N: usize>(
     simd: S,
-    cache: &Cache<'_>,
+    cache: &Cache<'_, T>,
     column: usize,
     keys: Range<usize>,
     weights: &[f32],
@@ -218,8 +226,8 @@ fn add_strips<S: Simd, const N: usize>(
     for (key, weight) in keys.zip(weights) {
         let value = &cache.v[cache.at(key) + column..][..N * STRIP];
         let weight = f32x16::splat(simd, *weight);
-        for (acc, value) in acc.iter_mut().zip(value.as_chunks().0) {
-            *acc = weight.mul_add(load(simd, value), *acc);
+        for (acc, value) in acc.iter_mut().zip(value.as_chunks::<STRIP>().0) {
+            *acc = weight.mul_add(load(simd, &values(value)), *acc);
         }
     }
     for (acc, sum) in acc.iter().zip(sums) {

@@ -20,6 +20,7 @@ pub use decode::decode;
 pub use forward::forward;
 
 use super::Shape;
+use crate::device::Number;
 use std::ops::Range;
 use tile::{STRIP, strips};
 
@@ -92,14 +93,15 @@ impl<'a> Sequence<'a> {
 /// `positions[b T + t]` of sequence b; what would lie outside of a sequence is dropped.
 ///
 /// A plain copy on one thread: it is small beside the products that made `qkv`.
-pub fn append(shape: Shape, max_time: usize, qkv: &[f32], positions: &[u32], cache_k: &mut [f32], cache_v: &mut [f32]) {
+pub fn append<T: Number>(shape: Shape, max_time: usize, qkv: &[f32], positions: &[u32], cache_k: &mut [T], cache_v: &mut [T]) {
+    let store = |to: &mut [T], from: &[f32]| to.iter_mut().zip(from).for_each(|(to, from)| *to = T::nearest(*from));
     let (skip, width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     for ((row, from), &place) in qkv.chunks_exact(skip + 2 * width).enumerate().zip(positions) {
         if (place as usize) < max_time {
             let to = (row / shape.time * max_time + place as usize) * width;
             let (k, v) = from[skip..].split_at(width);
-            cache_k[to..][..width].copy_from_slice(k);
-            cache_v[to..][..width].copy_from_slice(v);
+            store(&mut cache_k[to..][..width], k);
+            store(&mut cache_v[to..][..width], v);
         }
     }
 }
