@@ -99,7 +99,10 @@ fn scores_and_completions_have_the_same_bits() {
                 let requests: Vec<RolloutRequest> = (0..11).map(request).collect();
                 let mut engine = RolloutEngine::new(&device, &model, 4, TIME).unwrap();
                 let sampling = Sampling { seed: 3, ..Sampling::default() };
-                let completions = engine.run(&device, &model, RolloutBatch { requests: &requests, sampling: &sampling, stops: &[] }, &mut silent).unwrap().unwrap();
+                let completions = engine
+                    .run(&device, &model, RolloutBatch { requests: &requests, sampling: &sampling, stops: &[] }, &mut silent)
+                    .unwrap()
+                    .unwrap();
                 let drawn: Vec<_> = completions.into_iter().map(|c| (c.tokens, bits(&c.logprobs))).collect();
                 (bytes, bits(&logp), bits(&entropy), drawn, bits(&model.get(&device).unwrap()))
             });
@@ -189,7 +192,13 @@ fn a_cache_in_half_precision_takes_half_of_the_memory() {
                 let before = device.ledger().entries().get("kv cache").copied().unwrap_or(0);
                 let mut engine = RolloutEngine::in_world(&device, &model, 4, TIME, element, World::solo()).unwrap();
                 let bytes = device.ledger().entries()["kv cache"] - before;
-                (engine.run(&device, &model, RolloutBatch { requests: &requests, sampling: &sampling, stops: &[] }, &mut silent).unwrap().unwrap(), bytes)
+                (
+                    engine
+                        .run(&device, &model, RolloutBatch { requests: &requests, sampling: &sampling, stops: &[] }, &mut silent)
+                        .unwrap()
+                        .unwrap(),
+                    bytes,
+                )
             };
             let ((half, half_bytes), (again, _), (_, bytes)) =
                 (run(ElementType::F16), run(ElementType::F16), run(ElementType::F32));
