@@ -210,7 +210,8 @@ fn a_cache_in_half_precision_takes_half_of_the_memory() {
                 let row = Batch { batch_size: 1, seq_len: time, targets, doc_start: vec![0; time], num_tokens: time, tokens };
                 let (logp, _) = Scorer::new(&device, &model, 1, time).unwrap().score(&device, &row).unwrap();
                 for (got, want) in done.logprobs.iter().zip(&logp[request.prompt.len() - 1..]) {
-                    assert!((got - want).abs() < 5e-3, "{case}: log pi {got}, scored {want}");
+                    // Keys and values are off by 2^-11 of themselves; scores of these models reach tens.
+                    assert!((got - want).abs() < 2e-2, "{case}: log pi {got}, scored {want}");
                 }
             }
             let slots =
@@ -303,7 +304,7 @@ fn the_reference_model_is_stored_in_its_own_type() {
     json_lines(&mut place.lehr(["grpo", "--json", "--resume=full", "--max-steps=3"]));
     assert!(place.checkpoint("auto", 3, "model.safetensors") == place.checkpoint("full", 3, "model.safetensors"));
     // Rollouts from a cache in half precision, which the plan counts.
-    let events = grpo("cache", &["--kv-cache-dtype=float16"]);
+    let events = grpo("half-cache", &["--kv-cache-dtype=float16"]);
     assert_eq!(kind(&events, "Step").len(), 2);
     let rollouts = |more: &[&str]| grpo("no", &[&["--dry-run"], more].concat())[0]["bytes"]["rollouts"].as_u64().unwrap();
     assert!(rollouts(&["--kv-cache-dtype=float16"]) < rollouts(&[]));
@@ -318,7 +319,7 @@ fn a_type_without_untrained_weights_is_refused() {
     let place = Place::new();
     let said = run(&mut place.pretrain("no", &["--dtype=bfloat16"]));
     assert!(said.code == Some(1) && said.err.contains("--dtype") && said.err.contains("--lora-rank"), "{}", said.err);
-    json_lines(&mut place.pretrain("model", &["--max-steps=1"]));
+    json_lines(&mut place.pretrain("model", &["--max-steps=4"]));
     let said = run(&mut place.lehr(["eval", "--model=model", "--data=text.txt", "--kv-cache-dtype=float16"]));
     assert!(said.code == Some(1) && said.err.contains("--kv-cache-dtype"), "{}", said.err);
     let generated = |more: &str| {

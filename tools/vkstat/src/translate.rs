@@ -23,8 +23,8 @@ pub fn translate(text: &str, entry: &str, constants: &str, unchecked: bool) -> R
         _ => None,
     });
     let capabilities = match cooperative {
-        Some(_) => Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16,
-        None => Capabilities::SUBGROUP,
+        Some(_) => Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+        None => Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
     };
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module).map_err(|e| e.emit_to_string(text))?;
     let mut values = naga::back::PipelineConstants::default();

@@ -92,9 +92,10 @@ pub fn capabilities_of(text: &str) -> naga::valid::Capabilities {
     }
 }
 
-/// WGSL capabilities that shaders may use: subgroup operations, in texts for devices that have them (`tests/shaders` compares names).
+/// WGSL capabilities that shaders may use: conversion of half precision in pairs, and subgroup operations in texts for devices that have them
+/// (`tests/shaders` compares names).
 pub fn capabilities() -> naga::valid::Capabilities {
-    naga::valid::Capabilities::SUBGROUP
+    naga::valid::Capabilities::SUBGROUP | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32
 }
 
 fn binding(module: &naga::Module, var: &naga::GlobalVariable, is_written: bool) -> anyhow::Result<Binding> {
