@@ -436,13 +436,14 @@ fn put_strip(t: &mut Text, v: &Variant, matrix: CooperativeMatrix, [row, col]: [
 #[cfg(test)]
 mod tests {
     use super::super::sources;
-    use crate::device::reflect::reflect;
+    use crate::device::{reflect::reflect, resolve};
     use naga::back::{msl, spv};
     use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 
     fn texts(edge: usize) -> Vec<(String, String)> {
         let all = sources().into_iter().filter(|(name, _)| name.starts_with("matmul_cooperative"));
-        all.filter(|(_, text)| text.contains(&format!("coop_mat{edge}x{edge}<"))).collect()
+        let of_edge = all.filter(|(_, text)| text.contains(&format!("coop_mat{edge}x{edge}<")));
+        of_edge.map(|(name, text)| (name, resolve(&text).unwrap())).collect()
     }
 
     /// Apple's GPUs have 8 x 8 matrices; naga's writer does not check sizes.

@@ -448,7 +448,8 @@ mod tests {
     #[test]
     fn every_source_is_valid_and_named_once() {
         let mut names = HashSet::new();
-        for (name, text) in sources_of(&choose::ALL) {
+        let cooperative = cooperative::SHAPES.into_iter().flat_map(cooperative::tiles);
+        for (name, text) in sources_of(&choose::ALL.into_iter().chain(cooperative).collect::<Vec<_>>()) {
             let reflection = reflect(&name, &resolve(&text).unwrap()).unwrap_or_else(|e| panic!("{name}: {e:#}"));
             assert_eq!(reflection.entry_points.len(), 1, "{name}");
             assert!(name.ends_with(&format!(".{}", reflection.entry_points[0].name)), "{name}");
