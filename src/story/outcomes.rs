@@ -38,7 +38,7 @@ fn lists(verdict: ComparisonVerdict, lower_is_better: bool, n: usize) -> [Vec<f6
     let by = |i: usize| match verdict {
         ComparisonVerdict::Better => sign * (1.0 + 0.1 * (i % 3) as f64),
         ComparisonVerdict::Worse => -sign * (1.0 + 0.1 * (i % 3) as f64),
-        ComparisonVerdict::Inconclusive => sign * if i % 2 == 0 { 1.0 } else { -1.0 },
+        ComparisonVerdict::Inconclusive => sign * if i.is_multiple_of(2) { 1.0 } else { -1.0 },
     };
     let before: Vec<f64> = (0..n).map(|i| 0.4 + 0.01 * (i % 5) as f64).collect();
     let after = before.iter().enumerate().map(|(i, b)| b + by(i)).collect();

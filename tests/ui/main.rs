@@ -7,6 +7,9 @@ mod app_pages;
 #[path = "../common/mod.rs"]
 mod common;
 mod report;
+#[cfg(feature = "app")]
+#[path = "../common/settle.rs"]
+mod settle;
 mod story;
 #[cfg(feature = "app")]
 mod window;

@@ -1,15 +1,13 @@
 //! Recorded and made-up runs, and pages drawn without a window.
 
 pub mod made;
-#[path = "../../common/settle.rs"]
-mod settle;
 
+use crate::settle::settle;
 use eframe::egui::{self, Theme, Vec2};
 use egui_kittest::{Harness, HarnessBuilder};
 use lehr::app::panels::Panels;
 use lehr::app::state::{AppState, OpenRun, Page};
 use lehr::history::RunFiles;
-use settle::settle;
 use std::path::{Path, PathBuf};
 
 /// What is drawn.

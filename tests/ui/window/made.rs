@@ -1,9 +1,6 @@
 //! Histories made for tests.
 
-#[path = "../../common/settle.rs"]
-mod settle;
-
-pub use settle::settle;
+pub use crate::settle::settle;
 
 use eframe::egui;
 use egui_kittest::Harness;
