@@ -93,7 +93,7 @@ function truth(run, metric) {
 
 /** The script marks axes as the still pictures do: `ticks.json` is checked against src/plot/scale.rs by its tests. */
 function ticks() {
-    const at = (name) => new URL(name, import.meta.url), source = readFileSync(at("../../assets/report/report.js"), "utf8");
+    const at = (name) => new URL(name, import.meta.url), source = readFileSync(at("../../../assets/report/report.js"), "utf8");
     const between = (from, to) => source.slice(source.indexOf(from), source.indexOf(to));
     const tools = between("const raised", "/** A number to about four digits"), marks = between("// ---- ticks", "// ---- a chart");
     const view = { axis: "step" }, js = new Function("view", `${tools}\n${marks}\nreturn { steps, logTicks, labelled, units };`)(view);
