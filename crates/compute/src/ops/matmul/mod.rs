@@ -442,7 +442,7 @@ fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Device, reflect::reflect, resolve};
+    use crate::device::{Device, GpuClass, reflect::reflect, resolve};
     use std::collections::HashSet;
 
     #[test]
@@ -491,14 +491,16 @@ mod tests {
     #[test]
     fn loops_above_the_limit_are_refused() {
         let device = Device::named(None).expect("a device");
-        if device.gpu().is_none() {
+        // Kernels for GPUs divide long sums among workgroups.
+        if device.gpu().is_none_or(|gpu| gpu.class() == GpuClass::Hardware) {
             return;
         }
         let tokens = 300_000;
         let [dy, x, dw] = [[tokens, 4], [tokens, 4], [4, 4]].map(|shape| Tensor::new(&device, "test", "t", &shape));
         let mut r = Recorder::new(&device, "test");
         backward_weight(&mut r, &dy, &x, &dw);
-        assert!(r.finish().err().unwrap().to_string().contains("300000 terms"));
+        let error = format!("{:#}", r.finish().err().unwrap());
+        assert!(error.contains("iterations"), "{error}");
     }
 
     /// With tuning on, a choice is measured once, kept, and within its time.
