@@ -152,16 +152,17 @@ impl StartingPoint {
         optimizer: Option<OptimizerState>,
     ) -> Result<Option<save::TrainerFile>> {
         let keep = optimizer == Some(OptimizerState::Keep);
-        trainer.initialise_adapters();
         match self {
             Self::Nothing => trainer.initialise(),
             Self::Model { dir, checkpoint } => {
+                trainer.initialise_adapters();
                 trainer.model.load(&trainer.device, &WeightFiles::open(dir)?)?;
                 if let (true, Some(checkpoint)) = (keep, checkpoint) {
                     keep_moments(vfs, checkpoint, trainer)?;
                 }
             }
             Self::Merge(merge) => {
+                trainer.initialise_adapters();
                 merge.inputs.merge(&merge.spec.rule)?.load(&trainer.device, &trainer.model)?;
                 if keep {
                     keep_moments(vfs, &merge.newest, trainer)?;

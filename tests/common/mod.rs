@@ -28,6 +28,11 @@ pub const TINY: &[&str] = &[
     "--eval-tokens=128",
 ];
 
+/// A file or folder of `tests/golden`.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
 /// A folder with a text in it, and nothing else.
 pub struct Place {
     dir: tempfile::TempDir,

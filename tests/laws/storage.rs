@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::{Place, TINY, json_lines, kind, run};
+use common::{Place, TINY, golden, json_lines, kind, run};
 use half::bf16;
 use lehr::config::{LoraSettings, ModelConfig, Settings, WeightsDtype};
 use lehr::data::{Batch, IGNORE};
@@ -18,14 +18,10 @@ use lehr::train::{GradientPass, Optimizer, Scorer};
 use lehr::world::World;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const CASES: [&str; 4] = ["llama-gqa", "llama-tied", "qwen2", "qwen3"];
 const TIME: usize = 24;
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
 
 /// A golden model rounded to bfloat16 by the `half` crate and written by `safetensors`. `skip` keeps one matrix in float32.
 fn rounded(case: &str, skip: Option<&str>) -> tempfile::TempDir {

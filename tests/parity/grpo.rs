@@ -8,15 +8,11 @@ mod parity;
 mod policy;
 mod token;
 
-use common::{json_lines, lehr_in, run};
+use common::{golden, json_lines, lehr_in, run};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
+use std::path::Path;
 
 type Tensors = BTreeMap<String, Vec<f64>>;
 

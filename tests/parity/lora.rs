@@ -5,17 +5,12 @@ mod parity;
 mod policy;
 mod runs;
 
+use crate::common::golden;
 use lehr::config::{LoraSettings, ModelConfig};
 use lehr::device::Device;
 use lehr::model::adapter::AdapterFolder;
 use lehr::model::{Model, hf_config};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-
-/// A file beside the references.
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
 
 /// The shape of a golden model, with the adapters that PEFT wrote for it.
 fn shape(case: &str) -> ModelConfig {

@@ -7,10 +7,3 @@ mod parity;
 mod rows;
 mod runs;
 mod templates;
-
-use std::path::{Path, PathBuf};
-
-/// A file beside the references.
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}

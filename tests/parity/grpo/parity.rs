@@ -1,6 +1,7 @@
 //! Every loss, clip fraction, KL, entropy, norm, every gradient of every pass, and every weight after the step, against PyTorch.
 
-use crate::grpo::{Replay, golden, tensors, worst};
+use crate::common::golden;
+use crate::grpo::{Replay, tensors, worst};
 use serde_json::Value;
 
 /// Relative to |want| + rms(want): f32 against the reference's f64.

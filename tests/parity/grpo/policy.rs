@@ -1,6 +1,7 @@
 //! The policy by its own interface: idle completions, moments of the second pass, repetition, both classes of kernels.
 
-use crate::grpo::{golden, worst};
+use crate::common::golden;
+use crate::grpo::worst;
 use lehr::config::{GrpoSettings, Layers, LoptiMoments, OptimizerKind, Settings, Stage};
 use lehr::device::{Arena, Device};
 use lehr::model::weight_files::WeightFiles;

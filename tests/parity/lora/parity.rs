@@ -1,6 +1,7 @@
 //! One step and ten losses of adapters against PEFT; the same model with its adapters folded in.
 
-use crate::lora::{adapted, golden, shape};
+use crate::common::golden;
+use crate::lora::{adapted, shape};
 use crate::reference::{Golden, update_params, worst};
 use lehr::config::ModelConfig;
 use lehr::data::Batch;

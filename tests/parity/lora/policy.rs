@@ -1,6 +1,7 @@
 //! GRPO with adapters: the reference of the KL term is the model without them.
 
-use crate::lora::{adapted, golden, shape};
+use crate::common::golden;
+use crate::lora::{adapted, shape};
 use lehr::config::{Layers, ModelConfig, Settings, Stage};
 use lehr::device::Device;
 use lehr::model::Model;

@@ -158,7 +158,7 @@ fn invalid_settings_are_refused_in_one_line() {
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         std::fs::write(bad.join("adapter_config.json"), config.to_string()).unwrap();
     };
-    let (golden, itself) = (crate::lora::golden("qwen3").display().to_string(), bad.display().to_string());
+    let (golden, itself) = (crate::common::golden("qwen3").display().to_string(), bad.display().to_string());
     let merge = ["merge", "--lora=bad", "--out=no2"];
     for (base, more, word) in [
         (golden.as_str(), json!({}), "another base model?"),

@@ -177,8 +177,8 @@ fn completions_are_scored_and_prompts_masked() {
 /// Tokens that reach over the border of a turn count, as in transformers (`char_to_token` of both ends).
 #[test]
 fn tokens_across_a_boundary_go_by_their_offsets() {
-    let text = std::fs::read_to_string(crate::sft::golden("sft/model/tokenizer.json")).unwrap();
-    let tokenizer = Tokenizer::from_folder(&crate::sft::golden("sft/model")).unwrap();
+    let text = std::fs::read_to_string(crate::common::golden("sft/model/tokenizer.json")).unwrap();
+    let tokenizer = Tokenizer::from_folder(&crate::common::golden("sft/model")).unwrap();
     assert!(text.contains("merges"));
     let (ids, places) = tokenizer.encode_with_places("What cools glass slowly? äöü 🔥<|im_end|>\n", false).unwrap();
     assert_eq!(ids, tokenizer.encode("What cools glass slowly? äöü 🔥<|im_end|>\n").unwrap());

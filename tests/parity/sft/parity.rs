@@ -1,6 +1,6 @@
 //! TRL's SFTTrainer on the same rows: its tokens and labels, and one update.
 
-use crate::sft::golden;
+use crate::common::golden;
 use lehr::config::{Layers, Settings, Stage};
 use lehr::data::chat::{self, ChatSource, ChatTemplate, Encoder, LossOn, read_rows};
 use lehr::data::{Notices, Source, Tokenizer};

@@ -318,7 +318,7 @@ fn parquet_and_arrow_rows_are_read() {
         r#"{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y"}]}"#,
     ];
     let wanted = read(&place.file("wanted.jsonl", rows.join("\n"))).unwrap();
-    let golden = |name: &str| crate::sft::golden("rows").join(name);
+    let golden = |name: &str| crate::common::golden("rows").join(name);
     for name in ["none", "snappy", "gzip", "zstd", "lz4"] {
         let path = golden(&format!("{name}.parquet"));
         assert_eq!(read(&path).unwrap(), wanted, "{name}");

@@ -1,6 +1,6 @@
 //! Every rendering and every refusal of transformers, byte for byte.
 
-use crate::sft::golden;
+use crate::common::golden;
 use lehr::data::chat::{Chat, ChatTemplate, PLAIN};
 use serde_json::{Map, Value};
 

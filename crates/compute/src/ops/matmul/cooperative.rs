@@ -15,6 +15,7 @@
 //! which WGSL allows any value.
 
 use super::choose::Parts;
+use super::shared::locate;
 use super::source::{Epilogue, Family, Role, Text, Tile, Variant, XYZW};
 use super::{Shape, cost, dispatch, dispatch_in_parts};
 use crate::device::{CooperativeMatrix, Dispatcher, Extent, Op, Recorder, Shader, Tensor, Vendor};
@@ -335,24 +336,7 @@ pub(super) fn body(t: &mut Text, v: &Variant, matrix: CooperativeMatrix) {
 
 /// What comes before the loop.
 fn start(t: &mut Text, v: &Variant, [left, right]: [&Slab; 2], matrix: CooperativeMatrix) {
-    t.line("// Read once: a compiler may load them again after every barrier.");
-    t.line("let left_stride = dims.left_stride;");
-    t.line("let right_stride = dims.right_stride;");
-    t.line("let last_row = dims.rows - 1u;");
-    t.line("let last_col = dims.cols - 1u;");
-    match v.epilogue {
-        // Workgroup z sums its part of the depth.
-        Epilogue::Part => {
-            t.line("let begin = group.z * dims.span;");
-            t.line("let end = min(begin + dims.span, dims.depth);");
-        }
-        _ => {
-            t.line("let begin = 0u;");
-            t.line("let end = dims.depth;");
-        }
-    }
-    t.line(format!("let row0 = dims.first_row + group.y * {}u;", left.block));
-    t.line(format!("let col0 = group.x * {}u;", right.block));
+    locate(t, v.epilogue, [left.block, right.block]);
     t.line(format!("let subgroup = local / {}u;", matrix.lanes));
     left.own(t, &format!("(subgroup / {SUBGROUPS}u)"));
     right.own(t, &format!("(subgroup % {SUBGROUPS}u)"));

@@ -162,14 +162,14 @@ pub(super) fn body(t: &mut Text, v: &Variant) {
     t.line("}");
 }
 
-/// What comes before the loop: places that do not change, and what the sums begin with.
-fn start(t: &mut Text, v: &Variant, left: &Slab, right: &Slab) {
+/// The block of the result that a workgroup of tiles in workgroup memory owns, of these rows and columns, and its part of the depth.
+pub(super) fn locate(t: &mut Text, epilogue: Epilogue, [rows, cols]: [usize; 2]) {
     t.line("// Read once: a compiler may load them again after every barrier.");
     t.line("let left_stride = dims.left_stride;");
     t.line("let right_stride = dims.right_stride;");
     t.line("let last_row = dims.rows - 1u;");
     t.line("let last_col = dims.cols - 1u;");
-    match v.epilogue {
+    match epilogue {
         // Workgroup z sums its part of the depth.
         Epilogue::Part => {
             t.line("let begin = group.z * dims.span;");
@@ -180,8 +180,13 @@ fn start(t: &mut Text, v: &Variant, left: &Slab, right: &Slab) {
             t.line("let end = dims.depth;");
         }
     }
-    t.line(format!("let row0 = dims.first_row + group.y * {}u;", left.block));
-    t.line(format!("let col0 = group.x * {}u;", right.block));
+    t.line(format!("let row0 = dims.first_row + group.y * {}u;", rows));
+    t.line(format!("let col0 = group.x * {}u;", cols));
+}
+
+/// What comes before the loop: places that do not change, and what the sums begin with.
+fn start(t: &mut Text, v: &Variant, left: &Slab, right: &Slab) {
+    locate(t, v.epilogue, [left.block, right.block]);
     left.prepare(t);
     right.prepare(t);
     t.line("");
