@@ -60,10 +60,15 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// From lines; values without a logarithm are omitted.
+    /// From lines. A value without a logarithm ends a line: joined across it, the neighbours would hide it.
     pub fn of_lines(lines: Vec<Vec<[f64; 2]>>, how: &Making) -> Self {
-        let placed = lines.into_iter().map(|line| line.into_iter().filter_map(|p| how.place(p[0], p[1])).collect());
-        Self { lines: placed.collect(), ..Self::default() }.measured()
+        let mut placed = Vec::new();
+        for line in lines {
+            let points: Vec<_> = line.into_iter().map(|p| how.place(p[0], p[1])).collect();
+            let parts = points.split(Option::is_none).filter(|part| !part.is_empty());
+            placed.extend(parts.map(|part| part.iter().flatten().copied().collect()));
+        }
+        Self { lines: placed, ..Self::default() }.measured()
     }
 
     /// The mean of several runs, with one standard deviation on each side.
@@ -150,11 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_logarithm_is_left_out() {
+    fn a_value_without_logarithm_is_a_gap() {
         let log = Making { log_y: true, ..how(9.0, 3) };
-        let shape = Shape::of_lines(vec![vec![[1.0, 10.0], [2.0, 0.0], [3.0, 1000.0]]], &log);
-        let places: Vec<_> = shape.lines[0].iter().map(|p| (p.x, p.y)).collect();
-        assert_eq!((places, shape.span), (vec![(1.0, 1.0), (3.0, 3.0)], Some((1.0, 3.0))));
+        let shape = Shape::of_lines(vec![vec![[1.0, 10.0], [2.0, 0.0], [3.0, 1000.0], [4.0, 100.0], [5.0, -1.0]]], &log);
+        let places: Vec<Vec<_>> = shape.lines.iter().map(|line| line.iter().map(|p| (p.x, p.y)).collect()).collect();
+        assert_eq!((places, shape.span), (vec![vec![(1.0, 1.0)], vec![(3.0, 3.0), (4.0, 2.0)]], Some((1.0, 3.0))));
         let spread = vec![Spread { x: 1.0, mean: 10.0, std: 20.0 }, Spread { x: 2.0, mean: 100.0, std: 0.0 }];
         let shape = Shape::of_spread(spread, &log);
         assert_eq!((shape.lines[0].len(), &shape.band[0]), (2, &vec![2.0]), "the band's lower side has no logarithm");

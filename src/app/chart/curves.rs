@@ -51,6 +51,9 @@ impl Drawn {
         let pale = theme::pale(self.color, visuals);
         for line in self.pale.iter().flat_map(|pale| &pale.lines) {
             plot.line(curve(line).color(pale).width(1.0));
+            if line.len() == 1 {
+                plot.points(Points::new(self.name.as_str(), PlotPoints::Borrowed(line)).color(pale).radius(1.5).allow_hover(false));
+            }
         }
         for line in &self.shape.lines {
             plot.line(curve(line).color(self.color).style(self.style).width(if self.selected { 2.6 } else { 1.8 }));

@@ -58,9 +58,14 @@ impl Charts {
         let view = self.view.or_else(|| newest_part(state, extent));
         let frame = Frame { view, runs: &runs, log_x: state.look.log_x && state.look.axis != Axis::Wall, only: &[], raw: false };
         self.hovered = false;
+        let cursor = state.cursor;
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.grid_ui(ui, state, &specs, &frame));
         if !self.hovered {
             state.cursor = None;
+        }
+        // Charts above the hovered one showed the previous position, which also changes below a still pointer when a run grows.
+        if state.cursor != cursor {
+            ui.ctx().request_repaint();
         }
     }
 
