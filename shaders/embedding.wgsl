@@ -1,7 +1,7 @@
 // Embedding: y[row] = weight[token[row]].   tokens (R)  weight, dweight (V, C)  y, dy (R, C)
 // A table that is too large to be bound comes in parts: `weight` holds `vocab` of its rows from row `first` on, and `last` is its last row.
+// A table in bfloat16 has the same text with two words for a vec4.
 #import grid
-#import bf16
 override WG: u32 = 64u;
 override COLS4: u32 = 1u; // a constant, because dividing by a variable is slow
 struct Dims { rows: u32, vocab: u32, skip: u32, most: u32, first: u32, last: u32 }
@@ -14,7 +14,8 @@ struct Dims { rows: u32, vocab: u32, skip: u32, most: u32, first: u32, last: u32
 @group(0) @binding(5) var<storage, read_write> dweight: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read>       order:   array<u32>; // row numbers, sorted by token
 @group(0) @binding(7) var<storage, read>       spans:   array<u32>; // (token, start, end) into order; empty ones at the end
-@group(0) @binding(8) var<storage, read>       weight_bf16: array<vec2<u32>>;
+
+fn load_weight(i: u32) -> vec4<f32> { return weight[i]; }
 
 @compute @workgroup_size(WG)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -23,20 +24,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     if i < dims.rows * COLS4 {
         let token = min(tokens[i / COLS4], dims.last);
         if token >= dims.first && token - dims.first < dims.vocab {
-            y[i] = weight[(token - dims.first) * COLS4 + i % COLS4];
-        }
-    }
-}
-
-// As forward, of a table in bfloat16.
-@compute @workgroup_size(WG)
-fn forward_bf16(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-                @builtin(local_invocation_index) local: u32) {
-    let i = linear_group(group, groups) * WG + local;
-    if i < dims.rows * COLS4 {
-        let token = min(tokens[i / COLS4], dims.last);
-        if token >= dims.first && token - dims.first < dims.vocab {
-            y[i] = unpack_bf16(weight_bf16[(token - dims.first) * COLS4 + i % COLS4]);
+            y[i] = load_weight((token - dims.first) * COLS4 + i % COLS4);
         }
     }
 }

@@ -1,12 +1,9 @@
 // RMSNorm: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps)          (Zhang & Sennrich 2019)
 //
-// A row is `cols` numbers at (row / HEADS) * stride + offset + (row % HEADS) * cols: with HEADS = 1 a row of a matrix, else one
-// attention head of a fused q|k|v row (Qwen3 normalises each head of q and k).
-//   x, y, dy, dx  as above        gain, dgain (cols)        rstd (rows)
+//   x, y, dy, dx (R, 4 cols4)        gain, dgain (4 cols4)        rstd (R)
 #import reduce
 #import grid
-override HEADS: u32 = 1u; // a constant, because dividing by a variable is slow
-struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, first_row: u32, eps: f32, accumulate: u32 }
+struct Dims { rows: u32, cols4: u32, first_row: u32, eps: f32, accumulate: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:  Dims;
 @group(0) @binding(1) var<storage, read>       x:     array<vec4<f32>>;
@@ -17,17 +14,13 @@ struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, first_row: u32,
 @group(0) @binding(6) var<storage, read_write> dx:    array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> dgain: array<vec4<f32>>;
 
-fn row_start(row: u32) -> u32 {
-    return (row / HEADS) * dims.stride4 + dims.offset4 + (row % HEADS) * dims.cols4;
-}
-
 @compute @workgroup_size(WG)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
            @builtin(local_invocation_index) local: u32) {
     let row = linear_group(group, groups) * (WG / LANES) + local / LANES;
     let lane = local % LANES;
     let inside = row < dims.rows;
-    let start = row_start(min(row, dims.rows - 1u));
+    let start = min(row, dims.rows - 1u) * dims.cols4;
     var sum = 0.0;
     for (var c = lane; c < dims.cols4; c += LANES) {
         let v = x[start + c];
@@ -52,7 +45,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     let lane = local % LANES;
     let inside = row < dims.rows;
     let safe_row = min(row, dims.rows - 1u);
-    let start = row_start(safe_row);
+    let start = safe_row * dims.cols4;
     let scale = rstd[safe_row];
     var sum = 0.0;
     for (var c = lane; c < dims.cols4; c += LANES) {
@@ -79,7 +72,7 @@ fn backward_gain(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let safe_c = min(c, dims.cols4 - 1u);
     var sum = vec4<f32>(0.0);
     for (var row = dims.first_row + lane; row < dims.rows; row += LANES) {
-        let at = row_start(row) + safe_c;
+        let at = row * dims.cols4 + safe_c;
         sum += dy[at] * x[at] * rstd[row];
     }
     let total = vec4<f32>(column_sum(sum.x, local), column_sum(sum.y, local), column_sum(sum.z, local), column_sum(sum.w, local));

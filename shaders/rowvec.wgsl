@@ -1,5 +1,6 @@
 // y = x w^T for the few rows of a decoding step, on a GPU: LANES invocations share one column of y, four rows at a time.
 //   x (rows x left_stride)   w (cols x right_stride)   y, residual (rows x out_stride)   bias (cols)        depth is a multiple of 4
+// Weights in bfloat16 have the same text with two words for a vec4.
 #import reduce
 #import grid
 struct Dims { rows: u32, cols: u32, depth: u32, left_stride: u32, right_stride: u32, out_stride: u32, first_row: u32 }
@@ -11,6 +12,8 @@ struct Dims { rows: u32, cols: u32, depth: u32, left_stride: u32, right_stride: 
 @group(0) @binding(4) var<storage, read>       bias:     array<f32>;
 @group(0) @binding(5) var<storage, read>       residual: array<f32>;
 
+fn load_w(i: u32) -> vec4<f32> { return w[i]; }
+
 // Column `col` of rows first .. first + 3. All invocations call it together; columns past the end repeat the last one.
 fn products(first: u32, col: u32, local: u32) -> vec4<f32> {
     let last = dims.rows - 1u;
@@ -18,7 +21,7 @@ fn products(first: u32, col: u32, local: u32) -> vec4<f32> {
     let start = min(col, dims.cols - 1u) * (dims.right_stride / 4u);
     var sum = vec4<f32>(0.0);
     for (var i = local % LANES; i < dims.depth / 4u; i += LANES) {
-        let weights = w[start + i];
+        let weights = load_w(start + i);
         sum += vec4<f32>(dot(x[rows.x + i], weights), dot(x[rows.y + i], weights),
                          dot(x[rows.z + i], weights), dot(x[rows.w + i], weights));
     }

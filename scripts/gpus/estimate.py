@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a training step and a decoding step would take on GPUs, estimated on paper and not measured; docs/gpus.md has the output.
 
-    python3 scripts/gpus/estimate.py [--kernels MODEL]
+    python3 scripts/gpus/estimate.py [--kernels MODEL] [--fusions]
 
 The operations are those of src/model/transformer.rs, with the FLOPs and bytes that src/ops states. A kernel takes the longest of its
 arithmetic, its memory traffic and a launch. How much of a card's peak its kernels reach is assumed, below, from the compilers' figures
@@ -54,6 +54,7 @@ class Model:
     vocab: int
     batch: int
     time: int
+    qk_norm: bool = False
 
     @property
     def qkv(self) -> int:
@@ -71,6 +72,8 @@ MODELS = [
     Model("SmolLM2-135M", 30, 576, 1536, 9, 3, 64, 49152, 8, 512),
     Model("Qwen2.5-0.5B", 24, 896, 4864, 14, 2, 64, 151936, 8, 512),
 ]
+# For what only its family has.
+QWEN3 = Model("Qwen3-0.6B", 28, 1024, 3072, 16, 8, 128, 151936, 8, 512, qk_norm=True)
 
 
 @dataclass
@@ -137,13 +140,33 @@ def training_step(m: Model) -> dict[str, Kernel]:
     kernels["head"] = together(head)
     kernels["attention forward"] = attention(2, 1, 1, layers)
     kernels["attention backward"] = attention(7, 3, 4, 2 * layers)
-    kernels["norms"] = stream((2 * 3) * layers + 3, layers * 2 * n * c * (3 + 3 + 4))
-    kernels["RoPE"] = stream(2 * layers, layers * 2 * 2 * n * (q + m.kv_heads * m.head_dim))
+    kernels["norms"] = stream((2 * 3) * layers + 3, (2 * layers + 1) * n * c * (3 + 6 + 2))
+    k = m.kv_heads * m.head_dim
+    if m.qk_norm:
+        kernels["q/k norm and RoPE"] = stream(6 * layers, layers * n * ((4 + 7 + 3) * (q + k) + 2 * 2 * k))
+    else:
+        kernels["RoPE"] = stream(2 * layers, layers * 2 * 3 * n * (q + k))
     kernels["SwiGLU"] = stream(2 * layers, layers * n * m.hidden * (3 + 5))
     kernels["loss"] = stream(3, 4.0 * n * m.vocab)
     kernels["embedding"] = stream(2, 4.0 * n * c)
     kernels["norm of the gradient, AdamW"] = stream(6, 9.0 * m.parameters)
     return kernels
+
+
+def fusions(m: Model) -> list[tuple[str, float]]:
+    """What each fusion of kernels saves, or would save, in a block: numbers read and written."""
+    n, c, f = m.batch * m.time, m.width, m.hidden
+    rotated = (m.heads + m.kv_heads) * m.head_dim
+    found = [
+        ("residual in the product's epilogue (done)", 2 * 2 * n * c),
+        ("norm in the next product's loads", 2 * 2 * n * c),
+        ("norm's two gradients in one pass", 2 * 2 * n * c),
+        ("SwiGLU in the product's epilogue", 2 * n * f),
+        ("SwiGLU's gradient in the product's epilogue", 2 * n * f),
+    ]
+    if m.qk_norm:
+        return [*found, ("q/k norm with RoPE and the copy of values (done)", (4 + 3) * n * rotated)]
+    return [*found, ("RoPE in the epilogues before and after it", 2 * 2 * n * rotated)]
 
 
 def decoding_step(m: Model, rows: int, cached: int) -> dict[str, Kernel]:
@@ -188,10 +211,35 @@ def table(title: str, rows: list[list[str]], header: list[str]) -> None:
         print("| " + " | ".join(row) + " |")
 
 
+def print_fusions() -> None:
+    card = next(card for card in CARDS if card.name == "RTX 4090")
+    models = [*MODELS, QWEN3]
+    cells: dict[str, dict[str, str]] = {}
+    for m in models:
+        kernels = training_step(m)
+        step, (step_seconds, _) = 4 * sum(kernel.numbers for kernel in kernels.values()), total(kernels, card)
+        for name, numbers in fusions(m):
+            saved = 4 * numbers * m.layers
+            seconds = saved / (card.gbytes * 1e9 * MEMORY_SHARE)
+            # What is done is missing in the step's figures.
+            more = 1 if name.endswith("(done)") else 0
+            share, of_time = saved / (step + more * saved), seconds / (step_seconds + more * seconds)
+            text = f"{4 * numbers / 1e6:,.1f}, {saved / 1e6:,.0f} ({100 * share:.1f} %, {100 * of_time:.1f} %)"
+            cells.setdefault(name, {})[m.name] = text
+    rows = [[name, *(of.get(m.name, "") for m in models)] for name, of in cells.items()]
+    title = f"Fusions: MB a block, MB a training step (share of its bytes, of its estimated time on an {card.name})"
+    table(title, rows, ["fusion", *(m.name for m in models)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kernels", metavar="MODEL", help="also the kernels of one model on every card")
-    wanted = parser.parse_args().kernels
+    parser.add_argument("--fusions", action="store_true", help="instead: the bytes that fusions of kernels save")
+    args = parser.parse_args()
+    if args.fusions:
+        print_fusions()
+        return
+    wanted = args.kernels
     rows = []
     for m in MODELS:
         for card in CARDS:

@@ -16,6 +16,11 @@ typedef unsigned int uint;
 struct Bound {};  // the size of a buffer: indices are not compared with it
 __device__ inline Bound operator-(Bound, int) { return {}; }
 __device__ inline Bound operator/(Bound, int) { return {}; }
+struct half2 { unsigned short x, y; };
+template <class T, class U> __device__ inline T as_type(U from) {
+    static_assert(sizeof(T) == sizeof(U), "bits are taken as they are");
+    return *reinterpret_cast<T*>(&from);
+}
 namespace metal {
 typedef unsigned int uint;
 struct uint3 { uint x, y, z; };
@@ -24,6 +29,8 @@ struct alignas(16) uint4 {
     __device__ uint4(uint a = 0) : x(a), y(a), z(a), w(a) {}
     __device__ uint4(uint a, uint b, uint c, uint d) : x(a), y(b), z(c), w(d) {}
 };
+struct alignas(8) uint2 { uint x, y; };
+struct alignas(8) float2 { float x, y; __device__ float2(half2 a); __device__ float2(float a, float b) : x(a), y(b) {} };
 struct bool4 { bool x, y, z, w; };
 __device__ inline bool4 operator<(uint4 a, uint4 b) { return {a.x < b.x, a.y < b.y, a.z < b.z, a.w < b.w}; }
 struct alignas(16) float4 {
@@ -31,7 +38,12 @@ struct alignas(16) float4 {
     __device__ float4() : x(0), y(0), z(0), w(0) {}
     __device__ float4(float a) : x(a), y(a), z(a), w(a) {}
     __device__ float4(float a, float b, float c, float d) : x(a), y(b), z(c), w(d) {}
+    __device__ float4(float2 a, float2 b) : x(a.x), y(a.y), z(b.x), w(b.y) {}
 };
+__device__ inline float2::float2(half2 a) {
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(a.x));
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(a.y));
+}
 __device__ inline float4 operator+(float4 a, float4 b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w}; }
 __device__ inline float4 operator*(float4 a, float4 b) { return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w}; }
 __device__ inline float4 operator*(float a, float4 b) { return {a * b.x, a * b.y, a * b.z, a * b.w}; }
@@ -66,6 +78,10 @@ def cuda(metal: str) -> str:
     text = re.sub(r"^(#include|using) .*$", "", metal, flags=re.M)
     text = re.sub(r"uint (size\d+);", r"Bound \1;", text)
     text = re.sub(r"^.*loop_bound.*\n", "", text, flags=re.M)
+    # Comes with the other half of its library; these kernels only read.
+    text = re.sub(r"^metal::uint2 pack_f16_\(.*?^}\n", "", text, flags=re.M | re.S)
+    # CUDA has a type of this name.
+    text = re.sub(r"(?<![:\w])float2\(", "metal::float2(", text)
     # Buffers are arrays of one element that are indexed beyond it.
     text = re.sub(r"typedef (\S+) (type_\d+)\[1\];", r"typedef \1* \2;", text)
     for pointer in re.findall(r"typedef \S+\* (type_\d+);", text):
@@ -95,7 +111,7 @@ def cuda(metal: str) -> str:
         else:
             outer.append(f"{kind.replace('const ', '').rstrip('&')} {name}" if "Dims" in kind else f"{kind} __restrict__ {name}")
         given.append(name)
-    functions = re.compile(r"^((?:metal::)?(?:float4|uint|float|void|bool|int|uint4)) (\w+)\(", re.M)
+    functions = re.compile(r"^((?:metal::)?(?:float4|float2|uint|float|void|bool|int|uint4)) (\w+)\(", re.M)
     head = functions.sub(r"__device__ inline \1 \2(", head)
     return "\n".join(
         [HEADER, head, f"__device__ inline void body({', '.join(declared)}) {{{body}"]

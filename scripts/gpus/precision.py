@@ -1,7 +1,8 @@
 """What --matmul-precision float16 changes, on one device: precision.py LEHR [--adapter NAME] [--steps N]
 
-Compares float16 with float32: losses of a `nano` pretraining run on assets/stories.txt (same data, same seed), and loss and gradients of
-one step of the models in tests/golden. For drivers other than the machine's, set VK_DRIVER_FILES as scripts/check-gpus does.
+Compares float16 with float32: losses of a `nano` pretraining run on assets/stories.txt (same data, same seed), gradients of one step of the
+models in tests/golden, and of GRPO the ratio before an update and the log-probabilities of the sampler beside those of the scorer. For
+drivers other than the machine's, set VK_DRIVER_FILES as scripts/check-gpus does; LEHR may be a script that does so.
 """
 
 import argparse
@@ -85,6 +86,37 @@ def losses(command: list[str], flags: list[str], folder: Path, steps: int) -> No
           f"largest difference {max(differences):.1e}, mean {sum(differences) / len(shared):.1e}", flush=True)  # fmt: skip
 
 
+def policy(command: list[str], flags: list[str], folder: Path) -> None:
+    rows, base = folder / "rows.jsonl", folder / "base"
+    task = ["--form=compact", "--people=2-3"]
+    shape = ["--hidden-size=64", "--intermediate-size=176", "--num-hidden-layers=3", "--initializer-range=0.08"]
+    # The same weights for both, and good enough that some answers are right.
+    run = ["--tokenizer=words", "--seq-len=96", "--max-position-embeddings=192", "--batch-size=16", "--max-steps=300", "--warmup-steps=10"]
+    for words in [
+        ["data", "kk", *task, "--count=400", "--seed=1", f"--out={rows}"],
+        ["pretrain", "--adapter=cpu", f"--data={rows}", *shape, *run, "--eval-every=0", "--save-every=0", f"--run={base}"],
+    ]:
+        subprocess.run([*command, *words], check=True, stdout=subprocess.DEVNULL)
+    for precision in PRECISIONS:
+        run = folder / f"grpo-{precision}"
+        words = ["grpo", f"--init={base}", "--task=kk", *task, "--max-completion-length=48", "--batch-size=16", "--num-generations=4"]
+        words += ["--max-steps=6", "--eval-every=0", "--eval-questions=8", "--save-every=0", f"--run={run}", f"--matmul-precision={precision}"]
+        subprocess.run([*command, *words, *flags], check=True, stdout=subprocess.DEVNULL)
+        events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
+        steps = [event for event in events if event["event"] == "Step"]
+        if not steps or not all(event["grad_norm"] > 0 for event in steps):
+            sys.exit("precision.py: GRPO made no update")
+        # Completions without a gradient are left out of an update: the others then lie at other places of a mini-batch than for the scorer.
+        same = [event["ratio_deviation"] for event in steps if event["frac_reward_zero_std"] == 0]
+        moved = [event["ratio_deviation"] for event in steps if event["frac_reward_zero_std"] > 0]
+        mismatch = max(event["mismatch/logprob_max_abs"] for event in steps)
+        print(f"GRPO, {precision}, mean |ratio - 1| before an update: {max(same, default=math.nan):.1e} in {len(same)} steps with all "
+              f"completions, {max(moved, default=math.nan):.1e} in {len(moved)} others; log-probabilities of sampler and scorer at most "
+              f"{mismatch:.1e} apart", flush=True)  # fmt: skip
+        if any(same):
+            sys.exit("precision.py: the ratio must be 1")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("lehr", nargs="+", help="the binary, with what must stand before it")
@@ -95,6 +127,7 @@ def main() -> None:
     os.environ["LEHR_TUNE"] = "off"
     with tempfile.TemporaryDirectory() as name:
         golden(args.lehr, [f"--adapter={args.adapter}"], Path(name))
+        policy(args.lehr, [f"--adapter={args.adapter}"], Path(name))
         losses(args.lehr, [f"--adapter={args.adapter}"], Path(name), args.steps)
 
 

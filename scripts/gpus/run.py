@@ -35,7 +35,8 @@ def drivers(cache: Path, folder: Path) -> dict[str, tuple[Path, list[str]]]:
         found["installed"] = (installed, [])
     libraries = cache / LIBRARIES
     if (libraries / "libvulkan_lvp.so").exists():
-        loader = [str(libraries / "ld-linux-x86-64.so.2"), "--library-path", str(libraries)]
+        # This machine's libraries last: a binary with MPI needs them.
+        loader = [str(libraries / "ld-linux-x86-64.so.2"), "--library-path", f"{libraries}:/usr/lib/x86_64-linux-gnu"]
         found["newest"] = (cache / "icd/lvp_icd.json", loader)
     for library in filter(None, [os.environ.get("LEHR_SWIFTSHADER"), *SWIFTSHADER]):
         if Path(library).exists():
@@ -113,7 +114,9 @@ def main() -> int:
             continue
         manifest, prefix = found[driver]
         for variant, settings, flags in VARIANTS:
-            environment = {**os.environ, **settings, "VK_DRIVER_FILES": str(manifest), "VK_ICD_FILENAMES": str(manifest)}
+            # What a driver compiled before would take no time.
+            apart = {"VK_DRIVER_FILES": str(manifest), "VK_ICD_FILENAMES": str(manifest), "MESA_SHADER_CACHE_DISABLE": "true"}
+            environment = {**os.environ, **settings, **apart}
             command = [*prefix, lehr, "doctor", "--json", "--adapter", "vulkan", *flags]
             out = folder / f"{driver}-{variant.replace(', ', '-').replace(' ', '-')}.jsonl"
             status, seconds, processor, memory = doctor(command, environment, out)

@@ -9,8 +9,8 @@ use crate::config::{ModelConfig, Product};
 use crate::device::{Device, Recorder, Tensor};
 use crate::ops::logprob::Chunk;
 use crate::ops::matmul::Extra;
-use crate::ops::rmsnorm::Rows;
-use crate::ops::{add_bias, attention, embedding, logprob, lora, matmul, objective, rmsnorm, rope, swiglu};
+use crate::ops::qk_norm::Heads;
+use crate::ops::{add_bias, attention, embedding, logprob, lora, matmul, objective, qk_norm, rmsnorm, rope, swiglu};
 
 /// Context of a model's recordings.
 #[derive(Clone, Copy)]
@@ -33,12 +33,13 @@ impl Context<'_> {
         attention::Shape { batch, time, heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim }
     }
 
-    /// Query and key heads of a fused row: (rows, first column, heads), for Qwen3's norms.
-    fn head_rows(&self, qkv: &Tensor) -> [Rows; 2] {
+    /// Query heads, and key heads with the values behind them, of fused rows, for Qwen3's norms.
+    fn heads(&self, qkv: &Tensor) -> [Heads; 2] {
         let c = self.config;
         let [matrix_rows, stride] = qkv.matrix();
-        let rows = |offset, heads| Rows { matrix_rows, stride, offset, heads, cols: c.head_dim };
-        [rows(0, c.num_attention_heads), rows(c.query_dim(), c.num_key_value_heads)]
+        let heads = |offset, heads, copied| Heads { matrix_rows, stride, offset, heads, copied, width: c.head_dim };
+        let keys = c.num_key_value_heads;
+        [heads(0, c.num_attention_heads, 0), heads(c.query_dim(), keys, keys)]
     }
 
     /// The adapter of a product, and the buffer of x a^T.
@@ -133,7 +134,7 @@ fn record_block(
     attend: Attend<'_>,
 ) {
     let (w, a, eps) = (&m.weights.blocks[layer], &acts.blocks[layer], m.config.rms_norm_eps);
-    rmsnorm::forward(r, Rows::whole(x), x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
+    rmsnorm::forward(r, x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
     record_qkv(r, m, layer, a, &acts.inputs.positions);
     record_attention(r, m, acts, (layer, a), attend);
     if matches!(attend, Attend::Prefill { caches, .. } if layer + 1 == caches.len()) {
@@ -144,7 +145,7 @@ fn record_block(
     if let Some(bias) = &w.attn_proj_bias {
         add_bias::forward(r, bias, &a.after_attn);
     }
-    rmsnorm::forward(r, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
+    rmsnorm::forward(r, &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
     record_product(r, [&a.mlp_in, &w.gate_up, &a.gate_up], Extra::None, m.adapter(layer, a, Product::GateUp));
     swiglu::forward(r, &a.gate_up, &a.hidden);
 }
@@ -186,7 +187,7 @@ fn record_attention(
 
 fn record_final_norm(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>) {
     let x = acts.blocks.last().map_or(&acts.embedded, |a| &a.after_mlp);
-    rmsnorm::forward(r, Rows::whole(x), x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, m.config.rms_norm_eps);
+    rmsnorm::forward(r, x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, m.config.rms_norm_eps);
 }
 
 /// Normalised input to rotated queries and keys, and values.
@@ -196,12 +197,12 @@ fn record_qkv(r: &mut Recorder<'_>, m: Context<'_>, layer: usize, a: &BlockActiv
     let qkv = [&a.attn_in, &w.qkv, a.qkv_raw.as_ref().unwrap_or(&a.qkv)];
     record_product(r, qkv, extra, m.adapter(layer, a, Product::Qkv));
     if let (Some(raw), Some([q_rstd, k_rstd]), Some(q_norm), Some(k_norm)) = (&a.qkv_raw, &a.qk_rstd, &w.q_norm, &w.k_norm) {
-        let [q, k] = m.head_rows(&a.qkv);
-        r.copy(raw, &a.qkv); // for the values; the norms overwrite queries and keys
-        rmsnorm::forward(r, q, raw, q_norm, &a.qkv, q_rstd, eps);
-        rmsnorm::forward(r, k, raw, k_norm, &a.qkv, k_rstd, eps);
+        let ([q, k], turn) = (m.heads(&a.qkv), (positions, m.rope_table));
+        qk_norm::forward(r, q, turn, raw, q_norm, &a.qkv, q_rstd, eps);
+        qk_norm::forward(r, k, turn, raw, k_norm, &a.qkv, k_rstd, eps);
+    } else {
+        rope::forward(r, m.rotated_heads(), positions, m.rope_table, &a.qkv);
     }
-    rope::forward(r, m.rotated_heads(), positions, m.rope_table, &a.qkv);
 }
 
 /// The head over all rows, chunk by chunk: log pi(target), entropy, sum p^2, hit of each row, no gradient.
@@ -276,12 +277,11 @@ pub fn record_head_and_objective(
 /// each block is recomputed first, except the last, whose buffers are still valid.
 pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &Trained<Tensor>) {
     let d = gradients(acts);
-    let stream_rows = Rows::whole(&d.stream);
     let last = acts.blocks.last().map_or(&acts.embedded, |a| &a.after_mlp);
     if let Some(grads) = grads.weights() {
-        rmsnorm::backward_gain(r, stream_rows, &d.norm_in, last, &acts.head_rstd, &grads.final_norm);
+        rmsnorm::backward_gain(r, &d.norm_in, last, &acts.head_rstd, &grads.final_norm);
     }
-    rmsnorm::backward(r, stream_rows, &d.norm_in, last, &m.weights.final_norm, &acts.head_rstd, &d.stream, false);
+    rmsnorm::backward(r, &d.norm_in, last, &m.weights.final_norm, &acts.head_rstd, &d.stream, false);
     for i in (0..acts.blocks.len()).rev() {
         let x = if i == 0 { &acts.embedded } else { &acts.blocks[i - 1].after_mlp };
         if acts.pass == Pass::Checkpointed && i + 1 < acts.blocks.len() {
@@ -308,11 +308,10 @@ fn record_mlp_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
     swiglu::backward(r, &a.gate_up, &d.hidden, &d.gate_up);
     let gate_up = [&d.gate_up, &a.mlp_in, &w.gate_up, &d.norm_in];
     record_product_backward(r, gate_up, g.map(|g| &g.gate_up), adapter(Product::GateUp));
-    let rows = Rows::whole(&d.stream);
     if let Some(g) = g {
-        rmsnorm::backward_gain(r, rows, &d.norm_in, &a.after_attn, &a.mlp_rstd, &g.mlp_norm);
+        rmsnorm::backward_gain(r, &d.norm_in, &a.after_attn, &a.mlp_rstd, &g.mlp_norm);
     }
-    rmsnorm::backward(r, rows, &d.norm_in, &a.after_attn, &w.mlp_norm, &a.mlp_rstd, &d.stream, true);
+    rmsnorm::backward(r, &d.norm_in, &a.after_attn, &w.mlp_norm, &a.mlp_rstd, &d.stream, true);
 }
 
 /// Attention of block `i`, with input `x`, likewise.
@@ -338,11 +337,10 @@ fn record_attention_backward(
     }
     let qkv = [d_projected, &a.attn_in, &w.qkv, &d.norm_in];
     record_product_backward(r, qkv, g.map(|g| &g.qkv), adapter(Product::Qkv));
-    let rows = Rows::whole(&d.stream);
     if let Some(g) = g {
-        rmsnorm::backward_gain(r, rows, &d.norm_in, x, &a.attn_rstd, &g.attn_norm);
+        rmsnorm::backward_gain(r, &d.norm_in, x, &a.attn_rstd, &g.attn_norm);
     }
-    rmsnorm::backward(r, rows, &d.norm_in, x, &w.attn_norm, &a.attn_rstd, &d.stream, true);
+    rmsnorm::backward(r, &d.norm_in, x, &w.attn_norm, &a.attn_rstd, &d.stream, true);
 }
 
 /// An adapter, its gradient, x a^T and its gradient.
@@ -388,17 +386,19 @@ fn record_heads_backward<'a>(
     acts: &'a Activations<Tensor>,
 ) -> &'a Tensor {
     let d = gradients(acts);
-    rope::backward(r, m.rotated_heads(), &acts.inputs.positions, m.rope_table, &d.qkv);
-    let (Some(raw), Some([q_rstd, k_rstd]), Some(d_raw)) = (&a.qkv_raw, &a.qk_rstd, &d.qkv_raw) else { return &d.qkv };
-    r.copy(&d.qkv, d_raw); // for the values
+    let turn = (&acts.inputs.positions, m.rope_table);
+    let (Some(raw), Some([q_rstd, k_rstd]), Some(d_raw)) = (&a.qkv_raw, &a.qk_rstd, &d.qkv_raw) else {
+        rope::backward(r, m.rotated_heads(), turn.0, turn.1, &d.qkv);
+        return &d.qkv;
+    };
     let (dq_norm, dk_norm) = (g.and_then(|g| g.q_norm.as_ref()), g.and_then(|g| g.k_norm.as_ref()));
     let norms = [(&w.q_norm, dq_norm, q_rstd), (&w.k_norm, dk_norm, k_rstd)];
-    for (rows, (gain, dgain, rstd)) in m.head_rows(&d.qkv).into_iter().zip(norms) {
+    for (heads, (gain, dgain, rstd)) in m.heads(&d.qkv).into_iter().zip(norms) {
         if let Some(dgain) = dgain {
-            rmsnorm::backward_gain(r, rows, &d.qkv, raw, rstd, dgain);
+            qk_norm::backward_gain(r, heads, turn, &d.qkv, raw, rstd, dgain);
         }
         if let Some(gain) = gain {
-            rmsnorm::backward(r, rows, &d.qkv, raw, gain, rstd, d_raw, false);
+            qk_norm::backward(r, heads, turn, &d.qkv, raw, gain, rstd, d_raw);
         }
     }
     d_raw

@@ -6,12 +6,13 @@ use common::{Place, TINY, golden, json_lines, kind, run};
 use half::bf16;
 use lehr::config::{LoraSettings, ModelConfig, Settings, WeightsDtype};
 use lehr::data::{Batch, IGNORE};
-use lehr::device::{Device, ElementType, Sizes};
+use lehr::device::{Device, ElementType, GpuClass, Sizes, Vendor};
 use lehr::model::adapter::AdapterFolder;
 use lehr::model::rollout::default_slots;
 use lehr::model::weight_files::{WeightFiles, exact_element};
 use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, hf_config};
 use lehr::ops::sample::Sampling;
+use lehr::ops::sources::{GpuKernel, for_gpu};
 use lehr::progress::silent;
 use lehr::rng::Rng;
 use lehr::train::{GradientPass, Optimizer, Scorer};
@@ -141,6 +142,50 @@ fn adapters_are_trained_to_the_same_bits() {
             assert!(found[0].0.iter().flatten().any(|bits| *bits != 0), "{case}: there are gradients");
             assert!(found[0].0 == found[1].0, "{case}: gradients differ");
         }
+    }
+}
+
+/// `scripts/check-gpus` compiles what a GPU really gets: the kernels of training, of adapters, of scoring and of generating, with weights and
+/// caches of each type, are in its lists.
+#[test]
+fn what_models_compile_on_a_gpu_is_listed() {
+    let mut device = Device::named(None).expect("an adapter");
+    if device.gpu().is_some_and(|gpu| gpu.class() == GpuClass::Software) {
+        device.switch_gpu_class();
+    }
+    let Some(gpu) = device.gpu() else { return };
+    for case in CASES {
+        let dir = rounded(case, None);
+        for element in [ElementType::F32, ElementType::Bf16] {
+            let model = open(&device, dir.path(), element);
+            Scorer::new(&device, &model, 3, TIME).unwrap();
+            let requests: Vec<RolloutRequest> =
+                (0..12).map(|i| RolloutRequest { prompt: vec![1 + i, 2, 3], key: [1, i], max_new: 2 }).collect();
+            for (cache, rows) in [(ElementType::F32, 4), (ElementType::F16, 12)] {
+                let mut engine = RolloutEngine::in_world(&device, &model, rows, TIME, cache, World::solo()).unwrap();
+                let all = RolloutBatch { requests: &requests, sampling: &Sampling::default(), stops: &[] };
+                engine.run(&device, &model, all, &mut silent).unwrap();
+            }
+            let settings = LoraSettings { lora_rank: Some(3), ..LoraSettings::default() };
+            let adapters = settings.adapters().unwrap().map(|lora| lehr::config::Lora { base: element, ..lora });
+            for lora in [None, adapters] {
+                let model = Model::new(&device, &ModelConfig { lora, ..config(dir.path()) }, TIME).unwrap();
+                let acts = Activations::new(&device, &model.config, 3, TIME, Pass::Training);
+                let optimizer = Optimizer::new(&device, &model.parameters, &model.values, &acts.stats).unwrap();
+                GradientPass::new(&device, &model, acts, &optimizer.grad_weights).unwrap();
+            }
+        }
+    }
+    let listed: Vec<GpuKernel> = Vendor::ALL.into_iter().flat_map(|vendor| for_gpu(vendor).unwrap()).collect();
+    let compiled = gpu.compiled();
+    let missing: Vec<_> = compiled
+        .iter()
+        .filter(|kernel| !listed.iter().any(|known| known.covers(&kernel.name, &kernel.constants)))
+        .map(|kernel| format!("{} {:?}", kernel.name, kernel.constants))
+        .collect();
+    assert!(missing.is_empty(), "of {} kernels compiled these are in no list:\n{}", compiled.len(), missing.join("\n"));
+    for name in ["embedding_bf16.forward", "attention_f16.append", "matmul_shared4x4_y1.forward"] {
+        assert!(compiled.iter().any(|kernel| kernel.name == name), "{name} is not used");
     }
 }
 

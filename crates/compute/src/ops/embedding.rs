@@ -4,12 +4,13 @@ mod host;
 
 use super::WG;
 use super::check::{Case, Check, wide};
-use crate::device::{Cost, Device, Dispatcher, ElementType, Extent, Numbers, Op, Recorder, Shader, Tensor, grid};
+use super::stored::StoredShader;
+use crate::device::{Cost, Device, Dispatcher, ElementType, Extent, Numbers, Op, Recorder, Tensor, grid};
 use crate::{bind, shader, uniform};
 use bytemuck::cast_slice;
 use std::ops::Range;
 
-const SHADER: Shader = shader!("embedding");
+const SHADER: StoredShader = StoredShader { shader: shader!("embedding"), buffers: &["weight"], element: ElementType::Bf16 };
 
 uniform! { struct Dims { rows: u32, vocab: u32, skip: u32, most: u32, first: u32, last: u32 } }
 
@@ -18,13 +19,9 @@ pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, table: &Tensor, y: &Tensor
     for (first, weight) in table.row_parts(r.device().sizes().max_tensor_bytes) {
         let (sizes, cost) = shape(table, first, &weight, y);
         let element = weight.element();
-        let (entry, name) = match element {
-            ElementType::F32 => ("forward", "weight"),
-            _ => ("forward_bf16", "weight_bf16"),
-        };
         r.op(
-            Op { name: "embedding.forward", cost, reads: [("tokens", tokens), (name, &weight)], writes: bind!(y) },
-            |wgsl| dispatch(wgsl, entry, sizes, 0..1, 0),
+            Op { name: "embedding.forward", cost, reads: bind!(tokens, weight), writes: bind!(y) },
+            |wgsl| dispatch(wgsl, (element, "forward"), sizes, 0..1, 0),
             move |cpu, [tokens, weight], [y]| match Numbers::of(element, weight) {
                 Numbers::F32(weight) => host::forward(cpu, &sizes, cast_slice(tokens), weight, y),
                 Numbers::Bf16(weight) => host::forward(cpu, &sizes, cast_slice(tokens), weight, y),
@@ -42,13 +39,18 @@ pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, dtable: &Tensor, order: &Tens
             |wgsl| {
                 // Loops over the rows of a token, at most all of them.
                 let most = sizes.rows.min(wgsl.gpu().most_iterations()).max(1);
-                dispatch(wgsl, "backward", sizes, 0..sizes.rows, most)
+                dispatch(wgsl, (ElementType::F32, "backward"), sizes, 0..sizes.rows, most)
             },
             move |cpu, [dy, order, spans], [dweight]| {
                 host::backward(cpu, &sizes, dy, cast_slice(order), cast_slice(spans), dweight);
             },
         );
     }
+}
+
+/// The text for a table in bfloat16: (stem, WGSL).
+pub(super) fn stored_source() -> (String, String) {
+    SHADER.source()
 }
 
 /// Rows and columns of y; rows of this part of the table, its first row, and the table's last row.
@@ -78,7 +80,7 @@ fn shape(table: &Tensor, first: usize, part: &Tensor, y: &Tensor) -> (Sizes, Cos
 /// One dispatch per `most` rows of a token; 0 for a kernel without loops.
 fn dispatch(
     wgsl: &mut Dispatcher<'_>,
-    entry: &str,
+    (element, entry): (ElementType, &str),
     Sizes { rows, cols, vocab, first, last }: Sizes,
     of_a_token: Range<usize>,
     most: usize,
@@ -94,7 +96,7 @@ fn dispatch(
             first: first as u32,
             last: last as u32,
         };
-        wgsl.run(&SHADER, entry, &constants, dims, Extent { groups, iterations: most })?;
+        SHADER.run(wgsl, element, entry, &constants, (dims, Extent { groups, iterations: most }))?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ pub mod logprob;
 pub mod lora;
 pub mod matmul;
 pub mod objective;
+pub mod qk_norm;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
@@ -41,8 +42,8 @@ pub(crate) fn row_lanes(gpu: &Gpu, cols: usize, loops: usize) -> u32 {
 
 /// Invocations in a workgroup that sums columns, `lanes` of them each: on a GPU as many columns as fill a cache line, on a software adapter,
 /// where there are few columns, small workgroups, so that every core has some.
-pub(crate) fn column_group(gpu: &Gpu, lanes: u32) -> u32 {
-    match gpu.class() {
+pub(crate) fn column_group(class: GpuClass, lanes: u32) -> u32 {
+    match class {
         GpuClass::Software if lanes == 1 => 8,
         GpuClass::Software => WG,
         GpuClass::Hardware => (4 * lanes).max(WG),
@@ -74,6 +75,7 @@ pub fn checks() -> Vec<check::Check> {
         lora::CHECKS,
         add_bias::CHECKS,
         rope::CHECKS,
+        qk_norm::CHECKS,
         attention::CHECKS,
         swiglu::CHECKS,
         logprob::CHECKS,

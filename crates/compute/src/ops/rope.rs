@@ -2,7 +2,7 @@
 //! shaders/rope.wgsl
 
 mod frequencies;
-mod host;
+pub(super) mod host;
 mod scaling;
 
 pub use frequencies::Rotation;

@@ -1,9 +1,73 @@
-//! Checks of weights that are stored in 16 bits: results are those of the same numbers stored in f32, bit for bit.
+//! Numbers that are stored in 16 bits: the texts of their kernels, and checks that results are those of the same numbers stored in f32, bit
+//! for bit.
 
 use super::check::{Case, Check, LARGE_VOCABULARIES, wide};
 use super::matmul::{self, Extra, Tile};
 use super::{embedding, matmul::twin};
-use crate::device::{Bf16, Device, ElementType, Recorder, Tensor};
+use crate::device::{Bf16, Device, Dispatcher, ElementType, Extent, Recorder, Shader, Tensor, Uniform};
+
+/// A text whose `buffers`, of vec4 of f32, are stored in this type. It must read a buffer `b` only by a function that says `return b[i];`, and
+/// write one only by a function that says `b[i] = v;`.
+pub(super) fn text(text: &str, buffers: &[&str], element: ElementType) -> String {
+    let import = match element {
+        ElementType::F32 => return text.to_owned(),
+        ElementType::Bf16 => "bf16",
+        ElementType::F16 => "f16",
+    };
+    let mut out = format!("#import {import}\n");
+    for line in text.lines() {
+        let declares = |b: &&str| line.contains("var<storage") && line.contains(&format!(" {b}:"));
+        let line = match buffers.iter().any(declares) {
+            true => line.replace("array<vec4<f32>>", "array<vec2<u32>>"),
+            false => buffers.iter().fold(line.to_owned(), |line, b| {
+                line.replace(&format!("return {b}[i];"), &format!("return unpack_{import}({b}[i]);"))
+                    .replace(&format!("{b}[i] = v;"), &format!("{b}[i] = pack_{import}(v);"))
+            }),
+        };
+        out.push_str(&line);
+        out.push('\n');
+    }
+    out
+}
+
+/// A shader some of whose buffers may be stored in 16 bits, in one type at a time.
+pub(super) struct StoredShader {
+    /// With all of them in f32.
+    pub shader: Shader,
+    /// The buffers.
+    pub buffers: &'static [&'static str],
+    /// The type, if it is not f32.
+    pub element: ElementType,
+}
+
+impl StoredShader {
+    fn stem(&self) -> String {
+        format!("{}{}", self.shader.stem, self.element.suffix())
+    }
+
+    /// Name and text with the buffers in 16 bits.
+    pub fn source(&self) -> (String, String) {
+        (self.stem(), text(self.shader.source, self.buffers, self.element))
+    }
+
+    /// Dispatch an entry point, the buffers being of this type.
+    pub fn run<U: Uniform>(
+        &self,
+        wgsl: &mut Dispatcher<'_>,
+        element: ElementType,
+        entry: &str,
+        constants: &[(&str, f64)],
+        (params, extent): (U, Extent),
+    ) -> anyhow::Result<()> {
+        if element == ElementType::F32 {
+            return wgsl.run(&self.shader, entry, constants, params, extent);
+        }
+        assert_eq!(element, self.element, "{}.{entry}: there is no such kernel", self.shader.stem);
+        let text = text(&self.shader.text()?, self.buffers, element);
+        let kernel = wgsl.gpu().kernel_from_text(&self.stem(), &text, entry, constants)?;
+        wgsl.dispatch(&kernel, params, extent, 1.0)
+    }
+}
 
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[

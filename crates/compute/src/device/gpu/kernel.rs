@@ -15,6 +15,18 @@ pub struct Shader {
     pub source: &'static str,
 }
 
+impl Shader {
+    /// The text. LEHR_SHADERS=shaders reads it from disk, to change a kernel without a rebuild.
+    ///
+    /// # Errors
+    /// When that file cannot be read.
+    pub fn text(&self) -> anyhow::Result<Cow<'static, str>> {
+        let Some(dir) = std::env::var_os("LEHR_SHADERS") else { return Ok(Cow::Borrowed(self.source)) };
+        let path = std::path::Path::new(&dir).join(format!("{}.wgsl", self.stem));
+        Ok(Cow::Owned(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?))
+    }
+}
+
 /// Embed `shaders/STEM.wgsl` as a [`Shader`].
 #[macro_export]
 macro_rules! shader {
@@ -30,6 +42,8 @@ pub use lehr_shaders::LIBRARY;
 pub struct Kernel {
     /// `stem.entry`, for messages and profiles.
     pub name: String,
+    /// Its override constants.
+    pub constants: Vec<(String, f64)>,
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) entry: EntryPoint,
 }
@@ -87,15 +101,7 @@ impl Gpu {
     /// # Errors
     /// When the text is invalid, has no such entry point, or the driver rejects it.
     pub fn kernel(&self, shader: &Shader, entry: &str, constants: &[(&str, f64)]) -> anyhow::Result<Arc<Kernel>> {
-        // LEHR_SHADERS=shaders reads the text from disk, to change a kernel without a rebuild.
-        let source = match std::env::var_os("LEHR_SHADERS") {
-            Some(dir) => {
-                let path = std::path::Path::new(&dir).join(format!("{}.wgsl", shader.stem));
-                Cow::Owned(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?)
-            }
-            None => Cow::Borrowed(shader.source),
-        };
-        self.kernel_from_text(shader.stem, &source, entry, constants)
+        self.kernel_from_text(shader.stem, &shader.text()?, entry, constants)
     }
 
     /// As [`Gpu::kernel`], for a generated text with a unique `stem`.
@@ -147,6 +153,12 @@ impl Gpu {
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(anyhow!(DeviceFault::Validation(error.to_string())));
         }
-        Ok(Kernel { name: format!("{stem}.{entry}"), pipeline, entry: found })
+        let constants = constants.iter().map(|&(name, value)| (name.to_string(), value)).collect();
+        Ok(Kernel { name: format!("{stem}.{entry}"), constants, pipeline, entry: found })
+    }
+
+    /// The kernels compiled so far.
+    pub fn compiled(&self) -> Vec<Arc<Kernel>> {
+        lock(&self.kernels).values().cloned().collect()
     }
 }

@@ -228,11 +228,11 @@ fn decode_of(device: &Device, plan: TiledDecodePlan, shape: Shape, time: usize) 
 }
 
 /// Head widths of well-known models, and odd ones.
-const HEAD_DIMS: [usize; 8] = [8, 24, 32, 64, 80, 96, 128, 256];
+pub(in crate::ops) const HEAD_DIMS: [usize; 8] = [8, 24, 32, 64, 80, 96, 128, 256];
 
 /// The texts for a GPU of this vendor, at common head widths: (stem, WGSL).
 pub(super) fn sources(vendor: Vendor) -> Vec<(String, String)> {
-    let mut all = vec![shuffle::source(shuffle::MOST_LANES)];
+    let mut all: Vec<(String, String)> = shuffle::TESTED_LANES.map(shuffle::source).into();
     let mut push = |stem: String, text: String| {
         if all.iter().all(|(known, _)| *known != stem) {
             all.push((stem, text));

@@ -7,6 +7,7 @@
 use super::source::{AttentionPass, AttentionPlan, Staging, Stream};
 use super::wgsl_lines::Text;
 use crate::device::ElementType;
+use crate::ops::stored;
 
 /// Parameters of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,17 +47,9 @@ fn exp_below(x: f32) -> f32 { return exp(clamp(x, -87.0, 0.0)); }
 const KEY: Stream = Stream { name: "k", buffer: "cache_k", at: "cache_at", head: "kv", by_call: true };
 const VALUE: Stream = Stream { name: "v", buffer: "cache_v", at: "cache_at", head: "kv", by_call: true };
 
-/// A text for a cache with elements of this type. All texts read it by two functions.
+/// A text for caches with elements of this type.
 pub(super) fn with_cache(text: &str, element: ElementType) -> String {
-    let mut text = text.to_owned();
-    if element == ElementType::F16 {
-        for cache in ["cache_k", "cache_v"] {
-            text = text.replace(&format!("{cache}: array<vec4<f32>>"), &format!("{cache}: array<vec2<u32>>"));
-            text = text.replace(&format!("return {cache}[i];"), &format!("return unpack_f16({cache}[i]);"));
-        }
-        text = format!("#import f16\n{text}");
-    }
-    text
+    stored::text(text, &super::CACHES, element)
 }
 
 impl DecodePlan {

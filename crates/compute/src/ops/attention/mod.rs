@@ -18,16 +18,19 @@ pub mod twin;
 mod wgsl_lines;
 
 pub use checks::CHECKS;
+pub(super) use choose::HEAD_DIMS;
 pub use decode::DecodePlan;
 pub use decode_tiled::TiledDecodePlan;
 pub use source::{AttentionPass, AttentionPlan, Staging};
 
-use crate::device::{Cost, Device, Dispatcher, ElementType, Extent, F16, Gpu, Op, Recorder, Shader, Tensor, Vendor, grid};
+use super::stored::StoredShader;
+use crate::device::{Cost, Device, Dispatcher, ElementType, Extent, F16, Gpu, Op, Recorder, Tensor, Vendor, grid};
 use crate::{bind, shader, uniform};
 use anyhow::Context as _;
 use bytemuck::{cast_slice, cast_slice_mut};
 
-const APPEND: Shader = shader!("attention");
+const CACHES: [&str; 2] = ["cache_k", "cache_v"];
+const APPEND: StoredShader = StoredShader { shader: shader!("attention"), buffers: &CACHES, element: ElementType::F16 };
 
 uniform! { struct Dims { batch: u32, time: u32, heads: u32, kv_heads: u32, tiles: u32, scale: f32 } }
 uniform! { struct DecodeDims { batch: u32, heads: u32, kv_heads: u32, max_time: u32, cache_rows: u32, scale: f32 } }
@@ -177,18 +180,14 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, plan: AttentionPlan, shape: Shape, share:
 pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, cache_k: &Tensor, cache_v: &Tensor) {
     let (width, max_time) = (shape.kv_heads * shape.head_dim, cache_k.shape()[1]);
     let work = shape.tokens() * width / 4;
-    let is_half = is_half([cache_k, cache_v]);
-    let (entry, [name_k, name_v]) = match is_half {
-        false => ("append", ["cache_k", "cache_v"]),
-        true => ("append_f16", ["cache_k_f16", "cache_v_f16"]),
-    };
-    let bytes = (8 * (4 + cache_k.element().bytes()) * work) as f64;
+    let (element, is_half) = (cache_k.element(), is_half([cache_k, cache_v]));
+    let bytes = (8 * (4 + element.bytes()) * work) as f64;
     r.op(
         Op {
             name: "attention.append",
             cost: Cost { flops: 0.0, bytes },
             reads: bind!(qkv, positions),
-            writes: [(name_k, cache_k), (name_v, cache_v)],
+            writes: bind!(cache_k, cache_v),
         },
         |wgsl| {
             let dims = AppendDims {
@@ -198,7 +197,7 @@ pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tens
                 width4: (width / 4) as u32,
                 skip4: (shape.heads * shape.head_dim / 4) as u32,
             };
-            wgsl.run(&APPEND, entry, &[], dims, Extent::without_loops(grid((work as u64).div_ceil(64))))
+            APPEND.run(wgsl, element, "append", &[], (dims, Extent::without_loops(grid((work as u64).div_ceil(64)))))
         },
         move |_, [qkv, positions], [cache_k, cache_v]| match is_half {
             false => host::append(shape, max_time, qkv, cast_slice(positions), cache_k, cache_v),
@@ -327,6 +326,11 @@ const PASSES: [AttentionPass; 3] = [AttentionPass::Forward, AttentionPass::Backw
 /// All texts that a GPU of this vendor may get, at common head widths: (stem, WGSL).
 pub fn hardware_sources(vendor: Vendor) -> Vec<(String, String)> {
     choose::sources(vendor)
+}
+
+/// The copy into caches in half precision: (stem, WGSL).
+pub(super) fn stored_source() -> (String, String) {
+    APPEND.source()
 }
 
 /// The texts for GPUs of all vendors, each once: (stem, WGSL).

@@ -13,7 +13,9 @@ uniform! { struct ProbeDims { numbers: u32 } }
 /// Whole and partial subgroups.
 const INVOCATIONS: usize = 160;
 /// Beyond this more exchanges than sums are left.
-pub(super) const MOST_LANES: usize = 16;
+const MOST_LANES: usize = 16;
+/// All numbers of neighbours that a device may be tested for.
+pub(super) const TESTED_LANES: [usize; 4] = [2, 4, 8, MOST_LANES];
 
 /// Neighbours that can exchange values: a power of two, 1 for none. Tested at the first call.
 pub(super) fn lanes(device: &Device, gpu: &Gpu) -> usize {

@@ -19,6 +19,7 @@ use choose::Parts;
 pub use choose::{candidates, choose, measured_peak_gflops, tiles};
 pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
+use super::stored::StoredShader;
 use super::{WG, column_group, row_constants, row_iterations, row_lanes};
 use crate::device::cpu::gemm;
 use crate::device::{Cost, Dispatcher, ElementType, Extent, Numbers, Op, Recorder, Shader, Tensor, Vendor, grid};
@@ -26,7 +27,7 @@ use crate::{bind, shader, uniform};
 
 const BIAS: Shader = shader!("bias");
 const PARTS: Shader = shader!("parts");
-const ROWVEC: Shader = shader!("rowvec");
+const ROWVEC: StoredShader = StoredShader { shader: shader!("rowvec"), buffers: &["w"], element: ElementType::Bf16 };
 
 uniform! {
     /// Of every product; see [`Role`] for what rows, columns and depth are.
@@ -117,7 +118,7 @@ fn dispatch_bias(wgsl: &mut Dispatcher<'_>, rows: usize, cols: usize, stride: us
     // Rows of a lane in one dispatch.
     const ROWS: usize = 32_768;
     let lanes = row_lanes(wgsl.gpu(), 4 * rows.min(ROWS), 1);
-    let size = column_group(wgsl.gpu(), lanes);
+    let size = column_group(wgsl.class(), lanes);
     let constants = [("WG", f64::from(size)), ("LANES", f64::from(lanes))];
     let groups = grid((cols as u64).div_ceil(4).div_ceil(u64::from(size / lanes)));
     let most = ROWS * lanes as usize;
@@ -372,38 +373,24 @@ fn dispatch_row_vectors(
         Epilogue::Residual => "forward_residual",
         _ => "forward",
     };
-    match element {
-        ElementType::F32 => wgsl.run(&ROWVEC, entry, &row_constants(lanes), dims(shape, 0), extent),
-        _ => {
-            let (stem, text) = row_vectors_bf16();
-            let kernel = wgsl.gpu().kernel_from_text(stem, &text, entry, &row_constants(lanes))?;
-            wgsl.dispatch(&kernel, dims(shape, 0), extent, 1.0)
-        }
-    }
+    ROWVEC.run(wgsl, element, entry, &row_constants(lanes), (dims(shape, 0), extent))
 }
 
-/// shaders/rowvec.wgsl with the weight in bfloat16: name and text.
-fn row_vectors_bf16() -> (&'static str, String) {
-    let declared = ROWVEC.source.replace("w:        array<vec4<f32>>", "w:        array<vec2<u32>>");
-    ("rowvec_bf16", format!("#import bf16\n{}", declared.replace("= w[start + i];", "= unpack_bf16(w[start + i]);")))
+/// Row vectors for a weight in bfloat16: (stem, WGSL).
+pub(super) fn stored_source() -> (String, String) {
+    ROWVEC.source()
 }
 
 /// Representative texts of every family, role and binding kind, as (name, WGSL): for translation tests and for reading.
 pub fn sources() -> Vec<(String, String)> {
     let cooperative = cooperative::SHAPES.into_iter().flat_map(cooperative::tiles);
-    with_row_vectors(sources_of(&choose::ALL.into_iter().chain(cooperative).collect::<Vec<_>>()))
+    sources_of(&choose::ALL.into_iter().chain(cooperative).collect::<Vec<_>>())
 }
 
 /// As [`sources`], of the tiles that a GPU of this vendor may get; those with cooperative matrices only where it lists their shape.
 pub fn hardware_sources(vendor: Vendor) -> Vec<(String, String)> {
     let cooperative = cooperative::shape_of(vendor).into_iter().flat_map(cooperative::tiles);
-    with_row_vectors(sources_of(&choose::hardware_candidates(vendor).iter().copied().chain(cooperative).collect::<Vec<_>>()))
-}
-
-fn with_row_vectors(mut sources: Vec<(String, String)>) -> Vec<(String, String)> {
-    let (stem, text) = row_vectors_bf16();
-    sources.push((stem.to_owned(), text));
-    sources
+    sources_of(&choose::hardware_candidates(vendor).iter().copied().chain(cooperative).collect::<Vec<_>>())
 }
 
 fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
@@ -424,9 +411,18 @@ fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
             };
             let epilogues = [epilogues, if divided { &[Epilogue::Part] } else { &[] }].concat();
             for epilogue in epilogues {
-                // Aligned; a vocabulary of 65 in rows of 68; nothing aligned.
-                for (extent, stride) in [(64, 64), (65, 68), (65, 65)] {
-                    let shape = Shape { rows: extent, cols: extent, depth: extent, strides: [stride; 3] };
+                // Aligned; a vocabulary of 65 in rows of 68; nothing aligned; adapters of an odd rank, which are in f32 and without bias.
+                let adapters: &[(usize, usize, [usize; 3])] = match (role, epilogue, right) {
+                    (Role::Forward, Epilogue::Store | Epilogue::Part, ElementType::F32) => &[(65, 68, [68, 68, 65])],
+                    (Role::BackwardInput | Role::BackwardWeight, Epilogue::Add | Epilogue::Part, ElementType::F32) => {
+                        &[(68, 65, [65, 68, 68])]
+                    }
+                    _ => &[],
+                };
+                for (extent, depth, strides) in
+                    [(64, 64, [64; 3]), (65, 65, [68; 3]), (65, 65, [65; 3])].iter().chain(adapters).copied()
+                {
+                    let shape = Shape { rows: extent, cols: extent, depth, strides };
                     let variant = variant((role, right), tile, epilogue, &shape);
                     let name = format!("{}.{}", variant.stem(), role.entry());
                     if out.iter().all(|(known, _)| *known != name) {
@@ -456,8 +452,8 @@ mod tests {
             assert!(names.insert(name.clone()), "{name} twice");
         }
         // 5 tiles x (6 products + 5 with a weight in bfloat16) x 3 alignments; shared tiles write parts of two products (one), too. 7 tiles of
-        // cooperative matrices, with parts of one product.
-        assert_eq!(names.len(), 5 * (6 + 5) * 3 + 3 * (2 + 1) * 3 + 7 * (6 + 1 + 5) * 3);
+        // cooperative matrices, with parts of one product. Adapters of an odd rank: three products, and the parts.
+        assert_eq!(names.len(), 5 * (6 + 5) * 3 + 3 * (2 + 1) * 3 + 7 * (6 + 1 + 5) * 3 + 5 * 3 + 3 * 2 + 7 * (3 + 1));
     }
 
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.

@@ -1,58 +1,49 @@
 //! RMSNorm: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019).
 
-use super::Rows;
+use super::Size;
 use crate::device::cpu::math::sum4;
 use crate::device::cpu::{Cpu, Cut, Tile, Tiled, task_rows, with_scratch};
 use crate::simd;
 use fearless_simd::prelude::*;
 
-impl Rows {
-    fn tile_rows(&self) -> usize {
-        task_rows(self.matrix_rows, self.heads * self.cols)
+impl Size {
+    /// The rows in tasks.
+    fn tiles(&self) -> Cut {
+        Cut::rows(self.rows, self.cols, task_rows(self.rows, self.cols))
     }
 
-    /// The normalised rows in tasks.
-    fn window(&self) -> Cut {
-        let Rows { matrix_rows, stride, offset, heads, cols } = *self;
-        Cut { offset, stride, rows: matrix_rows, cols: heads * cols, tile_rows: self.tile_rows(), tile_cols: heads * cols }
-    }
-
-    /// One number a normalised row, in the same tasks.
+    /// One number a row, in the same tasks.
     fn numbers(&self) -> Cut {
-        Cut::rows(self.matrix_rows, self.heads, self.tile_rows())
+        Cut::rows(self.rows, 1, task_rows(self.rows, self.cols))
     }
 
-    /// The heads in a row of a matrix.
     #[inline(always)]
     fn row<'a>(&self, matrix: &'a [f32], row: usize) -> &'a [f32] {
-        &matrix[row * self.stride + self.offset..][..self.heads * self.cols]
+        &matrix[row * self.cols..][..self.cols]
     }
 }
 
-/// Normalise `rows` of `x` into the same places of `y`; keep `rstd` (one number a normalised row) for backward.
-pub fn forward(cpu: &Cpu, rows: Rows, eps: f32, x: &[f32], gain: &[f32], rstd: &mut [f32], y: &mut [f32]) {
-    let outputs = [Tiled::new(rstd, rows.numbers()), Tiled::new(y, rows.window())];
-    cpu.for_tiles(outputs, |_, [rstd, y]| simd!(cpu, s => forward_tile(s, rows, eps, x, gain, rstd, y)));
+/// Normalise the rows of `x` into `y`; keep `rstd` (one number a row) for backward.
+pub fn forward(cpu: &Cpu, size: Size, eps: f32, x: &[f32], gain: &[f32], rstd: &mut [f32], y: &mut [f32]) {
+    let outputs = [Tiled::new(rstd, size.numbers()), Tiled::new(y, size.tiles())];
+    cpu.for_tiles(outputs, |_, [rstd, y]| simd!(cpu, s => forward_tile(s, size, eps, x, gain, rstd, y)));
 }
 
 #[inline(always)]
-fn forward_tile<S: Simd>(simd: S, rows: Rows, eps: f32, x: &[f32], gain: &[f32], mut rstd: Tile<'_>, mut y: Tile<'_>) {
-    let (cols, gain) = (rows.cols, &gain[..rows.cols]);
-    let share = 1.0 / cols as f32;
+fn forward_tile<S: Simd>(simd: S, size: Size, eps: f32, x: &[f32], gain: &[f32], mut rstd: Tile<'_>, mut y: Tile<'_>) {
+    let gain = &gain[..size.cols];
+    let share = 1.0 / size.cols as f32;
     for i in 0..y.rows() {
-        let (x, y, rstd) = (rows.row(x, y.first_row() + i), y.row(i), rstd.row(i));
-        for (head, rstd) in rstd.iter_mut().enumerate() {
-            let (x, y) = (&x[head * cols..][..cols], &mut y[head * cols..][..cols]);
-            let scale = 1.0 / (squares(simd, x) * share + eps).sqrt();
-            *rstd = scale;
-            scaled(simd, scale, x, gain, y);
-        }
+        let (x, y) = (size.row(x, y.first_row() + i), y.row(i));
+        let scale = 1.0 / (squares(simd, x) * share + eps).sqrt();
+        rstd.row(i)[0] = scale;
+        scaled(simd, scale, x, gain, y);
     }
 }
 
 /// Sum of squares.
 #[inline(always)]
-fn squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
+pub fn squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
     let n = S::f32s::LEN;
     let mut sums = [S::f32s::splat(simd, 0.0); 4];
     let fours = x.chunks_exact(4 * n);
@@ -73,7 +64,7 @@ fn squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
 
 /// y = x * scale * gain
 #[inline(always)]
-fn scaled<S: Simd>(simd: S, scale: f32, x: &[f32], gain: &[f32], y: &mut [f32]) {
+pub fn scaled<S: Simd>(simd: S, scale: f32, x: &[f32], gain: &[f32], y: &mut [f32]) {
     let n = S::f32s::LEN;
     let (x, gain, mut y) = (x.chunks_exact(n), gain.chunks_exact(n), y.chunks_exact_mut(n));
     let rest = x.remainder().iter().zip(gain.remainder());
@@ -87,13 +78,13 @@ fn scaled<S: Simd>(simd: S, scale: f32, x: &[f32], gain: &[f32], y: &mut [f32]) 
 
 /// `dx = ` (or `+=`) the gradient of the loss by `x`, from the gradient `dy` by `y`:
 /// dx = rstd * (dy * gain - n * mean(dy * gain * n)), n = x * rstd.
-pub fn backward(cpu: &Cpu, rows: Rows, accumulate: bool, x: &[f32], gain: &[f32], rstd: &[f32], dy: &[f32], dx: &mut [f32]) {
-    let dx = Tiled::new(dx, rows.window());
+pub fn backward(cpu: &Cpu, size: Size, accumulate: bool, x: &[f32], gain: &[f32], rstd: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let dx = Tiled::new(dx, size.tiles());
     cpu.for_tiles([dx], |_, [dx]| {
         if accumulate {
-            simd!(cpu, s => backward_tile::<_, true>(s, rows, x, gain, rstd, dy, dx));
+            simd!(cpu, s => backward_tile::<_, true>(s, size, x, gain, rstd, dy, dx));
         } else {
-            simd!(cpu, s => backward_tile::<_, false>(s, rows, x, gain, rstd, dy, dx));
+            simd!(cpu, s => backward_tile::<_, false>(s, size, x, gain, rstd, dy, dx));
         }
     });
 }
@@ -101,30 +92,26 @@ pub fn backward(cpu: &Cpu, rows: Rows, accumulate: bool, x: &[f32], gain: &[f32]
 #[inline(always)]
 fn backward_tile<S: Simd, const ADD: bool>(
     simd: S,
-    rows: Rows,
+    size: Size,
     x: &[f32],
     gain: &[f32],
     rstd: &[f32],
     dy: &[f32],
     mut dx: Tile<'_>,
 ) {
-    let (cols, gain) = (rows.cols, &gain[..rows.cols]);
-    let share = 1.0 / cols as f32;
+    let gain = &gain[..size.cols];
+    let share = 1.0 / size.cols as f32;
     for i in 0..dx.rows() {
         let row = dx.first_row() + i;
-        let (x, dy, dx) = (rows.row(x, row), rows.row(dy, row), dx.row(i));
-        for (head, &scale) in rstd[row * rows.heads..][..rows.heads].iter().enumerate() {
-            let at = head * cols;
-            let (x, dy, dx) = (&x[at..][..cols], &dy[at..][..cols], &mut dx[at..][..cols]);
-            let mean = dot3(simd, dy, gain, x) * scale * share;
-            backward_row::<S, ADD>(simd, scale, scale * mean, x, gain, dy, dx);
-        }
+        let (x, dy, scale) = (size.row(x, row), size.row(dy, row), rstd[row]);
+        let mean = dot3(simd, dy, gain, x) * scale * share;
+        backward_row::<S, ADD>(simd, scale, scale * mean, x, gain, dy, dx.row(i));
     }
 }
 
 /// Sum of products of three.
 #[inline(always)]
-fn dot3<S: Simd>(simd: S, a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+pub fn dot3<S: Simd>(simd: S, a: &[f32], b: &[f32], c: &[f32]) -> f32 {
     let n = S::f32s::LEN;
     let full = a.len() / (2 * n) * (2 * n);
     let mut sums = [S::f32s::splat(simd, 0.0); 4];
@@ -141,7 +128,15 @@ fn dot3<S: Simd>(simd: S, a: &[f32], b: &[f32], c: &[f32]) -> f32 {
 
 /// dx = scale * (dy * gain - x * pull)
 #[inline(always)]
-fn backward_row<S: Simd, const ADD: bool>(simd: S, scale: f32, pull: f32, x: &[f32], gain: &[f32], dy: &[f32], dx: &mut [f32]) {
+pub fn backward_row<S: Simd, const ADD: bool>(
+    simd: S,
+    scale: f32,
+    pull: f32,
+    x: &[f32],
+    gain: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+) {
     let n = S::f32s::LEN;
     let (x, gain, dy, mut dx) = (x.chunks_exact(n), gain.chunks_exact(n), dy.chunks_exact(n), dx.chunks_exact_mut(n));
     let rest = x.remainder().iter().zip(gain.remainder()).zip(dy.remainder());
@@ -159,17 +154,17 @@ fn backward_row<S: Simd, const ADD: bool>(simd: S, scale: f32, pull: f32, x: &[f
 
 /// `dgain` (cols) += the gradient of the loss by the gain: the sum over all rows of dy * x * rstd. Tasks sum blocks of rows, whose sums
 /// are then added in order.
-pub fn backward_gain(cpu: &Cpu, rows: Rows, x: &[f32], rstd: &[f32], dy: &[f32], dgain: &mut [f32]) {
-    let each = rows.tile_rows();
-    let blocks = rows.matrix_rows.div_ceil(each);
-    with_scratch(blocks * rows.cols, |sums| {
-        let tiles = Tiled::new(sums, Cut::rows(blocks, rows.cols, 1));
+pub fn backward_gain(cpu: &Cpu, size: Size, x: &[f32], rstd: &[f32], dy: &[f32], dgain: &mut [f32]) {
+    let each = task_rows(size.rows, size.cols);
+    let blocks = size.rows.div_ceil(each);
+    with_scratch(blocks * size.cols, |sums| {
+        let tiles = Tiled::new(sums, Cut::rows(blocks, size.cols, 1));
         cpu.for_tiles([tiles], |[block, _], [mut sums]| {
-            let range = block * each..rows.matrix_rows.min((block + 1) * each);
-            simd!(cpu, s => gain_block(s, rows, range, x, rstd, dy, sums.row(0)));
+            let range = block * each..size.rows.min((block + 1) * each);
+            simd!(cpu, s => gain_block(s, size, range, x, rstd, dy, sums.row(0)));
         });
-        let (first, others) = sums.split_at_mut(rows.cols);
-        for block in others.chunks_exact(rows.cols) {
+        let (first, others) = sums.split_at_mut(size.cols);
+        for block in others.chunks_exact(size.cols) {
             first.iter_mut().zip(block).for_each(|(sum, b)| *sum += b);
         }
         dgain.iter_mut().zip(first).for_each(|(d, sum)| *d += *sum);
@@ -179,7 +174,7 @@ pub fn backward_gain(cpu: &Cpu, rows: Rows, x: &[f32], rstd: &[f32], dy: &[f32],
 #[inline(always)]
 fn gain_block<S: Simd>(
     simd: S,
-    rows: Rows,
+    size: Size,
     range: std::ops::Range<usize>,
     x: &[f32],
     rstd: &[f32],
@@ -190,17 +185,13 @@ fn gain_block<S: Simd>(
     let eights = sums.len() / (8 * n) * (8 * n);
     let ones = sums.len() / n * n;
     for first in (0..eights).step_by(8 * n) {
-        gain_columns::<S, 8>(simd, rows, range.clone(), first, x, rstd, dy, &mut sums[first..]);
+        gain_columns::<S, 8>(simd, size, range.clone(), first, x, rstd, dy, &mut sums[first..]);
     }
     for first in (eights..ones).step_by(n) {
-        gain_columns::<S, 1>(simd, rows, range.clone(), first, x, rstd, dy, &mut sums[first..]);
+        gain_columns::<S, 1>(simd, size, range.clone(), first, x, rstd, dy, &mut sums[first..]);
     }
     for (c, sum) in sums.iter_mut().enumerate().skip(ones) {
-        let of = |i: usize| {
-            let at = i / rows.heads * rows.stride + rows.offset + i % rows.heads * rows.cols + c;
-            x[at] * rstd[i] * dy[at]
-        };
-        *sum = (range.start * rows.heads..range.end * rows.heads).map(of).sum();
+        *sum = range.clone().map(|row| x[row * size.cols + c] * rstd[row] * dy[row * size.cols + c]).sum();
     }
 }
 
@@ -208,7 +199,7 @@ fn gain_block<S: Simd>(
 #[inline(always)]
 fn gain_columns<S: Simd, const N: usize>(
     simd: S,
-    rows: Rows,
+    size: Size,
     range: std::ops::Range<usize>,
     first: usize,
     x: &[f32],
@@ -219,13 +210,9 @@ fn gain_columns<S: Simd, const N: usize>(
     let n = S::f32s::LEN;
     let mut sums = [S::f32s::splat(simd, 0.0); N];
     for row in range {
-        let (x, dy) = (rows.row(x, row), rows.row(dy, row));
-        for (head, &scale) in rstd[row * rows.heads..][..rows.heads].iter().enumerate() {
-            let at = head * rows.cols + first;
-            let (x, dy) = (&x[at..][..N * n], &dy[at..][..N * n]);
-            for (sum, (x, dy)) in sums.iter_mut().zip(x.chunks_exact(n).zip(dy.chunks_exact(n))) {
-                *sum = (S::f32s::from_slice(simd, x) * scale).mul_add(S::f32s::from_slice(simd, dy), *sum);
-            }
+        let (x, dy) = (&size.row(x, row)[first..][..N * n], &size.row(dy, row)[first..][..N * n]);
+        for (sum, (x, dy)) in sums.iter_mut().zip(x.chunks_exact(n).zip(dy.chunks_exact(n))) {
+            *sum = (S::f32s::from_slice(simd, x) * rstd[row]).mul_add(S::f32s::from_slice(simd, dy), *sum);
         }
     }
     for (sum, to) in sums.iter().zip(to.chunks_exact_mut(n)) {

@@ -34,7 +34,7 @@ fn rotate_tile<S: Simd>(simd: S, head_dim: usize, direction: f32, positions: &[u
 
 /// All heads of a row by the angles of `turn` (head_dim).
 #[inline(always)]
-fn rotate_row<S: Simd>(simd: S, direction: f32, turn: &[f32], row: &mut [f32]) {
+pub fn rotate_row<S: Simd>(simd: S, direction: f32, turn: &[f32], row: &mut [f32]) {
     let (n, width, half) = (S::f32s::LEN, turn.len(), turn.len() / 2);
     let vectors = half / n;
     for k in 0..vectors {
