@@ -120,7 +120,7 @@ fn parts(text: &str) -> (Vec<Part>, Vec<Part>) {
     (paragraphs, blocks)
 }
 
-/// What stands between backticks, with its line.
+/// Code between backticks, with its line.
 fn code(paragraphs: &[Part]) -> Vec<Part> {
     let mut found = Vec::new();
     for Part { line, text } in paragraphs {
@@ -379,7 +379,7 @@ fn items_that_documents_name_exist() {
         let (paragraphs, _) = parts(&read(&page));
         for Part { line, text } in code(&paragraphs) {
             let parts = item(&text).or_else(|| single(&page, &text)).unwrap_or_default();
-            // One capital stands for a name of the reader's.
+            // A single capital is a placeholder.
             let unknown = |part: &&&str| part.len() > 1 && !known.contains(**part);
             for part in parts.iter().filter(unknown) {
                 failures.push(format!("{}:{line}: `{text}`: nothing is called {part}", name(&page)));

@@ -1,4 +1,4 @@
-//! Gates over the tree: layers, lengths, names that stay in one place, nothing of the machine that built it.
+//! Gates over the tree: layers, lengths, crates confined to one folder, names of types, no names of build machines.
 
 mod source;
 
@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["papers"],
     &["cli", "main"],
 ];
-/// Macros that stand at the crate's root, and the module that defines them.
+/// Macros at the crate's root, and the module that defines them.
 const MACROS: &[(&str, &str)] = &[("bind", "device"), ("shader", "device"), ("simd", "device"), ("uniform", "device")];
 /// A crate and the one folder that may name it.
 const HOMES: &[(&str, &str)] =

@@ -73,7 +73,7 @@ pub fn spell(tokenizer: &Tokenizer, vocab_size: usize) -> Result<GgufTokenizer> 
     Ok(out)
 }
 
-/// What is compared after reading back.
+/// The parts compared after reading back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Compared {
     Everything,

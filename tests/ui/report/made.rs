@@ -171,7 +171,7 @@ fn predictions(step: u64) -> Predictions {
     Predictions { step, tokens: 250, quartiles: bins(4), deciles: bins(10) }
 }
 
-/// Reinforcement with token statistics, exams and completions.
+/// A GRPO run with token statistics, evaluations and completions.
 pub fn grpo(dir: &Path, name: &str, steps: u64, parent: Option<&str>) -> PathBuf {
     let mut run = Made::new(dir, name);
     run.settings(|s| {

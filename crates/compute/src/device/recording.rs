@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(device.read::<f32>(&y).unwrap(), [0.0; 3]);
     }
 
-    /// Parts of a recording do what the whole does, and a tensor has its last value after [`Recording::final_after`] commands.
+    /// Parts of a recording give the result of the whole, and a tensor has its last value after [`Recording::final_after`] commands.
     #[test]
     fn parts_are_the_whole() {
         let device = Device::named(None).unwrap();

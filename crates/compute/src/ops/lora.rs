@@ -162,7 +162,7 @@ fn dispatch(
 pub mod twin {
     use super::Parts;
 
-    /// What is added to `y`.
+    /// The term added to `y`.
     pub fn forward(parts: &Parts, u: &[f64], b: &[f64], rank: usize, stride: usize) -> Vec<f64> {
         let width = parts.columns.len() * rank;
         let mut y = vec![0.0; u.len() / width * stride];
@@ -177,7 +177,7 @@ pub mod twin {
         y
     }
 
-    /// (du, what is added to db)
+    /// (du, the term added to db)
     pub fn backward(parts: &Parts, dy: &[f64], u: &[f64], b: &[f64], rank: usize, stride: usize) -> (Vec<f64>, Vec<f64>) {
         let width = parts.columns.len() * rank;
         let (mut du, mut db) = (vec![0.0; u.len()], vec![0.0; b.len()]);

@@ -366,7 +366,7 @@ fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case
     Ok(())
 }
 
-/// Rows on the device; what has been drawn is poison.
+/// Rows on the device; outputs are poisoned.
 fn upload(
     device: &Device,
     case: &Case,

@@ -29,7 +29,7 @@ impl Weight {
         Self { numbers, stored }
     }
 
-    /// Record an op once with each; its results must have equal bits. Returns the second one; `start` is what the result holds before.
+    /// Record an op once with each; its results must have equal bits. Returns the second one; `start` is the initial content of the result.
     fn same(
         &self,
         device: &Device,

@@ -110,7 +110,7 @@ fn check_plans(device: &Device, case: &mut Case, shape: Shape, plans: [Attention
     case.compare(device, &tdqkv, &dqkv)
 }
 
-/// What a check of decoding uploads.
+/// Inputs of a check of decoding.
 struct CacheInputs {
     shape: Shape,
     cache_shape: [usize; 3],
@@ -194,7 +194,7 @@ fn check_decode_plan(
     let newest: Vec<u32> = lengths.iter().map(|&n| n as u32 - 1).collect();
     let row_of = |b: usize| (b * shape.time + lengths[b] - 1) * width;
     let new_rows: Vec<f32> = (0..shape.batch).flat_map(|b| qkv[row_of(b)..row_of(b) + width].to_vec()).collect();
-    // The prompt does not hold the new token, and what lies behind it in the cache must not matter.
+    // The prompt does not hold the new token, and later entries of the cache must have no effect.
     let mut prompt = qkv.clone();
     (0..shape.batch).for_each(|b| prompt[row_of(b)..(b + 1) * shape.time * width].fill(7.0));
     // The first of a sequence's keys lie in rows of their own behind the sequences', if it has any there.

@@ -16,8 +16,8 @@ pub(super) fn plan(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: Shape
     }
 }
 
-/// The plan of software adapters, from what was measured (LOG.md). More rows a thread use a loaded row more often, but on lavapipe the time
-/// to compile grows with the square of what a thread holds, so that is bounded.
+/// The plan of software adapters, from measurements (LOG.md). More rows a thread use a loaded row more often, but on lavapipe the time
+/// to compile grows with the square of a thread's values, so their number is bounded.
 pub(super) fn direct(pass: AttentionPass, head_dim: usize) -> AttentionPlan {
     let rows = (128 / head_dim).clamp(1, 4);
     AttentionPlan { pass, staging: Staging::Direct, head_dim, threads: 8, rows, split: 1, chunk: 1, shuffled: 1 }
@@ -44,7 +44,7 @@ fn shared(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: Shape) -> Atte
     if fits { chosen } else { first }
 }
 
-/// The shape that stands for those near it: enough work for a GPU, in few bytes.
+/// The representative of similar shapes: enough work for a GPU, in few bytes.
 fn example(shape: Shape) -> Shape {
     /// Numbers of a tensor like `out`.
     const NUMBERS: usize = 1 << 21;
@@ -124,7 +124,7 @@ fn pass_of(device: &Device, plan: AttentionPlan, shape: Shape) -> anyhow::Result
     r.finish()
 }
 
-/// Least time of three runs of what is recorded, after one that compiles.
+/// Least time of three replays, after one that compiles.
 fn seconds(device: &Device, record: impl FnOnce() -> anyhow::Result<Recording>) -> anyhow::Result<f64> {
     let best = record().and_then(|recording| least(device, &recording));
     device.scratch_freed(SCRATCH);
@@ -192,7 +192,7 @@ fn tiled(device: &Device, gpu: &Gpu, shape: Shape, max_time: usize) -> TiledDeco
     if chosen.iterations(max_time) <= gpu.most_iterations() { chosen } else { first }
 }
 
-/// Sequences and tokens of the cache that stand for those near them.
+/// Representative numbers of sequences and tokens of the cache.
 fn decode_example(shape: Shape, max_time: usize) -> (Shape, usize) {
     /// Numbers of a cache of keys.
     const NUMBERS: usize = 1 << 23;

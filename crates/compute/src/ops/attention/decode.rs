@@ -1,6 +1,6 @@
 //! Generates the WGSL of attention for one new token per sequence over a cache of keys and values.
 //!
-//! A workgroup owns `heads` query heads that share a kv head. Its lanes split the keys, so that each loads rows nobody else needs; at the
+//! A workgroup owns `heads` query heads that share a kv head. Its lanes split the keys, so that no row is loaded twice; at the
 //! end their (maximum, sum, accumulator) are combined through workgroup memory. The first keys of a row may lie elsewhere in the cache:
 //! sequences that begin alike share them.
 
@@ -39,7 +39,7 @@ fn cache_at(row: u32, kv: u32) -> u32 { return (row * dims.kv_heads + kv) * D4; 
 fn load_k(i: u32) -> vec4<f32> { return cache_k[i]; }
 fn load_v(i: u32) -> vec4<f32> { return cache_v[i]; }
 fn total(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-// exp of what is never above 0, but for rounding.
+// exp of an argument that is at most 0, except for rounding.
 fn exp_below(x: f32) -> f32 { return exp(clamp(x, -87.0, 0.0)); }
 ";
 
@@ -136,7 +136,7 @@ impl DecodePlan {
         t.text
     }
 
-    /// Combine what the lanes have of one head, and write it.
+    /// Combine the lanes' partial results of one head, and write it.
     fn combine(&self, t: &mut Text, r: usize) {
         let (threads, at_a_time) = (self.threads, self.combined());
         t.line(&format!("most_slots[local] = most{r};"));

@@ -249,7 +249,7 @@ impl TiledDecodePlan {
         }
     }
 
-    /// Combine what the threads have of one head, and write it.
+    /// Combine the threads' partial results of one head, and write it.
     fn combine(&self, t: &mut Text, h: usize) {
         t.line(&format!("acc_slots[local] = acc{h};"));
         t.line(&format!("sum_slots[local] = sum{h};"));

@@ -84,7 +84,7 @@ fn key_at(row: u32, kv: u32) -> u32 { return row * row_width() + (dims.heads + k
 fn value_at(row: u32, kv: u32) -> u32 { return row * row_width() + (dims.heads + dims.kv_heads + kv) * D4; }
 fn out_at(row: u32, head: u32) -> u32 { return (row * dims.heads + head) * D4; }
 fn total(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-// exp of what is never above 0, but for rounding.
+// exp of an argument that is at most 0, except for rounding.
 fn exp_below(x: f32) -> f32 { return exp(clamp(x, -87.0, 0.0)); }
 ";
 

@@ -9,7 +9,7 @@ use crate::device::cpu::{Cpu, Cut, Tile, Tiled, task_rows};
 use crate::simd;
 use fearless_simd::prelude::*;
 
-/// What stands for the maximum of nothing.
+/// Maximum of an empty set.
 const LOWEST: f32 = -1e30;
 
 impl Chunk {

@@ -94,7 +94,7 @@ impl Layer {
         let (x, w, dy) = (self.x.upload(device, case, "x"), self.w.upload(device, case, "w"), self.dy.upload(device, case, "dy"));
         let (tx, tw, tdy) = (wide(&self.x.values), wide(&self.w.values), wide(&self.dy.values));
         for &product in products {
-            // What is added, the device's result (poisoned where nothing is), its layout, the twin's sums.
+            // The addend, the device's result (NaN where there is no addend), its layout, the twin's sums.
             let (out, layout, sums) = match product {
                 Product::Forward | Product::Bias | Product::Residual => {
                     let out = case.poisoned(device, "y", &[self.dy.rows, self.dy.stride]);
@@ -134,7 +134,7 @@ impl Layer {
     }
 }
 
-/// What a layer computes.
+/// The computation of a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Product {
     Forward,
@@ -204,7 +204,7 @@ fn check_large_vocabulary(device: &Device, case: &mut Case) -> anyhow::Result<()
     )
 }
 
-/// The device is said to be so slow that a product takes several dispatches.
+/// Simulates a device so slow that a product takes several dispatches.
 fn check_split(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, n, k) = (4 * case.int(10, 60), 4 * case.int(1, 60), 4 * case.int(1, 30));
     let layer = Layer::draw(device, case, rows, n, k, n);

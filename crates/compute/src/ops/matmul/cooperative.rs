@@ -27,7 +27,7 @@ const MAXIMA: Shader = shader!("maxima");
 const SUBGROUPS: usize = 2;
 /// Columns of a subgroup's sums that leave at once.
 const STRIP: usize = 16;
-/// Rows in workgroup memory are this many numbers longer than what they hold: against bank conflicts, and a multiple of 16 bytes.
+/// Padding of a row in workgroup memory, in numbers: against bank conflicts, and a multiple of 16 bytes.
 const SLAB_PAD: usize = 8;
 const STRIP_PAD: usize = 4;
 /// Largest absolute values that a matrix is reduced to, and invocations that find each.
@@ -148,7 +148,7 @@ fn dispatch_maxima(wgsl: &mut Dispatcher<'_>, role: Role, shape: &Shape) -> anyh
 
 // ------------------------------------------------------------------------------------------------------------------------------- text
 
-/// One operand as it lies in workgroup memory.
+/// Layout of one operand in workgroup memory.
 struct Slab {
     name: &'static str,
     /// `left` or `right`.
@@ -206,7 +206,7 @@ impl Slab {
         }
     }
 
-    /// Fill it: invocation `local` takes vectors local, local + threads, ... What lies past the end becomes zero.
+    /// Fill it: invocation `local` takes vectors local, local + threads, ... Elements past the end become zero.
     fn fill(&self, t: &mut Text) {
         let Self { name, side, .. } = self;
         let across = self.extents()[0] / 4;

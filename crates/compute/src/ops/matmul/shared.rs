@@ -11,7 +11,7 @@ use super::source::{Epilogue, Text, Variant, XYZW};
 pub const EDGE: usize = 16;
 const THREADS: usize = EDGE * EDGE;
 
-/// One operand as it lies in workgroup memory.
+/// Layout of one operand in workgroup memory.
 struct Slab {
     name: &'static str,
     /// `left` or `right`.
@@ -67,7 +67,7 @@ impl Slab {
         }
     }
 
-    /// Fill it: invocation `local` takes vectors local, local + 256, ... What lies past the end becomes zero.
+    /// Fill it: invocation `local` takes vectors local, local + 256, ... Elements past the end become zero.
     fn fill(&self, t: &mut Text) {
         let Self { name, side, .. } = self;
         for part in 0..self.loads() {
@@ -184,7 +184,7 @@ pub(super) fn locate(t: &mut Text, epilogue: Epilogue, [rows, cols]: [usize; 2])
     t.line(format!("let col0 = group.x * {}u;", cols));
 }
 
-/// What comes before the loop: places that do not change, and what the sums begin with.
+/// Prologue of the loop: constant offsets, and the initial values of the sums.
 fn start(t: &mut Text, v: &Variant, left: &Slab, right: &Slab) {
     locate(t, v.epilogue, [left.block, right.block]);
     left.prepare(t);

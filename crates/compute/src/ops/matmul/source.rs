@@ -146,7 +146,7 @@ pub struct Variant {
     pub role: Role,
     /// Which tile.
     pub tile: Tile,
-    /// What is done with the sums.
+    /// The epilogue of the sums.
     pub epilogue: Epilogue,
     /// How the right operand is stored: 16-bit types are bound as words, two numbers each.
     pub right: ElementType,
@@ -247,7 +247,7 @@ impl Variant {
         self.put(t);
     }
 
-    /// Binding name of what is written.
+    /// Binding name of the output.
     fn out_name(&self) -> &'static str {
         if self.epilogue == Epilogue::Part { "parts" } else { self.role.names()[2] }
     }

@@ -73,7 +73,7 @@ fn k3(x: f32) -> f32 {
     x * x * series
 }
 
-/// What a row adds to `stats` and where its gradients go.
+/// Contribution of a row to `stats`, and the destination of its gradients.
 struct Row {
     slope: f32,
     loss: f32,

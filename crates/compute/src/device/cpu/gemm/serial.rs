@@ -132,7 +132,7 @@ pub(super) fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
     // Taken out during the call: code inside `LocalKey::with` would not be compiled for the instruction set.
     let mut scratch = SCRATCH.take();
     let room = &mut scratch;
-    // A separate function for each instruction set, whoever calls it.
+    // A separate function for each instruction set, for every caller.
     s.vectorize(
         #[inline(always)]
         || match S::f32s::LEN {

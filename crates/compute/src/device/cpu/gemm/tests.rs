@@ -11,7 +11,7 @@ fn matrix(d: &mut Draw, rows: usize, cols: usize, stride: usize) -> Vec<f32> {
     m
 }
 
-/// Compare `out` with `base(i, j) + a b`, and see that what lies between rows was not written.
+/// Compare `out` with `base(i, j) + a b`, and check that gaps between rows were not written.
 fn compare(what: &str, out: &[f32], shape: &Shape, a: View<'_>, b: View<'_>, base: impl Fn(usize, usize) -> f32) {
     let stride = shape.strides[2];
     for i in 0..shape.rows {

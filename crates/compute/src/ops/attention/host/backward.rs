@@ -30,7 +30,7 @@ const CHUNKS: usize = 8;
 /// Queries between two sums.
 const WAVE: usize = 256;
 
-/// What is known of a sequence, of all heads.
+/// Statistics of a sequence, of all heads.
 #[derive(Clone, Copy)]
 struct Known<'a> {
     seq: Sequence<'a>,
@@ -331,7 +331,7 @@ fn weights<S: Simd>(simd: S, known: &Known<'_>, head: usize, panel: &Panel, p: u
     }
 }
 
-/// Add to the gradients of a tile's keys and values what a block of queries contributes.
+/// Add the contribution of a block of queries to the gradients of a tile's keys and values.
 #[inline(always)]
 fn key_gradients<S: Simd>(simd: S, panels: &[Panel], tile: &Range<usize>, keys: &Range<usize>, work: &mut Work<'_>) {
     let rows = keys.len().next_multiple_of(STRIP);

@@ -9,7 +9,7 @@ use crate::simd;
 use fearless_simd::{Simd, SimdBase, SimdFloat, f32x16};
 use std::ops::Range;
 
-/// Queries of a block, of all heads of a group: they share the copied values of a tile, and what is kept of them stays in the second cache.
+/// Queries of a block, of all heads of a group: they share the copied values of a tile, and their intermediate results stay in the L2 cache.
 const BLOCK: usize = 192;
 /// Keys of a tile: sixteen queries' scores stay in the first cache, a tile's values in the second.
 const TILE: usize = 128;

@@ -6,7 +6,7 @@
 use crate::device::{Number, values};
 use fearless_simd::{Bytes, Simd, SimdBase, SimdCvtFloat, SimdFloat, SimdSplit, f32x4, f32x16, i32x16};
 
-/// Columns of a strip, and queries of a panel: lanes of what is computed at a time.
+/// Columns of a strip, and queries of a panel: lanes that are computed at a time.
 pub const STRIP: usize = 16;
 
 /// Strips that hold `columns`.
