@@ -430,6 +430,6 @@ fn end_of_input_is_not_a_command() {
     t.send(r#"{"command":"Pause"}"#);
     t.wait_for_kind("Paused");
     t.close_stdin();
-    assert_eq!(t.wait_for_kind("Finished")["step"], 6, "a paused run that nobody can wake goes on");
+    assert_eq!(t.wait_for_kind("Finished")["step"], 6, "a paused run without commands continues");
     assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
 }

@@ -397,7 +397,7 @@ fn a_nan_weight_is_detected() {
         }
         let before = trainer_state(&p);
         let result = steps(&mut p, 1).remove(0);
-        assert!(!result.skipped && result.loss.is_finite(), "{family:?}: healed, training goes on");
+        assert!(!result.skipped && result.loss.is_finite(), "{family:?}: healed, training continues");
         assert!(before != trainer_state(&p));
     }
 }

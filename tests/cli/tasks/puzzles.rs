@@ -111,7 +111,7 @@ fn every_solution_step_holds_and_the_last_ones_are_the_solution() {
                     kinds[1] += 1;
                     let mut with = assumed.clone();
                     with.push((person, knight));
-                    assert!(with.iter().any(|(p, _)| *p == since), "somebody whose role is assumed");
+                    assert!(with.iter().any(|(p, _)| *p == since), "a person whose role is assumed");
                     assert!(!open(&with, since), "{with:?} does not refute {since}: {trees:?}");
                     failed.insert((assumed.clone(), person, knight));
                 }

@@ -85,7 +85,7 @@ fn rewards_of_malformed_answers() {
         if !response.contains("<think>") {
             assert_eq!(graded("Who is who?", &format!("<think>{response}")).reward, *total, "{response:?}");
             assert_eq!(graded("Use <think> please.", &format!("<think>{response}")).reward, *total, "{response:?}");
-            assert_eq!(graded("Who is who?", response).reward, BROKEN, "nobody wrote <think>");
+            assert_eq!(graded("Who is who?", response).reward, BROKEN, "there is no <think>");
         }
     }
     assert!(TABLE.len() > 30);

@@ -42,7 +42,7 @@ fn norms(result: &StepResult) -> Vec<&Norms> {
 
 /// One update, all of its numbers.
 fn step(p: &mut Trainer) -> StepResult {
-    assert!(p.step().unwrap().is_none(), "nothing was under way");
+    assert!(p.step().unwrap().is_none(), "no step was pending");
     p.flush().unwrap().remove(0)
 }
 
@@ -67,7 +67,7 @@ fn part_norms_match_the_tensors() {
     }
 }
 
-/// As they come while the next update is under way, and never twice.
+/// As they arrive, during the next update, and never twice.
 #[test]
 fn norms_belong_to_their_update() {
     let mut p = trainer(&shape(FAMILIES[0]), 2);

@@ -173,8 +173,8 @@ fn evaluation_lists_ungraded_answers() {
     // The same in a run, as a warning.
     grader(&place, fault);
     let events = json_lines(&mut grpo(&place, "run", 1));
-    let exam = kind(&events, "TaskEval")[0];
-    assert!(exam["ungraded"].as_u64() >= Some(1) && exam["ungraded_reason"].as_str().unwrap().contains("too odd"), "{exam}");
+    let evaluation = kind(&events, "TaskEval")[0];
+    assert!(evaluation["ungraded"].as_u64() >= Some(1) && evaluation["ungraded_reason"].as_str().unwrap().contains("too odd"), "{evaluation}");
     let warned = kind(&events, "Warning").iter().any(|e| e["text"].as_str().unwrap().starts_with("evaluation after step 0: "));
     assert!(warned, "{:?}", kind(&events, "Warning"));
 }

@@ -228,7 +228,7 @@ fn live_settings_wait_for_the_next_step() {
     }
     changed.state.hyper.reweight_alpha = Some(0.5);
     let [a, b] = [&mut changed, &mut plain].map(|t| steps(t, 1).remove(0));
-    assert!(numbers(&a) == numbers(&b), "the step under way was changed");
+    assert!(numbers(&a) == numbers(&b), "the pending step was changed");
     let [a, b] = [&mut changed, &mut plain].map(|t| steps(t, 1).remove(0));
     let size = |r: &StepResult| r.samples.iter().flat_map(|c| &c.advantages).map(|a| f64::from(a.abs())).sum::<f64>();
     // Probabilities are near 0, so that advantages are about halved.

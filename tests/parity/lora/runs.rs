@@ -120,10 +120,10 @@ fn an_adapter_is_a_model_and_folds_into_one() {
     // At another place than the adapter says.
     let mut config: Value = serde_json::from_slice(&std::fs::read(bare.join("adapter_config.json")).unwrap()).unwrap();
     let base_dir = config["base_model_name_or_path"].as_str().unwrap().to_owned();
-    config["base_model_name_or_path"] = json!("somebody/a-model");
+    config["base_model_name_or_path"] = json!("example/a-model");
     std::fs::write(bare.join("adapter_config.json"), config.to_string()).unwrap();
     let output = run(&mut place.lehr(["merge", "--lora=bare", "--out=no"]));
-    assert!(output.code == Some(1) && output.err.contains("somebody/a-model") && output.err.contains("--base"), "{}", output.err);
+    assert!(output.code == Some(1) && output.err.contains("example/a-model") && output.err.contains("--base"), "{}", output.err);
     assert_eq!(run(&mut place.lehr(["merge", "--lora=bare", "--base", &base_dir, "--out=yes"])).code, Some(0));
     assert!((eval("yes") - folded).abs() < 1e-9);
 }

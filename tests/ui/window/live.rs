@@ -96,7 +96,7 @@ fn a_run_is_started_paused_changed_resumed_and_stopped_from_the_window() {
     live.h.get_by_label("One step").click();
     live.until(&run, "one step", |r| r.files.history.step == step + 1);
     live.h.get_by_label("Continue").click();
-    live.until(&run, "going on", |r| r.files.history.state == RunState::Running && r.files.history.step > step + 2);
+    live.until(&run, "continued", |r| r.files.history.state == RunState::Running && r.files.history.step > step + 2);
     let hyper = lehr::event::LiveSettings { learning_rate_scale: Some(0.5), ..lehr::event::LiveSettings::default() };
     live.window().state().ask(Action::Send(run.clone(), Command::SetHyper(hyper)));
     live.until(&run, "a changed rate", |r| r.files.history.hyper.get("learning_rate_scale") == Some(&0.5));
@@ -213,7 +213,7 @@ fn escape_cancels_a_question() {
     live.h.key_press(egui::Key::Escape);
     live.h.run_steps(3);
     assert!(live.h.query_by_label("Delete it").is_none() && run.is_dir());
-    // Said twice, it is done, by a thread.
+    // Confirmed, it is deleted in a thread.
     live.h.get_by_label("Delete").click();
     live.h.run_steps(3);
     live.h.get_by_label("Delete it").click();
