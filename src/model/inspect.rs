@@ -8,7 +8,7 @@ use super::transformer;
 use super::{Activations, Model, Pass};
 use crate::config::ModelConfig;
 use crate::device::{Device, Recorder, Tensor};
-use crate::ops::rmsnorm::Rows;
+use crate::ops::rmsnorm::NormRows;
 use crate::ops::{logprob, rmsnorm};
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
@@ -176,7 +176,7 @@ fn lens_rows(
         let mut r = Recorder::new(device, "lens");
         if chunk.first_row == 0 {
             let (gain, out, rstd) = (&m.weights.final_norm, &acts.head_in, &acts.head_rstd);
-            rmsnorm::forward(&mut r, Rows::whole(stream), stream, gain, out, rstd, c.rms_norm_eps);
+            rmsnorm::forward(&mut r, NormRows::whole(stream), stream, gain, out, rstd, c.rms_norm_eps);
         }
         transformer::record_logits(&mut r, m, &head_in, &logits);
         logprob::forward(&mut r, chunk, &logits, &acts.inputs.targets, &acts.row_stats());

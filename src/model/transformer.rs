@@ -9,7 +9,7 @@ use crate::config::{ModelConfig, Product};
 use crate::device::{Device, Recorder, Tensor};
 use crate::ops::logprob::Chunk;
 use crate::ops::matmul::Extra;
-use crate::ops::rmsnorm::Rows;
+use crate::ops::rmsnorm::NormRows;
 use crate::ops::{add_bias, attention, embedding, logprob, lora, matmul, objective, rmsnorm, rope, swiglu};
 
 /// Context of a model's recordings.
@@ -28,16 +28,22 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    pub(super) fn attention_shape(&self, batch: usize, time: usize) -> attention::Shape {
+    pub(super) fn attention_shape(&self, batch: usize, time: usize) -> attention::AttentionShape {
         let c = self.config;
-        attention::Shape { batch, time, heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim }
+        attention::AttentionShape {
+            batch,
+            time,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: c.head_dim,
+        }
     }
 
     /// Query and key heads of a fused row: (rows, first column, heads), for Qwen3's norms.
-    fn head_rows(&self, qkv: &Tensor) -> [Rows; 2] {
+    fn head_rows(&self, qkv: &Tensor) -> [NormRows; 2] {
         let c = self.config;
         let [matrix_rows, stride] = qkv.matrix();
-        let rows = |offset, heads| Rows { matrix_rows, stride, offset, heads, cols: c.head_dim };
+        let rows = |offset, heads| NormRows { matrix_rows, stride, offset, heads, cols: c.head_dim };
         [rows(0, c.num_attention_heads), rows(c.query_dim(), c.num_key_value_heads)]
     }
 
@@ -69,7 +75,7 @@ pub enum Attend<'a> {
         /// (R) u32
         places: &'a Tensor,
     },
-    /// In the caches (rows, max_len, Hkv D), to which the pass adds its own; one token per row. `assigned` as in `sample::Rows`.
+    /// In the caches (rows, max_len, Hkv D), to which the pass adds its own; one token per row. `assigned` as in `sample::NormRows`.
     Cache {
         /// Keys and values of each layer.
         caches: &'a [[Tensor; 2]],
@@ -133,7 +139,7 @@ fn record_block(
     attend: Attend<'_>,
 ) {
     let (w, a, eps) = (&m.weights.blocks[layer], &acts.blocks[layer], m.config.rms_norm_eps);
-    rmsnorm::forward(r, Rows::whole(x), x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
+    rmsnorm::forward(r, NormRows::whole(x), x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
     record_qkv(r, m, layer, a, &acts.inputs.positions);
     record_attention(r, m, acts, (layer, a), attend);
     if matches!(attend, Attend::Prefill { caches, .. } if layer + 1 == caches.len()) {
@@ -144,7 +150,7 @@ fn record_block(
     if let Some(bias) = &w.attn_proj_bias {
         add_bias::forward(r, bias, &a.after_attn);
     }
-    rmsnorm::forward(r, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
+    rmsnorm::forward(r, NormRows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
     record_product(r, [&a.mlp_in, &w.gate_up, &a.gate_up], Extra::None, m.adapter(layer, a, Product::GateUp));
     swiglu::forward(r, &a.gate_up, &a.hidden);
 }
@@ -170,7 +176,7 @@ fn record_attention(
         Attend::Sequence => attention::forward(r, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse),
         Attend::Prefill { caches, places } => {
             let [cache_k, cache_v] = &caches[layer];
-            let flat = attention::Shape { batch: 1, time: shape.tokens(), ..shape };
+            let flat = attention::AttentionShape { batch: 1, time: shape.tokens(), ..shape };
             attention::append(r, flat, &a.qkv, places, cache_k, cache_v);
             if layer + 1 < caches.len() {
                 attention::forward(r, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse);
@@ -186,7 +192,7 @@ fn record_attention(
 
 fn record_final_norm(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>) {
     let x = acts.blocks.last().map_or(&acts.embedded, |a| &a.after_mlp);
-    rmsnorm::forward(r, Rows::whole(x), x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, m.config.rms_norm_eps);
+    rmsnorm::forward(r, NormRows::whole(x), x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, m.config.rms_norm_eps);
 }
 
 /// Normalised input to rotated queries and keys, and values.
@@ -276,7 +282,7 @@ pub fn record_head_and_objective(
 /// each block is recomputed first, except the last, whose buffers are still valid.
 pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &Trained<Tensor>) {
     let d = gradients(acts);
-    let stream_rows = Rows::whole(&d.stream);
+    let stream_rows = NormRows::whole(&d.stream);
     let last = acts.blocks.last().map_or(&acts.embedded, |a| &a.after_mlp);
     if let Some(grads) = grads.weights() {
         rmsnorm::backward_gain(r, stream_rows, &d.norm_in, last, &acts.head_rstd, &grads.final_norm);
@@ -308,7 +314,7 @@ fn record_mlp_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
     swiglu::backward(r, &a.gate_up, &d.hidden, &d.gate_up);
     let gate_up = [&d.gate_up, &a.mlp_in, &w.gate_up, &d.norm_in];
     record_product_backward(r, gate_up, g.map(|g| &g.gate_up), adapter(Product::GateUp));
-    let rows = Rows::whole(&d.stream);
+    let rows = NormRows::whole(&d.stream);
     if let Some(g) = g {
         rmsnorm::backward_gain(r, rows, &d.norm_in, &a.after_attn, &a.mlp_rstd, &g.mlp_norm);
     }
@@ -338,7 +344,7 @@ fn record_attention_backward(
     }
     let qkv = [d_projected, &a.attn_in, &w.qkv, &d.norm_in];
     record_product_backward(r, qkv, g.map(|g| &g.qkv), adapter(Product::Qkv));
-    let rows = Rows::whole(&d.stream);
+    let rows = NormRows::whole(&d.stream);
     if let Some(g) = g {
         rmsnorm::backward_gain(r, rows, &d.norm_in, x, &a.attn_rstd, &g.attn_norm);
     }

@@ -174,7 +174,10 @@ fn evaluation_lists_ungraded_answers() {
     grader(&place, fault);
     let events = json_lines(&mut grpo(&place, "run", 1));
     let evaluation = kind(&events, "TaskEval")[0];
-    assert!(evaluation["ungraded"].as_u64() >= Some(1) && evaluation["ungraded_reason"].as_str().unwrap().contains("too odd"), "{evaluation}");
+    assert!(
+        evaluation["ungraded"].as_u64() >= Some(1) && evaluation["ungraded_reason"].as_str().unwrap().contains("too odd"),
+        "{evaluation}"
+    );
     let warned = kind(&events, "Warning").iter().any(|e| e["text"].as_str().unwrap().starts_with("evaluation after step 0: "));
     assert!(warned, "{:?}", kind(&events, "Warning"));
 }

@@ -16,7 +16,7 @@ uniform! { struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, firs
 
 /// The rows to normalise: a whole matrix, or the heads in a range of its columns.
 #[derive(Clone, Copy, Debug)]
-pub struct Rows {
+pub struct NormRows {
     /// Rows of the matrix.
     pub matrix_rows: usize,
     /// Its columns.
@@ -29,7 +29,7 @@ pub struct Rows {
     pub cols: usize,
 }
 
-impl Rows {
+impl NormRows {
     /// All rows of `x`, whole.
     pub fn whole(x: &Tensor) -> Self {
         let [matrix_rows, cols] = x.matrix();
@@ -87,7 +87,7 @@ impl Rows {
 }
 
 /// Normalise `rows` of `x` into the same places of `y`; keep `rstd` (one number per normalised row) for backward.
-pub fn forward(r: &mut Recorder<'_>, rows: Rows, x: &Tensor, gain: &Tensor, y: &Tensor, rstd: &Tensor, eps: f64) {
+pub fn forward(r: &mut Recorder<'_>, rows: NormRows, x: &Tensor, gain: &Tensor, y: &Tensor, rstd: &Tensor, eps: f64) {
     r.op(
         Op { name: "rmsnorm.forward", cost: rows.cost(3.0), reads: bind!(x, gain), writes: bind!(rstd, y) },
         |wgsl| rows.dispatch(wgsl, "forward", eps, false),
@@ -98,7 +98,7 @@ pub fn forward(r: &mut Recorder<'_>, rows: Rows, x: &Tensor, gain: &Tensor, y: &
 /// `dx = ` (or `+=`) the gradient of the loss with respect to `x`, from the gradient `dy` of `y`.
 pub fn backward(
     r: &mut Recorder<'_>,
-    rows: Rows,
+    rows: NormRows,
     dy: &Tensor,
     x: &Tensor,
     gain: &Tensor,
@@ -114,7 +114,7 @@ pub fn backward(
 }
 
 /// `dgain +=` the gradient of the loss with respect to the gain.
-pub fn backward_gain(r: &mut Recorder<'_>, rows: Rows, dy: &Tensor, x: &Tensor, rstd: &Tensor, dgain: &Tensor) {
+pub fn backward_gain(r: &mut Recorder<'_>, rows: NormRows, dy: &Tensor, x: &Tensor, rstd: &Tensor, dgain: &Tensor) {
     r.op(
         Op { name: "rmsnorm.backward_gain", cost: rows.cost(2.0), reads: bind!(x, rstd, dy), writes: bind!(dgain) },
         |wgsl| rows.dispatch_gain(wgsl),
@@ -160,7 +160,7 @@ pub const CHECKS: &[Check] =
 fn check_whole(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, cols) = (case.int(1, 150), 4 * case.int(1, 70));
     case.shape = format!("{rows} x {cols}");
-    let spec = Rows { matrix_rows: rows, stride: cols, offset: 0, heads: 1, cols };
+    let spec = NormRows { matrix_rows: rows, stride: cols, offset: 0, heads: 1, cols };
     compare(device, case, spec)
 }
 
@@ -169,10 +169,10 @@ fn check_heads(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let offset = 4 * case.int(0, 9);
     let stride = offset + heads * cols + 4 * case.int(0, 9);
     case.shape = format!("{matrix_rows} x {heads} heads of {cols} at {offset} of {stride}");
-    compare(device, case, Rows { matrix_rows, stride, offset, heads, cols })
+    compare(device, case, NormRows { matrix_rows, stride, offset, heads, cols })
 }
 
-fn compare(device: &Device, case: &mut Case, rows: Rows) -> anyhow::Result<()> {
+fn compare(device: &Device, case: &mut Case, rows: NormRows) -> anyhow::Result<()> {
     let eps = 1e-5;
     let size = rows.matrix_rows * rows.stride;
     let (x, dy, dx0) = (case.normals(size, 2.0), case.normals(size, 1.0), case.normals(size, 0.1));

@@ -1,7 +1,7 @@
 //! Checks of weights that are stored in 16 bits: results are those of the same numbers stored in f32, bit for bit.
 
 use super::check::{Case, Check, LARGE_VOCABULARIES, wide};
-use super::matmul::{self, Extra, Tile};
+use super::matmul::{self, Extra, RegisterTile};
 use super::{embedding, matmul::twin};
 use crate::device::{Bf16, Device, ElementType, Recorder, Tensor};
 
@@ -56,14 +56,14 @@ impl Weight {
     }
 }
 
-fn forward(r: &mut Recorder<'_>, tile: Option<Tile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+fn forward(r: &mut Recorder<'_>, tile: Option<RegisterTile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
     match tile {
         Some(tile) => matmul::forward_by(r, tile, x, w, y, extra),
         None => matmul::forward(r, x, w, y, extra),
     }
 }
 
-fn backward_input(r: &mut Recorder<'_>, tile: Option<Tile>, [dy, w, dx]: [&Tensor; 3], accumulate: bool) {
+fn backward_input(r: &mut Recorder<'_>, tile: Option<RegisterTile>, [dy, w, dx]: [&Tensor; 3], accumulate: bool) {
     match tile {
         Some(tile) => matmul::backward_input_by(r, tile, dy, w, dx, accumulate),
         None => matmul::backward_input(r, dy, w, dx, accumulate),
@@ -85,7 +85,7 @@ fn check_products(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     };
     let tiles = device.gpu().map_or_else(Vec::new, matmul::tiles);
     let tile = Some(case.int(0, tiles.len())).and_then(|i| tiles.get(i).copied());
-    case.shape = format!("{}, {rows} rows, {n} from {k}", tile.map_or("chosen".into(), Tile::name));
+    case.shape = format!("{}, {rows} rows, {n} from {k}", tile.map_or("chosen".into(), RegisterTile::name));
     let weight = Weight::draw(device, case, n, k);
     let (x, dy, bias) = (case.normals(rows * k, 1.0), case.normals(rows * n, 1.0), case.normals(n, 1.0));
     let (tx, tdy) = (case.upload(device, "x", &[rows, k], &x), case.upload(device, "dy", &[rows, n], &dy));

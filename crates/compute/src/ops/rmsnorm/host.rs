@@ -1,25 +1,25 @@
 //! RMSNorm: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019).
 
-use super::Rows;
+use super::NormRows;
 use crate::device::cpu::math::sum4;
-use crate::device::cpu::{Cpu, Cut, Tile, Tiled, task_rows, with_scratch};
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled, task_rows, with_scratch};
 use crate::simd;
 use fearless_simd::prelude::*;
 
-impl Rows {
+impl NormRows {
     fn tile_rows(&self) -> usize {
         task_rows(self.matrix_rows, self.heads * self.cols)
     }
 
     /// The normalised rows in tasks.
-    fn window(&self) -> Cut {
-        let Rows { matrix_rows, stride, offset, heads, cols } = *self;
-        Cut { offset, stride, rows: matrix_rows, cols: heads * cols, tile_rows: self.tile_rows(), tile_cols: heads * cols }
+    fn window(&self) -> TileGrid {
+        let NormRows { matrix_rows, stride, offset, heads, cols } = *self;
+        TileGrid { offset, stride, rows: matrix_rows, cols: heads * cols, tile_rows: self.tile_rows(), tile_cols: heads * cols }
     }
 
     /// One number a normalised row, in the same tasks.
-    fn numbers(&self) -> Cut {
-        Cut::rows(self.matrix_rows, self.heads, self.tile_rows())
+    fn numbers(&self) -> TileGrid {
+        TileGrid::rows(self.matrix_rows, self.heads, self.tile_rows())
     }
 
     /// The heads in a row of a matrix.
@@ -30,13 +30,21 @@ impl Rows {
 }
 
 /// Normalise `rows` of `x` into the same places of `y`; keep `rstd` (one number a normalised row) for backward.
-pub fn forward(cpu: &Cpu, rows: Rows, eps: f32, x: &[f32], gain: &[f32], rstd: &mut [f32], y: &mut [f32]) {
+pub fn forward(cpu: &Cpu, rows: NormRows, eps: f32, x: &[f32], gain: &[f32], rstd: &mut [f32], y: &mut [f32]) {
     let outputs = [Tiled::new(rstd, rows.numbers()), Tiled::new(y, rows.window())];
     cpu.for_tiles(outputs, |_, [rstd, y]| simd!(cpu, s => forward_tile(s, rows, eps, x, gain, rstd, y)));
 }
 
 #[inline(always)]
-fn forward_tile<S: Simd>(simd: S, rows: Rows, eps: f32, x: &[f32], gain: &[f32], mut rstd: Tile<'_>, mut y: Tile<'_>) {
+fn forward_tile<S: Simd>(
+    simd: S,
+    rows: NormRows,
+    eps: f32,
+    x: &[f32],
+    gain: &[f32],
+    mut rstd: OutputTile<'_>,
+    mut y: OutputTile<'_>,
+) {
     let (cols, gain) = (rows.cols, &gain[..rows.cols]);
     let share = 1.0 / cols as f32;
     for i in 0..y.rows() {
@@ -87,7 +95,7 @@ fn scaled<S: Simd>(simd: S, scale: f32, x: &[f32], gain: &[f32], y: &mut [f32]) 
 
 /// `dx = ` (or `+=`) the gradient of the loss by `x`, from the gradient `dy` by `y`:
 /// dx = rstd * (dy * gain - n * mean(dy * gain * n)), n = x * rstd.
-pub fn backward(cpu: &Cpu, rows: Rows, accumulate: bool, x: &[f32], gain: &[f32], rstd: &[f32], dy: &[f32], dx: &mut [f32]) {
+pub fn backward(cpu: &Cpu, rows: NormRows, accumulate: bool, x: &[f32], gain: &[f32], rstd: &[f32], dy: &[f32], dx: &mut [f32]) {
     let dx = Tiled::new(dx, rows.window());
     cpu.for_tiles([dx], |_, [dx]| {
         if accumulate {
@@ -101,12 +109,12 @@ pub fn backward(cpu: &Cpu, rows: Rows, accumulate: bool, x: &[f32], gain: &[f32]
 #[inline(always)]
 fn backward_tile<S: Simd, const ADD: bool>(
     simd: S,
-    rows: Rows,
+    rows: NormRows,
     x: &[f32],
     gain: &[f32],
     rstd: &[f32],
     dy: &[f32],
-    mut dx: Tile<'_>,
+    mut dx: OutputTile<'_>,
 ) {
     let (cols, gain) = (rows.cols, &gain[..rows.cols]);
     let share = 1.0 / cols as f32;
@@ -159,11 +167,11 @@ fn backward_row<S: Simd, const ADD: bool>(simd: S, scale: f32, pull: f32, x: &[f
 
 /// `dgain` (cols) += the gradient of the loss by the gain: the sum over all rows of dy * x * rstd. Tasks sum blocks of rows, whose sums
 /// are then added in order.
-pub fn backward_gain(cpu: &Cpu, rows: Rows, x: &[f32], rstd: &[f32], dy: &[f32], dgain: &mut [f32]) {
+pub fn backward_gain(cpu: &Cpu, rows: NormRows, x: &[f32], rstd: &[f32], dy: &[f32], dgain: &mut [f32]) {
     let each = rows.tile_rows();
     let blocks = rows.matrix_rows.div_ceil(each);
     with_scratch(blocks * rows.cols, |sums| {
-        let tiles = Tiled::new(sums, Cut::rows(blocks, rows.cols, 1));
+        let tiles = Tiled::new(sums, TileGrid::rows(blocks, rows.cols, 1));
         cpu.for_tiles([tiles], |[block, _], [mut sums]| {
             let range = block * each..rows.matrix_rows.min((block + 1) * each);
             simd!(cpu, s => gain_block(s, rows, range, x, rstd, dy, sums.row(0)));
@@ -179,7 +187,7 @@ pub fn backward_gain(cpu: &Cpu, rows: Rows, x: &[f32], rstd: &[f32], dy: &[f32],
 #[inline(always)]
 fn gain_block<S: Simd>(
     simd: S,
-    rows: Rows,
+    rows: NormRows,
     range: std::ops::Range<usize>,
     x: &[f32],
     rstd: &[f32],
@@ -208,7 +216,7 @@ fn gain_block<S: Simd>(
 #[inline(always)]
 fn gain_columns<S: Simd, const N: usize>(
     simd: S,
-    rows: Rows,
+    rows: NormRows,
     range: std::ops::Range<usize>,
     first: usize,
     x: &[f32],
