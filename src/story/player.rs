@@ -218,7 +218,7 @@ impl Player {
     /// # Errors
     /// It is not available.
     pub fn fact(&self, name: &str) -> Result<Fact> {
-        let (step, fact) = name.split_once('.').with_context(|| format!("{name}: is not a fact of a step"))?;
+        let (step, fact) = name.split_once('.').with_context(|| format!("{name}: unknown fact; write STEP.FACT"))?;
         let outcome = self.outcomes.get(step).with_context(|| format!("{name}: no step {step} has been run"))?;
         outcome.fact(fact).with_context(|| name.to_owned())
     }

@@ -51,7 +51,7 @@ fn an_interrupted_arm_is_retrained_to_the_same_bits() {
     assert!(checkpoints.weights(&arm, 4).is_err(), "no such snapshot");
     let [a, b] = [&checkpoints, &other].map(|b| b.record(&arm).unwrap());
     assert_eq!((a.loss.len(), a.loss, a.grad_norm), (12, b.loss, b.grad_norm));
-    // A finished arm is left alone.
+    // A finished arm is not trained again.
     let before = std::fs::metadata(checkpoints.folder(&arm).join("weights.f32")).unwrap().modified().unwrap();
     assert_eq!(run(&checkpoints, &arm, &texts), AttemptResult::Done);
     assert_eq!(std::fs::metadata(checkpoints.folder(&arm).join("weights.f32")).unwrap().modified().unwrap(), before);

@@ -158,7 +158,7 @@ fn runs_keep_their_colours_in_any_order() {
 }
 
 #[test]
-fn reinforcement_has_its_tokens_exams_and_completions() {
+fn grpo_has_its_tokens_evaluations_and_completions() {
     let dir = tempfile::tempdir().unwrap();
     let (page, summary) = report(&[made::grpo(dir.path(), "rl", 60, Some("base@200"))]);
     let wanted = ["Reward", "KL", "Improbable tokens", "Moved in the right direction", "Change of probability in a step"];

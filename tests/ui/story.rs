@@ -80,7 +80,7 @@ fn options(dir: &Path, seed: u64) -> PlayerOptions {
     PlayerOptions { place: StoryLocation::In(dir.to_owned()), seed, device: Default::default(), backend }
 }
 
-/// Poll until something is so.
+/// Poll until a condition holds.
 fn wait(player: &mut Player, what: &str, until: impl Fn(&Player) -> bool) {
     let end = Instant::now() + PATIENCE;
     while !until(player) {

@@ -268,7 +268,7 @@ impl TokenTable {
         ends.extend(tokenizer.end_tokens().ids().iter().copied().filter(|id| Some(*id) != tokenizer.eos_id()));
         if ends.is_empty() && m.text("tokenizer.ggml.model")? != Some("rwkv") {
             // Without one llama.cpp uses a text token.
-            ends.push(unused.context("no token ends a text: llama.cpp would take one of the vocabulary for it")? as u32);
+            ends.push(unused.context("no end-of-text token: llama.cpp would choose one of the vocabulary")? as u32);
         }
         for (name, id) in ["eos", "eot", "eom"].into_iter().zip(&ends) {
             m.set(format!("tokenizer.ggml.{name}_token_id"), MetadataValue::U32(*id));
