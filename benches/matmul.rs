@@ -5,7 +5,7 @@
 //! alike. On the CPU there is one way. `LEHR_ADAPTER` names the device. Set `MESA_SHADER_CACHE_DISABLE=true` for true first-dispatch times on Mesa.
 
 use lehr::device::{Device, Recorder, Recording, Tensor};
-use lehr::ops::matmul::{self, Extra, Role, Tile};
+use lehr::ops::matmul::{self, Extra, RegisterTile, Role};
 use std::fmt::Write as _;
 use std::time::Instant;
 
@@ -50,8 +50,8 @@ fn tuning(device: &Device) -> anyhow::Result<()> {
                 Role::BackwardWeight => [n, k, rows],
             };
             let Some(gpu) = device.gpu() else { continue };
-            let shape = matmul::Shape { rows, cols, depth, strides: [4; 3] };
-            let name = matmul::choose(device, gpu, role, &shape).map(Tile::name);
+            let shape = matmul::GemmShape { rows, cols, depth, strides: [4; 3] };
+            let name = matmul::choose(device, gpu, role, &shape).map(RegisterTile::name);
             chosen.push(format!("{} {rows}x{cols}x{depth} {}", role.entry(), name.unwrap_or_default()));
         }
     }
@@ -63,7 +63,7 @@ fn tuning(device: &Device) -> anyhow::Result<()> {
 }
 
 /// What computes a product: the device's choice, or a tile of a GPU.
-type Way = Option<Tile>;
+type Way = Option<RegisterTile>;
 
 fn ways(device: &Device) -> Vec<(String, Way)> {
     match device.gpu() {

@@ -43,7 +43,7 @@ fn event(n: u64) -> Event {
     })
 }
 
-/// Milliseconds from opening a log of so many steps to the first frame, to the first curve and to the end of the log; of the longest frame.
+/// Milliseconds from opening a log of this number of steps to the first frame, to the first curve and to the end of the log; of the longest frame.
 fn opened(steps: u64) -> [f64; 4] {
     let home = tempfile::tempdir().expect("a folder");
     let run = home.path().join("a");

@@ -1,4 +1,4 @@
-"""Makes fuzz/corpus: a few small inputs for each target, sound ones and such as once failed. Needs gguf, numpy, safetensors, tokenizers.
+"""Makes fuzz/corpus: a few small inputs for each target, valid ones and former failures. Needs gguf, numpy, safetensors, tokenizers.
 
 usage: python fuzz/corpus.py
 """

@@ -348,7 +348,7 @@ pub struct Rescue {
     pub from_steps: Vec<u64>,
     /// The observed cause, as text.
     pub cause: String,
-    /// What was done differently from the settings, and why, as text; empty if nothing.
+    /// Deviations from the settings, with reasons, as text; empty if there are none.
     #[serde(default, alias = "remark")]
     pub note: String,
     /// First update that may have been part of the spike.

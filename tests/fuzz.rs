@@ -1,5 +1,5 @@
-//! Files of strangers, mutated: a short run of each target of `tests/fuzz/targets.rs` from its corpus in `fuzz/corpus`, by chance with a
-//! seed. `scripts/fuzz SECONDS` runs longer; cargo-fuzz (`fuzz/README.md`) looks further, guided by what of the program was reached.
+//! Untrusted files: a short mutation run of each target of `tests/fuzz/targets.rs`, from its corpus in `fuzz/corpus` and a
+//! seed. `scripts/fuzz SECONDS` runs longer; cargo-fuzz (`fuzz/README.md`) is guided by coverage.
 //!
 //! LEHR_FUZZ_SECONDS (each target), LEHR_FUZZ_SEED. An input that fails is kept as `target/fuzz/TARGET.last`.
 
@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use targets::{TARGETS, Target};
 
-/// The longest input.
+/// Maximum length of an input.
 const MOST_BYTES: usize = 1 << 18;
-/// Inputs that were accepted, kept to go on from.
+/// Maximum number of accepted inputs that are added to the pool.
 const MOST_KEPT: usize = 200;
-/// An input may take this long.
+/// Time limit of an input.
 const SLOW: Duration = Duration::from_secs(20);
-/// What readers of numbers and of brackets stumble over.
+/// Tokens that are edge cases of number and bracket parsers.
 const WORDS: &[&str] = &[
     "0",
     "-1",
@@ -68,7 +68,7 @@ const WORDS: &[&str] = &[
     "\"rope_scaling\"",
 ];
 
-/// Draws, one after another.
+/// A stream of random numbers.
 struct Draws {
     rng: Rng,
     count: u64,
@@ -96,14 +96,14 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// A place in an input, and how many bytes from there.
+/// A random range of an input, at most `most` bytes long.
 fn span(rng: &mut Draws, bytes: &[u8], most: usize) -> std::ops::Range<usize> {
     let start = rng.below(bytes.len() as u64 + 1) as usize;
     let length = rng.below(most.min(bytes.len() - start) as u64 + 1) as usize;
     start..start + length
 }
 
-/// One change.
+/// Applies one random mutation.
 fn mutate(rng: &mut Draws, bytes: &mut Vec<u8>, other: &[u8]) {
     let at = |rng: &mut Draws, bytes: &[u8]| rng.below(bytes.len().max(1) as u64) as usize;
     match rng.below(10) {
@@ -118,7 +118,7 @@ fn mutate(rng: &mut Draws, bytes: &mut Vec<u8>, other: &[u8]) {
         2 => drop(bytes.drain(span(rng, bytes, 64))),
         3 => bytes.truncate(at(rng, bytes)),
         4 => {
-            // Many times over: nesting, long lists, long names.
+            // Repeats a part: nesting, long lists, long names.
             let range = span(rng, bytes, 32);
             let times = 1 << rng.below(12);
             let part = bytes[range.clone()].repeat(times);
@@ -130,7 +130,7 @@ fn mutate(rng: &mut Draws, bytes: &mut Vec<u8>, other: &[u8]) {
             bytes.splice(range, part);
         }
         6 => {
-            // A number becomes another.
+            // Replaces a number.
             let digits: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i].is_ascii_digit()).collect();
             let Some(start) = digits.get(rng.below(digits.len().max(1) as u64) as usize).copied() else { return };
             let end = start + bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -166,7 +166,7 @@ fn run((name, target): Target) {
         let mut input = pool[rng.below(pool.len() as u64) as usize].clone();
         let other = pool[rng.below(pool.len() as u64) as usize].clone();
         (0..=rng.below(4)).for_each(|_| mutate(&mut rng, &mut input, &other));
-        // An abort leaves no other trace.
+        // After an abort, this file is the only record of the input.
         std::fs::write(&last, &input).unwrap();
         let start = Instant::now();
         let accepted = target(&input);

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Place, Said, Trainer, json_lines, kind, run, step_numbers};
+use common::{CommandOutput, Place, Trainer, json_lines, kind, run, step_numbers};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -170,12 +170,12 @@ fn a_slow_network_changes_no_result() {
         let flag = if launcher().unwrap().is_empty() { "-hosts" } else { "--host" };
         slow.args([flag, hosts, "-n", ranks]).arg(command.get_program()).args(command.get_args()).args(DEVICE);
         slow.current_dir(command.get_current_dir().unwrap()).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
-        let said = run(slow.env("LEHR_RANK_TIMEOUT", "6"));
-        if said.code == Some(77) {
-            eprintln!("a slow network is not tested here: {}", said.err.trim());
+        let output = run(slow.env("LEHR_RANK_TIMEOUT", "6"));
+        if output.code == Some(77) {
+            eprintln!("a slow network is not tested here: {}", output.err.trim());
             return;
         }
-        assert_eq!(said.code, Some(0), "{slow:?}\n{}", said.err);
+        assert_eq!(output.code, Some(0), "{slow:?}\n{}", output.err);
         same_curve(&name, &place.events(&name), &alone);
     }
 }
@@ -203,15 +203,15 @@ fn uneven_batches_are_balanced_and_reported() {
     same_curve("7 sequences", &events, &alone);
     let warnings: Vec<&str> = kind(&events, "Warning").iter().filter_map(|w| w["text"].as_str()).collect();
     assert!(warnings.iter().any(|text| text.contains("--batch-size 7 on 3 ranks")), "{warnings:?}");
-    let said = run(&mut on_ranks(3, &pretrain(&place, "too-few", &["--batch-size=2"])));
-    assert_ne!(said.code, Some(0));
-    assert_eq!(errors(&said).len(), 1, "{}", said.err);
-    assert!(said.err.contains("--batch-size 2: fewer sequences than ranks (3)"), "{}", said.err);
+    let output = run(&mut on_ranks(3, &pretrain(&place, "too-few", &["--batch-size=2"])));
+    assert_ne!(output.code, Some(0));
+    assert_eq!(errors(&output).len(), 1, "{}", output.err);
+    assert!(output.err.contains("--batch-size 2: fewer sequences than ranks (3)"), "{}", output.err);
 }
 
 /// Error lines of lehr, without those of mpirun.
-fn errors(said: &Said) -> Vec<&str> {
-    said.err.lines().filter(|line| line.starts_with("error: ")).collect()
+fn errors(output: &CommandOutput) -> Vec<&str> {
+    output.err.lines().filter(|line| line.starts_with("error: ")).collect()
 }
 
 /// Rows with 1 to 50 targets: a mean of means over ranks would differ. Packed rows too.
@@ -472,7 +472,7 @@ fn a_rescue_restores_all_ranks() {
 }
 
 /// One rank per command line under one launcher.
-fn two(place: &Place, first: &[&str], second: &[&str]) -> Said {
+fn two(place: &Place, first: &[&str], second: &[&str]) -> CommandOutput {
     let mut command = mpirun();
     command.args(launcher().unwrap()).current_dir(place.path("")).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
     for (i, args) in [first, second].into_iter().enumerate() {
@@ -491,9 +491,9 @@ fn ranks_that_disagree_are_refused_in_one_line() {
     let flags = |seed: &'static str, data: &'static str| {
         ["pretrain", "--run=run", "--preset=nano", "--batch-size=4", "--seq-len=16", "--max-steps=5", seed, data]
     };
-    let said = two(&place, &flags("--seed=1", "--data=text.txt"), &flags("--seed=2", "--data=text.txt"));
-    assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
-    assert!(said.err.contains("error: flags") && said.err.contains("rank 1 on"), "{}", said.err);
+    let output = two(&place, &flags("--seed=1", "--data=text.txt"), &flags("--seed=2", "--data=text.txt"));
+    assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+    assert!(output.err.contains("error: flags") && output.err.contains("rank 1 on"), "{}", output.err);
     assert!(!place.path("run").exists(), "no run folder");
 
     // The same file name, another text.
@@ -505,13 +505,13 @@ fn ranks_that_disagree_are_refused_in_one_line() {
     let args = flags("--seed=1", "--data=text.txt");
     command.args(["-n", "1", lehr]).args(args).args(DEVICE);
     command.args([":", "-n", "1", "-wdir"]).arg(place.path("other")).arg(lehr).args(args).args(DEVICE);
-    let said = run(&mut command);
-    assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
-    assert!(said.err.contains("tokens of --data") && said.err.contains("rank 1 on"), "{}", said.err);
+    let output = run(&mut command);
+    assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+    assert!(output.err.contains("tokens of --data") && output.err.contains("rank 1 on"), "{}", output.err);
 
     // An error on all ranks is reported once.
-    let said = two(&place, &flags("--seed=1", "--data=none.txt"), &flags("--seed=1", "--data=none.txt"));
-    assert!(said.code != Some(0) && errors(&said).len() == 1 && said.err.contains("none.txt"), "{}", said.err);
+    let output = two(&place, &flags("--seed=1", "--data=none.txt"), &flags("--seed=1", "--data=none.txt"));
+    assert!(output.code != Some(0) && errors(&output).len() == 1 && output.err.contains("none.txt"), "{}", output.err);
     assert!(!place.path("run").exists(), "no run folder");
 }
 
@@ -541,14 +541,14 @@ fn a_rank_without_its_device_ends_the_setup() {
         }
         command.args(["-n", "1", env!("CARGO_BIN_EXE_lehr")]).args(args).args(["--threads=1", adapter]);
     }
-    let said = run(&mut command);
-    assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
-    assert!(said.err.contains("error: rank 1 on") && said.err.contains("no such GPU"), "{}", said.err);
+    let output = run(&mut command);
+    assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+    assert!(output.err.contains("error: rank 1 on") && output.err.contains("no such GPU"), "{}", output.err);
     assert!(!place.path("run").exists(), "no run folder");
 }
 
 /// `lehr reproduce` of a claim with two seeds.
-fn reproduce(place: &Place, ranks: usize, work: &str, out: &str) -> Said {
+fn reproduce(place: &Place, ranks: usize, work: &str, out: &str) -> CommandOutput {
     let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=2", "--first-seed=7", "--work", work, "--out", out];
     run(&mut on_ranks(ranks, &place.lehr(args)))
 }
@@ -562,14 +562,14 @@ fn reproduce_shares_its_arms() {
     let alone = reproduce(&place, 1, "one", "a");
     assert_eq!(alone.code, Some(0), "{}", alone.err);
     for (ranks, work, out) in [(2, "two", "b"), (3, "three", "c"), (3, "two", "d"), (1, "three", "e")] {
-        let said = reproduce(&place, ranks, work, out);
-        assert_eq!(said.code, Some(0), "{}", said.err);
+        let output = reproduce(&place, ranks, work, out);
+        assert_eq!(output.code, Some(0), "{}", output.err);
         assert_eq!(results(out), results("a"), "{ranks} ranks, work folder {work}");
-        assert_eq!(said.out.lines().count(), alone.out.lines().count(), "rank 0 prints: {}", said.out);
+        assert_eq!(output.out.lines().count(), alone.out.lines().count(), "rank 0 prints: {}", output.out);
         let is_new = ["b", "c"].contains(&out);
         for rank in (0..ranks).filter(|_| ranks > 1) {
-            let done = said.err.lines().filter(|l| l.starts_with(&format!("rank {rank} on")) && l.contains(": done in"));
-            assert_eq!(done.count() > 0, is_new, "arms of rank {rank}: {}", said.err);
+            let done = output.err.lines().filter(|l| l.starts_with(&format!("rank {rank} on")) && l.contains(": done in"));
+            assert_eq!(done.count() > 0, is_new, "arms of rank {rank}: {}", output.err);
         }
     }
 }
@@ -593,12 +593,12 @@ fn reproduce_ends_with_a_killed_rank_and_continues() {
     signal(pid_of(1, &place.path("")), "KILL");
     assert!(!child.wait().unwrap().success());
     let before = arms();
-    let said = run(&mut on_ranks(3, &place.lehr(args)));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(&mut on_ranks(3, &place.lehr(args)));
+    assert_eq!(output.code, Some(0), "{}", output.err);
     // `rank 1 on host: ARM: done in 3 s`
     let name = |line: &str| line.split_once(": done in")?.0.rsplit(": ").next().map(str::to_owned);
-    let trained: BTreeSet<String> = said.err.lines().filter_map(name).collect();
-    assert_eq!(trained.len(), arms() - before, "finished arms are not trained again: {}", said.err);
+    let trained: BTreeSet<String> = output.err.lines().filter_map(name).collect();
+    assert_eq!(trained.len(), arms() - before, "finished arms are not trained again: {}", output.err);
 }
 
 #[test]
@@ -631,11 +631,11 @@ fn other_commands_are_refused_by_name() {
     for args in [&["generate", "--model=m", "--prompt=a"][..], &["eval", "--model=m", "--data=text.txt"], &["bench"]] {
         let mut command = mpirun();
         command.args(launcher().unwrap()).args(["-n", "2", env!("CARGO_BIN_EXE_lehr")]).args(args).current_dir(place.path(""));
-        let said = run(&mut command);
-        assert!(said.code != Some(0) && errors(&said).len() == 1, "{args:?}: {}", said.err);
-        assert!(errors(&said)[0].contains(&format!("`lehr {}` runs in one process", args[0])), "{}", said.err);
+        let output = run(&mut command);
+        assert!(output.code != Some(0) && errors(&output).len() == 1, "{args:?}: {}", output.err);
+        assert!(errors(&output)[0].contains(&format!("`lehr {}` runs in one process", args[0])), "{}", output.err);
     }
-    let said = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--dry-run"])));
-    assert!(said.code == Some(0) && said.out.lines().count() == 1, "{}{}", said.out, said.err);
+    let output = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--dry-run"])));
+    assert!(output.code == Some(0) && output.out.lines().count() == 1, "{}{}", output.out, output.err);
     assert!(!place.path("run").exists());
 }

@@ -97,7 +97,7 @@ pub fn set_dialog(ctx: &Context, dialog: Dialog) {
     ctx.data_mut(|data| data.insert_temp(Id::unique("file dialog"), dialog));
 }
 
-/// Draw a field; its response has changed when somebody has typed or chosen something.
+/// Draw a field; its response has changed after an input or a choice.
 pub fn path_ui(ui: &mut Ui, text: &mut String, field: PathField<'_>) -> Response {
     let id = ui.scope_id().with(("path", field.label));
     let state = ui.data_mut(|data| data.get_temp_mut_or_default::<Arc<Mutex<State>>>(id).clone());

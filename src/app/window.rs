@@ -285,7 +285,7 @@ impl Window {
 
     fn shortcuts(&mut self, ui: &egui::Ui) {
         let ctx = ui.ctx();
-        // Escape cancels every question, also while somebody types.
+        // Escape cancels every question, also during typing.
         if ctx.input(|i| i.key_pressed(egui::Key::Escape)) {
             self.help = false;
             self.leaving &= self.stopping;

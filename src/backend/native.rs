@@ -84,15 +84,15 @@ impl ChildProcess {
         thread("input").spawn(move || write_lines(stdin, &lines))?;
         let (messages, wake_for_messages) = (send.clone(), wake.clone());
         let read_messages = move || {
-            let mut said = LastMessage::default();
+            let mut last_message = LastMessage::default();
             each_line(stderr, |line| {
                 let line = clean(line.trim_end());
-                said.take(&line);
+                last_message.take(&line);
                 // Without a receiver the pipe is still drained, or the process would block on it.
                 let _ = messages.send(CommandOutput::Message(line));
                 wake_for_messages();
             });
-            said
+            last_message
         };
         let messages = thread("messages").spawn(read_messages)?;
         let process = self.clone();
@@ -101,8 +101,8 @@ impl ChildProcess {
                 let _ = send.send(CommandOutput::Line(line.to_owned()));
                 wake();
             });
-            let said = messages.join().unwrap_or_default();
-            let _ = send.send(CommandOutput::Ended(process.wait(&said)));
+            let last_message = messages.join().unwrap_or_default();
+            let _ = send.send(CommandOutput::Ended(process.wait(&last_message)));
             wake();
         };
         thread("output").spawn(read_output)?;
@@ -110,10 +110,10 @@ impl ChildProcess {
     }
 
     /// Wait for the process to end. The lock is released in between, so that it can be killed.
-    fn wait(&self, said: &LastMessage) -> End {
+    fn wait(&self, last_message: &LastMessage) -> End {
         loop {
             match self.with(Child::try_wait) {
-                Ok(Some(status)) => return end_of(status, said),
+                Ok(Some(status)) => return end_of(status, last_message),
                 Ok(None) => std::thread::sleep(PAUSE),
                 Err(error) => return End::Failed(error.to_string()),
             }
@@ -176,15 +176,15 @@ impl LastMessage {
     }
 }
 
-fn end_of(status: ExitStatus, said: &LastMessage) -> End {
+fn end_of(status: ExitStatus, last_message: &LastMessage) -> End {
     match status.code() {
         Some(0) => End::Done,
         Some(INTERRUPTED) => End::Interrupted,
-        code => End::Failed(reason(status, code, said)),
+        code => End::Failed(reason(status, code, last_message)),
     }
 }
 
-fn reason(status: ExitStatus, code: Option<i32>, said: &LastMessage) -> String {
+fn reason(status: ExitStatus, code: Option<i32>, last_message: &LastMessage) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         let cause = match signal {
@@ -197,10 +197,10 @@ fn reason(status: ExitStatus, code: Option<i32>, said: &LastMessage) -> String {
     }
     #[cfg(not(unix))]
     let _ = status;
-    match (said.error.as_ref().unwrap_or(&said.line).as_str(), code) {
+    match (last_message.error.as_ref().unwrap_or(&last_message.line).as_str(), code) {
         ("", Some(code)) => format!("the process ended with code {code} and no message"),
         ("", None) => "the process ended without a message".into(),
-        (said, _) => said.to_owned(),
+        (last_message, _) => last_message.to_owned(),
     }
 }
 

@@ -46,8 +46,8 @@ pub struct Args {
     /// Seed of the sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// JSON interface for programs: requests as JSON lines on standard input ({"ask":"Say","text":"..."}, also with "temperature";
-    /// {"ask":"Stop"}; {"ask":"Reset"}, also with "system"), answers as JSON lines on standard output.
+    /// JSON interface for programs: commands as JSON lines on standard input ({"command":"Say","text":"..."}, also with "temperature";
+    /// {"command":"Stop"}; {"command":"Reset"}, also with "system"), events as JSON lines on standard output.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

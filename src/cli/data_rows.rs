@@ -213,10 +213,10 @@ impl GradedRows<'_> {
 
     fn flush(&mut self) -> anyhow::Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
-        let answers: Vec<(&Question, &str)> = waiting.iter().map(|(_, question, said)| (question, said.as_str())).collect();
+        let answers: Vec<(&Question, &str)> = waiting.iter().map(|(_, question, answer)| (question, answer.as_str())).collect();
         let grades = match &mut self.grader {
             Some(grader) => grader.grade(&answers)?,
-            None => answers.iter().map(|(question, said)| math::verdict::grade_question(question, said, false)).collect(),
+            None => answers.iter().map(|(question, answer)| math::verdict::grade_question(question, answer, false)).collect(),
         };
         for ((row, ..), grade) in waiting.into_iter().zip(&grades) {
             self.give(row, grade)?;

@@ -144,8 +144,8 @@ fn modelfile_text(gguf: &Path, tokenizer: &Tokenizer) -> Result<String> {
 /// The chat template as a Go template: the text before and after the content of each role. `None` for a more complex template.
 fn turns(source: &str, tokenizer: &Tokenizer) -> Option<String> {
     let template = ChatTemplate::new(source, tokenizer.special_tokens(), 0).ok()?;
-    let render = |said: &[(&str, &str)], prompt: bool| {
-        let messages = said.iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
+    let render = |messages: &[(&str, &str)], prompt: bool| {
+        let messages = messages.iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
         Some(template.render(&Chat { messages, ..Chat::default() }, prompt).ok()?.text)
     };
     let around =
@@ -185,11 +185,11 @@ mod tests {
         let tokenizer = Tokenizer::bytes(true).unwrap();
         let chatml = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}\
                       {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
-        let said = turns(chatml, &tokenizer).unwrap();
-        assert!(said.starts_with(
+        let messages = turns(chatml, &tokenizer).unwrap();
+        assert!(messages.starts_with(
             "{{ range .Messages }}{{ if eq .Role \"system\" }}<|im_start|>system\n{{ .Content }}<|im_end|>\n{{ else"
         ));
-        assert!(said.ends_with("{{ end }}{{ end }}<|im_start|>assistant\n"));
+        assert!(messages.ends_with("{{ end }}{{ end }}<|im_start|>assistant\n"));
         let with_default = chatml.replacen("{% for", "{% if messages[0].role != 'system' %}HELLO{% endif %}{% for", 1);
         assert!(turns(&with_default, &tokenizer).unwrap().starts_with("{{ if not .System }}HELLO{{ end }}{{ range"));
         // A template that formats the last answer differently.

@@ -58,7 +58,7 @@ pub fn command(command: clap::Command) -> clap::Command {
 
 /// Train with GRPO.
 pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
-    refuse(typed, OF_NEW_MODELS, "reinforcement takes shape and tokenizer from the model of --init")?;
+    refuse(typed, OF_NEW_MODELS, "GRPO takes shape and tokenizer from the model of --init")?;
     refuse(typed, OF_SUPERVISION, "means nothing to lehr grpo")?;
     check_fork(typed, Stage::Grpo)?;
     let flags = Settings {

@@ -157,7 +157,7 @@ impl EvalProgress {
         self.reached(self.done + 1);
     }
 
-    /// So many are finished.
+    /// Reports the number of finished ones.
     pub fn reached(&mut self, done: usize) {
         self.done = done;
         let now = Instant::now();

@@ -77,7 +77,7 @@ struct SweepReport {
     found: SweepResult,
 }
 
-/// What is measured, and by which evaluator.
+/// The measure, and its evaluator.
 struct SweepSetup {
     tokens_per_step: u64,
     grid: SweepGrid,

@@ -15,7 +15,7 @@ Examples:
   All runs of a folder, and what was written as JSON:
     lehr report runs --json
 
-A run may still be going on: the page shows it as it is now.";
+A run may still be training: the page shows its current state.";
 
 /// Flags of `lehr report`.
 #[derive(clap::Args, Debug)]

@@ -27,7 +27,7 @@ pub struct LoraSettings {
 
 /// The largest allowed rank; larger than any in use.
 const MOST_RANK: usize = 1024;
-/// The name that stands for every projection.
+/// The name for all projections.
 const ALL_LINEAR: &str = "all-linear";
 
 impl LoraSettings {

@@ -53,7 +53,7 @@ fn first_row(path: &Path) -> Result<String> {
     if let Some(file) = file {
         // Reading stops at the first row with text.
         let _ = read_objects(&file, "", &mut silent, |_, row| {
-            found = FIELDS.iter().find_map(|field| said(row.get(*field)?));
+            found = FIELDS.iter().find_map(|field| content_of(row.get(*field)?));
             if found.is_some() { bail!("enough") } else { Ok(()) }
         });
     }
@@ -64,14 +64,14 @@ fn first_row(path: &Path) -> Result<String> {
 }
 
 /// A text, or the first user message of a conversation.
-fn said(value: &Value) -> Option<String> {
+fn content_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()).filter(|text| !text.trim().is_empty()),
         Value::Array(turns) => {
             let role = |turn: &Value| ["role", "from"].iter().find_map(|key| turn.get(*key)?.as_str().map(str::to_owned));
             let is_user = |turn: &&Value| matches!(role(turn).as_deref(), Some("user" | "human"));
             let turn = turns.iter().find(is_user).or(turns.first())?;
-            ["content", "value"].iter().find_map(|key| said(turn.get(*key)?))
+            ["content", "value"].iter().find_map(|key| content_of(turn.get(*key)?))
         }
         _ => None,
     }

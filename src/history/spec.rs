@@ -39,7 +39,7 @@ pub const CHARTS: &[Spec] = &[
             "Accuracy",
             "share correct",
             &["eval_accuracy/greedy", "eval_accuracy/sampled", "accuracy", "eval_mean_token_accuracy", "mean_token_accuracy"],
-            "Share of answers that are entirely right (reinforcement), or of tokens that were the most probable one.",
+            "Share of answers that are entirely right (GRPO), or of tokens that were the most probable one.",
         )
     },
     Spec {
@@ -65,10 +65,15 @@ pub const CHARTS: &[Spec] = &[
         "Policy loss",
         "loss",
         &["policy_loss"],
-        "Of reinforcement. It begins near 0 and says nothing of progress, because advantages are centred: look at the reward.",
+        "In GRPO it starts near 0 and does not measure progress, because advantages are centred: see the reward.",
     ),
     spec("Learning rate", "learning rate", &["learning_rate"], "The schedule, with live changes."),
-    spec("Entropy", "nats per token", &["entropy"], "How undecided the model is. In reinforcement a fall to 0 ends exploration."),
+    spec(
+        "Entropy",
+        "nats per token",
+        &["entropy"],
+        "Mean entropy of the next-token distribution. In GRPO, a collapse to 0 ends exploration.",
+    ),
     spec(
         "KL",
         "nats per token",
@@ -97,7 +102,7 @@ pub const CHARTS: &[Spec] = &[
         )
     },
     spec("Speed", "tokens/s", &["tokens_per_second", "rollout_tokens_per_second"], "Throughput."),
-    spec("Time of a step", "s", &["step_time", "timing_s/*"], "Where a step of reinforcement spends its time."),
+    spec("Time of a step", "s", &["step_time", "timing_s/*"], "Time of each phase of a GRPO step."),
     spec("Device memory", "bytes", &["device_bytes"], "What the run has taken of the device's memory."),
     Spec {
         log_y: true,

@@ -83,14 +83,14 @@ impl History {
     }
 }
 
-/// Where the last tenth of a curve's values lies, within its newest segment.
+/// Range of the last tenth of a curve's values, within its newest segment.
 fn last_range(curve: &Curve) -> Option<Range<usize>> {
     let stretch = curve.stretches().next_back()?;
     let count = (curve.len() / 10).max(LEAST).min(stretch.len());
     Some(stretch.end - count..stretch.end)
 }
 
-/// Where the first tenth of a curve's values lies; none if it would overlap the last.
+/// Range of the first tenth of a curve's values; none if it would overlap the last.
 fn first_range(curve: &Curve) -> Option<Range<usize>> {
     let count = (curve.len() / 10).max(LEAST);
     (count + last_range(curve)?.len() <= curve.len()).then_some(0..count)

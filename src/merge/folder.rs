@@ -47,7 +47,7 @@ pub struct MergeSource {
     pub sha256: Option<String>,
 }
 
-/// What was merged and how; enough to reproduce the merge.
+/// Inputs and method of a merge; enough to reproduce it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MergeRecipe {
     /// `sma`, `ema`, ...

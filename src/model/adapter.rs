@@ -365,7 +365,7 @@ pub fn config_json(lora: &Lora, base: Option<&Path>) -> Value {
 mod tests {
     use super::*;
 
-    /// Pieces that end anywhere give what the whole gives, against sums written out.
+    /// Pieces of any length give the result of the whole; compared with explicit sums.
     #[test]
     fn folding_in_pieces_matches_folding_at_once() {
         let (rows, cols, rank) = (5, 7, 2);

@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// A request to `lehr chat --json`: one JSON object per line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "ask", deny_unknown_fields)]
+#[serde(tag = "command", deny_unknown_fields)]
 pub enum ChatRequest {
     /// A user message, which the model replies to.
     Say {
@@ -34,7 +34,7 @@ pub enum ChatRequest {
 
 /// An event of `lehr chat --json`: one JSON object per line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "said")]
+#[serde(tag = "event")]
 pub enum ChatEvent {
     /// The model is loaded.
     Ready {
@@ -228,17 +228,20 @@ mod tests {
     #[test]
     fn chat_json_lines_match_the_documentation() {
         let asks = [
-            (r#"{"ask":"Say","text":"hi"}"#, ChatRequest::Say { text: "hi".into(), temperature: None }),
-            (r#"{"ask":"Say","text":"hi","temperature":0.5}"#, ChatRequest::Say { text: "hi".into(), temperature: Some(0.5) }),
-            (r#"{"ask":"Stop"}"#, ChatRequest::Stop),
-            (r#"{"ask":"Reset"}"#, ChatRequest::Reset { system: None }),
+            (r#"{"command":"Say","text":"hi"}"#, ChatRequest::Say { text: "hi".into(), temperature: None }),
+            (
+                r#"{"command":"Say","text":"hi","temperature":0.5}"#,
+                ChatRequest::Say { text: "hi".into(), temperature: Some(0.5) },
+            ),
+            (r#"{"command":"Stop"}"#, ChatRequest::Stop),
+            (r#"{"command":"Reset"}"#, ChatRequest::Reset { system: None }),
         ];
         for (line, ask) in asks {
             assert_eq!(serde_json::from_str::<ChatRequest>(line).unwrap(), ask);
             assert_eq!(serde_json::to_string(&ask).unwrap(), line);
         }
-        assert!(serde_json::from_str::<ChatRequest>(r#"{"ask":"Say","text":"hi","heat":1}"#).is_err());
-        let said = ChatEvent::Replied { end: ReplyEnd::Length, left_out: 2 };
-        assert_eq!(serde_json::to_string(&said).unwrap(), r#"{"said":"Replied","end":"Length","left_out":2}"#);
+        assert!(serde_json::from_str::<ChatRequest>(r#"{"command":"Say","text":"hi","heat":1}"#).is_err());
+        let event = ChatEvent::Replied { end: ReplyEnd::Length, left_out: 2 };
+        assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"event":"Replied","end":"Length","left_out":2}"#);
     }
 }

@@ -11,7 +11,7 @@ const AHEAD: usize = 2;
 
 /// Generates `batch` rows of up to `max_len` tokens, prompts included.
 pub struct Generator {
-    rows: sample::Rows,
+    rows: sample::SampleRows,
     settings: Tensor,
     step: Recording,
     batch: usize,
@@ -38,7 +38,7 @@ impl Generator {
         let shape = [batch, max_len, c.key_value_dim()];
         let make = |name: &str| Tensor::of_type(device, "kv cache", name, &shape, cache);
         let caches: Vec<[Tensor; 2]> = (0..c.num_hidden_layers).map(|_| [make("cache_k"), make("cache_v")]).collect();
-        let rows = sample::Rows {
+        let rows = sample::SampleRows {
             tokens: acts.inputs.tokens.clone(),
             positions: acts.inputs.positions.clone(),
             assigned: Tensor::new(device, "generation", "assigned", &[batch, 3]),

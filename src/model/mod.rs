@@ -130,7 +130,7 @@ impl Model {
         self.initialise_adapters(device, seed);
     }
 
-    /// What a folder with weights does not hold: the initial values of the adapters, if the model has any.
+    /// Tensors that a folder of weights lacks: the initial values of the adapters, if the model has any.
     pub fn initialise_adapters(&self, device: &Device, seed: u64) {
         if self.frozen.is_some() {
             self.parameters.initialise(device, &self.values, seed);

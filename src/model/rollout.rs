@@ -8,7 +8,7 @@ use super::prefill::{self, Prefill};
 use super::transformer::record_decode;
 use crate::config::ModelConfig;
 use crate::device::{Device, ElementType, ReadRing, Recorder, Recording, Sizes, Tensor};
-use crate::ops::sample::{self, Ended, IDLE, MOST_STOPS, PROMPT_HEAD, Rows, SETTINGS_LEN, Sampling};
+use crate::ops::sample::{self, Ended, IDLE, MOST_STOPS, PROMPT_HEAD, SETTINGS_LEN, SampleRows, Sampling};
 use crate::progress::{Progress, silent};
 use crate::world::{Announced, World};
 use anyhow::{Result, ensure};
@@ -78,7 +78,7 @@ pub struct RolloutEngine {
 }
 
 struct RequestQueue {
-    rows: Rows,
+    rows: SampleRows,
     ended: Ended,
     step: Recording,
 }
@@ -283,7 +283,7 @@ impl RolloutEngine {
         let fits = self.queue.as_ref().is_some_and(|queue| queue.rows.prompt.matrix()[0] >= count);
         if !fits {
             let make = |name: &str, shape: &[usize]| Tensor::new(device, "rollouts", name, shape);
-            let rows = Rows {
+            let rows = SampleRows {
                 tokens: self.acts.inputs.tokens.clone(),
                 positions: self.acts.inputs.positions.clone(),
                 assigned: self.assigned.clone(),

@@ -28,9 +28,15 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    pub(super) fn attention_shape(&self, batch: usize, time: usize) -> attention::Shape {
+    pub(super) fn attention_shape(&self, batch: usize, time: usize) -> attention::AttentionShape {
         let c = self.config;
-        attention::Shape { batch, time, heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim }
+        attention::AttentionShape {
+            batch,
+            time,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: c.head_dim,
+        }
     }
 
     /// Query heads, and key heads with the values behind them, of fused rows, for Qwen3's norms.
@@ -70,7 +76,7 @@ pub enum Attend<'a> {
         /// (R) u32
         places: &'a Tensor,
     },
-    /// In the caches (rows, max_len, Hkv D), to which the pass adds its own; one token per row. `assigned` as in `sample::Rows`.
+    /// In the caches (rows, max_len, Hkv D), to which the pass adds its own; one token per row. `assigned` as in `sample::NormRows`.
     Cache {
         /// Keys and values of each layer.
         caches: &'a [[Tensor; 2]],
@@ -171,7 +177,7 @@ fn record_attention(
         Attend::Sequence => attention::forward(r, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse),
         Attend::Prefill { caches, places } => {
             let [cache_k, cache_v] = &caches[layer];
-            let flat = attention::Shape { batch: 1, time: shape.tokens(), ..shape };
+            let flat = attention::AttentionShape { batch: 1, time: shape.tokens(), ..shape };
             attention::append(r, flat, &a.qkv, places, cache_k, cache_v);
             if layer + 1 < caches.len() {
                 attention::forward(r, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse);

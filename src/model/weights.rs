@@ -2,7 +2,7 @@
 
 use crate::config::{ModelConfig, Product, Projection};
 use crate::device::{Arena, ArenaLayout, Device, ElementType, Tensor};
-use crate::ops::lora::Parts;
+use crate::ops::lora::LoraParts;
 use crate::rng::Rng;
 use std::sync::Arc;
 
@@ -188,11 +188,11 @@ pub struct PerProduct<T>([Option<T>; 4]);
 
 impl<T> PerProduct<T> {
     /// Call `make` with (product, parts, rank) for each product with adapters in a model of this shape.
-    pub fn of(c: &ModelConfig, mut make: impl FnMut(Product, Parts, usize) -> T) -> Self {
+    pub fn of(c: &ModelConfig, mut make: impl FnMut(Product, LoraParts, usize) -> T) -> Self {
         Self(Product::ALL.map(|product| {
             let lora = c.lora.as_ref()?;
             let columns: Vec<_> = lora.adapted(c, product).into_iter().map(|(_, columns)| columns).collect();
-            (!columns.is_empty()).then(|| make(product, Parts { columns, scale: lora.scale() }, lora.rank))
+            (!columns.is_empty()).then(|| make(product, LoraParts { columns, scale: lora.scale() }, lora.rank))
         }))
     }
 
@@ -210,7 +210,7 @@ pub struct Adapter<T> {
     /// (out features of all parts, r)
     pub b: T,
     /// The columns of y.
-    pub parts: Parts,
+    pub parts: LoraParts,
 }
 
 /// The adapters of one block.

@@ -76,7 +76,7 @@ impl WorkFolder {
     /// The record of a finished training job.
     ///
     /// # Errors
-    /// The file is gone or damaged.
+    /// The file is missing or damaged.
     pub fn record<T: serde::de::DeserializeOwned>(&self, name: &str, key: &str) -> anyhow::Result<T> {
         let path = self.folder(name, key).join(RECORD);
         let text = std::fs::read(&path).with_context(|| shown(&path))?;

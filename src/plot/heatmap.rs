@@ -172,7 +172,7 @@ impl Heatmap {
     }
 }
 
-/// A vertical colour bar beside a chart.
+/// A vertical colour bar next to a chart.
 pub(super) struct ColorBar<'a> {
     ramp: Ramp,
     label: &'a str,

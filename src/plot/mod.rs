@@ -23,7 +23,7 @@ macro_rules! builders {
                 }
             )?
 
-            /// Context for the title: model, data, what is compared.
+            /// Context for the title: model, data, comparison.
             pub fn subtitle(mut self, text: &str) -> Self {
                 self.words.subtitle = text.into();
                 self

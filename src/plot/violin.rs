@@ -269,7 +269,7 @@ impl Violins {
         }
         slots.close(scene, area.bottom());
         for (g, name) in self.groups.iter().enumerate() {
-            let said = self.series.iter().filter_map(|s| {
+            let named = self.series.iter().filter_map(|s| {
                 let q = s.spreads.get(g)?.quantiles(self.outliers);
                 let [least, lower, median, upper, most] = [q.least, q.lower, q.median, q.upper, q.most].map(short);
                 q.median
@@ -279,7 +279,7 @@ impl Violins {
             let lines = [format!("{} {name}", self.x).trim().to_owned()]
                 .into_iter()
                 .chain(self.notes.get(g).cloned())
-                .chain(said)
+                .chain(named)
                 .collect();
             scene.regions.push(Region { at: slots.column(g, self.groups.len()), lines });
         }

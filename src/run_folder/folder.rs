@@ -40,7 +40,7 @@ impl RunFolder {
 
     /// Refuse a location where no new run can be created. Writes nothing.
     ///
-    /// A folder counts as unused if it is empty, or holds only what a trainer leaves that was killed before `config.toml` was written.
+    /// A folder counts as unused if it is empty, or holds only the files of a trainer that was killed before `config.toml` was written.
     ///
     /// # Errors
     /// A file, or a folder that is in use.

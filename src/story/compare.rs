@@ -49,7 +49,7 @@ pub struct PairedDifference {
     pub interval: [f64; 2],
     /// Number of questions in both lists.
     pub count: usize,
-    /// What it says.
+    /// Its verdict.
     pub verdict: ComparisonVerdict,
 }
 

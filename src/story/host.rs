@@ -253,10 +253,10 @@ impl PlayerThread {
                 (self.automatic, self.is_over) = (false, true);
             }
             StoryPhase::Seen => {
-                let mut said = self.player.text();
-                said.extend(self.player.seen().unwrap_or_default());
-                said.extend(self.player.closing().unwrap_or_default());
-                Arc::make_mut(&mut self.before).push((self.player.scene().title.clone(), said));
+                let mut blocks = self.player.text();
+                blocks.extend(self.player.seen().unwrap_or_default());
+                blocks.extend(self.player.closing().unwrap_or_default());
+                Arc::make_mut(&mut self.before).push((self.player.scene().title.clone(), blocks));
                 self.player.next();
             }
             _ => return false,

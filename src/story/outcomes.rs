@@ -20,10 +20,11 @@ fn texts_in(story: &Story) -> impl Iterator<Item = &ConditionalText> {
 fn facts_named(story: &Story) -> BTreeSet<(String, String)> {
     let steps: BTreeSet<&str> = story.steps().map(|s| s.name.as_str()).collect();
     let mut found: Vec<FactName> = Vec::new();
-    for said in texts_in(story) {
-        let texts = [&said.say, &said.otherwise, &said.better, &said.worse, &said.inconclusive];
+    for conditional in texts_in(story) {
+        let texts =
+            [&conditional.say, &conditional.otherwise, &conditional.better, &conditional.worse, &conditional.inconclusive];
         texts.into_iter().flatten().for_each(|text| found.extend(names(text).unwrap()));
-        said.when.iter().for_each(|text| found.extend(names_of_expression(text).unwrap()));
+        conditional.when.iter().for_each(|text| found.extend(names_of_expression(text).unwrap()));
     }
     let cells = story.scenes.iter().flat_map(|s| &s.table).flat_map(|t| t.rows.iter().flatten());
     cells.for_each(|cell| found.extend(names(cell).unwrap()));
@@ -63,7 +64,7 @@ fn facts(story: &Story, verdicts: &BTreeMap<&str, ComparisonVerdict>, case: u64)
         nested(results, &path, &value);
         results.insert(path, value);
     }
-    // Comparisons may share a list: the second one is made from what the first one has made.
+    // Comparisons may share a list: the second one extends the result of the first.
     let mut known: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (name, comparison) in &story.compare {
         let [before, after] = lists(verdicts[name.as_str()], comparison.lower_is_better, 60);
@@ -129,14 +130,16 @@ fn every_outcome_is_told() {
             for (name, verdict) in verdicts {
                 seen.entry(*name).or_default().insert(verdict.name());
             }
-            for said in texts_in(&story) {
-                let Some(text) = chosen(said, &facts).unwrap_or_else(|e| panic!("{}: {e:#}", story.name)) else { continue };
-                let told = templates::fill(text, &facts).unwrap_or_else(|e| panic!("{}: {e:#}", story.name));
-                let is_infinite = told.split(|c: char| !c.is_alphanumeric()).any(|word| word == "inf");
+            for conditional in texts_in(&story) {
+                let Some(text) = chosen(conditional, &facts).unwrap_or_else(|e| panic!("{}: {e:#}", story.name)) else {
+                    continue;
+                };
+                let filled = templates::fill(text, &facts).unwrap_or_else(|e| panic!("{}: {e:#}", story.name));
+                let is_infinite = filled.split(|c: char| !c.is_alphanumeric()).any(|word| word == "inf");
                 let is_odd = ["no number", "{{", "--0", "+-", "rose by -", "sank by -", "fell by -", "lower by -", "higher by -"]
                     .iter()
-                    .any(|part| told.contains(part));
-                assert!(!is_infinite && !is_odd, "{}: {told}", story.name);
+                    .any(|part| filled.contains(part));
+                assert!(!is_infinite && !is_odd, "{}: {filled}", story.name);
             }
             for cell in story.scenes.iter().flat_map(|s| &s.table).flat_map(|t| t.rows.iter().flatten()) {
                 templates::fill(cell, &facts).unwrap_or_else(|e| panic!("{}: {e:#}", story.name));
@@ -150,7 +153,7 @@ fn every_outcome_is_told() {
                 assert!(replies.iter().all(|r| is_answered(&r.text)), "{}: {}: {replies:?}", story.name, question.ask);
             }
         }
-        // Whatever a comparison says, it has been told.
+        // Every outcome of a comparison has been shown.
         assert!(seen.len() == story.compare.len() && seen.values().all(|of| of.len() == 3), "{}: {seen:?}", story.name);
     }
 }

@@ -174,7 +174,7 @@ impl Player {
     /// # Errors
     /// A number in it is not available.
     pub fn answer(&self) -> Result<Vec<TextBlock>> {
-        self.said(self.question().map_or(&[], |q| &q.answer))
+        self.conditional(self.question().map_or(&[], |q| &q.answer))
     }
 
     /// Text about the results.
@@ -182,7 +182,7 @@ impl Player {
     /// # Errors
     /// As [`Self::answer`].
     pub fn seen(&self) -> Result<Vec<TextBlock>> {
-        self.said(&self.scene().seen)
+        self.conditional(&self.scene().seen)
     }
 
     /// Text at the end of the scene.
@@ -190,7 +190,7 @@ impl Player {
     /// # Errors
     /// As [`Self::answer`].
     pub fn closing(&self) -> Result<Vec<TextBlock>> {
-        self.said(&self.scene().closing)
+        self.conditional(&self.scene().closing)
     }
 
     /// The scene's table: heading, rows.
@@ -218,7 +218,7 @@ impl Player {
     /// # Errors
     /// It is not available.
     pub fn fact(&self, name: &str) -> Result<Fact> {
-        let (step, fact) = name.split_once('.').with_context(|| format!("{name}: is not a fact of a step"))?;
+        let (step, fact) = name.split_once('.').with_context(|| format!("{name}: unknown fact; write STEP.FACT"))?;
         let outcome = self.outcomes.get(step).with_context(|| format!("{name}: no step {step} has been run"))?;
         outcome.fact(fact).with_context(|| name.to_owned())
     }
@@ -231,11 +231,11 @@ impl Player {
         facts
     }
 
-    fn said(&self, words: &[ConditionalText]) -> Result<Vec<TextBlock>> {
+    fn conditional(&self, words: &[ConditionalText]) -> Result<Vec<TextBlock>> {
         let facts = self.facts();
         let mut out = Vec::new();
-        for said in words {
-            let Some(text) = chosen(said, &facts)? else { continue };
+        for conditional in words {
+            let Some(text) = chosen(conditional, &facts)? else { continue };
             // Numbers are filled in after the text was split into blocks, so that model output cannot imitate the lesson's structure.
             for block in blocks(text) {
                 let fill = |text: &str| templates::fill(text, &facts);
@@ -487,15 +487,15 @@ pub(super) fn checked(question: &StoryQuestion, choice: usize, facts: &Facts) ->
 }
 
 /// The selected text, if any.
-pub(super) fn chosen<'a>(said: &'a ConditionalText, facts: &Facts) -> Result<Option<&'a str>> {
-    let text = match (&said.by, &said.when) {
+pub(super) fn chosen<'a>(conditional: &'a ConditionalText, facts: &Facts) -> Result<Option<&'a str>> {
+    let text = match (&conditional.by, &conditional.when) {
         (Some(by), _) => match facts.difference(by)?.verdict {
-            ComparisonVerdict::Better => &said.better,
-            ComparisonVerdict::Worse => &said.worse,
-            ComparisonVerdict::Inconclusive => &said.inconclusive,
+            ComparisonVerdict::Better => &conditional.better,
+            ComparisonVerdict::Worse => &conditional.worse,
+            ComparisonVerdict::Inconclusive => &conditional.inconclusive,
         },
-        (None, Some(when)) if !templates::holds(when, facts)? => &said.otherwise,
-        (None, _) => &said.say,
+        (None, Some(when)) if !templates::holds(when, facts)? => &conditional.otherwise,
+        (None, _) => &conditional.say,
     };
     Ok(text.as_deref())
 }

@@ -414,19 +414,19 @@ impl Story {
             ensure!(question.right.is_none() || !question.choices.is_empty(), "question: right, but no choices");
         }
         let answers = scene.question.iter().flat_map(|q| &q.answer);
-        let said: Vec<&ConditionalText> = answers.chain(&scene.seen).chain(&scene.closing).collect();
-        said.iter().try_for_each(|s| s.check(self))?;
+        let conditionals: Vec<&ConditionalText> = answers.chain(&scene.seen).chain(&scene.closing).collect();
+        conditionals.iter().try_for_each(|s| s.check(self))?;
         let rows = scene.table.iter().flat_map(|table| &table.rows);
         for row in rows.clone() {
             let columns = scene.table.as_ref().map_or(0, |table| table.head.len());
             ensure!(row.len() == columns, "table: a row has {} cells, the head {columns}", row.len());
         }
-        let texts = said.iter().flat_map(|s| s.words()).chain(rows.flatten().map(String::as_str));
+        let texts = conditionals.iter().flat_map(|s| s.words()).chain(rows.flatten().map(String::as_str));
         for text in texts {
             self.check_names(&names(text)?, made).with_context(|| format!("{text:?}"))?;
         }
         let right = scene.question.iter().filter_map(|q| q.right.as_deref());
-        for text in said.iter().filter_map(|s| s.when.as_deref()).chain(right) {
+        for text in conditionals.iter().filter_map(|s| s.when.as_deref()).chain(right) {
             self.check_names(&names_of_expression(text)?, made).with_context(|| format!("{text:?}"))?;
         }
         scene.watch.iter().try_for_each(|watch| watch.check(made))

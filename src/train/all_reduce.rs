@@ -109,7 +109,7 @@ impl GradientReducer {
 impl<'a> InFlight<'a> {
     /// Request a chunk from the device; start the all-reduce of those that have been read.
     fn read(&mut self, device: &Device, chunk: &'a Tensor, world: &World, buffers: &mut Buffers) -> Result<()> {
-        // What a GPU still computes is not waited for, unless its reads are all in use.
+        // Pending work of a GPU is not waited for, unless all its read buffers are in use.
         if self.reading.len() == READS {
             self.start(device, world, buffers)?;
         }

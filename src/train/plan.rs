@@ -127,7 +127,7 @@ pub(super) fn parameter_bytes(c: &ModelConfig, sizes: Sizes) -> anyhow::Result<V
     Ok([("values", weights)].into_iter().chain(adapters).chain(learning).collect())
 }
 
-/// What a device keeps for its kernels.
+/// Memory that a device needs for its kernels.
 fn scratch(sizes: Sizes) -> Option<(&'static str, u64)> {
     (sizes.scratch_bytes > 0).then_some(("scratch", sizes.scratch_bytes))
 }

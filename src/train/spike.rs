@@ -96,7 +96,7 @@ struct Episode {
     peak: f32,
 }
 
-/// What the detector reports after an update.
+/// The detector's result after an update.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sign {
     /// A loss spike has begun.

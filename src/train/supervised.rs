@@ -16,7 +16,7 @@ use anyhow::bail;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// State of a supervised stage beside model and optimizer.
+/// State of a supervised stage besides model and optimizer.
 pub(super) struct Supervised {
     pass: GradientPass,
     scorer: Scorer,

@@ -33,11 +33,11 @@ pub struct Trainer {
     pub mixed_devices: bool,
     /// Snapshots and their merge, if live merging is on.
     pub live_merge: Option<LiveMerge>,
-    /// State that a checkpoint holds beside tensors.
+    /// State that a checkpoint holds besides tensors.
     pub state: TrainerState,
 }
 
-/// State that a checkpoint holds beside tensors; the rest follows from the settings and this.
+/// State that a checkpoint holds besides tensors; the rest follows from the settings and this.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
     /// Updates made.

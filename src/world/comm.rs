@@ -87,7 +87,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum time for MPI_Finalize or MPI_Abort.
 const FINALIZE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The receiver of a job's result is gone.
+/// The receiver of a job's result was dropped.
 const ENDED: &str = "the communication thread has ended";
 
 impl Comm {

@@ -46,14 +46,14 @@ impl std::fmt::Debug for World {
 #[error("another rank failed")]
 pub struct OtherRankFailed;
 
-/// A command in progress on all ranks. If it is dropped without [`Task::done`], it has failed on this rank, and the process ends by
+/// A command in progress on all ranks. If it is dropped without [`CollectiveTask::done`], it has failed on this rank, and the process ends by
 /// terminating the others.
 #[must_use]
-pub struct Task<'a> {
+pub struct CollectiveTask<'a> {
     comm: Option<&'a Comm>,
 }
 
-impl Task<'_> {
+impl CollectiveTask<'_> {
     /// Mark this rank's part as finished.
     pub fn done(self) {
         if let Some(comm) = self.comm {
@@ -286,15 +286,15 @@ impl World {
     ///
     /// # Errors
     /// A lost rank.
-    pub fn announce<T: Serialize>(&self, kind: &str, arguments: &T) -> Result<Task<'_>> {
-        let Some(comm) = &self.comm else { return Ok(Task { comm: None }) };
+    pub fn announce<T: Serialize>(&self, kind: &str, arguments: &T) -> Result<CollectiveTask<'_>> {
+        let Some(comm) = &self.comm else { return Ok(CollectiveTask { comm: None }) };
         ensure!(self.is_root(), "{kind}: sent by rank {} (a defect of lehr)", self.rank());
         comm.liveness.set_phase(Phase::Busy);
         // The name, a zero byte, and the arguments.
         let mut message = [kind.as_bytes(), &[0]].concat();
         message.extend(rmp_serde::to_vec_named(arguments)?);
         Comm::run(comm, "sending a command", move |worker| worker.transport.announce(&message)).wait()?;
-        Ok(Task { comm: Some(comm) })
+        Ok(CollectiveTask { comm: Some(comm) })
     }
 
     /// On the other ranks: finish the previous command and wait for the next one, while rank 0 sends heartbeats.

@@ -1,4 +1,4 @@
-//! The command line as its users and scripts meet it: help, JSON, refusals, closed pipes.
+//! The command line of users and scripts: help, JSON, refusals, closed pipes.
 //!
 //! Length: one table of bad inputs and one test a command.
 
@@ -58,11 +58,11 @@ fn help_lists_every_flag() {
         ("demo", "--out --seed --quick --commands --adapter"),
         ("lesson", "--no-window --commands --out --seed --adapter --json"),
     ] {
-        let said = run(&mut place.lehr([command, "--help"]));
-        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{command}");
-        let words: Vec<&str> = said.out.split_whitespace().map(|w| w.trim_end_matches([',', ';', '.'])).collect();
+        let output = run(&mut place.lehr([command, "--help"]));
+        assert_eq!((output.code, output.err.as_str()), (Some(0), ""), "{command}");
+        let words: Vec<&str> = output.out.split_whitespace().map(|w| w.trim_end_matches([',', ';', '.'])).collect();
         for flag in flags.split_whitespace() {
-            assert!(words.contains(&flag), "{command} --help does not name {flag}\n{}", said.out);
+            assert!(words.contains(&flag), "{command} --help does not name {flag}\n{}", output.out);
         }
         assert!(run(&mut place.lehr(["--help"])).out.contains(command), "lehr --help does not name {command}");
     }
@@ -106,18 +106,18 @@ fn pretrain_prints_json_lines() {
 fn eval_agrees_with_the_end_of_training() {
     let t = Trained::get();
     // A run folder stands for its newest checkpoint; the same tenth of the text is held out.
-    let said =
+    let output =
         json_lines(&mut t.place.lehr(["eval", "--model=run", "--data=text.txt", "--val-fraction=0.1", "--seq-len=16", "--json"]));
-    assert_eq!(said.len(), 1);
-    let (got, want) = (said[0]["eval_loss"].as_f64().unwrap(), t.events.last().unwrap()["eval_loss"].as_f64().unwrap());
+    assert_eq!(output.len(), 1);
+    let (got, want) = (output[0]["eval_loss"].as_f64().unwrap(), t.events.last().unwrap()["eval_loss"].as_f64().unwrap());
     assert!((got / want - 1.0).abs() < 1e-6, "{got}, the trainer said {want}");
     // However many windows at once.
     let mut many =
         t.place.lehr(["eval", "--model=run", "--data=text.txt", "--val-fraction=0.1", "--json", "--batch-size=1000000000000"]);
     let many = json_lines(&mut many)[0]["eval_loss"].as_f64().unwrap();
     assert!((many / want - 1.0).abs() < 1e-5, "{many}, the trainer said {want}");
-    let perplexity = said[0]["perplexity"].as_f64().unwrap();
-    assert!((perplexity / got.exp() - 1.0).abs() < 1e-9 && said[0]["eval_tokens"].as_u64() > Some(500), "{}", said[0]);
+    let perplexity = output[0]["perplexity"].as_f64().unwrap();
+    assert!((perplexity / got.exp() - 1.0).abs() < 1e-9 && output[0]["eval_tokens"].as_u64() > Some(500), "{}", output[0]);
 }
 
 #[test]
@@ -169,8 +169,8 @@ fn score_output_keeps_its_format() {
     let mut command = t.place.lehr(["score", "--json", "--tokens=ids.jsonl"]);
     assert_eq!(json_lines(command.arg("--model").arg(&model)), [rows[1].clone()]);
     // For people.
-    let said = run(t.place.lehr(["score", "--text=the kiln"]).arg("--model").arg(&model));
-    assert!(said.code == Some(0) && said.out.contains("loss "), "{}", said.err);
+    let output = run(t.place.lehr(["score", "--text=the kiln"]).arg("--model").arg(&model));
+    assert!(output.code == Some(0) && output.out.contains("loss "), "{}", output.err);
 }
 
 #[test]
@@ -203,8 +203,8 @@ fn generate_is_reproducible() {
 #[test]
 fn manual_pages_and_completions_know_every_command() {
     let place = Place::new();
-    let said = run(&mut place.lehr(["man", "pages"]));
-    assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{}", said.err);
+    let output = run(&mut place.lehr(["man", "pages"]));
+    assert_eq!((output.code, output.out.as_str()), (Some(0), ""), "{}", output.err);
     let page = |name: &str| std::fs::read_to_string(place.path("pages").join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
     assert!(
         page("lehr-pretrain.1").replace("\\-", "-").contains("--learning-rate") && page("lehr-merge-sweep.1").contains(".TH")
@@ -244,9 +244,9 @@ fn bench_and_doctor_report() {
     assert!(lines[0]["adapter"].is_string() && lines[0]["used"].is_boolean(), "{}", lines[0]);
     let checks: Vec<_> = lines.iter().filter(|l| l["kernel"].is_string()).collect();
     assert!(!checks.is_empty() && checks.iter().all(|c| c["passed"] == true && c["error_over_allowed"].is_f64()), "{lines:?}");
-    let said = run(&mut place.lehr(["doctor", "--seeds=1", "--only=rmsnorm"]));
-    assert!(said.code == Some(0) && said.out.contains("rmsnorm"), "{}{}", said.out, said.err);
-    assert!(said.out.lines().all(|line| line.chars().count() <= 80), "{}", said.out);
+    let output = run(&mut place.lehr(["doctor", "--seeds=1", "--only=rmsnorm"]));
+    assert!(output.code == Some(0) && output.out.contains("rmsnorm"), "{}{}", output.out, output.err);
+    assert!(output.out.lines().all(|line| line.chars().count() <= 80), "{}", output.out);
 }
 
 #[test]
@@ -272,12 +272,12 @@ fn eval_of_a_task_reports_shares_with_intervals() {
     json_lines(pretrain.args(shape).args(recipe).arg("--eval-tokens=96"));
 
     let eval = ["eval", "--model=base", "--task=kk", "--count=30", "--samples=3", "--max-completion-length=64"];
-    let said = json_lines(place.lehr(eval).args(kk).arg("--json"));
-    assert_eq!(said.len(), 1);
-    let said = &said[0];
-    assert_eq!((&said["task"], &said["questions"], &said["max_completion_length"]), (&json!("kk"), &json!(30), &json!(64)));
+    let output = json_lines(place.lehr(eval).args(kk).arg("--json"));
+    assert_eq!(output.len(), 1);
+    let output = &output[0];
+    assert_eq!((&output["task"], &output["questions"], &output["max_completion_length"]), (&json!("kk"), &json!(30), &json!(64)));
     for (way, samples, temperature) in [("greedy", 1, 0.0), ("sampled", 3, 1.0)] {
-        let all = &said[way];
+        let all = &output[way];
         assert_eq!((all["samples"].as_u64(), all["temperature"].as_f64()), (Some(samples), Some(temperature)), "{way}");
         assert!(all["eval_seconds"].as_f64() > Some(0.0) && all["tokens_per_second"].as_f64() > Some(0.0), "{way}: {all}");
         let levels = all["levels"].as_object().unwrap();
@@ -292,12 +292,12 @@ fn eval_of_a_task_reports_shares_with_intervals() {
         }
     }
     // It learned to answer in the form, if not always rightly.
-    assert!(said["greedy"]["format"].as_f64() > Some(0.5), "{said}");
+    assert!(output["greedy"]["format"].as_f64() > Some(0.5), "{output}");
 
-    let said = run(place.lehr(eval).args(kk));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(place.lehr(eval).args(kk));
+    assert_eq!(output.code, Some(0), "{}", output.err);
     for words in ["kk: 30 held-out questions", "people", "95 % interval", "greedy", "temperature 1", "pass@k"] {
-        assert!(said.out.contains(words), "{words}\n{}", said.out);
+        assert!(output.out.contains(words), "{words}\n{}", output.out);
     }
 }
 
@@ -561,27 +561,27 @@ fn bad_input_is_refused_in_one_line() {
             "pretrain!" => line[0] = "pretrain",
             _ => {}
         }
-        let said = run(&mut place.lehr(&line));
-        if said.seconds > slowest.0 {
-            slowest = (said.seconds, args.join(" "));
+        let output = run(&mut place.lehr(&line));
+        if output.seconds > slowest.0 {
+            slowest = (output.seconds, args.join(" "));
         }
-        let errors: Vec<&str> = said.err.lines().filter(|l| l.starts_with("error:")).collect();
-        let others = said.err.lines().filter(|l| !l.starts_with("error:") && !l.starts_with("note:")).count();
-        let control = said.err.chars().any(|c| c.is_control() && c != '\n');
-        let ok = said.code == Some(*code)
+        let errors: Vec<&str> = output.err.lines().filter(|l| l.starts_with("error:")).collect();
+        let others = output.err.lines().filter(|l| !l.starts_with("error:") && !l.starts_with("note:")).count();
+        let control = output.err.chars().any(|c| c.is_control() && c != '\n');
+        let ok = output.code == Some(*code)
             && errors.len() == 1
-            && (if *code == 2 { &said.err } else { errors[0] }).contains(needle)
+            && (if *code == 2 { &output.err } else { errors[0] }).contains(needle)
             && errors[0].len() < 700
             && others == 0
             && !control
-            && said.out.is_empty();
+            && output.out.is_empty();
         if !ok {
             failures.push(format!(
                 "{}\n   wanted exit {code} and {needle:?}\n   got exit {:?}: {}{}",
                 args.join(" "),
-                said.code,
-                said.err,
-                said.out
+                output.code,
+                output.err,
+                output.out
             ));
         }
         let after = everything(&place);
@@ -641,7 +641,7 @@ fn a_short_run_needs_no_other_flags() {
 #[test]
 fn closed_or_full_outputs_do_not_stop_a_run() {
     let place = Place::new();
-    // Whoever reads leaves after the first line.
+    // The reader closes the pipe after the first line.
     let mut child = place.pretrain("head", RECIPE).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -660,8 +660,8 @@ fn closed_or_full_outputs_do_not_stop_a_run() {
     let mut child =
         lehr_in(&place.path(""), ["pretrain", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
-    let said = child.wait_with_output().unwrap();
-    assert!(!String::from_utf8_lossy(&said.stderr).contains("panicked"), "{said:?}");
+    let output = child.wait_with_output().unwrap();
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{output:?}");
 }
 
 /// Not a promise, a figure: how long a user waits for the first number, the token cache warm.
@@ -690,13 +690,13 @@ fn the_first_step_starts_soon() {
 fn a_launcher_is_refused_without_mpi() {
     let place = Place::new();
     for (variable, value) in [("OMPI_COMM_WORLD_SIZE", "2"), ("PMI_SIZE", "4"), ("PMIX_RANK", "0")] {
-        let said = run(place.pretrain("run", &["--max-steps=1"]).env(variable, value));
-        assert_eq!((said.code, said.err.lines().count()), (Some(1), 1), "{}", said.err);
-        assert!(said.err.contains(variable) && said.err.contains("--features mpi"), "{}", said.err);
+        let output = run(place.pretrain("run", &["--max-steps=1"]).env(variable, value));
+        assert_eq!((output.code, output.err.lines().count()), (Some(1), 1), "{}", output.err);
+        assert!(output.err.contains(variable) && output.err.contains("--features mpi"), "{}", output.err);
         assert!(!place.path("run").exists());
     }
-    let said = run(place.pretrain("run", &["--max-steps=1"]).env("OMPI_COMM_WORLD_SIZE", "2").env("LEHR_WORLD", "solo"));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(place.pretrain("run", &["--max-steps=1"]).env("OMPI_COMM_WORLD_SIZE", "2").env("LEHR_WORLD", "solo"));
+    assert_eq!(output.code, Some(0), "{}", output.err);
 }
 
 /// Commands that run in one process are refused once, by rank 0, also without MPI; a dry run is made once.

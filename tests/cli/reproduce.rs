@@ -37,7 +37,7 @@ fn an_interrupted_arm_is_retrained_to_the_same_bits() {
     let [whole, cut] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let checkpoints = CheckpointStore::open(whole.path(), &texts.digest).unwrap();
     assert_eq!(run(&checkpoints, &arm, &texts), AttemptResult::Done);
-    // What a kill leaves: files that were begun, no record.
+    // After a kill: incomplete files, no record.
     let other = CheckpointStore::open(cut.path(), &texts.digest).unwrap();
     std::fs::create_dir_all(other.folder(&arm)).unwrap();
     std::fs::write(other.folder(&arm).join("weights.f32"), [7u8; 100_001]).unwrap();
@@ -51,7 +51,7 @@ fn an_interrupted_arm_is_retrained_to_the_same_bits() {
     assert!(checkpoints.weights(&arm, 4).is_err(), "no such snapshot");
     let [a, b] = [&checkpoints, &other].map(|b| b.record(&arm).unwrap());
     assert_eq!((a.loss.len(), a.loss, a.grad_norm), (12, b.loss, b.grad_norm));
-    // A finished arm is left alone.
+    // A finished arm is not trained again.
     let before = std::fs::metadata(checkpoints.folder(&arm).join("weights.f32")).unwrap().modified().unwrap();
     assert_eq!(run(&checkpoints, &arm, &texts), AttemptResult::Done);
     assert_eq!(std::fs::metadata(checkpoints.folder(&arm).join("weights.f32")).unwrap().modified().unwrap(), before);
@@ -68,7 +68,7 @@ fn an_arm_in_another_process_is_busy() {
     assert_eq!(run(&checkpoints, &arm, &texts), AttemptResult::Busy);
 }
 
-/// Kept moments and weights of a step go on exactly as if nothing had been between.
+/// Stored moments and weights of a step continue bit for bit as without an interruption.
 #[test]
 fn an_unchanged_fork_equals_the_run() {
     let (scale, texts) = (PmaScale::named("test").unwrap(), texts());
@@ -156,7 +156,7 @@ fn results(out: &Path) -> Vec<u8> {
     std::fs::read(out.join("results.json")).unwrap()
 }
 
-/// One claim end to end: from nothing, from the bank, and from nothing again elsewhere.
+/// One claim end to end: from an empty folder, from stored results, and from an empty folder elsewhere.
 #[test]
 fn a_claim_is_reproducible() {
     let place = Place::new();
@@ -180,15 +180,15 @@ fn a_claim_is_reproducible() {
 #[test]
 fn invalid_reproductions_are_refused() {
     let place = Place::new();
-    let said = |args: &[&str]| {
+    let result = |args: &[&str]| {
         let run = place.lehr([&["reproduce", "pma"], args].concat()).output().unwrap();
         assert_eq!(run.status.code(), Some(1), "{args:?}");
         String::from_utf8(run.stderr).unwrap()
     };
-    assert!(said(&["P12"]).contains("choose some of P1, P2, P3"));
-    assert!(said(&["--scale=huge"]).contains("tiny, small, gpu"));
-    assert!(said(&["--seeds=0"]).contains("--seeds 0"));
-    assert!(said(&["--data=nowhere.txt", "--work=w"]).contains("nowhere.txt"));
+    assert!(result(&["P12"]).contains("choose some of P1, P2, P3"));
+    assert!(result(&["--scale=huge"]).contains("tiny, small, gpu"));
+    assert!(result(&["--seeds=0"]).contains("--seeds 0"));
+    assert!(result(&["--data=nowhere.txt", "--work=w"]).contains("nowhere.txt"));
     let run = place.lehr(["reproduce", "lopti", "P1"]).output().unwrap();
     assert!(String::from_utf8_lossy(&run.stderr).contains("choose some of L0, L1, L2"));
     let run = place.lehr(["reproduce", "lopti", "--scale=test", "--data=x.txt", "--work=w"]).output().unwrap();
@@ -210,7 +210,7 @@ fn a_plan_trains_nothing() {
     assert!(!place.path("w").exists());
 }
 
-/// Of the second paper: single updates on the bench, and arms of reinforcement.
+/// The second paper: single updates in `bench`, and arms of GRPO.
 #[test]
 fn grpo_claims_are_reproducible() {
     let place = Place::new();

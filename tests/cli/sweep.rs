@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::{Place, Said, json_lines, run};
+use common::{CommandOutput, Place, json_lines, run};
 use serde_json::Value;
 use std::path::Path;
 
@@ -29,7 +29,7 @@ fn one(place: &Place, args: &[&str]) -> Value {
 }
 
 fn fails(place: &Place, args: &[&str], says: &[&str]) {
-    let Said { code, out, err, .. } = run(&mut place.lehr(args));
+    let CommandOutput { code, out, err, .. } = run(&mut place.lehr(args));
     let last = err.lines().last().unwrap_or_default();
     let wanted = if says[0].contains("no such folder") { 2 } else { 1 };
     assert!(code == Some(wanted) && out.is_empty(), "{args:?}: {code:?}\n{out}{err}");
@@ -70,8 +70,8 @@ fn a_sweep_matches_single_merges_and_evaluations() {
         if !cell["alpha"].is_null() {
             merge.push(&alpha);
         }
-        let said = run(&mut place.lehr(&merge));
-        assert_eq!(said.code, Some(0), "{}", said.err);
+        let output = run(&mut place.lehr(&merge));
+        assert_eq!(output.code, Some(0), "{}", output.err);
         // Sums in another order: a weight may be rounded to its neighbour.
         assert!((loss - eval(&place, &out)).abs() < 1e-5, "{cell}");
     }
@@ -90,7 +90,7 @@ fn the_table_marks_missing_and_best_cells() {
     std::fs::remove_dir_all(place.path(&checkpoint(20))).unwrap();
     std::fs::write(place.path(&checkpoint(35)).join("model.safetensors"), "no").unwrap();
     let args = ["merge", "sweep", "run", "--every=5,10", "--last=2,4", "--methods=sma", "--at=30,40", "--annealed=run@5"];
-    let Said { code, out, err, .. } = run(&mut place.lehr(args));
+    let CommandOutput { code, out, err, .. } = run(&mut place.lehr(args));
     assert_eq!(code, Some(0), "{err}");
     for line in [
         "missing: V 5 N 4, V 10 N 2: no checkpoint of step 20",
@@ -130,8 +130,8 @@ fn invalid_sweeps_are_refused() {
         &["run", "--every=5", "--methods=slerp"],
         &["run", "--every=5", "--val-fraction=0.5"],
     ] {
-        let said = run(&mut place.lehr([&["merge", "sweep"], usage].concat()));
-        assert_eq!(said.code, Some(2), "{usage:?}: {}", said.err);
+        let output = run(&mut place.lehr([&["merge", "sweep"], usage].concat()));
+        assert_eq!(output.code, Some(2), "{usage:?}: {}", output.err);
     }
     std::fs::write(place.path("short.txt"), "a").unwrap();
     sweep(&["run", "--every=5", "--data=short.txt"], &["too little text"]);
@@ -145,8 +145,8 @@ fn other_model(place: &Place) {
     let mut command =
         place.lehr(["pretrain", "--data=text.txt", "--run=other", "--num-hidden-layers=1", "--num-attention-heads=2"]);
     command.args(["--batch-size=4", "--seq-len=16", "--eval-tokens=128"]).args(more);
-    let said = run(&mut command);
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(&mut command);
+    assert_eq!(output.code, Some(0), "{}", output.err);
 }
 
 #[test]
@@ -229,8 +229,8 @@ fn collinear_landscapes_are_refused() {
         copy(&place.path(&checkpoint(step)), &place.path(&format!("m{step}")));
     }
     landscape(&["m5", "m20", "m40"], &["--data", "not in a run folder"]);
-    let said = run(&mut place.lehr(["landscape", "--grid=2", "m5", "m20", "m40", "--data=text.txt", "--max-tokens=64"]));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(&mut place.lehr(["landscape", "--grid=2", "m5", "m20", "m40", "--data=text.txt", "--max-tokens=64"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
     let damaged = place.path("m20/model.safetensors");
     let mut bytes = std::fs::read(&damaged).unwrap();
     let last = bytes.len() - 1;

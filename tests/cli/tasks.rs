@@ -1,4 +1,4 @@
-//! Verifiable tasks: puzzles, sums, graders, `lehr data`. What the code says is compared with brute force written here in another way.
+//! Verifiable tasks: puzzles, sums, graders, `lehr data`. Results are compared with independent brute force.
 
 use crate::common;
 

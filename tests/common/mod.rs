@@ -1,4 +1,4 @@
-//! A real `lehr` in a child process, in a folder of its own, and what it says.
+//! A real `lehr` in a child process, in a folder of its own, and its output.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use lehr::model::checkpoint;
@@ -108,18 +108,18 @@ pub fn random() -> u64 {
     lehr::rng::Rng::new(now.as_nanos() as u64, "test").below(0, u64::from(std::process::id()), 1 << 40)
 }
 
-/// What a command that ended said.
-pub struct Said {
+/// Exit code and output of a finished command.
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
     pub seconds: f64,
 }
 
-pub fn run(command: &mut Command) -> Said {
+pub fn run(command: &mut Command) -> CommandOutput {
     let begin = Instant::now();
     let output = command.output().unwrap();
-    Said {
+    CommandOutput {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).expect("UTF-8 on standard output"),
         err: String::from_utf8(output.stderr).expect("UTF-8 on standard error"),
@@ -129,9 +129,9 @@ pub fn run(command: &mut Command) -> Said {
 
 /// Run a command that must succeed; returns its standard output as JSON lines.
 pub fn json_lines(command: &mut Command) -> Vec<Value> {
-    let said = run(command);
-    assert_eq!(said.code, Some(0), "{command:?}\n{}", said.err);
-    said.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
+    let output = run(command);
+    assert_eq!(output.code, Some(0), "{command:?}\n{}", output.err);
+    output.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
 }
 
 /// A trainer that runs, read line by line.

@@ -3,7 +3,7 @@
 use super::{compare, read, root};
 use std::collections::BTreeMap;
 
-/// Where the contract stands.
+/// The sources that define events and commands.
 const SOURCES: &[&str] = &["src/event.rs", "src/event/tokens.rs", "src/event/inside.rs"];
 
 /// A field, or a variant of an enum.

@@ -30,7 +30,7 @@ const OF_OTHERS: &[&str] = &[
     "--mpi",
 ];
 
-/// A value's help or an argument's, on one line; what looks like a tag of HTML is text.
+/// The help of a value or an argument, on one line, with HTML escaped.
 fn line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('<', "\\<")
 }

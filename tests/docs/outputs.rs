@@ -27,8 +27,8 @@ fn renewed(page: &str, mut run: impl FnMut(&str) -> String) -> (String, usize) {
             // Lines between the commands are outputs, which are put in below.
             let Some(command) = line.strip_prefix("$ ") else { continue };
             count += 1;
-            let said = run(command);
-            out.push_str(&format!("{line}\n{said}{}", if said.is_empty() { "" } else { "\n" }));
+            let result = run(command);
+            out.push_str(&format!("{line}\n{result}{}", if result.is_empty() { "" } else { "\n" }));
             continue;
         }
         out.push_str(line);

@@ -109,10 +109,10 @@ fn a_dataset_folder_is_read() {
     fs::write(at("data/plain.txt.zst"), zstd::encode_all(&b"five"[..], 1).unwrap()).unwrap();
     let mut notices = Notices::new();
     let corpus = Corpus::open(&[folder.path().into()], &mut notices).unwrap();
-    let said = notices.take().join("\n");
+    let output = notices.take().join("\n");
     assert!(
-        said.contains("reads data/more.jsonl.gz, data/plain.txt.zst, data/rows.json, data/train-00000.parquet; skips "),
-        "{said}"
+        output.contains("reads data/more.jsonl.gz, data/plain.txt.zst, data/rows.json, data/train-00000.parquet; skips "),
+        "{output}"
     );
     let (mut pieces, mut documents) = (corpus.pieces(), Vec::new());
     while let Some(piece) = pieces.next_piece(&mut notices).unwrap() {
@@ -120,10 +120,10 @@ fn a_dataset_folder_is_read() {
     }
     assert_eq!(documents, ["four", "five", "three", "one é\n", " two"]);
     assert_eq!(pieces.bytes_done(), corpus.total_bytes());
-    let said = notices.take().join("\n");
+    let output = notices.take().join("\n");
     assert!(
-        said.contains("rows.json:1: skipped: ") && said.contains("train-00000.parquet: 2 of 4 documents left out: empty"),
-        "{said}"
+        output.contains("rows.json:1: skipped: ") && output.contains("train-00000.parquet: 2 of 4 documents left out: empty"),
+        "{output}"
     );
     // Validation by name; a file that has no text.
     fs::write(at("data/validation.jsonl"), "{\"text\": \"val\"}\n").unwrap();

@@ -66,7 +66,7 @@ fn a_deleted_folder_ends_the_run() {
     }
 }
 
-/// A run that cannot save says so once, trains on, and says when it could again; a last save that fails is an error.
+/// A run that cannot save reports it once, continues, and reports the next successful save; a failure of the last save is an error.
 #[test]
 fn a_run_that_cannot_save_reports_it_once() {
     let place = Place::new();
@@ -76,7 +76,7 @@ fn a_run_that_cannot_save_reports_it_once() {
         std::fs::rename(&checkpoints, place.path(aside)).unwrap();
         std::fs::write(&checkpoints, "").unwrap();
     };
-    let said = |t: &Trainer, word: &str| texts(&t.received, "Warning").iter().filter(|text| text.contains(word)).count();
+    let output = |t: &Trainer, word: &str| texts(&t.received, "Warning").iter().filter(|text| text.contains(word)).count();
     let mut t = Trainer::start(place.pretrain("run", LONG).args(["--save-every=1", "--control"]));
     t.wait_for_kind("Checkpoint");
     t.send(r#"{"command":"Pause"}"#);
@@ -85,10 +85,10 @@ fn a_run_that_cannot_save_reports_it_once() {
     t.send(r#"{"command":"Resume"}"#);
     // Each of these steps tries to save.
     t.wait_for_step(paused + 30);
-    assert_eq!(said(&t, "NOT SAVED: "), 1, "{}", t.diagnostics());
+    assert_eq!(output(&t, "NOT SAVED: "), 1, "{}", t.diagnostics());
     std::fs::remove_file(&checkpoints).unwrap();
     t.wait_for("a save that succeeds", |e| e["text"].as_str().is_some_and(|text| text.starts_with("saved again, after ")));
-    assert_eq!(said(&t, "NOT SAVED: "), 1, "{}", t.diagnostics());
+    assert_eq!(output(&t, "NOT SAVED: "), 1, "{}", t.diagnostics());
 
     t.send(r#"{"command":"Pause"}"#);
     let paused = t.wait_for_kind("Paused")["step"].as_u64().unwrap();
@@ -97,7 +97,7 @@ fn a_run_that_cannot_save_reports_it_once() {
     t.wait_for_step(paused + 1);
     t.send(r#"{"command":"Stop"}"#);
     assert_eq!(t.end().code(), Some(1), "{}", t.diagnostics());
-    assert_eq!(said(&t, "NOT SAVED: "), 2, "{}", t.diagnostics());
+    assert_eq!(output(&t, "NOT SAVED: "), 2, "{}", t.diagnostics());
     let errors: Vec<String> = t.stderr().lines().filter(|line| line.starts_with("error: ")).map(str::to_owned).collect();
     assert!(errors.len() == 1 && errors[0].contains(&checkpoint::step_name(paused + 1)), "{}", t.stderr());
     // What was saved before is valid.
@@ -146,7 +146,7 @@ fn a_signal_before_training_exits_with_130() {
     }
 }
 
-/// What a save is said to need is what it writes.
+/// The space that a save is reported to need is what it writes.
 #[test]
 fn the_estimate_of_a_save_is_right() {
     let device = Device::named(None).unwrap();
@@ -159,6 +159,6 @@ fn the_estimate_of_a_save_is_right() {
         checkpoint::CheckpointTarget { parent: dir.path(), name: "model", bytes: folder.bytes(1), existing: IfExists::Refuse };
     let (_, manifest) =
         checkpoint::save(&RealFs, place, &CheckpointOrigin::default(), |out| folder.write(out, &BTreeMap::new())).unwrap();
-    let (said, written) = (folder.bytes(1), manifest.bytes());
-    assert!(written <= said && said < written + (64 << 10), "said {said}, written {written}");
+    let (output, written) = (folder.bytes(1), manifest.bytes());
+    assert!(written <= output && output < written + (64 << 10), "said {output}, written {written}");
 }

@@ -1,4 +1,4 @@
-//! What reads files of strangers, as functions of bytes: for cargo-fuzz (`fuzz/`) and for the mutations of `tests/fuzz.rs`. Each says
+//! Readers of untrusted files, as functions of bytes: for cargo-fuzz (`fuzz/`) and for the mutations of `tests/fuzz.rs`. Each returns
 //! whether the bytes were accepted; a refusal must be one short line, and no input may panic, hang or end the process.
 
 use lehr::data::Tokenizer;
@@ -11,7 +11,7 @@ use lehr::session::control;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 
-/// A target: its name, and what it does with an input.
+/// A target: its name, and its function, which returns whether an input is accepted.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them.
@@ -25,7 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("control", commands),
 ];
 
-/// Where the current input stands as files, gone with the thread. In memory where the system has such a place.
+/// A temporary folder for the current input, removed with the thread. In memory where the system has a memory file system.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -47,7 +47,7 @@ fn with_folder<T>(act: impl FnOnce(&Folder) -> T) -> T {
     FOLDER.with(act)
 }
 
-/// Whether it was accepted; a refusal is checked.
+/// Whether the input was accepted; checks the message of a refusal.
 fn accepted<T>(result: anyhow::Result<T>) -> bool {
     let Err(error) = result else { return true };
     let text = format!("{error:#}");
@@ -56,7 +56,7 @@ fn accepted<T>(result: anyhow::Result<T>) -> bool {
     false
 }
 
-/// Bytes of numbers that are read of a tensor.
+/// Maximum number of elements of a tensor that is read.
 const MOST: usize = 1 << 20;
 
 /// A safetensors file: its header, and its numbers.
@@ -79,7 +79,7 @@ pub fn config(bytes: &[u8]) -> bool {
     accepted(hf_config::parse(bytes))
 }
 
-/// tokenizer.json, and behind a NUL tokenizer_config.json.
+/// tokenizer.json, optionally followed by NUL and tokenizer_config.json.
 pub fn tokenizer(bytes: &[u8]) -> bool {
     let (tokenizer, config) = match bytes.iter().position(|byte| *byte == 0) {
         Some(at) => (&bytes[..at], &bytes[at + 1..]),

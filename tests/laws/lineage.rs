@@ -1,4 +1,4 @@
-//! Runs that come from runs: forks, starts from a checkpoint, live merges. What is merged while training is never felt by the run.
+//! Runs that start from other runs: forks, starts from a checkpoint, live merges. A live merge does not change the run.
 #![cfg(unix)]
 
 use crate::common;
@@ -44,11 +44,11 @@ fn live_merging_changes_no_bit_of_the_run() {
         let merged = train(&place, ring, &[MERGE, &["--merge-ring", ring]].concat());
         assert_eq!(losses(&merged), losses(&plain), "{ring}");
         same_tensors(&place, "plain", ring, 24);
-        let told = kind(&merged, "Merged");
-        let steps: Vec<&Value> = told.iter().map(|e| &e["step"]).collect();
+        let reported = kind(&merged, "Merged");
+        let steps: Vec<&Value> = reported.iter().map(|e| &e["step"]).collect();
         assert_eq!(steps, [8, 16, 24], "{ring}: after each evaluation that has two snapshots");
-        assert_eq!(told[1]["steps"], json!([12, 14, 16]), "{ring}");
-        for (event, eval) in told.iter().zip(&kind(&merged, "Eval")[1..]) {
+        assert_eq!(reported[1]["steps"], json!([12, 14, 16]), "{ring}");
+        for (event, eval) in reported.iter().zip(&kind(&merged, "Eval")[1..]) {
             assert_eq!(event["eval_loss"], eval["eval_loss"], "{ring}: the raw loss beside it");
             assert_eq!(event["eval_tokens"], eval["eval_tokens"], "{ring}: the same tokens");
         }
@@ -62,10 +62,10 @@ fn a_live_merge_equals_the_merge_of_its_checkpoints() {
     let recipe = ["--save-every=2", "--merge-every=2", "--merge-last=4", "--merge-method=wma"];
     let command = &mut place.pretrain("run", &["--max-steps=12", "--eval-every=6", "--lr-scheduler=constant"]);
     let events = json_lines(command.args(recipe).arg("--keep-every=1"));
-    let told = kind(&events, "Merged")[1];
-    assert_eq!((&told["step"], &told["steps"]), (&json!(12), &json!([6, 8, 10, 12])));
+    let reported = kind(&events, "Merged")[1];
+    assert_eq!((&reported["step"], &reported["steps"]), (&json!(12), &json!([6, 8, 10, 12])));
     // Ages 6, 4, 2 and 0 updates of 64 tokens, weighed 1 : 2 : 3 : 4.
-    assert!((told["mean_age_tokens"].as_f64().unwrap() - 64.0 * (6.0 + 8.0 + 6.0) / 10.0).abs() < 1e-9, "{told}");
+    assert!((reported["mean_age_tokens"].as_f64().unwrap() - 64.0 * (6.0 + 8.0 + 6.0) / 10.0).abs() < 1e-9, "{reported}");
     // Brute force: the weighted mean in f64 of the four files, as a model folder of its own.
     let folder = |step: u64| place.path(&format!("run/checkpoints/step-{step:08}"));
     let (out, names) = (place.path("by-hand"), SafetensorsFile::open(&folder(12).join("model.safetensors")).unwrap());
@@ -90,9 +90,9 @@ fn a_live_merge_equals_the_merge_of_its_checkpoints() {
     safetensors::serialize_to_file(views, Some(metadata), &out.join("model.safetensors")).unwrap();
     let model = out.to_str().unwrap().to_owned();
     let eval = json_lines(&mut place.lehr(["eval", "--model", &model, "--data=text.txt", "--val-fraction=0.1", "--json"]));
-    let (by_hand, live) = (eval[0]["eval_loss"].as_f64().unwrap(), told["merge/wma/eval_loss"].as_f64().unwrap());
+    let (by_hand, live) = (eval[0]["eval_loss"].as_f64().unwrap(), reported["merge/wma/eval_loss"].as_f64().unwrap());
     assert!((by_hand - live).abs() < 2e-6, "by hand {by_hand}, live {live}");
-    let raw = told["eval_loss"].as_f64().unwrap();
+    let raw = reported["eval_loss"].as_f64().unwrap();
     assert!((raw - live).abs() > 1e-4, "the merge differs from the run's own weights");
 }
 
@@ -109,10 +109,10 @@ fn a_killed_run_resumes_with_its_snapshots() {
         let mut trainer = Trainer::start(&mut place.resume(name, &[]));
         assert_eq!(trainer.end().code(), Some(0), "{}", trainer.diagnostics());
         same_tensors(&place, "straight", name, 24);
-        let told =
+        let reported =
             |events: &[Value]| -> Vec<Value> { kind(events, "Merged").iter().map(|e| json!([e["step"], e["steps"]])).collect() };
         let log = place.events(name);
-        assert_eq!(told(&log), told(&straight), "{name}");
+        assert_eq!(reported(&log), reported(&straight), "{name}");
         for (a, b) in kind(&log, "Merged").iter().zip(kind(&straight, "Merged")) {
             let (a, b) = (a["merge/sma/eval_loss"].as_f64().unwrap(), b["merge/sma/eval_loss"].as_f64().unwrap());
             // The device adds in f32, host and disk in f64; within one place it is the same bits.
@@ -132,15 +132,15 @@ fn merge_now_writes_a_model_folder() {
         trainer.send(r#"{"command":"Step"}"#);
     }
     trainer.send(r#"{"command":"MergeNow"}"#);
-    let told = trainer.wait_for_kind("Merged");
-    let path = place.path(told["path"].as_str().unwrap());
+    let reported = trainer.wait_for_kind("Merged");
+    let path = place.path(reported["path"].as_str().unwrap());
     trainer.send(r#"{"command":"Stop"}"#);
     assert_eq!(trainer.end().code(), Some(130), "{}", trainer.diagnostics());
     let generated = run(&mut place.lehr(["generate", "--model", path.to_str().unwrap(), "--prompt=the ", "--max-new-tokens=4"]));
     assert_eq!(generated.code, Some(0), "{}", generated.err);
     let file = SafetensorsFile::open(&path.join("model.safetensors")).unwrap();
     assert_eq!(file.metadata()["merge_method"], "sma");
-    let steps: Vec<String> = told["steps"].as_array().unwrap().iter().map(Value::to_string).collect();
+    let steps: Vec<String> = reported["steps"].as_array().unwrap().iter().map(Value::to_string).collect();
     assert_eq!(file.metadata()["merge_steps"], steps.join(","));
 
     let mut trainer = Trainer::start(&mut place.pretrain("none", &["--max-steps=400", "--control"]));
@@ -164,14 +164,14 @@ fn an_unchanged_fork_equals_its_parent() {
     let merges = |events: &[Value], from: usize| -> Vec<Value> {
         kind(events, "Merged")[from..].iter().map(|e| json!([e["steps"], e["merge/sma/eval_loss"]])).collect()
     };
-    // The child also evaluates where it begins.
+    // The child also evaluates its starting point.
     assert_eq!(merges(&events, 0), merges(&parent, 0));
     let manifest: Value = serde_json::from_slice(&place.checkpoint("child", 24, "MANIFEST.json")).unwrap();
     assert_eq!(manifest["parent"], "parent@8");
     let config = std::fs::read_to_string(place.path("child/config.toml")).unwrap();
     assert!(config.contains("parent = \"parent@8\"") && config.contains("fork = \"/"), "{config}");
 
-    // Stopped and resumed, it is still the same.
+    // The same after a stop and a resume.
     let mut trainer = Trainer::start(&mut place.lehr(["pretrain", "--json", "--fork=parent@8", "--run=again"]));
     trainer.wait_for("a save", |e| e["event"] == "Checkpoint");
     trainer.signal("TERM");
@@ -228,8 +228,8 @@ fn starting_from_a_merge_equals_merge_then_start() {
     train(&place, "parent", &["--merge-every=0"]);
     let init =
         |name: &str, more: &[&str]| json_lines(place.pretrain(name, &["--max-steps=6", "--lr-scheduler=constant"]).args(more));
-    let said = run(&mut place.lehr(["merge", "parent", "--last=2", "--every=8", "--at=16", "--method=wma", "--out=merged"]));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(&mut place.lehr(["merge", "parent", "--last=2", "--every=8", "--at=16", "--method=wma", "--out=merged"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
     let direct = init("direct", &["--init=merge:parent?last=2&every=8&at=16&method=wma"]);
     let by_file = init("by-file", &["--init=merged"]);
     assert_eq!(losses(&direct), losses(&by_file));
@@ -263,11 +263,11 @@ fn invalid_starting_points_are_refused() {
         (&["--merge-every=5", "--merge-method=ema", "--merge-alpha=0"], "--merge-alpha 0: must be above 0"),
         (&["--merge-every=5", "--merge-method=weights"], "--merge-method weights: a live merge starts with fewer"),
     ] {
-        let said =
+        let output =
             run(place.lehr(["pretrain", "--data=text.txt", "--run=never", "--max-steps=24"]).args(common::TINY).args(args));
-        assert!(said.code == Some(1) || said.code == Some(2), "{args:?}: {:?}", said.code);
-        assert!(said.err.contains(words), "{args:?}: {}", said.err);
-        assert!(said.code == Some(2) || said.err.lines().count() <= 2, "{args:?}: one line: {}", said.err);
+        assert!(output.code == Some(1) || output.code == Some(2), "{args:?}: {:?}", output.code);
+        assert!(output.err.contains(words), "{args:?}: {}", output.err);
+        assert!(output.code == Some(2) || output.err.lines().count() <= 2, "{args:?}: one line: {}", output.err);
         assert!(!place.path("never").exists(), "{args:?}");
     }
 }

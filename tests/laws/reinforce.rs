@@ -1,4 +1,4 @@
-//! Reinforcement as a whole: `lehr grpo` and the trainer behind it.
+//! GRPO as a whole: `lehr grpo` and its trainer.
 
 #[cfg(unix)]
 mod graders;

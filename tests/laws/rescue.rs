@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// A warm-up into rates that no model stands: somewhere on the way the loss jumps by more than a nat and stays there. Nothing is random
+/// A warm-up to rates at which every model diverges: at some step the loss jumps by more than a nat and stays there. Nothing is random
 /// about it, so that every start of the run meets the same spike.
 const STEEP: &[&str] = &[
     "--hidden-size=16",
@@ -93,10 +93,10 @@ fn rescue_off_reports_and_does_nothing() {
     let mut t = Trainer::start(&mut steep(&place, "run", &[]));
     assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
     assert_eq!(step_numbers(&t.received), (1..=300).collect::<Vec<_>>());
-    let told = warnings(&t.received);
-    assert!(told.iter().any(|w| w.contains("the loss has risen to")), "{told:?}");
-    let diverged: Vec<_> = told.iter().filter(|w| w.contains("has diverged")).collect();
-    assert!(diverged.len() == 1 && diverged[0].contains("--rescue"), "{told:?}");
+    let reported = warnings(&t.received);
+    assert!(reported.iter().any(|w| w.contains("the loss has risen to")), "{reported:?}");
+    let diverged: Vec<_> = reported.iter().filter(|w| w.contains("has diverged")).collect();
+    assert!(diverged.len() == 1 && diverged[0].contains("--rescue"), "{reported:?}");
     let last = t.received.last().unwrap();
     assert!(number(last, "spikes") >= 1 && number(last, "rescues") == 0, "{last}");
     assert!(t.stderr().contains("loss spike"), "{}", t.stderr());
@@ -110,8 +110,8 @@ fn a_run_that_ends_in_a_spike_reports_it() {
     let mut t = Trainer::start(&mut steep(&place, "run", &["--rescue=pma", "--rescue-patience=200"]));
     assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
     assert_eq!(number(t.received.last().unwrap(), "rescues"), 0);
-    let told = warnings(&t.received);
-    let end = told.iter().find(|w| w.contains("ends in a spike")).unwrap_or_else(|| panic!("{told:?}"));
+    let reported = warnings(&t.received);
+    let end = reported.iter().find(|w| w.contains("ends in a spike")).unwrap_or_else(|| panic!("{reported:?}"));
     let good: u64 = end.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(kept(&place, "run").contains(&good), "{end}");
 }
@@ -132,8 +132,8 @@ fn rollback_and_merge_rescue_the_run() {
         let name = more.join("").replace("--", "-").trim_start_matches('-').to_string();
         let mut t = Trainer::start(&mut steep(&place, &name, more));
         assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
-        let said = t.received.iter().position(|e| e["event"] == "Started").unwrap();
-        assert!(t.received[said..] == place.events(&name), "{name}: the log is what was said");
+        let output = t.received.iter().position(|e| e["event"] == "Started").unwrap();
+        assert!(t.received[output..] == place.events(&name), "{name}: the log is what was said");
         let rescues = check_rescues(&t.received, method);
         assert!(!rescues.is_empty(), "{name}");
         let optimizer = if name.contains("reset") { "reset" } else { "keep" };
@@ -160,7 +160,7 @@ fn rollback_and_merge_rescue_the_run() {
     }
 }
 
-/// The merge that a rescue goes on from, against plain loops over the files: their mean, as a model folder, has the same validation loss.
+/// The merge from which a rescue continues, against plain loops over the files: their mean, as a model folder, has the same validation loss.
 #[test]
 fn a_merge_is_the_mean_of_its_checkpoints() {
     let place = Place::new();
@@ -201,17 +201,17 @@ fn a_merge_is_the_mean_of_its_checkpoints() {
     let eval = judge.wait_for_kind("Eval");
     assert_eq!(judge.end().code(), Some(0), "{}", judge.diagnostics());
     let (own, other) = (rescue["eval_loss"].as_f64().unwrap(), eval["eval_loss"].as_f64().unwrap());
-    // The same bits but for weights where a mean lies between two f32.
+    // The same bits, except for weights whose mean lies between two f32.
     assert!((own - other).abs() < 1e-5, "{own} {other}");
 }
 
 #[test]
 fn a_hopeless_run_ends_with_a_summary() {
     let place = Place::new();
-    let said = run(&mut steep(&place, "run", &["--rescue=rollback", "--rescue-limit=1"]));
-    assert_eq!(said.code, Some(1), "{}", said.err);
-    let errors: Vec<_> = said.err.lines().filter(|l| l.starts_with("error:")).collect();
-    assert_eq!(errors.len(), 1, "{}", said.err);
+    let output = run(&mut steep(&place, "run", &["--rescue=rollback", "--rescue-limit=1"]));
+    assert_eq!(output.code, Some(1), "{}", output.err);
+    let errors: Vec<_> = output.err.lines().filter(|l| l.starts_with("error:")).collect();
+    assert_eq!(errors.len(), 1, "{}", output.err);
     for part in ["training diverged", "the loss rose from", "1 rescues within 2000", "back to", "--learning-rate", "--fork run@"]
     {
         assert!(errors[0].contains(part), "'{part}' is missing: {}", errors[0]);
@@ -222,7 +222,7 @@ fn a_hopeless_run_ends_with_a_summary() {
     let last = log.last().unwrap();
     assert_eq!(last["event"], "Failed");
     assert!(errors[0].ends_with(last["text"].as_str().unwrap()), "{last} {}", errors[0]);
-    // What it names can be gone on from.
+    // The named checkpoint can be resumed.
     let fork = errors[0].split("--fork ").nth(1).unwrap().split(' ').next().unwrap();
     let step: u64 = fork.strip_prefix("run@").unwrap().parse().unwrap();
     assert!(kept(&place, "run").contains(&step), "{fork}");
@@ -245,13 +245,13 @@ fn good_checkpoints_are_kept() {
     assert_eq!(from.len(), 3);
     let there = kept(&place, "run");
     assert!(from.is_subset(&there), "{from:?} {there:?}");
-    // Nothing of the past that was given up is left, whether or not it went on before the kill.
-    let told: Vec<u64> = kind(&place.events("run"), "Checkpoint").iter().map(|c| number(c, "step")).collect();
-    let newest_before = told.iter().filter(|s| **s < number(&rescue, "step")).max().unwrap();
-    assert!(*newest_before > number(&rescue, "to_step"), "saves went on during the spike: {told:?}");
+    // Nothing of the discarded steps is left, whether or not the run continued before the kill.
+    let reported: Vec<u64> = kind(&place.events("run"), "Checkpoint").iter().map(|c| number(c, "step")).collect();
+    let newest_before = reported.iter().filter(|s| **s < number(&rescue, "step")).max().unwrap();
+    assert!(*newest_before > number(&rescue, "to_step"), "saves went on during the spike: {reported:?}");
 }
 
-/// Killed and stopped at any point, before the spike, in it, after the rescue: the same bits and the same story.
+/// Killed and stopped at any point, before the spike, in it, after the rescue: the same bits and the same events.
 #[test]
 fn resuming_across_a_rescue_is_bit_identical() {
     let place = Place::new();
@@ -267,7 +267,7 @@ fn resuming_across_a_rescue_is_bit_identical() {
             let mut received = 0;
             let mut cuts = Vec::new();
             for cut in 0..3 {
-                // So many updates further, counted over the rescues.
+                // A number of updates later, counted across rescues.
                 let more = 25 + seed.rotate_right(8 * (3 * i + cut) as u32) % (all / 2);
                 let mut left = more;
                 let ended = loop {
@@ -293,9 +293,9 @@ fn resuming_across_a_rescue_is_bit_identical() {
             }
             let story = |run: &str| -> Vec<Value> {
                 let keys = ["event", "step", "loss", "grad_norm", "learning_rate", "to_step", "from_steps", "eval_loss", "count"];
-                let told = place.events(run);
-                let told = told.iter().filter(|e| ["Step", "Rescue", "Eval"].contains(&e["event"].as_str().unwrap()));
-                told.map(|e| keys.iter().map(|k| e[*k].clone()).collect()).collect()
+                let reported = place.events(run);
+                let reported = reported.iter().filter(|e| ["Step", "Rescue", "Eval"].contains(&e["event"].as_str().unwrap()));
+                reported.map(|e| keys.iter().map(|k| e[*k].clone()).collect()).collect()
             };
             assert_eq!(story(&name), story(&straight), "{what}");
             let (ours, theirs) = (place.events(&name), place.events(&straight));
@@ -339,10 +339,10 @@ fn invalid_settings_are_refused_in_one_line() {
         (&["--rescue=rollback", "--rescue-limit=0"], &["--rescue-limit 0", "between 1"]),
         (&["--rescue-patience=0"], &["--rescue-patience 0", "between 1"]),
     ] {
-        let said = run(&mut place.pretrain("run", args));
-        assert_eq!(said.code, Some(1), "{args:?}: {}", said.err);
-        let errors: Vec<_> = said.err.lines().collect();
-        assert!(errors.len() == 1 && parts.iter().all(|p| errors[0].contains(p)), "{args:?}: {}", said.err);
+        let output = run(&mut place.pretrain("run", args));
+        assert_eq!(output.code, Some(1), "{args:?}: {}", output.err);
+        let errors: Vec<_> = output.err.lines().collect();
+        assert!(errors.len() == 1 && parts.iter().all(|p| errors[0].contains(p)), "{args:?}: {}", output.err);
         assert!(!place.path("run").exists(), "nothing was written");
     }
 }

@@ -1,4 +1,4 @@
-//! Stopped, killed, damaged, told what to do: a run goes on as if nothing had been, to the last bit.
+//! A run that was stopped, killed, damaged or sent commands continues bit for bit as if it had not been.
 #![cfg(unix)]
 
 use crate::common;
@@ -42,10 +42,10 @@ fn same_as_straight(place: &Place, name: &str) {
     for key in ["eval_loss", "tokens", "step", "grad_norm"] {
         assert_eq!(last[key], wanted.last().unwrap()[key], "{name}: {key}");
     }
-    let told: Vec<_> = kind(&log, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).collect();
+    let reported: Vec<_> = kind(&log, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).collect();
     for (step, path) in checkpoints::list(&RealFs, &place.path(name)).unwrap() {
         let valid = checkpoint::verify(&RealFs, &path).is_ok();
-        assert!(!valid || told.contains(&step), "{name}: the log says nothing of the checkpoint at {step}: {told:?}");
+        assert!(!valid || reported.contains(&step), "{name}: the log says nothing of the checkpoint at {step}: {reported:?}");
     }
     let seconds: Vec<f64> = kind(&log, "Step").iter().map(|e| e["seconds"].as_f64().unwrap()).collect();
     assert!(seconds.is_sorted(), "{name}: time runs on over a resume: {seconds:?}");
@@ -64,7 +64,7 @@ fn stopping_or_killing_and_resuming_is_bit_identical() {
     let seed = random();
     for (i, signal) in ["INT", "TERM", "KILL"].into_iter().enumerate() {
         let at = match signal {
-            // Once the first checkpoint is announced there is something to go on from.
+            // From the first checkpoint event on, the run can be resumed.
             "KILL" => 8 + (seed >> (8 * i)) % 20,
             // Early: without a GPU the whole run takes some 20 ms.
             _ => 1 + (seed >> (8 * i)) % 8,
@@ -82,7 +82,7 @@ fn stopping_or_killing_and_resuming_is_bit_identical() {
             assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{name}");
             let step = last["step"].as_u64().unwrap();
             assert!(step >= at && step < STEPS, "{name}: stopped at {step}");
-            // Saved before it left.
+            // Saved before it ended.
             let newest = checkpoints::newest_valid(&RealFs, &place.path(&name)).unwrap();
             assert_eq!(newest.found.unwrap().step(), step, "{name}");
         }
@@ -92,7 +92,7 @@ fn stopping_or_killing_and_resuming_is_bit_identical() {
         same_as_straight(&place, &name);
         assert_eq!(kind(&place.events(&name), "Started").len(), 2, "{name}");
     }
-    // Once more from the end: nothing is left to do, nothing is harmed.
+    // Resumed after its end: there is nothing to do, and no file changes.
     finish(&place, "straight");
     assert_eq!(step_numbers(&place.events("straight")), (1..=STEPS).collect::<Vec<_>>());
     // And the folder is taken.
@@ -122,13 +122,13 @@ fn an_active_run_is_locked() {
     first.wait_for_kind("Paused");
     let before = place.events("run");
     for mut other in [place.resume("run", &[]), place.pretrain("run", RECIPE)] {
-        let said = run(&mut other);
-        assert_eq!(said.code, Some(1), "{}", said.err);
-        eprintln!("refused after {:.2} s: {}", said.seconds, said.err.trim());
+        let output = run(&mut other);
+        assert_eq!(output.code, Some(1), "{}", output.err);
+        eprintln!("refused after {:.2} s: {}", output.seconds, output.err.trim());
         if other.get_args().any(|a| a == "--resume") {
-            assert!(said.err.contains(&format!("process {}", first.pid())), "names the process: {}", said.err);
+            assert!(output.err.contains(&format!("process {}", first.pid())), "names the process: {}", output.err);
         }
-        assert_eq!(said.err.lines().filter(|l| l.starts_with("error:")).count(), 1, "{}", said.err);
+        assert_eq!(output.err.lines().filter(|l| l.starts_with("error:")).count(), 1, "{}", output.err);
     }
     assert_eq!(before, place.events("run"), "the log was left alone");
     // A kill frees it.
@@ -197,7 +197,7 @@ fn repeated_kills_lose_nothing() {
     }
 }
 
-/// Where there is a second device: the run goes on there, and says that bits may differ.
+/// Where there is a second device: the run continues on it, and reports that bits may differ.
 #[test]
 fn a_run_resumes_on_another_device_with_a_warning() {
     let Some(other) = device::adapters().into_iter().find(|a| a.kind != Kind::Cpu) else { return };
@@ -315,7 +315,7 @@ fn every_command_is_answered() {
     }
 }
 
-/// Step by step to the end: not one update too many, and evaluations and saves come when they are due.
+/// Step by step to the end: the exact number of updates, with evaluations and saves at their scheduled steps.
 #[test]
 fn single_steps_equal_a_continuous_run() {
     let place = Place::new();
@@ -344,9 +344,9 @@ fn a_changed_text_is_detected() {
     assert_eq!(t.end().code(), Some(130), "{}", t.diagnostics());
     let before = place.events("run");
     std::fs::write(place.path("text.txt"), common::text(7000)).unwrap();
-    let said = run(&mut place.resume("run", &[]));
-    assert_eq!(said.code, Some(1), "{}", said.err);
-    assert!(said.err.contains("error: --resume: the text of --data has changed"), "{}", said.err);
+    let output = run(&mut place.resume("run", &[]));
+    assert_eq!(output.code, Some(1), "{}", output.err);
+    assert!(output.err.contains("error: --resume: the text of --data has changed"), "{}", output.err);
     // Refused before anything is touched, so that putting the text back is all it takes.
     assert_eq!(before, place.events("run"));
     std::fs::write(place.path("text.txt"), common::text(6000)).unwrap();
@@ -354,7 +354,7 @@ fn a_changed_text_is_detected() {
     t.wait_for_kind("Step");
 }
 
-/// As many characters as before, but others: the number of tokens does not tell.
+/// Different characters, but as many as before: the number of tokens is the same.
 #[test]
 fn a_changed_text_of_the_same_length_is_detected() {
     let place = Place::new();
@@ -370,15 +370,15 @@ fn a_changed_text_of_the_same_length_is_detected() {
         (text.replacen(|c: char| c.is_alphabetic(), "\u{2603}", 1), "the data of this run differs from the data at its start"),
     ] {
         std::fs::write(place.path("text.txt"), changed).unwrap();
-        let said = run(&mut place.resume("run", &["--max-steps=8"]));
-        assert!(said.code == Some(1) && said.err.contains(wanted), "{}", said.err);
+        let output = run(&mut place.resume("run", &["--max-steps=8"]));
+        assert!(output.code == Some(1) && output.err.contains(wanted), "{}", output.err);
     }
     std::fs::write(place.path("text.txt"), text).unwrap();
-    let said = run(&mut place.resume("run", &["--max-steps=8"]));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(&mut place.resume("run", &["--max-steps=8"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
 }
 
-/// A finished run goes on with its moments: under a constant rate it comes to the bits of a run that was that long from the start.
+/// A finished run continues with its moments: under a constant rate it comes to the bits of a run that was that long from the start.
 #[test]
 fn a_finished_run_is_extended() {
     let place = Place::new();
@@ -386,27 +386,27 @@ fn a_finished_run_is_extended() {
         [&["--lr-scheduler=constant", "--eval-every=0", "--save-every=4", "--tensorboard"], &[steps][..]].concat()
     };
     for (name, steps) in [("long", "--max-steps=12"), ("short", "--max-steps=8")] {
-        let said = run(&mut place.pretrain(name, &recipe(steps)));
-        assert_eq!(said.code, Some(0), "{}", said.err);
+        let output = run(&mut place.pretrain(name, &recipe(steps)));
+        assert_eq!(output.code, Some(0), "{}", output.err);
     }
-    let said = run(&mut place.resume("short", &[]));
-    assert!(said.code == Some(0), "{}", said.err);
+    let output = run(&mut place.resume("short", &[]));
+    assert!(output.code == Some(0), "{}", output.err);
     let warned =
         |events: &[Value], words: &str| kind(events, "Warning").iter().any(|w| w["text"].as_str().unwrap().contains(words));
     assert!(
-        said.out.contains("the run has made all of its 8 updates; --max-steps N lets it make more"),
+        output.out.contains("the run has made all of its 8 updates; --max-steps N lets it make more"),
         "{}{}",
-        said.out,
-        said.err
+        output.out,
+        output.err
     );
-    let said = run(&mut place.resume("short", &["--max-steps=8"]));
+    let output = run(&mut place.resume("short", &["--max-steps=8"]));
     assert!(
-        said.code == Some(1) && said.err.contains("--max-steps 8: the run has made 8 updates; name a number above that"),
+        output.code == Some(1) && output.err.contains("--max-steps 8: the run has made 8 updates; name a number above that"),
         "{}",
-        said.err
+        output.err
     );
-    let said = run(&mut place.resume("short", &["--max-steps=12"]));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(&mut place.resume("short", &["--max-steps=12"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
     for file in TENSORS {
         assert!(place.checkpoint("short", 12, file) == place.checkpoint("long", 12, file), "{file} differs");
     }
@@ -415,7 +415,7 @@ fn a_finished_run_is_extended() {
     // The number is written down: it is resumed without it, and cannot be taken for finished.
     let config = std::fs::read_to_string(place.path("short/config.toml")).unwrap();
     assert!(config.contains("max_steps = 12"), "{config}");
-    // TensorBoard drops what lies behind the step that was resumed from, and keeps that step.
+    // TensorBoard drops everything after the resumed step, and keeps that step.
     let boards: Vec<_> = std::fs::read_dir(place.path("short")).unwrap().flatten().collect();
     let boards =
         boards.iter().filter(|e| e.file_name().to_string_lossy().contains("tfevents")).map(|e| std::fs::read(e.path()).unwrap());
@@ -430,6 +430,6 @@ fn end_of_input_is_not_a_command() {
     t.send(r#"{"command":"Pause"}"#);
     t.wait_for_kind("Paused");
     t.close_stdin();
-    assert_eq!(t.wait_for_kind("Finished")["step"], 6, "a paused run that nobody can wake goes on");
+    assert_eq!(t.wait_for_kind("Finished")["step"], 6, "a paused run without commands continues");
     assert_eq!(t.end().code(), Some(0), "{}", t.diagnostics());
 }

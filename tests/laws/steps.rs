@@ -397,7 +397,7 @@ fn a_nan_weight_is_detected() {
         }
         let before = trainer_state(&p);
         let result = steps(&mut p, 1).remove(0);
-        assert!(!result.skipped && result.loss.is_finite(), "{family:?}: healed, training goes on");
+        assert!(!result.skipped && result.loss.is_finite(), "{family:?}: healed, training continues");
         assert!(before != trainer_state(&p));
     }
 }
@@ -555,14 +555,14 @@ fn a_table_larger_than_a_binding_changes_nothing() {
                 assert!(now.chunks(32).zip(was.chunks(32)).all(|(now, was)| now != was), "{name}: a row was not updated");
             }
             let generator = Generator::new(&device, &before, 1, 40).unwrap();
-            let said = generate(
+            let output = generate(
                 &device,
                 &generator,
                 &[rows[0][..5].to_vec()],
                 20,
                 &Sampling { temperature: 0.0, ..Sampling::default() },
             );
-            (parts, loss, to_bits(&logp), grads, read(&learner.optimizer.m), norm, said)
+            (parts, loss, to_bits(&logp), grads, read(&learner.optimizer.m), norm, output)
         });
         let [whole, parts] = &found;
         assert!(parts.0 > whole.0 + 3, "{family:?}: {} parts, {} otherwise", parts.0, whole.0);

@@ -112,7 +112,7 @@ fn scores_and_completions_have_the_same_bits() {
     }
 }
 
-/// Gradients and one update of adapters beside a base model in 16 bits.
+/// Gradients and one update of adapters on a base model in 16 bits.
 #[test]
 fn adapters_are_trained_to_the_same_bits() {
     for device in devices() {
@@ -344,7 +344,7 @@ fn the_reference_model_is_stored_in_its_own_type() {
     json_lines(&mut place.lehr(["grpo", "--json", "--resume=auto", "--max-steps=3"]));
     json_lines(&mut place.lehr(["grpo", "--json", "--resume=full", "--max-steps=3"]));
     assert!(place.checkpoint("auto", 3, "model.safetensors") == place.checkpoint("full", 3, "model.safetensors"));
-    // Rollouts from a cache in half precision, which the plan counts.
+    // Rollouts with a KV cache in half precision, which the memory plan counts.
     let events = grpo("half-cache", &["--kv-cache-dtype=float16"]);
     assert_eq!(kind(&events, "Step").len(), 2);
     let rollouts = |more: &[&str]| grpo("no", &[&["--dry-run"], more].concat())[0]["bytes"]["rollouts"].as_u64().unwrap();
@@ -358,11 +358,11 @@ fn the_reference_model_is_stored_in_its_own_type() {
 #[test]
 fn a_type_without_untrained_weights_is_refused() {
     let place = Place::new();
-    let said = run(&mut place.pretrain("no", &["--dtype=bfloat16"]));
-    assert!(said.code == Some(1) && said.err.contains("--dtype") && said.err.contains("--lora-rank"), "{}", said.err);
+    let output = run(&mut place.pretrain("no", &["--dtype=bfloat16"]));
+    assert!(output.code == Some(1) && output.err.contains("--dtype") && output.err.contains("--lora-rank"), "{}", output.err);
     json_lines(&mut place.pretrain("model", &["--max-steps=4"]));
-    let said = run(&mut place.lehr(["eval", "--model=model", "--data=text.txt", "--kv-cache-dtype=float16"]));
-    assert!(said.code == Some(1) && said.err.contains("--kv-cache-dtype"), "{}", said.err);
+    let output = run(&mut place.lehr(["eval", "--model=model", "--data=text.txt", "--kv-cache-dtype=float16"]));
+    assert!(output.code == Some(1) && output.err.contains("--kv-cache-dtype"), "{}", output.err);
     let generated = |more: &str| {
         let args = ["generate", "--model=model", "--prompt=glass", "--max-new-tokens=8", "--json", more];
         json_lines(&mut place.lehr(args))[0]["tokens"].as_array().unwrap().len()

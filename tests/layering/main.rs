@@ -1,4 +1,4 @@
-//! Gates over the tree: layers, lengths, names that stay in one place, nothing of the machine that built it.
+//! Gates over the tree: layers, lengths, crates confined to one folder, names of types, no names of build machines.
 
 mod source;
 
@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["papers"],
     &["cli", "main"],
 ];
-/// Macros that stand at the crate's root, and the module that defines them.
+/// Macros at the crate's root, and the module that defines them.
 const MACROS: &[(&str, &str)] = &[("bind", "device"), ("shader", "device"), ("simd", "device"), ("uniform", "device")];
 /// A crate and the one folder that may name it.
 const HOMES: &[(&str, &str)] =
@@ -122,7 +122,7 @@ fn imports_go_downward() {
     fail_if_any(&failures);
 }
 
-fn strangers(path: &str, code: &str) -> Vec<String> {
+fn outside_home(path: &str, code: &str) -> Vec<String> {
     HOMES
         .iter()
         .filter(|(_, home)| !path.starts_with(home))
@@ -136,7 +136,7 @@ fn strangers(path: &str, code: &str) -> Vec<String> {
 
 #[test]
 fn wgpu_and_egui_stay_in_their_folders() {
-    let failures: Vec<_> = sources().iter().flat_map(|f| strangers(&f.path, &f.code)).collect();
+    let failures: Vec<_> = sources().iter().flat_map(|f| outside_home(&f.path, &f.code)).collect();
     fail_if_any(&failures);
 }
 
@@ -329,9 +329,9 @@ mod gates_can_fail {
 
     #[test]
     fn homes() {
-        assert_eq!(strangers("crates/compute/src/ops/a.rs", &code("let x: wgpu::Buffer; use wgpu;")).len(), 2);
-        assert_eq!(strangers("crates/compute/src/device/gpu/a.rs", &code("let x: wgpu::Buffer;")).len(), 0);
-        assert_eq!(strangers("src/cli/a.rs", &code("let s = \"wgpu::Buffer\"; // egui::Ui")).len(), 0);
+        assert_eq!(outside_home("crates/compute/src/ops/a.rs", &code("let x: wgpu::Buffer; use wgpu;")).len(), 2);
+        assert_eq!(outside_home("crates/compute/src/device/gpu/a.rs", &code("let x: wgpu::Buffer;")).len(), 0);
+        assert_eq!(outside_home("src/cli/a.rs", &code("let s = \"wgpu::Buffer\"; // egui::Ui")).len(), 0);
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn hostile_files_get_one_line() {
     assert!(damaged(put(24, u64::MAX)).contains("longer than"));
     assert!(damaged(|b| b.truncate(20)).contains("beyond the end"));
     assert!(damaged(|b| b.truncate(b.len() - 1000)).contains("beyond the end of the file"));
-    // The list of tokens: its length stands behind name, type of list, type of entry.
+    // The list of tokens: its length follows name, type of list, type of entry.
     let list = "tokenizer.ggml.tokens";
     assert!(
         damaged(|b| {
@@ -240,7 +240,7 @@ fn list(name: &str, kind: u32, entries: &[Vec<u8>]) -> Vec<u8> {
     setting(name, 9, &[&kind.to_le_bytes()[..], &(entries.len() as u64).to_le_bytes(), &entries.concat()].concat())
 }
 
-/// A small llama with these settings too, whose tensors of f32 (sizes innermost first) hold twos; what is said of it.
+/// A small llama with these additional settings, whose f32 tensors (sizes innermost first) hold twos; the error.
 fn made(more: &[Vec<u8>], tensors: &[(&str, &[u64])]) -> anyhow::Result<()> {
     let mut settings = vec![setting("general.architecture", 8, &text("llama"))];
     for (name, value) in [
@@ -327,10 +327,10 @@ fn a_run_starts_from_a_gguf_file() {
         place.lehr(["pretrain", "--data=text.txt", "--json", "--run=run", "--max-steps=2", "--batch-size=2", "--seq-len=16"]);
     json_lines(command.arg("--init").arg(&init).arg("--warmup-steps=0").arg("--eval-tokens=32"));
     for model in [Path::new("run"), init.as_path()] {
-        let said = json_lines(
+        let result = json_lines(
             place.lehr(["generate", "--json", "--prompt=The cat", "--max-new-tokens=4", "--temperature=0", "--model"]).arg(model),
         );
-        assert!(said[0]["tokens"].as_array().unwrap().len() <= 4);
+        assert!(result[0]["tokens"].as_array().unwrap().len() <= 4);
     }
     let merge = run(place.lehr(["merge", "--out=merged"]).args([&init, &init]));
     assert!(merge.code == Some(1) && merge.err.contains("GGUF"), "{}", merge.err);
@@ -338,8 +338,8 @@ fn a_run_starts_from_a_gguf_file() {
 
 fn exported(place: &Place, model: &str, kind: &str) -> PathBuf {
     let out = place.path(&format!("{kind}.gguf"));
-    let said = run(place.lehr(["export", model, "--type", kind, "--gguf"]).arg(&out));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let result = run(place.lehr(["export", model, "--type", kind, "--gguf"]).arg(&out));
+    assert_eq!(result.code, Some(0), "{}", result.err);
     out
 }
 
@@ -367,8 +367,8 @@ fn exported_files_are_read() {
         let modelfile = std::fs::read_to_string(place.path("f32.gguf.Modelfile")).unwrap();
         assert!(modelfile.starts_with("FROM ./f32.gguf\n"), "{modelfile}");
         // A file as the source, and its own name as the target.
-        let said = run(place.lehr(["export", "f32.gguf", "--gguf", "f32.gguf"]).stdin(Stdio::null()));
-        assert!(said.code == Some(1) && said.err.contains("is the model itself"), "{}", said.err);
+        let result = run(place.lehr(["export", "f32.gguf", "--gguf", "f32.gguf"]).stdin(Stdio::null()));
+        assert!(result.code == Some(1) && result.err.contains("is the model itself"), "{}", result.err);
     }
 }
 
@@ -376,8 +376,8 @@ fn exported_files_are_read() {
 fn word_tokenizers_cannot_be_exported() {
     let place = Place::new();
     assert_eq!(run(&mut place.pretrain("run", &["--tokenizer=words", "--max-steps=4"])).code, Some(0));
-    let said = run(&mut place.lehr(["export", "run", "--gguf", "x.gguf"]));
-    assert!(said.code == Some(1) && said.err.contains("word tokenizer"), "{}", said.err);
+    let result = run(&mut place.lehr(["export", "run", "--gguf", "x.gguf"]));
+    assert!(result.code == Some(1) && result.err.contains("word tokenizer"), "{}", result.err);
     assert!(!place.path("x.gguf").exists());
 }
 
@@ -421,10 +421,10 @@ fn an_overlong_line_is_a_conversation_error() {
     let _ = child.stdin.take().unwrap().write_all(&vec![b'x'; (16 << 20) + 10]);
     let output = child.wait_with_output().unwrap();
     let out = String::from_utf8(output.stdout).unwrap();
-    let said: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((output.status.code(), said.len()), (Some(1), 2), "{out}");
-    assert_eq!(said[1]["said"], "Refused", "{out}");
-    assert!(said[1]["text"].as_str().unwrap().contains("more than 16 MiB"), "{out}");
+    let result: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((output.status.code(), result.len()), (Some(1), 2), "{out}");
+    assert_eq!(result[1]["event"], "Refused", "{out}");
+    assert!(result[1]["text"].as_str().unwrap().contains("more than 16 MiB"), "{out}");
 }
 
 /// A program that speaks in JSON lines holds the same conversation.
@@ -433,20 +433,20 @@ fn json_and_interactive_chat_agree() {
     let model = golden("qwen2.gguf");
     let (wanted, _) = talk(&model, &[], "the cat\n");
     let lines = [
-        r#"{"ask":"Say","text":"the cat"}"#,
-        r#"{"ask":"Reset"}"#,
-        r#"{"ask":"Say","text":"the cat","temperature":0}"#,
+        r#"{"command":"Say","text":"the cat"}"#,
+        r#"{"command":"Reset"}"#,
+        r#"{"command":"Say","text":"the cat","temperature":0}"#,
         "nonsense",
-        r#"{"ask":"Say","text":"the cat","temperature":-1}"#,
+        r#"{"command":"Say","text":"the cat","temperature":-1}"#,
     ];
     let (out, _) = talk(&model, &["--json"], &(lines.join("\n") + "\n"));
-    let said: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(said[0]["said"], "Ready", "{out}");
-    assert_eq!(said[0]["context"], 64);
+    let result: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(result[0]["event"], "Ready", "{out}");
+    assert_eq!(result[0]["context"], 64);
     let mut replies = vec![String::new()];
     let mut others = Vec::new();
-    for line in &said[1..] {
-        match line["said"].as_str().unwrap() {
+    for line in &result[1..] {
+        match line["event"].as_str().unwrap() {
             "Piece" => replies.last_mut().unwrap().push_str(line["text"].as_str().unwrap()),
             "Replied" => replies.push(String::new()),
             other => others.push((other, line["text"].as_str().unwrap_or_default().to_owned())),
@@ -457,7 +457,7 @@ fn json_and_interactive_chat_agree() {
     assert!(others[1].1.contains("not a request") && others[2].1.contains("temperature -1"), "{others:?}");
 }
 
-/// What is in the cache of the last run need not be computed again.
+/// A prefix that is in the KV cache is not computed again.
 #[test]
 fn a_cached_prefix_changes_nothing() {
     let device = device();

@@ -145,7 +145,7 @@ fn token_accuracy_is_the_share_of_arg_maxes() {
     let (batch, time) = (shape[0], shape[1]);
     let model = open(&device, case, "config.json", time);
     let s = set_up(&device, &model, batch, time, &tokens);
-    // Every other target is what the model thinks most probable, so that both answers occur.
+    // Every other target is the most probable token, so that both answers occur.
     let mut forward = Recorder::new(&device, "golden");
     transformer::record_forward(&mut forward, model.context(&device), &s.acts);
     transformer::record_head(&mut forward, model.context(&device), &s.acts);

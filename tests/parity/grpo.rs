@@ -1,4 +1,4 @@
-//! One step of reinforcement learning: against PyTorch (`scripts/oracle/grpo.py golden`), and the laws that hold for every batch.
+//! One GRPO step: against PyTorch (`scripts/oracle/grpo.py golden`), and laws that hold for every batch.
 //! Most of it through `lehr replay`.
 
 use crate::common;
@@ -83,7 +83,7 @@ fn refused(rows: &str, flags: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
     let mut command = lehr_in(dir.path(), ["replay", "--rollouts=rows.jsonl", "--model"]);
-    let said = run(command.arg(golden("qwen2")).args(flags));
-    assert!(said.code == Some(1) || said.code == Some(2), "{:?}: {}", said.code, said.out);
-    said.err
+    let output = run(command.arg(golden("qwen2")).args(flags));
+    assert!(output.code == Some(1) || output.code == Some(2), "{:?}: {}", output.code, output.out);
+    output.err
 }

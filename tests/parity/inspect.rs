@@ -117,8 +117,8 @@ fn inspected_predictions_match_scores() {
                 let (logp, entropy) = scores(&device, &model, &tokens);
                 assert_eq!(found.tokens.iter().map(|t| t.id).collect::<Vec<_>>(), tokens);
                 assert_eq!(bits(found.tokens.iter().map(|t| t.entropy)), bits(entropy), "{case} {time}");
-                let said = found.tokens.iter().filter_map(|t| t.logprob);
-                assert_eq!(bits(said), bits(logp[..time - 1].iter().copied()), "{case} {time}");
+                let output = found.tokens.iter().filter_map(|t| t.logprob);
+                assert_eq!(bits(output), bits(logp[..time - 1].iter().copied()), "{case} {time}");
                 assert!(found.tokens[0].logprob.is_none() && found.tokens[0].rank.is_none());
                 let last = &found.lens.last().unwrap().positions;
                 for (i, token) in found.tokens.iter().enumerate() {
@@ -209,9 +209,9 @@ fn the_command_takes_models_runs_and_steps() {
         let mut command = place.lehr(["inspect", "--model", model]);
         run(command.args(more))
     };
-    let read = |said: &common::Said| -> Inspection {
-        assert_eq!(said.code, Some(0), "{}", said.err);
-        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{}: {e}", said.out))
+    let read = |output: &common::CommandOutput| -> Inspection {
+        assert_eq!(output.code, Some(0), "{}", output.err);
+        serde_json::from_str(&output.out).unwrap_or_else(|e| panic!("{}: {e}", output.out))
     };
     let text = "the kiln cools";
     let newest = read(&inspect("runs/a", &["--text", text, "--top=3", "--json"]));
@@ -224,11 +224,11 @@ fn the_command_takes_models_runs_and_steps() {
     let older = read(&inspect("runs/a@3", &["--text", text, "--top=3", "--json"]));
     assert!(older.model.ends_with("step-00000003") && older.tokens[4].logprob != newest.tokens[4].logprob);
     // For people: every token a row in two tables, heads of the last token.
-    let said = inspect("runs/a", &["--text", "a\nk"]);
-    assert_eq!(said.code, Some(0), "{}", said.err);
-    let rows = |start: &str| said.out.lines().filter(|line| line.trim_start().starts_with(start)).count();
-    assert_eq!((rows("0  a "), rows("1  \\n "), rows("2  k "), rows("layers.0 ")), (2, 2, 2, 1), "{}", said.out);
-    assert!(said.out.lines().all(|line| line.chars().count() <= 80), "{}", said.out);
+    let output = inspect("runs/a", &["--text", "a\nk"]);
+    assert_eq!(output.code, Some(0), "{}", output.err);
+    let rows = |start: &str| output.out.lines().filter(|line| line.trim_start().starts_with(start)).count();
+    assert_eq!((rows("0  a "), rows("1  \\n "), rows("2  k "), rows("layers.0 ")), (2, 2, 2, 1), "{}", output.out);
+    assert!(output.out.lines().all(|line| line.chars().count() <= 80), "{}", output.out);
     for (model, more, words) in [
         ("runs/a@4", &["--text=a"][..], "no checkpoint of step 4"),
         ("runs/none", &["--text=a"], "no such folder"),
@@ -236,9 +236,13 @@ fn the_command_takes_models_runs_and_steps() {
         ("runs/a", &["--text=aaaaaaaaaaaaaaaaa"], "17 tokens; of this model at most 16"),
         ("runs/a", &["--text=a", "--top=0"], "--top 0"),
     ] {
-        let said = inspect(model, more);
+        let output = inspect(model, more);
         let code = if words == "no such folder" { 2 } else { 1 };
-        assert!(said.code == Some(code) && said.err.contains(words) && said.err.lines().count() == 1, "{words}: {}", said.err);
-        assert!(said.out.is_empty());
+        assert!(
+            output.code == Some(code) && output.err.contains(words) && output.err.lines().count() == 1,
+            "{words}: {}",
+            output.err
+        );
+        assert!(output.out.is_empty());
     }
 }

@@ -52,7 +52,7 @@ impl Stored {
 
 type Tensors = BTreeMap<String, Stored>;
 
-/// What is in a weights file, by the crate of that name.
+/// The tensors of a file, read by the safetensors crate.
 fn read(path: &Path) -> Tensors {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -253,8 +253,8 @@ fn mixed_types_become_f32_unless_a_type_is_requested() {
     let (a, b) = (model(1, Dtype::BF16), model(2, Dtype::F32));
     folder(&place.path("a"), &a);
     folder(&place.path("b"), &b);
-    let said = run(&mut place.lehr(["merge", "a", "b", "--out=mixed"]));
-    assert!(said.code == Some(0) && said.err.contains("different types"), "{}", said.err);
+    let output = run(&mut place.lehr(["merge", "a", "b", "--out=mixed"]));
+    assert!(output.code == Some(0) && output.err.contains("different types"), "{}", output.err);
     let mixed = weights(&place.path("mixed"));
     let want = |name: &str| -> Vec<f32> {
         a[name].numbers().iter().zip(b[name].numbers()).map(|(a, b)| ((a + b) / 2.0) as f32).collect()
@@ -262,8 +262,8 @@ fn mixed_types_become_f32_unless_a_type_is_requested() {
     for (name, tensor) in &mixed {
         assert!(*tensor == Stored::new(Dtype::F32, &tensor.shape, &want(name)), "{name}");
     }
-    let said = run(&mut place.lehr(["merge", "a", "b", "--dtype=bf16", "--out=small"]));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(&mut place.lehr(["merge", "a", "b", "--dtype=bf16", "--out=small"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
     for (name, tensor) in &weights(&place.path("small")) {
         assert!(*tensor == Stored::new(Dtype::BF16, &tensor.shape, &want(name)), "{name}");
     }
@@ -286,21 +286,21 @@ fn buffers_are_copied_and_a_tied_head_is_optional() {
     for dir in ["a", "b"] {
         std::fs::write(place.path(dir).join("config.json"), &tied).unwrap();
     }
-    let said = run(&mut place.lehr(["merge", "a", "b", "--out=ab"]));
-    assert!(said.code == Some(0) && said.err.contains("lm_head.weight"), "{}", said.err);
+    let output = run(&mut place.lehr(["merge", "a", "b", "--out=ab"]));
+    assert!(output.code == Some(0) && output.err.contains("lm_head.weight"), "{}", output.err);
     tensors.remove("lm_head.weight");
     let got = weights(&place.path("ab"));
     assert!(got == tensors, "{:?}", got.keys());
     // The newest has no table: then there is none.
-    let said = run(&mut place.lehr(["merge", "b", "a", "--out=ba"]));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(&mut place.lehr(["merge", "b", "a", "--out=ba"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
     assert!(!weights(&place.path("ba")).contains_key("layers.0.rotary_emb.inv_freq"));
     // A head of its own is a weight.
     for dir in ["a", "b"] {
         std::fs::write(place.path(dir).join("config.json"), CONFIG).unwrap();
     }
-    let said = run(&mut place.lehr(["merge", "a", "b", "--out=no"]));
-    assert!(said.code == Some(1) && said.err.contains("lm_head.weight") && !place.path("no").exists(), "{}", said.err);
+    let output = run(&mut place.lehr(["merge", "a", "b", "--out=no"]));
+    assert!(output.code == Some(1) && output.err.contains("lm_head.weight") && !place.path("no").exists(), "{}", output.err);
 }
 
 #[test]
@@ -315,8 +315,8 @@ fn the_recipe_is_in_the_folder() {
     }
     let names = ["checkpoint-100", "checkpoint-200", "checkpoint-400"];
     let mut command = place.lehr(["merge", "--method=wma", "--out=deep/er/out", "--json"]);
-    let said = json_lines(command.args(names));
-    let recipe = &said[0]["recipe"];
+    let output = json_lines(command.args(names));
+    let recipe = &output[0]["recipe"];
     assert_eq!((&recipe["method"], &recipe["checkpoints"][1]["step"]), (&json!("wma"), &json!(200)));
     let weights: Vec<f64> = (0..3).map(|i| recipe["checkpoints"][i]["weight"].as_f64().unwrap()).collect();
     assert_eq!(weights, [1.0 / 6.0, 2.0 / 6.0, 0.5]);
@@ -341,12 +341,12 @@ fn the_recipe_is_in_the_folder() {
     assert_eq!(std::fs::read_to_string(out.join("chat_template.jinja")).unwrap(), "template 2");
     assert!(out.join("generation_config.json").exists() && !out.join("pytorch_model.bin").exists());
     assert_eq!(checkpoint::verify(&RealFs, &out).unwrap().origin.step, 400);
-    // A look first.
-    let said = run(place.lehr(["merge", "--dry-run"]).args(names));
+    // A dry run first.
+    let output = run(place.lehr(["merge", "--dry-run"]).args(names));
     assert!(
-        said.code == Some(0) && said.out.contains("sma of 3 checkpoints") && said.out.contains("mean age 166.7 updates"),
+        output.code == Some(0) && output.out.contains("sma of 3 checkpoints") && output.out.contains("mean age 166.7 updates"),
         "{}",
-        said.out
+        output.out
     );
 }
 

@@ -190,7 +190,7 @@ fn completions_end_at_stop_tokens_and_limits() {
         stopped += usize::from(!got.truncated);
     }
     assert!(stopped >= 2, "{stopped} stopped");
-    // A prompt that leaves room for one token; a limit of one.
+    // A prompt one token shorter than the maximum; a limit of one token.
     let long = RolloutRequest { prompt: (0..ROOM as u32 - 1).map(|i| i % 50).collect(), key: [1, 2], max_new: 30 };
     let short = RolloutRequest { prompt: vec![5], key: [1, 3], max_new: 1 };
     let found = go(&device, &model, &mut engine, &[long.clone(), short, long], &greedy(), &[]);
@@ -210,7 +210,7 @@ fn sampler_log_probabilities_match_the_trainer() {
         let model = open(&device, case);
         let requests = mixed(Rng::new(9, "rollouts test"), 24, model.config.vocab_size);
         let mut engine = RolloutEngine::new(&device, &model, 7, ROOM).unwrap();
-        // Filters change what is drawn, not the log-probability that is told: that of the whole distribution.
+        // Filters change what is sampled, not the reported log-probability: that of the whole distribution.
         let sampling = Sampling { temperature, top_k: 10, top_p: 0.9, min_p: 0.02, seed: 4 };
         let found = go(&device, &model, &mut engine, &requests, &sampling, &[3]);
         let (mut tokens, mut targets) = (Vec::new(), Vec::new());
@@ -230,13 +230,13 @@ fn sampler_log_probabilities_match_the_trainer() {
         let acts = Activations::new(&device, &model.config, 24, ROOM, Pass::Forward);
         let (scored, _) = Scorer::at(&device, &model, acts, &inverse).unwrap().score(&device, &batch).unwrap();
         let scored = scored.iter().zip(&batch.targets).filter(|(_, target)| **target != IGNORE).map(|(logp, _)| *logp);
-        let told: Vec<f32> = found.iter().flat_map(|c| c.logprobs.clone()).collect();
+        let reported: Vec<f32> = found.iter().flat_map(|c| c.logprobs.clone()).collect();
         let (mut worst, mut count) = (0.0f32, 0);
-        for (want, got) in scored.zip(&told) {
+        for (want, got) in scored.zip(&reported) {
             worst = worst.max((want - got).abs());
             count += 1;
         }
-        assert_eq!(count, told.len());
+        assert_eq!(count, reported.len());
         assert!(worst < 1e-4, "{case} at temperature {temperature}: log pi differs by {worst} on {count} tokens");
     }
 }
@@ -258,7 +258,7 @@ fn rollouts_report_progress_and_can_be_stopped() {
     let batch = RolloutBatch { requests: &requests, sampling: &sampling, stops: &[3] };
     assert_eq!(engine.run(&device, &model, batch, &mut stop_at).unwrap(), None);
     assert!(reported.is_sorted() && (10..30).contains(reported.last().unwrap()), "{reported:?}");
-    // Neither stopping nor an error leaves traces.
+    // Neither stopping nor an error changes the state.
     let failed = engine.run(&device, &model, batch, &mut |_, _, _| anyhow::bail!("enough"));
     assert_eq!(failed.unwrap_err().to_string(), "enough");
     assert_eq!(go(&device, &model, &mut engine, &requests, &sampling, &[3]), want);

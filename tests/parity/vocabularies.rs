@@ -26,7 +26,7 @@ fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-/// A copy of a folder with other files beside its tokenizer.
+/// A copy of a folder with other files next to its tokenizer.
 fn with(name: &str, files: &[(&str, Value)]) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(folder(name)).unwrap() {

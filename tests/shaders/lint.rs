@@ -13,7 +13,7 @@ use naga::{AddressSpace, BinaryOperator as Op, Expression, Literal, MathFunction
 /// What is forbidden, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
-    /// The text is not valid WGSL, or wants a capability that some backend lacks (float atomics, f16).
+    /// The text is not valid WGSL, or needs a capability that some backend lacks (float atomics, f16).
     Invalid,
     /// `x != x`, `x == x`: naga writes ordered comparisons, false for NaN on Vulkan; elsewhere they are folded.
     SelfComparison,
@@ -29,7 +29,7 @@ pub enum Rule {
     BareInverseSqrt,
     /// A float constant beyond 1e30: masks and starts of maxima stay finite in every sum.
     HugeConstant,
-    /// A float's bits looked at after it was loaded as float: such tests are folded away. Bind the buffer as u32.
+    /// The bits of a value are tested after a load as float: compilers remove such tests. Bind the buffer as u32.
     FloatBits,
     /// float -> int of a value that is not visibly in range.
     UnboundedToInt,

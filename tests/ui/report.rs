@@ -1,4 +1,4 @@
-//! The report without a browser: what stands in the page, whatever the runs' files hold. `scripts/check-report` looks at it in one.
+//! The report without a browser: the contents of the page for any contents of the runs' files. `scripts/check-report` opens it in one.
 
 mod made;
 
@@ -18,7 +18,7 @@ fn report(runs: &[PathBuf]) -> (String, Summary) {
     (page, summary)
 }
 
-/// What holds for every page: elements are closed in order, ids are told apart, nothing is asked of a network, the numbers are JSON.
+/// What holds for every page: elements are closed in order, ids are unique, there are no network requests, the numbers are JSON.
 fn sound(page: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
@@ -158,7 +158,7 @@ fn runs_keep_their_colours_in_any_order() {
 }
 
 #[test]
-fn reinforcement_has_its_tokens_exams_and_completions() {
+fn grpo_has_its_tokens_evaluations_and_completions() {
     let dir = tempfile::tempdir().unwrap();
     let (page, summary) = report(&[made::grpo(dir.path(), "rl", 60, Some("base@200"))]);
     let wanted = ["Reward", "KL", "Improbable tokens", "Moved in the right direction", "Change of probability in a step"];
@@ -243,7 +243,7 @@ fn nothing_from_outside_becomes_markup() {
     let options = Options { title: Some(evil.into()), png: Some(dir.path().join("png")), findings: vec![evil.into()] };
     let summary = write(&[run.path.clone()], &out, &options).unwrap();
     let page = std::fs::read_to_string(&out).unwrap();
-    // Two scripts of ours; `src=` stands in escaped text only.
+    // Two scripts, lehr's own; `src=` occurs in escaped text only.
     assert_eq!(page.matches("<script").count(), 2);
     assert_eq!(page.matches("</script>").count(), 2);
     sound(&page.replace("src=x", ""));
@@ -325,7 +325,7 @@ fn the_command_tells_what_it_wrote() {
     assert_eq!(String::from_utf8_lossy(&failed.stderr), "error: gone: there is no such folder\n");
 }
 
-/// For `scripts/check-report`: pages, and beside them the runs whose numbers they must show.
+/// For `scripts/check-report`: pages, and the runs whose numbers they must show.
 #[test]
 fn pages_for_a_browser() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");

@@ -1,4 +1,4 @@
-//! Lessons and demo as a person runs them: told to the end, stopped and gone on with, refused where something else lies.
+//! Lessons and demo from the terminal: completed, stopped and resumed, refused where the folder is in use.
 
 use crate::common;
 
@@ -80,7 +80,7 @@ fn options(dir: &Path, seed: u64) -> PlayerOptions {
     PlayerOptions { place: StoryLocation::In(dir.to_owned()), seed, device: Default::default(), backend }
 }
 
-/// Poll until something is so.
+/// Poll until a condition holds.
 fn wait(player: &mut Player, what: &str, until: impl Fn(&Player) -> bool) {
     let end = Instant::now() + PATIENCE;
     while !until(player) {
@@ -166,7 +166,7 @@ fn a_story_that_is_stopped_saves_and_goes_on_with_the_same_result() {
     assert_eq!(player.run("one").unwrap().history.step, 300);
     let loss = |p: &Player| format!("{:?}", p.fact("asked.loss").unwrap());
     assert_eq!(loss(&player), loss(&whole));
-    // What is finished is told again without being run again.
+    // A finished story is shown again without being run again.
     let again = open("cut");
     assert!(again.dir().ends_with("cut-2"), "{:?}", again.dir());
 }
@@ -204,7 +204,7 @@ fn shown(host: &mut Host, what: &str, fits: impl Fn(&StoryView) -> bool) -> Stor
     }
 }
 
-/// The window's side of a story: all that is drawn arrives as a value, and what trains is saved when the window leaves.
+/// A story in the window: everything drawn arrives as a value, and training runs are saved when the window closes.
 #[test]
 fn a_hosted_story_shows_its_results_and_is_saved_when_it_is_left() {
     let dir = tempfile::tempdir().unwrap();
@@ -352,14 +352,14 @@ fn the_demo_goes_through_the_whole_life_and_is_the_same_twice() {
     for run in ["base", "annealed", "sft", "grpo", "lopti"] {
         assert!(place.path("a").join(run).join("events.jsonl").is_file(), "{run}");
     }
-    // A folder of somebody else's is left alone, the same folder told again without training.
+    // A foreign folder is left alone; a story's own folder is shown again without training.
     std::fs::create_dir(place.path("mine")).unwrap();
     std::fs::write(place.path("mine/x"), "mine").unwrap();
     let refused = rehearse("mine");
     assert!(refused.code == Some(1) && refused.err.contains("something else"), "{}", refused.err);
     let told = |out: &str| out.lines().filter(|l| !l.contains("it took")).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(told(&rehearse("a").out), told(&said.out));
-    // And once more from nothing.
+    // And again from an empty folder.
     let again = rehearse("b");
     let renamed = again.out.replace("b/", "a/").replace("in b;", "in a;");
     assert_eq!(told(&renamed), told(&said.out));

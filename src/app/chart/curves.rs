@@ -52,7 +52,9 @@ impl Drawn {
         for line in self.pale.iter().flat_map(|pale| &pale.lines) {
             plot.line(curve(line).color(pale).width(1.0));
             if line.len() == 1 {
-                plot.points(Points::new(self.name.as_str(), PlotPoints::Borrowed(line)).color(pale).radius(1.5).allow_hover(false));
+                plot.points(
+                    Points::new(self.name.as_str(), PlotPoints::Borrowed(line)).color(pale).radius(1.5).allow_hover(false),
+                );
             }
         }
         for line in &self.shape.lines {

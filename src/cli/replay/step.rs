@@ -37,7 +37,7 @@ pub struct ReplayedStep {
     pub gradients: Vec<Vec<f32>>,
 }
 
-/// Score what is missing, make the step, score again.
+/// Score rows without log-probabilities, make the step, score again.
 ///
 /// # Errors
 /// Settings that leave nothing to update, or a device fault.

@@ -72,9 +72,9 @@ impl Encoder<'_> {
         let (tokens, places) = self.spell(&whole.text, false)?;
         let mut scored = vec![!self.loss_on.assistant_only; tokens.len()];
         if self.loss_on.assistant_only || !chat.masked.is_empty() {
-            let said = self.template.assistant_part(chat, &whole)?;
-            for (i, part) in said.iter().enumerate() {
-                let counts = !self.is_masked(chat, i, said.len())?;
+            let spans = self.template.assistant_part(chat, &whole)?;
+            for (i, part) in spans.iter().enumerate() {
+                let counts = !self.is_masked(chat, i, spans.len())?;
                 self.fill(&mut scored, &tokens, &places, part, counts);
             }
         }
@@ -90,19 +90,19 @@ impl Encoder<'_> {
         let mut example = if rendered.text.starts_with(&before) || !self.loss_on.completion_only {
             self.after(&self.spell(&before, false)?.0, tokens)
         } else {
-            let said = self.template.assistant_part(whole, &rendered)?;
+            let spans = self.template.assistant_part(whole, &rendered)?;
             let (turns, first) = (whole.assistant_turns().count(), prompt.assistant_turns().count());
             ensure!(
-                said.len() == turns && whole.messages[asked]["role"] == "assistant",
+                spans.len() == turns && whole.messages[asked]["role"] == "assistant",
                 "completion: the chat template does not show where it begins. Let it begin with a message of the assistant"
             );
-            let start = tokens_of(&places, &said[first].bytes).start;
+            let start = tokens_of(&places, &spans[first].bytes).start;
             Example { scored: (0..tokens.len()).map(|i| i >= start).collect(), tokens }
         };
         if !whole.masked.is_empty() {
-            let said = self.template.assistant_part(whole, &rendered)?;
-            for (i, part) in said.iter().enumerate() {
-                if self.is_masked(whole, i, said.len())? {
+            let spans = self.template.assistant_part(whole, &rendered)?;
+            for (i, part) in spans.iter().enumerate() {
+                if self.is_masked(whole, i, spans.len())? {
                     self.fill(&mut example.scored, &example.tokens, &places, part, false);
                 }
             }
@@ -124,9 +124,9 @@ impl Encoder<'_> {
         Ok(chat.masked.contains(&turns[i]))
     }
 
-    fn fill(&self, scored: &mut [bool], tokens: &[u32], places: &[Range<usize>], said: &AssistantSpan, counts: bool) {
-        let mut inside = tokens_of(places, &said.bytes);
-        if said.and_end && tokens.get(inside.end).is_some_and(|id| self.tokenizer.is_special(*id)) {
+    fn fill(&self, scored: &mut [bool], tokens: &[u32], places: &[Range<usize>], span: &AssistantSpan, counts: bool) {
+        let mut inside = tokens_of(places, &span.bytes);
+        if span.and_end && tokens.get(inside.end).is_some_and(|id| self.tokenizer.is_special(*id)) {
             inside.end += 1;
         }
         scored[inside].fill(counts);

@@ -210,24 +210,24 @@ fn instruction(mut row: Object) -> Result<ChatRow> {
     ensure!(!output.is_empty(), "output: empty. There is nothing to learn");
     let asked: Vec<&str> = [instruction.as_str(), input.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
     ensure!(!asked.is_empty(), "instruction: empty. Give the question");
-    let mut said: Vec<(&str, String)> = Vec::new();
+    let mut messages: Vec<(&str, String)> = Vec::new();
     if !system.is_empty() {
-        said.push(("system", system));
+        messages.push(("system", system));
     }
     match row.remove("history") {
         None => {}
         Some(Value::Array(pairs)) => {
             for (i, pair) in pairs.iter().enumerate() {
                 let [Some(user), Some(assistant)] = [0usize, 1].map(|k| pair.get(k).and_then(Value::as_str)) else {
-                    bail!("history[{i}]: must be a pair of strings: what the user said, and the answer");
+                    bail!("history[{i}]: must be a pair of strings: a user message and the answer");
                 };
-                said.extend([("user", user.to_owned()), ("assistant", assistant.to_owned())]);
+                messages.extend([("user", user.to_owned()), ("assistant", assistant.to_owned())]);
             }
         }
         Some(_) => bail!("history: must be a list of pairs"),
     }
-    said.extend([("user", asked.join("\n")), ("assistant", output)]);
-    let messages = said.into_iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
+    messages.extend([("user", asked.join("\n")), ("assistant", output)]);
+    let messages = messages.into_iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
     Ok(ChatRow::Messages(Chat { messages, extra: extra(&row)?, ..Chat::default() }))
 }
 

@@ -94,9 +94,9 @@ impl ChatTemplate {
             // After the texts of earlier messages, a generation prompt can only come from the template.
             from = (0..i).filter_map(|before| shown.texts(before)).map(|texts| texts.end).fold(from, usize::max);
             let start = self.start(chat, i, whole, from, shown.texts(i))?;
-            let said = self.end(chat, &marked, i, whole, start, shown.texts(i))?;
-            from = said.bytes.end;
-            spans.push(said);
+            let span = self.end(chat, &marked, i, whole, start, shown.texts(i))?;
+            from = span.bytes.end;
+            spans.push(span);
         }
         Some(spans)
     }
@@ -158,26 +158,26 @@ impl ChatTemplate {
         start: usize,
         texts: Option<Range<usize>>,
     ) -> Option<AssistantSpan> {
-        let said = |end: usize, and_end: bool| Some(AssistantSpan { bytes: start..end, and_end });
+        let span = |end: usize, and_end: bool| Some(AssistantSpan { bytes: start..end, and_end });
         if i + 1 == chat.messages.len() {
-            return said(whole.len(), false);
+            return span(whole.len(), false);
         }
         let after = self.render(&chat.cut(i + 1), false).ok().map(|after| after.text);
         if let Some(after) = after.filter(|after| after.len() >= start && whole.starts_with(after.as_str())) {
-            return said(after.len(), false);
+            return span(after.len(), false);
         }
         let Some(texts) = texts else {
             // A turn without text: its end directly follows the generation prompt.
             let before = self.render(&chat.cut(i), true).ok()?.text;
             let after = self.render(&chat.cut(i + 1), false).ok()?.text;
             let tail = after.strip_prefix(before.as_str())?;
-            return whole[start..].starts_with(tail).then(|| start + tail.len()).and_then(|end| said(end, false));
+            return whole[start..].starts_with(tail).then(|| start + tail.len()).and_then(|end| span(end, false));
         };
         let tail = self.render_raw(&marked.cut(i + 1), false).ok().map(|raw| RenderedChat::of(&raw));
         let tail = tail.as_ref().and_then(|shown| shown.text.get(shown.texts(i)?.end..)).unwrap_or_default();
         match common(tail, &whole[texts.end..]) {
-            0 => said(texts.end, true),
-            n => said(texts.end + n, false),
+            0 => span(texts.end, true),
+            n => span(texts.end + n, false),
         }
     }
 }

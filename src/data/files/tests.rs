@@ -62,19 +62,19 @@ fn a_hub_dataset_folder_is_read() {
         write(&at(name), b"x");
     }
     write(&at("data/rows.json"), b" [{}]");
-    let (train, validation, said) = list(true).unwrap();
+    let (train, validation, notices) = list(true).unwrap();
     assert_eq!((train.as_str(), validation.as_str()), ("data/more.jsonl.gz data/rows.json data/train-00000.parquet", ""));
-    assert!(said.contains("reads data/more.jsonl.gz, data/rows.json, ") && said.contains("; skips "), "{said}");
+    assert!(notices.contains("reads data/more.jsonl.gz, data/rows.json, ") && notices.contains("; skips "), "{notices}");
     for word in ["README.md", "LICENSE.txt", "logo.png", "data/config.json"] {
-        assert!(said.contains(word), "{said}");
+        assert!(notices.contains(word), "{notices}");
     }
-    assert!(!said.contains('\n') && !said.contains("gitattributes"));
+    assert!(!notices.contains('\n') && !notices.contains("gitattributes"));
     // Splits by the words in the file names.
     write(&at("data/test-00000.parquet"), b"x");
     write(&at("data/my_validation.jsonl"), b"x");
-    let (train, validation, said) = list(false).unwrap();
-    assert_eq!((train.split(' ').count(), validation.as_str()), (3, "data/my_validation.jsonl"), "{said}");
-    assert!(said.contains("data/test-00000.parquet"));
+    let (train, validation, notices) = list(false).unwrap();
+    assert_eq!((train.split(' ').count(), validation.as_str()), (3, "data/my_validation.jsonl"), "{notices}");
+    assert!(notices.contains("data/test-00000.parquet"));
     // The same rows twice, in two formats.
     write(&at("data/rows.parquet"), b"x");
     assert!(list(false).unwrap_err().to_string().contains("data/rows.json and data/rows.parquet look like the same rows twice"));

@@ -78,18 +78,20 @@ impl RowGrader {
         match &mut self.kind {
             #[cfg(not(target_arch = "wasm32"))]
             Kind::Process(process) => process.grade(answers),
-            Kind::Exact => Ok(answers.iter().map(|(q, said)| verdict(q.answer.trim() == said.trim())).collect()),
-            Kind::Number => Ok(answers.iter().map(|(question, said)| verdict::grade_question(question, said, false)).collect()),
+            Kind::Exact => Ok(answers.iter().map(|(q, answer)| verdict(q.answer.trim() == answer.trim())).collect()),
+            Kind::Number => {
+                Ok(answers.iter().map(|(question, answer)| verdict::grade_question(question, answer, false)).collect())
+            }
             Kind::Regex => {
                 if self.regexes.len() > MAX_REGEXES {
                     self.regexes.clear();
                 }
                 let mut grades = Vec::new();
-                for (question, said) in answers {
+                for (question, answer) in answers {
                     if !self.regexes.contains_key(&question.answer) {
                         self.regexes.insert(question.answer.clone(), compile(&question.answer)?);
                     }
-                    grades.push(verdict(self.regexes[&question.answer].is_match(said)));
+                    grades.push(verdict(self.regexes[&question.answer].is_match(answer)));
                 }
                 Ok(grades)
             }

@@ -116,7 +116,7 @@ pub trait Task: Send {
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>>;
 }
 
-/// What a task is opened from: see [`open`].
+/// The sources of a task: see [`open`].
 pub(crate) struct TaskInput<'a> {
     settings: &'a TaskSettings,
     data: &'a DataSettings,

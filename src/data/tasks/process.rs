@@ -206,7 +206,7 @@ impl GraderProcess {
             let place = verdict.id.checked_sub(first).and_then(|place| usize::try_from(place).ok()).filter(|place| *place < all);
             let Some(place) = place else {
                 let last = first + all as u64 - 1;
-                return Err(self.fault(running, &format!("said id {}, but was asked {first} to {last}", verdict.id)));
+                return Err(self.fault(running, &format!("answered id {}, expected {first} to {last}", verdict.id)));
             };
             if std::mem::replace(&mut seen[place], true) {
                 return Err(self.fault(running, &format!("gave two verdicts for id {}", verdict.id)));
@@ -226,11 +226,8 @@ impl GraderProcess {
         // Python writes NaN and Infinity, which are not valid JSON, for rewards that are not finite.
         let plain = || line.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
         serde_json::from_str(line).or_else(|e| serde_json::from_str(&plain()).map_err(|_| e)).map_err(|e| {
-            let said = shown(line.trim());
-            self.fault(
-                running,
-                &format!("said \"{said}\", which is not {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())),
-            )
+            let line = shown(line.trim());
+            self.fault(running, &format!("wrote \"{line}\", expected {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())))
         })
     }
 
@@ -284,12 +281,12 @@ impl GraderProcess {
     }
 
     fn fault(&self, running: &RunningGrader, what: &str) -> anyhow::Error {
-        let said = running.complaints.lock().map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
-        let last = said
+        let text = running.complaints.lock().map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
+        let last = text
             .lines()
             .rev()
             .find(|line| !line.trim().is_empty())
-            .map(|line| format!("; it said: {}", crate::vfs::clean(line.trim())));
+            .map(|line| format!("; standard error: {}", crate::vfs::clean(line.trim())));
         anyhow!("--grader-command {}: {what}{}", self.command, last.unwrap_or_default())
     }
 }

@@ -73,7 +73,7 @@ pub fn spell(tokenizer: &Tokenizer, vocab_size: usize) -> Result<GgufTokenizer> 
     Ok(out)
 }
 
-/// What is compared after reading back.
+/// The parts compared after reading back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Compared {
     Everything,
@@ -268,7 +268,7 @@ impl TokenTable {
         ends.extend(tokenizer.end_tokens().ids().iter().copied().filter(|id| Some(*id) != tokenizer.eos_id()));
         if ends.is_empty() && m.text("tokenizer.ggml.model")? != Some("rwkv") {
             // Without one llama.cpp uses a text token.
-            ends.push(unused.context("no token ends a text: llama.cpp would take one of the vocabulary for it")? as u32);
+            ends.push(unused.context("no end-of-text token: llama.cpp would choose one of the vocabulary")? as u32);
         }
         for (name, id) in ["eos", "eot", "eom"].into_iter().zip(&ends) {
             m.set(format!("tokenizer.ggml.{name}_token_id"), MetadataValue::U32(*id));

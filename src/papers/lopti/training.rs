@@ -33,7 +33,7 @@ fn weights_file(store: &WorkFolder, arm: &LoptiArm) -> PathBuf {
 /// The final weights of a finished arm, in Hugging Face's order of tensors.
 ///
 /// # Errors
-/// The file is gone or damaged.
+/// The file is missing or damaged.
 pub fn weights(store: &WorkFolder, arm: &LoptiArm) -> anyhow::Result<Vec<f32>> {
     let path = weights_file(store, arm);
     let bytes = std::fs::read(&path).with_context(|| format!("{}: cannot be read", shown(&path)))?;

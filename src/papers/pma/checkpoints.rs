@@ -65,7 +65,7 @@ impl CheckpointStore {
     /// The measurements of every update of a finished arm.
     ///
     /// # Errors
-    /// The file is gone or damaged.
+    /// The file is missing or damaged.
     pub fn record(&self, arm: &PmaArm) -> anyhow::Result<PmaRecord> {
         self.store.record(&arm.name, &self.key(arm))
     }

@@ -35,7 +35,7 @@ pub struct TaskContext {
     pub chat: bool,
 }
 
-/// State of GRPO beside model and optimizer.
+/// State of GRPO besides model and optimizer.
 pub struct Reinforce {
     pub(super) task_context: TaskContext,
     pub(super) engine: RolloutEngine,

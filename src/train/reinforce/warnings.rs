@@ -230,16 +230,6 @@ fn idle(seen: &WarningInputs) -> String {
     )
 }
 
-/// Batch sizes that do not divide evenly, reported before a run begins: the last mini-batch of a step is smaller and its tokens weigh more.
-pub fn uneven(batch_size: usize, mini_batch_size: usize) -> Option<String> {
-    let rest = batch_size.checked_rem(mini_batch_size).filter(|rest| *rest > 0)?;
-    let fits = (1..=mini_batch_size).rev().find(|m| batch_size.is_multiple_of(*m)).unwrap_or(1);
-    Some(format!(
-        "--mini-batch-size {mini_batch_size} does not divide --batch-size {batch_size}: the last update of a step has fewer \
-         completions ({rest}), and each counts for more; --mini-batch-size {fits} divides it"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,14 +313,5 @@ mod tests {
         );
         assert_eq!(issued(100, |_| entropy(0.01)), []);
         assert_eq!(issued(100, |step| entropy(if step < 40 { 5.0 } else { 0.3 })), []);
-    }
-
-    #[test]
-    fn uneven_batches_are_reported_with_a_size_that_divides() {
-        assert_eq!(uneven(64, 32), None);
-        assert_eq!(uneven(64, 64), None);
-        assert_eq!(uneven(64, 0), None);
-        let text = uneven(64, 24).unwrap();
-        assert!(text.contains("fewer completions (16)") && text.ends_with("--mini-batch-size 16 divides it"), "{text}");
     }
 }

@@ -167,7 +167,7 @@ fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut
     (ladder.past.len() as u64, true)
 }
 
-/// What a stretch of updates looks like.
+/// Losses of a range of updates.
 #[derive(Clone, Copy, Debug)]
 enum LossRegime {
     Clean,

@@ -1,4 +1,4 @@
-//! `lehr data` as others see it.
+//! `lehr data` as a command.
 
 use super::common::{Place, json_lines, run};
 use serde_json::Value;
@@ -18,9 +18,9 @@ fn puzzle_rows_are_written() {
     let again =
         json_lines(&mut place.lehr(["data", "kk", "--count=20", "--people=3,4,5", "--form=compact", "--seed=1", "--json"]));
     assert_eq!(again, rows);
-    let said =
+    let output =
         run(&mut place.lehr(["data", "kk", "--count=20", "--people=3-5", "--form=compact", "--seed=1", "--out=rows.jsonl"]));
-    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "", ""));
+    assert_eq!((output.code, output.out.as_str(), output.err.as_str()), (Some(0), "", ""));
     let file = std::fs::read_to_string(place.path("rows.jsonl")).unwrap();
     let lines: Vec<Value> = file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines, rows);
@@ -34,12 +34,12 @@ fn puzzle_rows_are_written() {
 #[test]
 fn the_supply_of_two_person_puzzles_is_finite() {
     let place = Place::new();
-    let said = run(&mut place.lehr(["data", "kk", "--count=2000", "--people=2"]));
-    assert_eq!(said.code, Some(0));
-    let rows = said.out.lines().count();
+    let output = run(&mut place.lehr(["data", "kk", "--count=2000", "--people=2"]));
+    assert_eq!(output.code, Some(0));
+    let rows = output.out.lines().count();
     assert!((100..1000).contains(&rows), "{rows}");
-    assert!(said.err.contains("there are no more distinct questions of --people 2; --repeat"), "{}", said.err);
-    assert!(said.err.contains(&format!("--count 2000: {rows} rows written")), "{}", said.err);
+    assert!(output.err.contains("there are no more distinct questions of --people 2; --repeat"), "{}", output.err);
+    assert!(output.err.contains(&format!("--count 2000: {rows} rows written")), "{}", output.err);
     let repeated = run(&mut place.lehr(["data", "kk", "--count=2000", "--people=2", "--repeat"]));
     assert_eq!((repeated.out.lines().count(), repeated.err.as_str()), (2000, ""));
 }
@@ -58,10 +58,10 @@ fn bad_flags_are_refused_in_one_line() {
         (&["data", "kk", "--out", "there.jsonl"], 1, "--out there.jsonl: cannot be made"),
         (&["data", "kk", "--out", "no/where.jsonl"], 1, "--out no/where.jsonl: cannot be made"),
     ] {
-        let said = run(&mut place.lehr(args));
-        assert_eq!(said.code, Some(code), "{args:?}: {}", said.err);
-        assert!(said.err.contains(says), "{args:?}: {}", said.err);
-        assert!(code == 2 || said.err.trim_end().lines().count() == 1, "{args:?}: {}", said.err);
+        let output = run(&mut place.lehr(args));
+        assert_eq!(output.code, Some(code), "{args:?}: {}", output.err);
+        assert!(output.err.contains(says), "{args:?}: {}", output.err);
+        assert!(code == 2 || output.err.trim_end().lines().count() == 1, "{args:?}: {}", output.err);
     }
     assert_eq!(std::fs::read_to_string(place.path("there.jsonl")).unwrap(), "x");
 }
@@ -83,9 +83,9 @@ fn rows_are_solved_and_compared() {
         std::fs::write(place.path("rows.jsonl"), rows.iter().map(|row| row.to_string() + "\n").collect::<String>()).unwrap();
     };
     write(&rows);
-    let said = run(&mut place.lehr(["data", "solve", "--task", "kk", "rows.jsonl"]));
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{}", said.out);
-    let lines: Vec<&str> = said.out.lines().collect();
+    let output = run(&mut place.lehr(["data", "solve", "--task", "kk", "rows.jsonl"]));
+    assert_eq!((output.code, output.err.as_str()), (Some(0), ""), "{}", output.out);
+    let lines: Vec<&str> = output.out.lines().collect();
     assert_eq!(
         lines,
         [
@@ -100,9 +100,9 @@ fn rows_are_solved_and_compared() {
     rows[1]["solution"] = serde_json::json!([true, true]);
     rows[0]["statements"] = Value::from("(('lying', 1), ('and', ('lying', 0), ('lying', 1)))");
     write(&rows);
-    let said = run(&mut place.lehr(["data", "solve", "--json", "rows.jsonl"]));
-    assert_eq!(said.code, Some(1));
-    let lines: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let output = run(&mut place.lehr(["data", "solve", "--json", "rows.jsonl"]));
+    assert_eq!(output.code, Some(1));
+    let lines: Vec<Value> = output.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&lines[0]["quiz_agrees"], &lines[1]["agrees"], &lines[1]["line"]), (&false.into(), &false.into(), &2.into()));
     assert_eq!(lines[1]["solution"], serde_json::json!([true, false]));
     assert_eq!(lines[1]["solution_text_format"], "(1) Mia is a knight\n(2) Noah is a knave");
@@ -115,18 +115,18 @@ fn rows_are_solved_and_compared() {
         ("", "rows.jsonl: holds no row"),
     ] {
         std::fs::write(place.path("rows.jsonl"), row).unwrap();
-        let said = run(&mut place.lehr(["data", "solve", "rows.jsonl"]));
-        assert_eq!((said.code, said.err.trim_end().lines().count()), (Some(1), 1), "{}", said.err);
-        assert!(said.err.contains(says), "{row}: {}", said.err);
+        let output = run(&mut place.lehr(["data", "solve", "rows.jsonl"]));
+        assert_eq!((output.code, output.err.trim_end().lines().count()), (Some(1), 1), "{}", output.err);
+        assert!(output.err.contains(says), "{row}: {}", output.err);
     }
     let made = run(&mut place.lehr(["data", "kk", "--people=2-8", "--count=300", "--out=made.jsonl"]));
     assert_eq!(made.code, Some(0));
-    let said = run(&mut place.lehr(["data", "solve", "made.jsonl"]));
-    assert_eq!(said.code, Some(0));
+    let output = run(&mut place.lehr(["data", "solve", "made.jsonl"]));
+    assert_eq!(output.code, Some(0));
     assert!(
-        said.out.ends_with("300 of 300 solutions agree; in 300 of 300 the quiz agrees with the statements\n"),
+        output.out.ends_with("300 of 300 solutions agree; in 300 of 300 the quiz agrees with the statements\n"),
         "{}",
-        said.out
+        output.out
     );
 }
 
@@ -163,11 +163,11 @@ fn responses_are_graded() {
     std::fs::write(place.path("one.jsonl"), &rows[1]).unwrap();
     let open = json_lines(&mut place.lehr(["data", "grade", "--think-open", "one.jsonl"]));
     assert_eq!(open[0]["reward"], 3.0);
-    let said = run(&mut place.lehr(["data", "grade", "rows.jsonl", "--out", "out.jsonl"]));
-    assert_eq!(said.err, "6 rows, 2 correct (33.3 %), mean reward -0.250\n");
+    let output = run(&mut place.lehr(["data", "grade", "rows.jsonl", "--out", "out.jsonl"]));
+    assert_eq!(output.err, "6 rows, 2 correct (33.3 %), mean reward -0.250\n");
     assert_eq!(std::fs::read_to_string(place.path("out.jsonl")).unwrap().lines().count(), 6);
 
-    // Compact rows are known by their words; sums; one's own.
+    // Compact rows, recognised by their vocabulary; sums; a custom task.
     let compact = r#"{"prompt": "A says B knave . B says A knave . <think>", "solution_text_format": "(1) A is a knight\n(2) B is a knave", "response": "</think> <answer> A knight B knave </answer>"}"#;
     let sums = r#"{"question": "1 + 1?", "answer": "2", "response": "\\boxed{2.0}"}"#;
     for (text, args, reward) in [
@@ -182,8 +182,11 @@ fn responses_are_graded() {
         assert_eq!(graded[0]["reward"], reward, "{args:?}");
     }
     std::fs::write(place.path("row.jsonl"), r#"{"quiz": "x"}"#).unwrap();
-    let said = run(&mut place.lehr(["data", "grade", "row.jsonl"]));
-    assert_eq!((said.code, said.err.as_str()), (Some(1), "error: row.jsonl:1: response: missing. Give the model's response\n"));
+    let output = run(&mut place.lehr(["data", "grade", "row.jsonl"]));
+    assert_eq!(
+        (output.code, output.err.as_str()),
+        (Some(1), "error: row.jsonl:1: response: missing. Give the model's response\n")
+    );
 }
 
 #[test]
@@ -199,7 +202,7 @@ fn arithmetic_rows_are_written() {
             assert_eq!(row["text"], text);
         }
     }
-    let said = run(&mut place.lehr(["data", "math", "--difficulty", "6"]));
-    assert_eq!(said.code, Some(1));
-    assert!(said.err.contains("--difficulty 6: must be a number, a range or a list within 1 to 5"), "{}", said.err);
+    let output = run(&mut place.lehr(["data", "math", "--difficulty", "6"]));
+    assert_eq!(output.code, Some(1));
+    assert!(output.err.contains("--difficulty 6: must be a number, a range or a list within 1 to 5"), "{}", output.err);
 }

@@ -1,4 +1,4 @@
-//! Judges of the task `custom`, those that are programs included.
+//! Graders of the task `custom`, external programs included.
 
 use lehr::config::{Grader, TaskSettings};
 use lehr::data::tasks::Question;
@@ -12,16 +12,16 @@ fn settings(grader: Grader) -> TaskSettings {
     TaskSettings { grader, ..TaskSettings::default() }
 }
 
-fn right(grader: Grader, answer: &str, said: &str) -> bool {
+fn right(grader: Grader, answer: &str, output: &str) -> bool {
     let question = question(answer);
-    let grade = RowGrader::new(&settings(grader)).unwrap().grade(&[(&question, said)]).unwrap().remove(0);
+    let grade = RowGrader::new(&settings(grader)).unwrap().grade(&[(&question, output)]).unwrap().remove(0);
     assert_eq!(grade.reward, f64::from(u8::from(grade.correct)));
     grade.correct
 }
 
 #[test]
 fn exact_number_and_regex_graders_match_a_table() {
-    for (grader, answer, said, verdict) in [
+    for (grader, answer, output, verdict) in [
         (Grader::Exact, "Paris", " Paris\n", true),
         (Grader::Exact, "Paris", "paris", false),
         (Grader::Exact, "a b", "a  b", false),
@@ -35,7 +35,7 @@ fn exact_number_and_regex_graders_match_a_table() {
         (Grader::Regex, r"^paris$", "It is paris", false),
         (Grader::Regex, r"(a*)*b", &"a".repeat(100_000), false),
     ] {
-        assert_eq!(right(grader, answer, said), verdict, "{grader:?} {answer}");
+        assert_eq!(right(grader, answer, output), verdict, "{grader:?} {answer}");
     }
     let row_grader = |grader| RowGrader::new(&settings(grader)).unwrap();
     let error = row_grader(Grader::Regex).check("(").unwrap_err().to_string();
@@ -114,19 +114,22 @@ i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(
 
     #[test]
     fn grader_errors_include_the_command_and_its_stderr() {
-        let said = error("echo 'no module named wise' >&2; exit 3", 60.0);
-        assert!(said.contains("ended (exit status: 3) with 0 of 2 answers graded; it said: no module named wise"), "{said}");
-        let said = error("read -r a; kill -9 $$", 60.0);
-        assert!(said.contains("with 0 of 2 answers graded") && said.contains("signal"), "{said}");
-        let said = error("echo hello; cat > /dev/null", 60.0);
-        assert!(said.contains("said \"hello\", which is not {\"id\": 0, \"reward\": 1.0}"), "{said}");
-        let said = error("echo '{\"id\": 7, \"reward\": 1}'; cat > /dev/null", 60.0);
-        assert!(said.contains("said id 7, but was asked 0 to 1"), "{said}");
-        let said = error("echo '{\"id\": 0}'; cat > /dev/null", 60.0);
-        assert!(said.contains("missing field `reward`"), "{said}");
-        let said = error("echo waiting for godot >&2; exec sleep 600", 0.3);
-        assert!(said.contains("0 of 2 answers graded after 0.3 s. Raise --grader-timeout"), "{said}");
-        assert!(said.contains("it said: waiting for godot"), "{said}");
+        let output = error("echo 'no module named wise' >&2; exit 3", 60.0);
+        assert!(
+            output.contains("ended (exit status: 3) with 0 of 2 answers graded; standard error: no module named wise"),
+            "{output}"
+        );
+        let output = error("read -r a; kill -9 $$", 60.0);
+        assert!(output.contains("with 0 of 2 answers graded") && output.contains("signal"), "{output}");
+        let output = error("echo hello; cat > /dev/null", 60.0);
+        assert!(output.contains("wrote \"hello\", expected {\"id\": 0, \"reward\": 1.0}"), "{output}");
+        let output = error("echo '{\"id\": 7, \"reward\": 1}'; cat > /dev/null", 60.0);
+        assert!(output.contains("answered id 7, expected 0 to 1"), "{output}");
+        let output = error("echo '{\"id\": 0}'; cat > /dev/null", 60.0);
+        assert!(output.contains("missing field `reward`"), "{output}");
+        let output = error("echo waiting for godot >&2; exec sleep 600", 0.3);
+        assert!(output.contains("0 of 2 answers graded after 0.3 s. Raise --grader-timeout"), "{output}");
+        assert!(output.contains("standard error: waiting for godot"), "{output}");
     }
 
     /// A program that fails on completions with `bad`, in several ways; `{}` is what it does then.
@@ -150,8 +153,8 @@ done"#
             let (_dir, mut row_grader) = row_grader(&picky(then), 60.0);
             let question = question("a");
             for _ in 0..2 {
-                let said = ["x", "bad", "y", "bad", "z"].map(|said| (&question, said));
-                let grades = row_grader.grade(&said).unwrap();
+                let output = ["x", "bad", "y", "bad", "z"].map(|output| (&question, output));
+                let grades = row_grader.grade(&output).unwrap();
                 let ungraded: Vec<bool> = grades.iter().map(|grade| grade.ungraded).collect();
                 assert_eq!(ungraded, [false, true, false, true, false], "{then}");
                 assert!(grades[1].reason.contains(says), "{then}: {}", grades[1].reason);

@@ -338,7 +338,7 @@ fn marked_answers_are_found() {
     ] {
         assert_eq!(find(after_reasoning("", text)), found, "{text}");
     }
-    for (said, right) in [
+    for (output, right) in [
         ("The answer is $1,234.00.", true),
         ("\\boxed{1234}", true),
         ("\\boxed{1234} dollars, not 5", true),
@@ -355,7 +355,7 @@ fn marked_answers_are_found() {
         ("<think>1234", false),
         ("1234 <think> or 5", true),
     ] {
-        assert_eq!(grade("1234", said).correct, right, "{said}");
+        assert_eq!(grade("1234", output).correct, right, "{output}");
     }
     // The prompt may have opened the reasoning; a question is not its own answer.
     let asked = |prompt: &str| Question { prompt: prompt.into(), answer: "1234".into(), level: 0 };
@@ -371,7 +371,7 @@ fn marked_answers_are_found() {
 /// The verdicts of math-verify, which does not read `<answer>` and `####`.
 #[test]
 fn choices_and_short_words_are_answers() {
-    for (answer, said, right) in [
+    for (answer, output, right) in [
         ("A", "\\boxed{\\text{A}}", true),
         ("A", "\\boxed{(A)}", true),
         ("A", "\\boxed{\\text{(A)}}", true),
@@ -392,7 +392,7 @@ fn choices_and_short_words_are_answers() {
         ("-x", "\\boxed{x}", false),
         ("12", "\\boxed{\\text{twelve}}", false),
     ] {
-        assert_eq!(grade(answer, said).correct, right, "{answer}: {said}");
+        assert_eq!(grade(answer, output).correct, right, "{answer}: {output}");
     }
 }
 
@@ -424,7 +424,7 @@ fn gsm8k_and_math_rows_are_read() {
         row(r#"{"problem": "p", "solution": "So $\\boxed{\\frac{3}{4}}$.", "level": "Level 5", "type": "Algebra"}"#).unwrap();
     assert_eq!((math.prompt.as_str(), math.answer.as_str(), math.level), ("p\n", "\\frac{3}{4}", 5));
     assert_eq!(answer(r#"{"problem": "p", "solution": "long \\boxed{1}", "answer": "2"}"#), "2");
-    for (text, said, right) in [
+    for (text, output, right) in [
         (r#"{"problem": "p", "answer": "\\text{(C)}"}"#, "\\boxed{C}", true),
         (r#"{"problem": "p", "answer": "\\text{(C)}"}"#, "\\boxed{B}", false),
         (r#"{"problem": "p", "answer": "(1, 2)"}"#, "so \\boxed{(1,\\frac{4}{2})}", true),
@@ -434,7 +434,7 @@ fn gsm8k_and_math_rows_are_read() {
         (r#"{"problem": "p", "answer": "x^2+1"}"#, "so \\boxed{1+x^2}", true),
         (r#"{"problem": "p", "answer": "no solution"}"#, "so \\boxed{\\text{No solution}}", true),
     ] {
-        assert_eq!(verdict::grade_question(&row(text).unwrap(), said, false).correct, right, "{text} {said}");
+        assert_eq!(verdict::grade_question(&row(text).unwrap(), output, false).correct, right, "{text} {output}");
     }
     for (text, says) in [
         (r#"{"question": "q", "answer": "They have 5 apples, so they have 10 apples in all"}"#, "answer: \"They have"),

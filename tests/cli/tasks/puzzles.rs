@@ -1,4 +1,4 @@
-//! Puzzles that are made: by the rules, solved step by step, never in both splits.
+//! Generated puzzles: valid by the rules, solved step by step, never in both splits.
 
 use super::tree::{Tree, assignments, orders, solutions};
 use lehr::config::PuzzleForm;
@@ -8,7 +8,7 @@ use lehr::data::tasks::kk::{self, claim, distinct, made, row};
 use lehr::data::tasks::{Draws, Split};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// The roles under which somebody had no such role.
+/// Assumed roles, and the (person, role) that contradicts a statement under them.
 type Failure = (Vec<(usize, bool)>, usize, bool);
 
 fn trees(puzzle: &Puzzle) -> Vec<Tree> {
@@ -111,7 +111,7 @@ fn every_solution_step_holds_and_the_last_ones_are_the_solution() {
                     kinds[1] += 1;
                     let mut with = assumed.clone();
                     with.push((person, knight));
-                    assert!(with.iter().any(|(p, _)| *p == since), "somebody whose role is assumed");
+                    assert!(with.iter().any(|(p, _)| *p == since), "a person whose role is assumed");
                     assert!(!open(&with, since), "{with:?} does not refute {since}: {trees:?}");
                     failed.insert((assumed.clone(), person, knight));
                 }

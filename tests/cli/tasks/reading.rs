@@ -45,11 +45,11 @@ fn nested_claims_keep_their_meaning() {
 #[test]
 fn every_form_of_reported_speech_is_read() {
     for form in SPEECH {
-        let said = [
+        let output = [
             english::report(form, "Mia", "If Noah is a knave then Mia is a knight"),
             english::report(form, "Noah", "Mia is not a knave"),
         ];
-        let quiz = format!("{} You meet 2 inhabitants: Mia and Noah. {} {}", english::INTRO, said.join(" "), english::QUESTION);
+        let quiz = format!("{} You meet 2 inhabitants: Mia and Noah. {} {}", english::INTRO, output.join(" "), english::QUESTION);
         let back = read(&quiz).unwrap_or_else(|e| panic!("{quiz}: {e:#}"));
         assert_eq!(back.names, ["Mia", "Noah"]);
         assert_eq!(notation::print(&back.claims), "(('->', ('lying', 1), ('telling-truth', 0)), ('not', ('lying', 0)))");

@@ -1,4 +1,4 @@
-//! The rule reward: its totals on a table of nasty answers, by the public rules, and its cost on hostile ones.
+//! The rule reward: its totals on a table of malformed answers, by the public rules, and its run time on hostile ones.
 
 use lehr::config::PuzzleForm;
 use lehr::data::tasks::Grade;
@@ -21,7 +21,7 @@ fn graded(prompt: &str, response: &str) -> Grade {
 
 /// (what follows `<think>`, total)
 const TABLE: &[(&str, f64)] = &[
-    // Right ones.
+    // Correct answers.
     ("x</think><answer>(1) Zoey is a knight\n(2) Oliver is a knave</answer>", RIGHT),
     ("</think><answer>(1) Zoey is a knight (2) Oliver is a knave</answer>", RIGHT),
     ("x</think> between <answer>Oliver is a knave, Zoey is a knight</answer> behind <|im_end|>", RIGHT),
@@ -80,12 +80,12 @@ fn rewards_of_malformed_answers() {
         assert_eq!(verdict.parts["format"], format, "{response:?}");
         assert_eq!(verdict.parts["format"] + verdict.parts["answer"], *total);
         assert!(!verdict.reason.is_empty() && !verdict.reason.contains('\n'));
-        // A prompt in nobody's template, and none with the tag in the response.
+        // Prompts without a template, also with the tag in the response.
         assert_eq!(graded("Who is who? <think>\n", response).reward, *total, "{response:?}");
         if !response.contains("<think>") {
             assert_eq!(graded("Who is who?", &format!("<think>{response}")).reward, *total, "{response:?}");
             assert_eq!(graded("Use <think> please.", &format!("<think>{response}")).reward, *total, "{response:?}");
-            assert_eq!(graded("Who is who?", response).reward, BROKEN, "nobody wrote <think>");
+            assert_eq!(graded("Who is who?", response).reward, BROKEN, "there is no <think>");
         }
     }
     assert!(TABLE.len() > 30);
@@ -96,7 +96,7 @@ fn grading_starts_at_the_response_mark() {
     let good = "x</think><answer>Zoey is a knight Oliver is a knave</answer>";
     assert_eq!(graded("User: who? Assistant: <think>", good).reward, RIGHT);
     assert_eq!(graded("Assistant: <think></think> User: again <think>", good).reward, BROKEN);
-    // The mark of the other template goes first wherever it stands, and takes the prompt's <think> away.
+    // The marker of the other template takes precedence at any position, and removes the prompt's <think>.
     assert_eq!(graded("<|im_start|>assistant\n<think>", good).reward, RIGHT);
     assert_eq!(graded("<|im_start|>assistant\n<think>", &format!("Assistant: {good}")).reward, BROKEN);
     assert_eq!(graded("", &format!("<answer></answer> Assistant: <think>{good}")).reward, RIGHT);

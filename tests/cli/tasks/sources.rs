@@ -109,7 +109,7 @@ fn puzzle_rows_are_read() {
     let verdicts = task.grade(&[(&question, &good), (&question, "?")]).unwrap();
     assert_eq!((verdicts[0].reward, verdicts[1].reward), (3.0, -3.0));
 
-    // What evaluation asks is not trained on, in other words and under other names neither.
+    // Questions of the evaluation are not trained on, nor paraphrases with other words or names.
     let twin = kk::row(PuzzleForm::Natural, &kk::made(5, 1, Split::Train, 80).unwrap(), 99, 5);
     let mut more = rows[..70].to_vec();
     more.push(serde_json::json!({"quiz": twin.quiz, "solution_text_format": twin.solution_text_format}));
@@ -190,7 +190,7 @@ fn a_bad_row_is_skipped_and_reported() {
     let number = TaskSettings { grader: Grader::Number, ..settings(TaskKind::Custom) };
     let mut notices = Notices::new();
     let task = open(&number, &data(&path), 7, Some(&tokenizer), 0, &mut notices).unwrap();
-    let told = notices.lines().join("\n");
+    let reported = notices.lines().join("\n");
     for says in [
         "rows.jsonl: 4 unusable rows of 60 left out: ",
         "rows.jsonl:4: the question: ",
@@ -198,7 +198,7 @@ fn a_bad_row_is_skipped_and_reported() {
         "rows.jsonl:10: answer: missing",
         "; and 1 more",
     ] {
-        assert!(told.contains(says), "{says}: {told}");
+        assert!(reported.contains(says), "{says}: {reported}");
     }
     let asked: BTreeSet<String> = (0..26).map(|n| task.question(Split::Train, n).unwrap().prompt).collect();
     assert_eq!((task.eval_questions(), asked.len()), (30, 26));

@@ -28,7 +28,7 @@ impl Tree {
         }
     }
 
-    /// Any claim about `people`, `depth` operators deep at most.
+    /// A random claim about `people`, at most `depth` operators deep.
     pub fn any(draws: &mut Draws, people: usize, depth: usize) -> Self {
         let part = |draws: &mut Draws| Self::any(draws, people, depth.saturating_sub(1));
         match if depth == 0 { draws.below(2) } else { draws.below(8) } {
@@ -107,7 +107,7 @@ pub fn assignments(people: usize) -> impl Iterator<Item = Vec<bool>> {
     (0..1usize << people).map(move |bits| (0..people).map(|p| bits >> p & 1 == 1).collect())
 }
 
-/// Those in which everybody's role fits what they say.
+/// The assignments in which each role is consistent with its statement.
 pub fn solutions(claims: &[Tree]) -> Vec<Vec<bool>> {
     let fits = |knights: &Vec<bool>| claims.iter().enumerate().all(|(p, claim)| claim.holds(knights) == knights[p]);
     assignments(claims.len()).filter(fits).collect()

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A file with this header and so many bytes of data.
+/// A file with this header and this number of bytes of data.
 fn file(header: &str, data: usize) -> Vec<u8> {
     let mut out = (header.len() as u64).to_le_bytes().to_vec();
     out.extend(header.as_bytes());

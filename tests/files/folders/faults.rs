@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What one round of training does with its files: save, then purge.
+/// The file operations of one round of training: save, then purge.
 fn round(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(), SaveFailed> {
     save(vfs, run, step)?;
     let mut keeper = Retention::new(RetentionPolicy { keep_last: 2, keep_every: 0 });

@@ -1,4 +1,4 @@
-//! What a run's log tells of its inside, stage by stage, and samples when somebody asks for them.
+//! The internals in a run's log, for each stage, and samples on request.
 
 use crate::common::{Place, TINY, Trainer, json_lines, kind, run};
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn ask(t: &mut Trainer, command: Value) -> Value {
     t.wait_for("an answer", |e| e["event"] == "Sample" || e["event"] == "Warning")
 }
 
-/// What every sample must hold.
+/// The fields of every sample.
 fn check(sample: &Value) -> (String, Vec<f64>) {
     assert_eq!(sample["event"], "Sample", "{sample}");
     let pieces: Vec<&str> = sample["pieces"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
@@ -72,7 +72,7 @@ fn samples_use_the_requested_temperature_and_length() {
     assert!(draws[0] != draws[1] && draws[1] != draws[2], "asked again, other draws come: {draws:?}");
     let old = ask(&mut t, json!({"command": "SampleNow", "prompt": "the "}));
     assert_eq!((check(&old).1.len(), &old["temperature"]), (200, &json!(0.8)), "a line of earlier versions");
-    // Longer than the context of 16 tokens: it goes on from its last half.
+    // Longer than the context of 16 tokens: it continues from its last half.
     assert_eq!(check(&ask(&mut t, json!({"command": "SampleNow", "prompt": "the ".repeat(9), "tokens": 50}))).1.len(), 50);
     for (field, value, words) in [
         ("temperature", json!(-0.5), "temperature -0.5: must be 0"),
@@ -87,8 +87,8 @@ fn samples_use_the_requested_temperature_and_length() {
         let mut line = json!({"command": "SampleNow", "prompt": "the "});
         line[field] = value;
         let warning = ask(&mut t, line);
-        let said = warning["text"].as_str().unwrap_or_default();
-        assert!(warning["event"] == "Warning" && said.contains(words) && !said.contains('\n'), "{words}: {warning}");
+        let output = warning["text"].as_str().unwrap_or_default();
+        assert!(warning["event"] == "Warning" && output.contains(words) && !output.contains('\n'), "{words}: {warning}");
     }
     t.send(r#"{"command":"Stop"}"#);
     t.wait_for_kind("Finished");
@@ -101,7 +101,7 @@ fn samples_use_the_requested_temperature_and_length() {
     }
 }
 
-/// A fine-tuned model is asked as a user asks it, or with the words as they stand; a policy too.
+/// A fine-tuned model gets the text as a user message, or verbatim; a policy too.
 #[test]
 fn fine_tuned_models_and_policies_generate_samples() {
     let place = Place::new();

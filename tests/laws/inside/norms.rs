@@ -9,7 +9,7 @@ use lehr::rng::Rng;
 use lehr::train::{PartNorms, StepResult, Trainer};
 use std::collections::BTreeMap;
 
-/// Norm of each part by the names of the tensors alone.
+/// Norm of each part, selected by tensor names.
 fn plain(device: &Device, parameters: &Parameters, arena: &Arena) -> BTreeMap<String, f64> {
     let mut squares: BTreeMap<String, f64> = BTreeMap::new();
     for (spec, tensor) in parameters.tensors(arena) {
@@ -42,7 +42,7 @@ fn norms(result: &StepResult) -> Vec<&Norms> {
 
 /// One update, all of its numbers.
 fn step(p: &mut Trainer) -> StepResult {
-    assert!(p.step().unwrap().is_none(), "nothing was under way");
+    assert!(p.step().unwrap().is_none(), "no step was pending");
     p.flush().unwrap().remove(0)
 }
 
@@ -50,7 +50,7 @@ fn step(p: &mut Trainer) -> StepResult {
 fn part_norms_match_the_tensors() {
     for family in FAMILIES {
         let mut p = trainer(&shape(family), 3);
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for n in 1..=7 {
             let weights = plain(&p.device, &p.model.parameters, &p.model.values);
             let result = step(&mut p);
@@ -60,14 +60,14 @@ fn part_norms_match_the_tensors() {
                 assert_norms(found, &weights, &gradients, &format!("{family:?}"));
                 let whole = found.gradients.iter().map(|g| g.0 * g.0).sum::<f64>().sqrt();
                 assert!((whole / result.grad_norm - 1.0).abs() < 1e-5, "{family:?}: {whole}, not {}", result.grad_norm);
-                told.push(n);
+                reported.push(n);
             }
         }
-        assert_eq!(told, [1, 3, 6], "the first and every third");
+        assert_eq!(reported, [1, 3, 6], "the first and every third");
     }
 }
 
-/// As they come while the next update is under way, and never twice.
+/// As they arrive, during the next update, and never twice.
 #[test]
 fn norms_belong_to_their_update() {
     let mut p = trainer(&shape(FAMILIES[0]), 2);
@@ -76,9 +76,9 @@ fn norms_belong_to_their_update() {
         results.extend(p.step().unwrap());
     }
     results.extend(p.flush().unwrap());
-    let told: Vec<(u64, Vec<u64>)> = results.iter().map(|r| (r.step, norms(r).iter().map(|n| n.step).collect())).collect();
+    let reported: Vec<(u64, Vec<u64>)> = results.iter().map(|r| (r.step, norms(r).iter().map(|n| n.step).collect())).collect();
     let want: Vec<(u64, Vec<u64>)> = (1..=9).map(|n| (n, if n == 1 || n % 2 == 0 { vec![n] } else { vec![] })).collect();
-    assert_eq!(told, want);
+    assert_eq!(reported, want);
 }
 
 #[test]
@@ -94,12 +94,12 @@ fn measuring_changes_no_bit() {
             }
         }
         results.extend(p.flush().unwrap());
-        let told = results.iter().map(|r| norms(r).len()).sum::<usize>();
+        let reported = results.iter().map(|r| norms(r).len()).sum::<usize>();
         let numbers: Vec<_> =
             results.iter().map(|r| (r.step, r.loss.to_bits(), r.grad_norm.to_bits(), r.entropy.to_bits())).collect();
         let arenas = [&p.model.values, &p.optimizer.m, &p.optimizer.v];
         let bits = arenas.map(|arena| arena.segments().flat_map(|(t, _)| p.device.read::<u32>(t).unwrap()).collect::<Vec<_>>());
-        (told, numbers, bits)
+        (reported, numbers, bits)
     };
     let (never, always) = (run(0), run(1));
     assert_eq!((never.0, always.0), (0, 12));
@@ -107,7 +107,7 @@ fn measuring_changes_no_bit() {
     assert!(never.2 == always.2, "weights and moments");
 }
 
-/// Parts that lie in several buffers, kernels of both classes, and a number that is none.
+/// Parts in several buffers, kernels of both classes, and NaN.
 #[test]
 fn norms_of_parts_across_segments() {
     let mut other = device();

@@ -67,7 +67,7 @@ fn look(p: &Trainer, most: usize) -> Predictions {
 #[test]
 fn predictions_match_the_logits() {
     for family in FAMILIES {
-        // So wide that some tokens are nearly sure and some hopeless.
+        // Wide enough that the probabilities of some tokens are near 1 and of some near 0.
         let mut p = trainer(&ModelConfig { initializer_range: 0.6, ..shape(family) }, 0);
         for steps in [0, 30] {
             for _ in 0..steps {

@@ -1,6 +1,6 @@
-//! `lehr grpo` and `lehr eval --task` with a grader that is a program: one that fails on a completion, and one that is gone.
+//! `lehr grpo` and `lehr eval --task` with an external grader: one that fails on a completion, and one that has ended.
 
-use crate::common::{Place, Said, json_lines, kind, run, step_numbers};
+use crate::common::{CommandOutput, Place, json_lines, kind, run, step_numbers};
 use crate::reinforce::runs::{base, weights};
 use lehr::run_folder::checkpoints;
 use lehr::vfs::RealFs;
@@ -37,7 +37,7 @@ fn questions(place: &Place) {
 }
 
 const TASK: &[&str] = &["--task=custom", "--grader=process", "--grader-command=./grader.sh"];
-/// Answers of the exam before the first step: six, greedily and by chance.
+/// Answers of the evaluation before the first step: six, greedy and sampled.
 const EXAM: usize = 12;
 /// Completions of a step.
 const STEP: usize = 8;
@@ -61,15 +61,15 @@ fn place() -> Place {
     place
 }
 
-/// The error of a run that ended in one, in one line; the events it said.
-fn failed(said: &Said) -> (String, Vec<Value>) {
-    assert_eq!(said.code, Some(1), "{}", said.err);
-    let errors: Vec<&str> = said.err.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "{}", said.err);
-    (errors[0].to_owned(), said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+/// The error of a failed run, one line; and its events.
+fn failed(output: &CommandOutput) -> (String, Vec<Value>) {
+    assert_eq!(output.code, Some(1), "{}", output.err);
+    let errors: Vec<&str> = output.err.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{}", output.err);
+    (errors[0].to_owned(), output.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
-/// A grader that cannot be started again ends the run at once, one that judges nothing any more after three steps; what was learned
+/// A grader that cannot be restarted ends the run at once; one that no longer answers ends it after three steps. What was learned
 /// before is saved, and once the grader is repaired the run is resumed to the bits of a run that was never interrupted.
 #[test]
 fn a_dead_grader_ends_the_run_after_a_save() {
@@ -87,7 +87,7 @@ fn a_dead_grader_ends_the_run_after_a_save() {
         assert!(error.contains(&format!("the run was saved after step {saved}")), "{error}");
         assert!(error.contains(&format!("--resume {name}")) && error.contains("--grader-command ./grader.sh: "), "{error}");
         assert!(name != "removed" || error.contains("cannot be started"), "{error}");
-        assert!(name != "silent" || error.contains("it said: no module named wise"), "{error}");
+        assert!(name != "silent" || error.contains("standard error: no module named wise"), "{error}");
         assert_eq!(kind(&events, "Failed").len(), 1);
         assert_eq!(step_numbers(&events), (1..=saved).collect::<Vec<_>>());
         // Steps of which nothing was graded are reported as that.
@@ -111,7 +111,7 @@ fn a_dead_grader_ends_the_run_after_a_save() {
     }
 }
 
-/// The completion that a step begins with makes the grader fail each time: it is graded again, then left out, and the run goes on.
+/// The grader fails on the first completion of each step: it is graded again, then left out, and the run continues.
 #[test]
 fn a_completion_that_crashes_the_grader_is_retried_and_masked() {
     let place = place();
@@ -134,7 +134,7 @@ fn a_completion_that_crashes_the_grader_is_retried_and_masked() {
     assert!((1.0..STEP as f64).contains(&ungraded), "{step}");
     let warned = kind(&events, "Warning").iter().any(|e| {
         let text = e["text"].as_str().unwrap();
-        text.starts_with(&format!("step 1: {ungraded} completion")) && text.contains("it said: too odd")
+        text.starts_with(&format!("step 1: {ungraded} completion")) && text.contains("standard error: too odd")
     });
     assert!(warned, "{:?}", kind(&events, "Warning"));
     let samples = std::fs::read_to_string(place.path("run/samples.jsonl")).unwrap();
@@ -156,21 +156,28 @@ fn evaluation_lists_ungraded_answers() {
         command.args(["--max-completion-length=24"]).args(TASK).args(json.then_some("--json"));
         run(&mut command)
     };
-    let said = eval(true);
-    assert_eq!(said.code, Some(0), "{}", said.err);
-    let report: Value = serde_json::from_str(&said.out).unwrap();
+    let output = eval(true);
+    assert_eq!(output.code, Some(0), "{}", output.err);
+    let report: Value = serde_json::from_str(&output.out).unwrap();
     let (ungraded, count) = (report["greedy"]["ungraded"].as_u64().unwrap(), report["greedy"]["count"].as_u64().unwrap());
     assert!(ungraded >= 1 && ungraded + count == 6, "{report}");
     let note = format!("note: {ungraded} of 6 answers without a reward");
-    for said in [said, eval(false)] {
-        assert!(said.err.lines().any(|line| line.starts_with(&note) && line.contains("it said: too odd")), "{}", said.err);
+    for output in [output, eval(false)] {
+        assert!(
+            output.err.lines().any(|line| line.starts_with(&note) && line.contains("standard error: too odd")),
+            "{}",
+            output.err
+        );
     }
 
     // The same in a run, as a warning.
     grader(&place, fault);
     let events = json_lines(&mut grpo(&place, "run", 1));
-    let exam = kind(&events, "TaskEval")[0];
-    assert!(exam["ungraded"].as_u64() >= Some(1) && exam["ungraded_reason"].as_str().unwrap().contains("too odd"), "{exam}");
+    let evaluation = kind(&events, "TaskEval")[0];
+    assert!(
+        evaluation["ungraded"].as_u64() >= Some(1) && evaluation["ungraded_reason"].as_str().unwrap().contains("too odd"),
+        "{evaluation}"
+    );
     let warned = kind(&events, "Warning").iter().any(|e| e["text"].as_str().unwrap().starts_with("evaluation after step 0: "));
     assert!(warned, "{:?}", kind(&events, "Warning"));
 }

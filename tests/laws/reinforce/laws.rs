@@ -1,4 +1,4 @@
-//! The trainer of reinforcement, in this process, on a task that a random model can learn in seconds: write letters of the half of the
+//! The GRPO trainer, in this process, on a task that a random model can learn in seconds: write letters of the half of the
 //! alphabet that was asked for.
 
 use lehr::config::{
@@ -116,7 +116,7 @@ fn trainer(settings: &Settings) -> Trainer {
     trainer_of(settings, None)
 }
 
-/// Steps until so many more are done.
+/// Runs this number of further steps.
 fn steps(t: &mut Trainer, n: usize) -> Vec<StepResult> {
     let mut out = Vec::new();
     while out.len() < n {
@@ -133,8 +133,8 @@ fn weights(t: &Trainer) -> Vec<u32> {
 fn numbers(result: &StepResult) -> (u64, u64, BTreeMap<String, u64>, String) {
     let timed = |name: &str| name.starts_with("timing_s/") || name == "step_time" || name == "rollout_tokens_per_second";
     let metrics = result.metrics.iter().filter(|(name, _)| !timed(name)).map(|(k, v)| (k.clone(), v.0.to_bits())).collect();
-    let told: Vec<&Event> = result.events.iter().filter(|e| matches!(e, Event::Tokens(_))).collect();
-    let rest = format!("{told:?} {:?} {:?}", result.samples, result.entropy);
+    let reported: Vec<&Event> = result.events.iter().filter(|e| matches!(e, Event::Tokens(_))).collect();
+    let rest = format!("{reported:?} {:?} {:?}", result.samples, result.entropy);
     (result.step, result.loss.to_bits(), metrics, rest)
 }
 
@@ -178,7 +178,7 @@ fn equal_rewards_change_nothing() {
     assert_eq!((all[1].grad_norm, all[1].metrics["reward"].0), (0.0, 1.5));
 }
 
-/// Save between two updates of a step, go on in a new trainer: the same bits as without a break.
+/// Save between two updates of a step and continue in a new trainer: the same bits as without an interruption.
 #[test]
 fn a_pending_step_resumes_where_it_stopped() {
     let settings = lopti(settings());
@@ -228,7 +228,7 @@ fn live_settings_wait_for_the_next_step() {
     }
     changed.state.hyper.reweight_alpha = Some(0.5);
     let [a, b] = [&mut changed, &mut plain].map(|t| steps(t, 1).remove(0));
-    assert!(numbers(&a) == numbers(&b), "the step under way was changed");
+    assert!(numbers(&a) == numbers(&b), "the pending step was changed");
     let [a, b] = [&mut changed, &mut plain].map(|t| steps(t, 1).remove(0));
     let size = |r: &StepResult| r.samples.iter().flat_map(|c| &c.advantages).map(|a| f64::from(a.abs())).sum::<f64>();
     // Probabilities are near 0, so that advantages are about halved.
@@ -285,7 +285,7 @@ fn the_memory_plan_matches_the_allocations() {
             assert_eq!(ledger.get(*part), Some(bytes), "{what}: {part}");
         }
         assert!((real / planned - 1.0).abs() < 0.1, "{what}: {real} bytes, planned {planned}: {:?}, {ledger:?}", plan.parts);
-        // And within a limit, less is computed at once.
+        // Under a memory limit, less is computed at once.
         s.train.micro_batch_size = None;
         let free = MemoryPlan::reinforcement(&config, &s, t.device.sizes()).unwrap().total();
         let limit = free - (1 << 20);

@@ -1,4 +1,4 @@
-//! `lehr grpo` as its users run it: events, samples, signals, commands, what it refuses.
+//! `lehr grpo` as a command: events, samples, signals, commands, refusals.
 
 use crate::common::{Place, Trainer, json_lines, kind, run, step_numbers};
 use serde_json::Value;
@@ -50,11 +50,11 @@ fn samples(path: &Path) -> Vec<Value> {
 fn a_dry_run_plans_completion_rows() {
     let place = Place::new();
     base(&place);
-    let said = run(place.lehr(STEP.iter().filter(|arg| **arg != "--json")).args(["--micro-batch-size=4", "--dry-run"]));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(place.lehr(STEP.iter().filter(|arg| **arg != "--json")).args(["--micro-batch-size=4", "--dry-run"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
     // A prompt and its completion have 60 + 24 tokens at most.
     let words = "micro-batch  4 rows of 84 tokens, into which the 8 completions of a step are packed";
-    assert!(said.out.contains(words) && !said.out.contains("sequences"), "{}", said.out);
+    assert!(output.out.contains(words) && !output.out.contains("sequences"), "{}", output.out);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_run_logs_every_documented_metric() {
     assert_eq!(tokens.len(), 4);
     assert!(tokens[0].get("probe").is_none() && tokens[1]["probe"].is_object() && tokens[1]["gradient"].is_object());
     let count: u64 = tokens[1]["quartiles"]["all"]["count"].as_array().unwrap().iter().filter_map(Value::as_u64).sum();
-    // Before, on the way, and at the end, greedily and by chance each time.
+    // Before, during and after training, greedy and sampled each time.
     let exams = kind(&events, "TaskEval");
     assert_eq!(exams.len(), 6, "{exams:?}");
     assert!(exams.iter().all(|e| e["count"] == 6));
@@ -123,7 +123,7 @@ fn interrupted_and_resumed_is_uninterrupted() {
         let name = format!("cut-{cut}");
         let mut child = Trainer::start(&mut grpo(&place, &name, &more));
         child.wait_for_step(cut);
-        // Somewhere in the next step: while it samples, or between two of its updates.
+        // At some point of the next step: while it samples, or between two of its updates.
         std::thread::sleep(std::time::Duration::from_millis(7 * cut * cut));
         child.signal("TERM");
         let code = child.end().code();
@@ -176,9 +176,9 @@ fn a_reference_model_is_kept_with_the_run() {
     assert_eq!(child.end().code(), Some(130));
     assert!(place.path("run/reference/model.safetensors").is_file());
     std::fs::rename(place.path("run/reference"), place.path("elsewhere")).unwrap();
-    let said = run(&mut place.lehr(["grpo", "--resume", "run"]));
-    assert_eq!((said.code, said.err.lines().filter(|l| l.starts_with("error: ")).count()), (Some(1), 1), "{}", said.err);
-    assert!(said.err.contains("reference") && said.err.contains("--beta 0.1"), "{}", said.err);
+    let output = run(&mut place.lehr(["grpo", "--resume", "run"]));
+    assert_eq!((output.code, output.err.lines().filter(|l| l.starts_with("error: ")).count()), (Some(1), 1), "{}", output.err);
+    assert!(output.err.contains("reference") && output.err.contains("--beta 0.1"), "{}", output.err);
 }
 
 #[test]
@@ -202,12 +202,12 @@ fn invalid_settings_are_refused_in_one_line() {
         (&["--num-generations=0"], "--num-generations 0"),
         (&["--epsilon=2"], "--epsilon 2"),
     ] {
-        let said = run(&mut grpo(&place, "no", more));
-        let errors: Vec<&str> = said.err.lines().filter(|l| l.starts_with("error: ")).collect();
-        assert!(said.code == Some(1) || said.code == Some(2), "{more:?}: {:?}\n{}", said.code, said.err);
-        assert!(said.code == Some(2) || (errors.len() == 1 && errors[0].contains(says)), "{more:?}\n{}", said.err);
+        let output = run(&mut grpo(&place, "no", more));
+        let errors: Vec<&str> = output.err.lines().filter(|l| l.starts_with("error: ")).collect();
+        assert!(output.code == Some(1) || output.code == Some(2), "{more:?}: {:?}\n{}", output.code, output.err);
+        assert!(output.code == Some(2) || (errors.len() == 1 && errors[0].contains(says)), "{more:?}\n{}", output.err);
         assert!(!place.path("no").exists(), "{more:?} left something behind");
     }
-    let said = run(&mut place.lehr(["grpo", "--task=kk"]));
-    assert!(said.code == Some(2) && said.err.contains("--init"), "{}", said.err);
+    let output = run(&mut place.lehr(["grpo", "--task=kk"]));
+    assert!(output.code == Some(2) && output.err.contains("--init"), "{}", output.err);
 }

@@ -156,7 +156,7 @@ fn masked_completions_have_zero_weight() {
     assert!(refused(&lines, &[mask]).contains("no token is left to update"));
 }
 
-/// A control of Lopti: parts of the same sizes by lot.
+/// A control of Lopti: a random split into parts of the same sizes.
 #[test]
 fn random_split_has_the_same_sizes() {
     let (rows, eta) = (rows(), eta());

@@ -147,7 +147,7 @@ fn a_step_is_reproducible_to_the_bit() {
         let rollouts = b.rollouts();
         let loss = b.loss();
         b.step(&rollouts, &loss);
-        // A probe in between leaves no trace.
+        // An evaluation in between changes nothing.
         let pass = passes(&rollouts, b.grpo(), 1, 1).unwrap().remove(0);
         let on = PolicyModel { device: &b.device, model: &b.model, optimizer: &b.optimizer };
         b.policy.gradient(on, &rollouts, 0..12, &pass, &loss).unwrap();

@@ -74,11 +74,11 @@ fn a_run_saves_peft_folders_and_resumes_to_the_same_bits() {
     for name in ["adapter_model.safetensors", "optimizer.safetensors"] {
         assert!(place.checkpoint("cut", 9, name) == place.checkpoint("whole", 9, name), "{name}: resumed is not uninterrupted");
     }
-    let told = losses(&place, "whole");
-    assert!(told.len() == 9 && losses(&place, "cut")[6..] == told[6..]);
+    let reported = losses(&place, "whole");
+    assert!(reported.len() == 9 && losses(&place, "cut")[6..] == reported[6..]);
     // It learns, and checkpointing computes the same.
     let number = |text: &str| text.parse::<f64>().unwrap();
-    assert!(number(&told[8].1) < number(&told[0].1), "{told:?}");
+    assert!(number(&reported[8].1) < number(&reported[0].1), "{reported:?}");
     json_lines(&mut sft(&place, "again", &["--max-steps=9", "--lr-scheduler=constant", "--activation-checkpointing"]));
     let weights = |run| place.checkpoint(run, 9, "adapter_model.safetensors");
     assert!(weights("again") == weights("whole"), "activation checkpointing changed a bit");
@@ -120,10 +120,10 @@ fn an_adapter_is_a_model_and_folds_into_one() {
     // At another place than the adapter says.
     let mut config: Value = serde_json::from_slice(&std::fs::read(bare.join("adapter_config.json")).unwrap()).unwrap();
     let base_dir = config["base_model_name_or_path"].as_str().unwrap().to_owned();
-    config["base_model_name_or_path"] = json!("somebody/a-model");
+    config["base_model_name_or_path"] = json!("example/a-model");
     std::fs::write(bare.join("adapter_config.json"), config.to_string()).unwrap();
-    let said = run(&mut place.lehr(["merge", "--lora=bare", "--out=no"]));
-    assert!(said.code == Some(1) && said.err.contains("somebody/a-model") && said.err.contains("--base"), "{}", said.err);
+    let output = run(&mut place.lehr(["merge", "--lora=bare", "--out=no"]));
+    assert!(output.code == Some(1) && output.err.contains("example/a-model") && output.err.contains("--base"), "{}", output.err);
     assert_eq!(run(&mut place.lehr(["merge", "--lora=bare", "--base", &base_dir, "--out=yes"])).code, Some(0));
     assert!((eval("yes") - folded).abs() < 1e-9);
 }
@@ -132,10 +132,10 @@ fn an_adapter_is_a_model_and_folds_into_one() {
 fn invalid_settings_are_refused_in_one_line() {
     let place = place();
     let refused = |args: &[&str], words: &[&str]| {
-        let said = run(&mut place.lehr(args));
-        assert_ne!(said.code, Some(0), "{args:?}");
-        let lines = said.err.lines().filter(|line| line.contains("error")).count();
-        assert!(lines <= 1 && words.iter().all(|word| said.err.contains(word)), "{args:?}: {}", said.err);
+        let output = run(&mut place.lehr(args));
+        assert_ne!(output.code, Some(0), "{args:?}");
+        let lines = output.err.lines().filter(|line| line.contains("error")).count();
+        assert!(lines <= 1 && words.iter().all(|word| output.err.contains(word)), "{args:?}: {}", output.err);
     };
     let sft = ["sft", "--init=base", "--data=rows.jsonl", "--run=no"];
     let with = |more: &[&'static str]| [&sft[..], more].concat();
@@ -207,7 +207,7 @@ fn grpo_trains_adapters() {
     assert_eq!(steps.len(), 4);
     assert!(!place.path("run/reference").exists());
     let kl = |i: usize| steps[i]["kl"].as_f64().unwrap();
-    // The model begins as its reference, and leaves it as soon as a reward differs from another.
+    // The policy is equal to its reference at first, and differs from it once two rewards differ.
     assert!(kl(0).abs() < 1e-4, "{}", kl(0));
     assert!(steps.iter().all(|s| s["kl"].is_number()));
     grpo("cut", &["--max-steps=2"]);
@@ -274,7 +274,11 @@ fn published_models_fit_8_and_16_gib() {
             }
         }
         // All weights with gradients and moments take 16 bytes each.
-        let said = run(&mut place.lehr([&sft[..], &["--adapter=cpu", "--dry-run", "--max-memory-gib=7"]].concat()));
-        assert!(said.code == Some(1) && said.err.contains("--max-memory-gib 7") && said.err.contains("adam_v"), "{}", said.err);
+        let output = run(&mut place.lehr([&sft[..], &["--adapter=cpu", "--dry-run", "--max-memory-gib=7"]].concat()));
+        assert!(
+            output.code == Some(1) && output.err.contains("--max-memory-gib 7") && output.err.contains("adam_v"),
+            "{}",
+            output.err
+        );
     }
 }

@@ -153,22 +153,22 @@ fn bad_input_is_refused_in_one_line() {
         if !args.iter().any(|a| a.starts_with("--out")) {
             command.arg("--out=out");
         }
-        let said = run(&mut command);
-        assert_eq!(said.code, Some(*code), "{args:?}\n{}{}", said.out, said.err);
-        let errors: Vec<&str> = said.err.lines().filter(|l| l.starts_with("error")).collect();
-        assert_eq!(errors.len(), 1, "{args:?}\n{}", said.err);
+        let output = run(&mut command);
+        assert_eq!(output.code, Some(*code), "{args:?}\n{}{}", output.out, output.err);
+        let errors: Vec<&str> = output.err.lines().filter(|l| l.starts_with("error")).collect();
+        assert_eq!(errors.len(), 1, "{args:?}\n{}", output.err);
         if *code == 1 {
-            let stray: Vec<&str> = said.err.lines().filter(|l| !l.starts_with("error: ") && !l.starts_with("note: ")).collect();
-            assert!(stray.is_empty(), "{args:?}\n{}", said.err);
+            let stray: Vec<&str> = output.err.lines().filter(|l| !l.starts_with("error: ") && !l.starts_with("note: ")).collect();
+            assert!(stray.is_empty(), "{args:?}\n{}", output.err);
         }
         for part in *parts {
-            let text = if *code == 1 { errors[0] } else { said.err.as_str() };
+            let text = if *code == 1 { errors[0] } else { output.err.as_str() };
             assert!(text.contains(part), "{args:?}: no '{part}' in\n{text}");
         }
         assert_eq!(listing(&place.path("")), before, "{args:?} left something behind");
     }
-    let said = run(&mut place.lehr(["merge", "a", "b"]));
-    assert!(said.code == Some(2) && said.err.contains("--out"), "{}", said.err);
+    let output = run(&mut place.lehr(["merge", "a", "b"]));
+    assert!(output.code == Some(2) && output.err.contains("--out"), "{}", output.err);
     // And what is right works in the same place, on an empty folder too.
     std::fs::create_dir(place.path("out")).unwrap();
     assert_eq!(run(&mut place.lehr(["merge", "a", "b", "--out=out"])).code, Some(0));
@@ -214,13 +214,13 @@ fn a_disk_error_leaves_all_or_nothing() {
 #[test]
 fn help_explains_every_rule() {
     let place = Place::new();
-    let said = run(&mut place.lehr(["merge", "--help"]));
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let output = run(&mut place.lehr(["merge", "--help"]));
+    assert_eq!((output.code, output.err.as_str()), (Some(0), ""));
     for part in
         "--out --method --alpha --decay --weights --last --every --at --dtype --dry-run --json --threads Examples: 400ktok --keep-every"
             .split_whitespace()
     {
-        assert!(said.out.contains(part), "{part}\n{}", said.out);
+        assert!(output.out.contains(part), "{part}\n{}", output.out);
     }
 }
 

@@ -93,7 +93,7 @@ fn windows_are_trailing_and_evenly_spaced() {
     std::fs::write(at(800).join("model.safetensors"), "short").unwrap();
     let error = format!("{:#}", choose(&RealFs, &run, &spec(3, Some("100"), Some(900))).unwrap_err());
     assert!(error.contains("step 800 of the window is damaged") && error.contains("model.safetensors"), "{error}");
-    // Choosing looks at sizes; opening finds what they hide. Moments are not a merge's business.
+    // Selection checks file sizes; reading finds damaged contents. A merge does not read moments.
     damage(600, "config.json");
     damage(500, "optimizer.safetensors");
     let window = choose(&RealFs, &run, &spec(3, Some("100"), Some(600))).unwrap();
@@ -120,15 +120,15 @@ fn windows_need_a_run() {
 fn a_run_is_trained_merged_evaluated_and_continued() {
     let place = Place::new();
     json_lines(&mut place.pretrain("run", &["--max-steps=24", "--save-every=4", "--keep-every=4", "--lr-scheduler=constant"]));
-    let said = run(&mut place.lehr(["merge", "run", "--last=4", "--out=merged"]));
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{}", said.err);
+    let output = run(&mut place.lehr(["merge", "run", "--last=4", "--out=merged"]));
+    assert_eq!((output.code, output.err.as_str()), (Some(0), ""), "{}", output.err);
     for part in [
         "sma of 4 checkpoints of run, every 4 updates (256 tokens)",
         "0.250000",
         "mean age 6 updates (384 tokens)",
         "effective number of checkpoints 4.00",
     ] {
-        assert!(said.out.contains(part), "{part}\n{}", said.out);
+        assert!(output.out.contains(part), "{part}\n{}", output.out);
     }
     // What it did: the mean of the files.
     let inputs: Vec<Tensors> =
@@ -141,14 +141,14 @@ fn a_run_is_trained_merged_evaluated_and_continued() {
     }
     let eval = |model: &str| {
         let model = format!("--model={model}");
-        let said = json_lines(&mut place.lehr(["eval", &model, "--data=text.txt", "--val-fraction=0.1", "--json"]));
-        said[0]["eval_loss"].as_f64().unwrap()
+        let output = json_lines(&mut place.lehr(["eval", &model, "--data=text.txt", "--val-fraction=0.1", "--json"]));
+        output[0]["eval_loss"].as_f64().unwrap()
     };
     let (merged, last) = (eval("merged"), eval("run"));
     assert!((merged - last).abs() < 0.5, "{merged}, the last checkpoint has {last}");
-    let said = json_lines(&mut place.pretrain("child", &["--max-steps=4", "--init=merged"]));
-    let first = common::kind(&said, "Eval")[0]["eval_loss"].as_f64().unwrap();
+    let output = json_lines(&mut place.pretrain("child", &["--max-steps=4", "--init=merged"]));
+    let first = common::kind(&output, "Eval")[0]["eval_loss"].as_f64().unwrap();
     assert!((first - merged).abs() < 0.1, "the child begins at {first}, the merge has {merged}");
-    let said = run(&mut place.lehr(["generate", "--model=merged", "--prompt=the ", "--max-new-tokens=4"]));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = run(&mut place.lehr(["generate", "--model=merged", "--prompt=the ", "--max-new-tokens=4"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
 }

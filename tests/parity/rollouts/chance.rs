@@ -1,4 +1,4 @@
-//! Draws: as often as the distribution says, and a function of seed, key and position.
+//! Sampling: with the frequencies of the distribution, and as a function of seed, key and position.
 
 use super::{ROOM, device, floats, go, golden, ids, open};
 use lehr::model::{RolloutEngine, RolloutRequest};

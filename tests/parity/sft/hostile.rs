@@ -1,4 +1,4 @@
-//! Templates of a stranger who means ill: each is refused with one line that names the limit, or rendered; none ends the process or
+//! Malicious templates: each is refused with one line that names the limit, or rendered; none ends the process or
 //! takes long.
 
 use lehr::data::chat::{Chat, ChatTemplate};
@@ -17,12 +17,12 @@ fn chat() -> Chat {
     Chat { messages: messages.to_vec(), ..Chat::default() }
 }
 
-/// A loop of so many turns around a statement.
+/// A loop around a statement, with this number of iterations.
 fn repeat(n: usize, body: &str) -> String {
     format!("{{% for i in range({n}) %}}{body}{{% endfor %}}")
 }
 
-/// (template, what the refusal says)
+/// (template, part of the refusal)
 // Length: a table.
 fn hostile() -> Vec<(String, &'static str)> {
     let ns = "{% set ns = namespace(x=[1]) %}";
@@ -126,16 +126,16 @@ fn hostile_templates_are_refused_by_name() {
     for (source, wanted) in hostile() {
         let start = Instant::now();
         let done = ChatTemplate::new(&source, Map::new(), 0).and_then(|template| template.render(&chat, true));
-        let (said, took) =
+        let (output, took) =
             (done.map_or_else(|e| format!("{e:#}"), |r| format!("rendered {} bytes", r.text.len())), start.elapsed());
         let shown: String = source.chars().take(90).collect();
-        eprintln!("{:7.1} ms {:5} MiB  {shown}: {said}", 1e3 * took.as_secs_f64(), peak() >> 20);
-        let named = said.contains(wanted)
-            && said.len() < 400
-            && !said.contains('\n')
-            && (wanted.is_empty() || !said.starts_with("rendered"));
+        eprintln!("{:7.1} ms {:5} MiB  {shown}: {output}", 1e3 * took.as_secs_f64(), peak() >> 20);
+        let named = output.contains(wanted)
+            && output.len() < 400
+            && !output.contains('\n')
+            && (wanted.is_empty() || !output.starts_with("rendered"));
         if !named || took > Duration::from_secs(20) {
-            wrong.push(format!("{shown}\n    wanted {wanted:?}, in {took:?}: {said}"));
+            wrong.push(format!("{shown}\n    wanted {wanted:?}, in {took:?}: {output}"));
         }
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
@@ -154,7 +154,7 @@ fn unmatched_turns_are_refused_without_generation_blocks() {
     let marked = "{% for m in messages %}<{{ m.role }}>{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
     let part = |source: &str, chat: &Chat| {
         let template = ChatTemplate::new(source, Map::new(), 0)?;
-        template.assistant_part(chat, &template.render(chat, false)?).map(|said| said.len())
+        template.assistant_part(chat, &template.render(chat, false)?).map(|output| output.len())
     };
     let error = part(plain, &messages(5000)).unwrap_err().to_string();
     assert!(error.starts_with("holds 5000 messages; ") && error.contains("more than 4096"), "{error}");

@@ -1,4 +1,4 @@
-//! Which tokens count, written out by hand.
+//! Loss masks, against tables written by hand.
 
 use lehr::data::Tokenizer;
 use lehr::data::chat::{Chat, ChatRow, ChatTemplate, Encoder, LossOn, PLAIN};
@@ -125,7 +125,7 @@ fn where_prefixes_fail_contents_locate_turns() {
     }
 }
 
-/// A turn that does not count is not learnt, whatever says so, with and without `{% generation %}`, in both kinds of rows.
+/// A masked turn has no loss, whatever masks it, with and without `{% generation %}`, in both kinds of rows.
 #[test]
 fn turns_of_weight_zero_are_masked() {
     let tokenizer = Tokenizer::bytes(false).unwrap();
@@ -158,10 +158,10 @@ fn completions_are_scored_and_prompts_masked() {
         let prompt = [("user", "a"), ("assistant", "b"), ("user", "c")];
         let whole = [&prompt[..], &[("assistant", "d")]].concat();
         let turn = ChatRow::Turn(chat(&prompt), chat(&whole));
-        let said = format!("d{}", if end.is_empty() { "\n\n" } else { end });
+        let output = format!("d{}", if end.is_empty() { "\n\n" } else { end });
         let middle = if end.is_empty() { "\n\n" } else { end };
         let before = format!("user:\na\n\nassistant:\nb{middle}user:\nc\n\nassistant:\n");
-        check(&tokenizer, PLAIN, ONLY, &turn, &[(&before, false), (&said, true)]);
+        check(&tokenizer, PLAIN, ONLY, &turn, &[(&before, false), (&output, true)]);
     }
     // The end of the text is not put there twice.
     let tokenizer = Tokenizer::bytes(true).unwrap();

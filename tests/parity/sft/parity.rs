@@ -122,7 +122,7 @@ fn one_update_matches(device: Device, packing: bool) {
         let values: Vec<f32> = trainer.device.read(&tensor).unwrap();
         for (name, shape, range) in spec.ranges() {
             let (want, before) = (floats(name), files.read_f32(name, shape).unwrap());
-            // How far each weight went, against how far it should have gone.
+            // The change of each weight, against the expected change.
             let (mut worst, mut size) = (0.0f64, 0.0f64);
             for ((got, want), before) in values[range].iter().zip(&want).zip(before) {
                 worst = worst.max((f64::from(*got) - want).abs());

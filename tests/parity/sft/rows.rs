@@ -1,4 +1,4 @@
-//! Rows and mixtures: what is read, what is refused and how it is said.
+//! Rows and mixtures: accepted formats, refusals and their messages.
 
 use lehr::config::{Layers, Stage};
 use lehr::data::chat::{self, ChatRow, ChatTemplate, MixturePart, PLAIN, load, read_rows};
@@ -226,10 +226,10 @@ fn truncated_and_dropped_rows_are_counted() {
     let path = place.file("a.jsonl", rows.join("\n"));
     let mut notices = Notices::new();
     let found = source(vec![path], 0.0, 1, &mut notices).unwrap();
-    let said = notices.lines().join("\n");
-    assert!(said.contains("2 of 4 rows cut: longer than --seq-len 16"), "{said}");
-    assert!(said.contains("1 of 4 rows dropped, the first at") && said.contains("a.jsonl:3: no token to learn"), "{said}");
-    assert!(said.contains("a.jsonl:4: nothing to learn: no message of the assistant counts"), "{said}");
+    let result = notices.lines().join("\n");
+    assert!(result.contains("2 of 4 rows cut: longer than --seq-len 16"), "{result}");
+    assert!(result.contains("1 of 4 rows dropped, the first at") && result.contains("a.jsonl:3: no token to learn"), "{result}");
+    assert!(result.contains("a.jsonl:4: nothing to learn: no message of the assistant counts"), "{result}");
     assert_eq!(found.tokens().0, 6 + 16);
     let batch = found.batch(0, 2);
     assert_eq!(batch.targets.iter().filter(|t| **t != IGNORE).count(), 5 + 15);
@@ -301,8 +301,8 @@ fn row_formats_are_equivalent() {
     assert_eq!((chat.messages[0]["content"].as_str(), chat.masked), (Some("t"), vec![2]));
     let row = r#"{"instruction":"c","output":"d","history":[["a","b"]],"system":"s"}"#;
     let ChatRow::Messages(chat) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("messages") };
-    let said: Vec<_> = chat.messages.iter().map(|m| m["content"].as_str().unwrap()).collect();
-    assert_eq!(said, ["s", "a", "b", "c", "d"]);
+    let result: Vec<_> = chat.messages.iter().map(|m| m["content"].as_str().unwrap()).collect();
+    assert_eq!(result, ["s", "a", "b", "c", "d"]);
     let row = r#"{"prompt":[{"role":"user","content":"a"}],"completion":[{"role":"assistant","content":"b","trainable":false},{"role":"assistant","content":"c"}]}"#;
     let ChatRow::Turn(_, whole) = read(&place.file("rows.jsonl", row)).unwrap().remove(0) else { panic!("a turn") };
     assert_eq!(whole.masked, [1]);

@@ -1,4 +1,4 @@
-//! `lehr sft` as its users meet it: a run, a kill, a resume, refusals.
+//! `lehr sft` as a command: a run, a kill, a resume, refusals.
 
 use crate::common::{Place, TINY, Trainer, json_lines, kind, random, run};
 use lehr::data::Tokenizer;
@@ -43,8 +43,8 @@ fn place() -> &'static Place {
         std::fs::write(place.path("rows.jsonl"), rows).unwrap();
         std::fs::write(place.path("pairs.jsonl"), "{\"prompt\": \"the \", \"completion\": \"kiln\"}\n".repeat(6)).unwrap();
         let mut straight = sft("straight", RECIPE);
-        let said = run(&mut straight_in(&place, &mut straight));
-        assert_eq!(said.code, Some(0), "{}", said.err);
+        let output = run(&mut straight_in(&place, &mut straight));
+        assert_eq!(output.code, Some(0), "{}", output.err);
         place
     })
 }
@@ -96,7 +96,7 @@ fn every_checkpoint_contains_the_template() {
     }
     let config = std::fs::read_to_string(place.path("straight/config.toml")).unwrap();
     assert!(config.contains("[sft]") && config.contains("packing = true") && config.contains("date = \"20"), "{config}");
-    // Another file's template takes the place of the one that the model has.
+    // The template of a file replaces the model's.
     std::fs::write(place.path("own.jinja"), "{% for m in messages %}{{ m.content + '\\n' }}{% endfor %}").unwrap();
     json_lines(&mut place.lehr(sft("own", &["--chat-template=own.jinja", "--num-train-epochs=1", "--eval-every=0"]).iter()));
     let folder = lehr::run_folder::checkpoints::newest_valid(&lehr::vfs::RealFs, &place.path("own")).unwrap().found.unwrap().path;
@@ -106,7 +106,7 @@ fn every_checkpoint_contains_the_template() {
     let last = kind(&place.events("own"), "Step").last().unwrap().to_owned().clone();
     assert_eq!(started["max_steps"], last["step"]);
     assert!((last["epoch"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{last}");
-    // A run goes on from it by default.
+    // By default a run continues from it.
     json_lines(&mut place.lehr([
         "sft",
         "--init",
@@ -178,11 +178,11 @@ fn stages_refuse_each_others_runs_and_flags() {
         (sft_args(&["--chat-template=none.jinja"]), 1, "--chat-template none.jinja"),
         (sft_args(&["--date=yesterday"]), 1, "--date yesterday: must be a day"),
     ] {
-        let said = run(&mut place.lehr(args.iter()));
-        assert_eq!(said.code, Some(code), "{args:?}: {}", said.err);
-        assert!(said.err.contains(wanted), "{args:?}: {}\nwanted: {wanted}", said.err);
-        let lines = said.err.lines().filter(|l| l.starts_with("error")).count();
-        assert_eq!(lines, 1, "{args:?}: {}", said.err);
+        let output = run(&mut place.lehr(args.iter()));
+        assert_eq!(output.code, Some(code), "{args:?}: {}", output.err);
+        assert!(output.err.contains(wanted), "{args:?}: {}\nwanted: {wanted}", output.err);
+        let lines = output.err.lines().filter(|l| l.starts_with("error")).count();
+        assert_eq!(lines, 1, "{args:?}: {}", output.err);
     }
     assert!(!place.path("never").exists());
 }
@@ -190,8 +190,8 @@ fn stages_refuse_each_others_runs_and_flags() {
 #[test]
 fn help_lists_only_flags_of_the_stage() {
     let place = place();
-    let said = run(&mut place.lehr(["sft", "--help"]));
-    let words: Vec<&str> = said.out.split_whitespace().map(|w| w.trim_end_matches([',', ';', '.'])).collect();
+    let output = run(&mut place.lehr(["sft", "--help"]));
+    let words: Vec<&str> = output.out.split_whitespace().map(|w| w.trim_end_matches([',', ';', '.'])).collect();
     for flag in [
         "--init",
         "--data",
@@ -204,9 +204,9 @@ fn help_lists_only_flags_of_the_stage() {
         assert!(words.contains(&flag), "{flag}");
     }
     assert!(!words.contains(&"--hidden-size") && !words.contains(&"--preset") && !words.contains(&"--date"));
-    assert!(said.out.contains("[default: 1e-4]") && said.out.contains("runs/sft-NNN"), "{}", said.out);
-    let said = run(&mut place.lehr(["pretrain", "--help"]));
-    assert!(!said.out.contains("--packing") && said.out.contains("runs/pretrain-NNN"));
+    assert!(output.out.contains("[default: 1e-4]") && output.out.contains("runs/sft-NNN"), "{}", output.out);
+    let output = run(&mut place.lehr(["pretrain", "--help"]));
+    assert!(!output.out.contains("--packing") && output.out.contains("runs/pretrain-NNN"));
     // The plan needs no more than a model and rows.
     let plan = json_lines(&mut place.lehr(["sft", "--init=base", "--data=rows.jsonl", "--dry-run", "--json"]));
     assert!(plan[0]["total_bytes"].as_u64() > Some(0));

@@ -27,12 +27,12 @@ const OF_PYTHON: &[&str] = &["str object", "can only concatenate"];
 fn difference(template: &ChatTemplate, case: &Value) -> Option<String> {
     let got = template.render(&chat(case), case["add_generation_prompt"] == true);
     let (got, error) = match (got, case["error"].as_str()) {
-        (Err(said), Some(error)) => {
-            let said = said.to_string();
-            let same = said.contains(error) || OF_PYTHON.iter().any(|words| error.contains(words));
-            return (!same).then(|| format!("{said}\ntransformers: {error}"));
+        (Err(output), Some(error)) => {
+            let output = output.to_string();
+            let same = output.contains(error) || OF_PYTHON.iter().any(|words| error.contains(words));
+            return (!same).then(|| format!("{output}\ntransformers: {error}"));
         }
-        (Err(said), None) => return Some(format!("{said:#}")),
+        (Err(output), None) => return Some(format!("{output:#}")),
         (Ok(got), error) => (got, error),
     };
     if let Some(error) = error {
@@ -92,7 +92,7 @@ fn reasoning_is_scored_in_every_turn() {
         let whole = template.render(&chat, false).unwrap();
         assert_eq!(whole.text, case["text"], "the same text with and without marks");
         let wanted = new(marked, case).render(&chat, false).unwrap().generated;
-        let found: Vec<_> = template.assistant_part(&chat, &whole).unwrap().into_iter().map(|said| said.bytes).collect();
+        let found: Vec<_> = template.assistant_part(&chat, &whole).unwrap().into_iter().map(|output| output.bytes).collect();
         let shown = |spans: &[std::ops::Range<usize>]| spans.iter().map(|s| whole.text[s.clone()].to_owned()).collect::<Vec<_>>();
         assert_eq!(shown(&found), shown(&wanted), "{}", whole.text);
         assert_eq!(found, wanted);
@@ -107,7 +107,7 @@ fn reasoning_is_scored_in_every_turn() {
     let template = new(plain, case);
     let whole = template.render(&chat, false).unwrap();
     let found = template.assistant_part(&chat, &whole).unwrap();
-    let texts: Vec<&str> = found.iter().map(|said| &whole.text[said.bytes.clone()]).collect();
+    let texts: Vec<&str> = found.iter().map(|output| &whole.text[output.bytes.clone()]).collect();
     assert_eq!(texts, ["<thought><|im_end|>\n", "d<|im_end|>\n"]);
 }
 

@@ -1,4 +1,4 @@
-//! Histories that nobody would wish for, made of the recorded ones.
+//! Extreme histories, derived from the recorded ones.
 
 use super::{State, recorded};
 use lehr::app::child::{Job, JobState};
@@ -68,7 +68,7 @@ pub fn write(kind: Kind, dir: &Path) {
     let mut turn = 0;
     for (file, second) in [("events.jsonl", true), ("samples.jsonl", false)] {
         let mut out = std::fs::File::create(dir.join(file)).unwrap();
-        // The supervised run first, so that the run is one of reinforcement in the end, with everything in it.
+        // The supervised run first, so that the result is a GRPO run with every event.
         let all = if second { [lines("stories", file), lines("puzzles", file)].concat() } else { lines("puzzles", file) };
         for mut value in all {
             match kind {

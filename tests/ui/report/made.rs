@@ -171,7 +171,7 @@ fn predictions(step: u64) -> Predictions {
     Predictions { step, tokens: 250, quartiles: bins(4), deciles: bins(10) }
 }
 
-/// Reinforcement with token statistics, exams and completions.
+/// A GRPO run with token statistics, evaluations and completions.
 pub fn grpo(dir: &Path, name: &str, steps: u64, parent: Option<&str>) -> PathBuf {
     let mut run = Made::new(dir, name);
     run.settings(|s| {
@@ -182,14 +182,14 @@ pub fn grpo(dir: &Path, name: &str, steps: u64, parent: Option<&str>) -> PathBuf
         s.grpo = Some(Default::default());
     });
     run.started(Stage::Grpo, steps, parent);
-    run.event(&Event::TaskEval(exam(0, 0.1)));
+    run.event(&Event::TaskEval(task_eval(0, 0.1)));
     for step in 1..=steps {
         let metrics =
             [("reward", 0.01 * step as f64), ("rewards/format/mean", 0.5), ("kl", 0.001), ("completions/mean_length", 40.0)];
         run.step(step, &metrics);
         run.event(&Event::Tokens(Box::new(tokens(step))));
     }
-    run.event(&Event::TaskEval(exam(steps, 0.4)));
+    run.event(&Event::TaskEval(task_eval(steps, 0.4)));
     run.finished(steps);
     let mut file = std::fs::File::create(run.path.join("samples.jsonl")).unwrap();
     for step in [1, steps] {
@@ -218,7 +218,7 @@ pub fn completion(step: u64, i: u32) -> Completion {
     }
 }
 
-fn exam(step: u64, accuracy: f64) -> TaskEval {
+fn task_eval(step: u64, accuracy: f64) -> TaskEval {
     let score =
         |count: u64, accuracy: f64| Score { count, accuracy, interval: [accuracy - 0.05, accuracy + 0.06], ..Score::default() };
     let levels = [(2, score(50, accuracy + 0.1)), (3, score(50, accuracy - 0.1))].into();

@@ -96,7 +96,7 @@ fn a_run_is_started_paused_changed_resumed_and_stopped_from_the_window() {
     live.h.get_by_label("One step").click();
     live.until(&run, "one step", |r| r.files.history.step == step + 1);
     live.h.get_by_label("Continue").click();
-    live.until(&run, "going on", |r| r.files.history.state == RunState::Running && r.files.history.step > step + 2);
+    live.until(&run, "continued", |r| r.files.history.state == RunState::Running && r.files.history.step > step + 2);
     let hyper = lehr::event::LiveSettings { learning_rate_scale: Some(0.5), ..lehr::event::LiveSettings::default() };
     live.window().state().ask(Action::Send(run.clone(), Command::SetHyper(hyper)));
     live.until(&run, "a changed rate", |r| r.files.history.hyper.get("learning_rate_scale") == Some(&0.5));
@@ -113,7 +113,7 @@ fn a_killed_trainer_leaves_the_window_on_its_history_with_a_way_to_go_on() {
     let pid = live.window().state().run(&run).unwrap().trainer.as_ref().unwrap().pid().unwrap();
     assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
     live.until(&run, "the cut", |r| !r.live && r.files.standing(r.live) == "cut off");
-    // A fast trainer has written more than the window has read: the checkpoints that it knows of may be gone.
+    // A fast trainer has written more than the window has read: listed checkpoints may have been removed.
     live.until(&run, "the end of the log", |r| r.newest_checkpoint().is_some());
     live.h.run_steps(2);
     live.h.get_by_label_contains("ended by signal 9");
@@ -213,7 +213,7 @@ fn escape_cancels_a_question() {
     live.h.key_press(egui::Key::Escape);
     live.h.run_steps(3);
     assert!(live.h.query_by_label("Delete it").is_none() && run.is_dir());
-    // Said twice, it is done, by a thread.
+    // Confirmed, it is deleted in a thread.
     live.h.get_by_label("Delete").click();
     live.h.run_steps(3);
     live.h.get_by_label("Delete it").click();
@@ -221,11 +221,11 @@ fn escape_cancels_a_question() {
     assert!(!run.exists());
 }
 
-/// A lesson is run, and its trainer once more by hand: a setting is changed with a prediction, and what happened is measured.
+/// A lesson is run, then its trainer again by hand: a setting is changed with a prediction, and the result is measured.
 #[test]
 fn a_lesson_is_run_and_tried_by_hand() {
     let mut live = Live::new();
-    // All of the page lies in the window.
+    // The whole page is inside the window.
     live.h.set_size(egui::vec2(1300.0, 6000.0));
     live.window().state().ask(Action::Show(lehr::app::state::Page::Lessons));
     live.window().state().ask(Action::Lesson("one-batch".into()));

@@ -82,7 +82,7 @@ pub fn pretraining(steps: u64) -> Vec<Event> {
     events
 }
 
-/// A reinforcement run.
+/// A GRPO run.
 pub fn reinforcement(steps: u64) -> Vec<Event> {
     let mut events = vec![started("grpo", steps)];
     for n in 1..=steps {

@@ -82,7 +82,7 @@ fn changing_a_live_setting_sends_just_that_setting() {
 }
 
 #[test]
-fn a_supervised_run_shows_no_settings_of_reinforcement() {
+fn a_supervised_run_shows_no_grpo_settings() {
     let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), true);
     let h = made::harness(SIZE, false, Controls::default(), desk, Controls::ui);
     assert!(h.query_by_label("Lopti eta").is_none());

@@ -1,4 +1,4 @@
-//! What is really painted: no value where a run has none, labels at every zoom, colours that stand for one thing, numbers that say what
+//! The painted shapes: no value where a run has none, labels at every zoom, one meaning per colour, numbers that are
 //! they are of.
 
 use super::made;

@@ -58,7 +58,7 @@ const ALL_PAGES: [Page; 9] = [
     Page::Controls,
 ];
 
-/// Runs of several stages with curves of so many points; the first one trains.
+/// Runs of several stages with curves of this number of points; the first one trains.
 fn many_runs(count: usize, points: u64) -> Vec<OpenRun> {
     const NAMES: [&str; 10] = [
         "base",

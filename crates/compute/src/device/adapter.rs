@@ -78,7 +78,7 @@ impl MatmulPrecision {
 }
 
 /// A device that can be opened.
-pub(super) enum Found {
+pub(super) enum DeviceChoice {
     Gpu(gpu::FoundAdapter),
     Cpu,
 }
@@ -88,11 +88,11 @@ pub fn adapters() -> Vec<AdapterSummary> {
     found().into_iter().map(|(summary, _)| summary).collect()
 }
 
-fn found() -> Vec<(AdapterSummary, Found)> {
-    let mut list: Vec<(AdapterSummary, Found)> =
-        gpu::enumerate().into_iter().map(|found| (found.summary(), Found::Gpu(found))).collect();
+fn found() -> Vec<(AdapterSummary, DeviceChoice)> {
+    let mut list: Vec<(AdapterSummary, DeviceChoice)> =
+        gpu::enumerate().into_iter().map(|found| (found.summary(), DeviceChoice::Gpu(found))).collect();
     let cpu_at = list.iter().position(|(summary, _)| summary.kind == Kind::SoftwareGpu).unwrap_or(list.len());
-    list.insert(cpu_at, (super::cpu::summary(), Found::Cpu));
+    list.insert(cpu_at, (super::cpu::summary(), DeviceChoice::Cpu));
     for (index, (summary, _)) in list.iter_mut().enumerate() {
         summary.index = index;
     }
@@ -112,7 +112,7 @@ pub struct Selection {
 
 /// The device of the selection, else of the variable `LEHR_ADAPTER`, by index, part of its name or backend (`vulkan`), else the first in
 /// [`adapters`] order.
-pub(super) fn choose(selection: &Selection) -> anyhow::Result<(AdapterSummary, Found)> {
+pub(super) fn choose(selection: &Selection) -> anyhow::Result<(AdapterSummary, DeviceChoice)> {
     let variable = std::env::var("LEHR_ADAPTER").ok().filter(|v| !v.is_empty());
     let (source, wanted) = match (&selection.adapter, &variable) {
         (Some(wanted), _) => ("--adapter", Some(wanted.as_str())),
@@ -121,7 +121,7 @@ pub(super) fn choose(selection: &Selection) -> anyhow::Result<(AdapterSummary, F
     };
     // For an exact `cpu` no driver is queried, which takes a while.
     if wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case("cpu")) {
-        return Ok((super::cpu::summary(), Found::Cpu));
+        return Ok((super::cpu::summary(), DeviceChoice::Cpu));
     }
     let mut list = found();
     let Some(wanted) = wanted else { return Ok(list.swap_remove(0)) };
@@ -132,7 +132,7 @@ pub(super) fn choose(selection: &Selection) -> anyhow::Result<(AdapterSummary, F
     Ok(list.swap_remove(at))
 }
 
-fn position(list: &[(AdapterSummary, Found)], wanted: &str) -> Option<usize> {
+fn position(list: &[(AdapterSummary, DeviceChoice)], wanted: &str) -> Option<usize> {
     match wanted.parse::<usize>() {
         Ok(index) => (index < list.len()).then_some(index),
         Err(_) => {

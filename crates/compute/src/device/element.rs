@@ -100,7 +100,7 @@ impl F16 {
 }
 
 /// A stored number as the CPU's kernels read it.
-pub trait Number: bytemuck::Pod + Send + Sync {
+pub trait StoredNumber: bytemuck::Pod + Send + Sync {
     /// Its value.
     fn value(self) -> f32;
 
@@ -111,7 +111,7 @@ pub trait Number: bytemuck::Pod + Send + Sync {
     fn copy(from: &[Self], to: &mut [f32]);
 }
 
-impl Number for f32 {
+impl StoredNumber for f32 {
     #[inline(always)]
     fn value(self) -> f32 {
         self
@@ -129,7 +129,7 @@ impl Number for f32 {
 
 macro_rules! number_of_16_bits {
     ($($number:ty),*) => {$(
-        impl Number for $number {
+        impl StoredNumber for $number {
             #[inline(always)]
             fn value(self) -> f32 {
                 self.to_f32()
@@ -150,7 +150,7 @@ number_of_16_bits!(Bf16, F16);
 
 /// Stored numbers as f32.
 #[inline(always)]
-pub(crate) fn values<T: Number, const N: usize>(stored: &[T; N]) -> [f32; N] {
+pub(crate) fn values<T: StoredNumber, const N: usize>(stored: &[T; N]) -> [f32; N] {
     let mut values = [0.0; N];
     T::copy(stored, &mut values);
     values

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 /// The first fault that a device reported.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceFault {
-    /// The device is gone: driver reset, suspend, unplugged.
+    /// The device was lost: driver reset, suspend, unplugged.
     #[error("the GPU device was lost ({0}); the last checkpoint is safe, resume the run from it")]
     Lost(String),
     /// Out of device memory.

@@ -18,7 +18,7 @@ mod tune;
 pub use adapter::{AdapterSummary, Kind, MatmulPrecision, Selection, adapters};
 pub use cpu::Cpu;
 pub(crate) use element::values;
-pub use element::{Bf16, ElementType, F16, Number, Numbers};
+pub use element::{Bf16, ElementType, F16, Numbers, StoredNumber};
 pub use fault::DeviceFault;
 pub use gpu::{CooperativeMatrix, Dispatcher, Extent, Gpu, GpuClass, LIBRARY, Shader, Uniform, Vendor, grid, reflect, resolve};
 pub use ledger::{Ledger, human_bytes};

@@ -1,6 +1,6 @@
 //! An open device: a GPU or the CPU, with what both have in common.
 
-use super::adapter::{self, AdapterSummary, Found, Kind, MatmulPrecision, Selection};
+use super::adapter::{self, AdapterSummary, DeviceChoice, Kind, MatmulPrecision, Selection};
 use super::fault::Faults;
 use super::gpu::{FoundAdapter, IterationCounter, SLOTS};
 use super::tune::Tuner;
@@ -57,7 +57,7 @@ impl Device {
         let (mut summary, found) = adapter::choose(&selection)?;
         summary.matmul_precision = selection.matmul_precision;
         match found {
-            Found::Cpu => {
+            DeviceChoice::Cpu => {
                 anyhow::ensure!(
                     selection.matmul_precision == MatmulPrecision::Float32,
                     "--matmul-precision float16: the CPU computes products in float32 only; name a GPU with --adapter, or use float32"
@@ -65,7 +65,7 @@ impl Device {
                 let cpu = Cpu::new(adapter::threads(&selection)?)?;
                 Ok(Self::new(Engine::Cpu(cpu), summary, Sizes::CPU, Arc::new(Faults::default())))
             }
-            Found::Gpu(found) => Self::open_gpu(&found, summary, default_limits_wanted()?),
+            DeviceChoice::Gpu(found) => Self::open_gpu(&found, summary, default_limits_wanted()?),
         }
     }
 
@@ -104,7 +104,7 @@ impl Device {
     /// As [`Device::open`].
     pub fn with_default_limits(adapter: Option<&str>) -> anyhow::Result<Self> {
         let selection = Selection { adapter: adapter.map(str::to_owned), ..Selection::default() };
-        let (summary, Found::Gpu(found)) = adapter::choose(&selection)? else { return Self::open(selection) };
+        let (summary, DeviceChoice::Gpu(found)) = adapter::choose(&selection)? else { return Self::open(selection) };
         Self::open_gpu(&found, summary, true)
     }
 

@@ -45,7 +45,7 @@ pub struct Recording {
 }
 
 enum Body {
-    Gpu(Vec<gpu::Command>),
+    Gpu(Vec<gpu::GpuCommand>),
     Cpu(Vec<HostCommand>),
 }
 
@@ -142,7 +142,7 @@ impl<'d> Recorder<'d> {
     pub fn clear(&mut self, tensor: &Tensor) {
         let (tensor, written) = (tensor.clone(), tensor.clone());
         match &mut self.recording.body {
-            Body::Gpu(commands) => commands.push(gpu::Command::Clear(tensor)),
+            Body::Gpu(commands) => commands.push(gpu::GpuCommand::Clear(tensor)),
             Body::Cpu(commands) => {
                 let cost = Cost { flops: 0.0, bytes: tensor.bytes() as f64 };
                 let run = move |cpu: &Cpu| cpu.fill_zero(tensor.lock_for_writing().values());
@@ -161,7 +161,7 @@ impl<'d> Recorder<'d> {
         assert!(!from.shares_buffer(to), "copy {} to {} in one buffer", from.name(), to.name());
         let (from, to, written) = (from.clone(), to.clone(), to.clone());
         match &mut self.recording.body {
-            Body::Gpu(commands) => commands.push(gpu::Command::Copy { from, to }),
+            Body::Gpu(commands) => commands.push(gpu::GpuCommand::Copy { from, to }),
             Body::Cpu(commands) => {
                 let cost = Cost { flops: 0.0, bytes: 2.0 * from.bytes() as f64 };
                 let run = move |cpu: &Cpu| cpu.copy(from.lock_for_reading().values(), to.lock_for_writing().values());
@@ -227,7 +227,7 @@ impl Recording {
 
     fn costs(&self) -> Box<dyn Iterator<Item = (&str, Cost)> + '_> {
         match &self.body {
-            Body::Gpu(commands) => Box::new(commands.iter().map(gpu::Command::name_and_cost)),
+            Body::Gpu(commands) => Box::new(commands.iter().map(gpu::GpuCommand::name_and_cost)),
             Body::Cpu(commands) => Box::new(commands.iter().map(|c| (c.name, c.cost))),
         }
     }
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(device.read::<f32>(&y).unwrap(), [0.0; 3]);
     }
 
-    /// Parts of a recording do what the whole does, and a tensor has its last value after [`Recording::final_after`] commands.
+    /// Parts of a recording give the result of the whole, and a tensor has its last value after [`Recording::final_after`] commands.
     #[test]
     fn parts_are_the_whole() {
         let device = Device::named(None).unwrap();

@@ -1,8 +1,8 @@
 //! Transfer of numbers to and from a device.
 
-use super::gpu::Ring;
+use super::gpu::GpuReadRing;
 use super::open::Engine;
-use super::{Bf16, Device, DeviceFault, ElementType, F16, Number, Tensor};
+use super::{Bf16, Device, DeviceFault, ElementType, F16, StoredNumber, Tensor};
 use std::any::TypeId;
 use std::collections::VecDeque;
 
@@ -36,7 +36,7 @@ impl Device {
         }
     }
 
-    fn write_rounded<T: Number>(&self, tensor: &Tensor, numbers: &[f32]) {
+    fn write_rounded<T: StoredNumber>(&self, tensor: &Tensor, numbers: &[f32]) {
         // Whole words: an odd number gets a zero behind it, in the tensor's padding.
         assert!(numbers.len().is_multiple_of(2) || numbers.len() == tensor.len(), "{}: half a word", tensor.name());
         let padding = std::iter::repeat_n(T::zeroed(), numbers.len() % 2);
@@ -49,7 +49,7 @@ impl Device {
     /// # Errors
     /// A fault of the device.
     pub fn read_numbers(&self, tensor: &Tensor) -> Result<Vec<f32>, DeviceFault> {
-        fn numbers<T: Number>(stored: Vec<T>, len: usize) -> Vec<f32> {
+        fn numbers<T: StoredNumber>(stored: Vec<T>, len: usize) -> Vec<f32> {
             stored.into_iter().take(len).map(T::value).collect()
         }
         match tensor.element() {
@@ -94,7 +94,7 @@ pub struct ReadRing {
 }
 
 enum Body {
-    Gpu(Ring),
+    Gpu(GpuReadRing),
     Cpu { free: Vec<Vec<f32>>, pending: VecDeque<Vec<f32>> },
 }
 
@@ -102,7 +102,7 @@ impl ReadRing {
     /// A ring for tensors of up to `len` elements, with at most `depth` reads in flight.
     pub fn new(device: &Device, len: usize, depth: usize) -> Self {
         let body = match &device.engine {
-            Engine::Gpu(gpu) => Body::Gpu(Ring::new(gpu, 4 * len as u64, depth)),
+            Engine::Gpu(gpu) => Body::Gpu(GpuReadRing::new(gpu, 4 * len as u64, depth)),
             Engine::Cpu(_) => {
                 Body::Cpu { free: (0..depth).map(|_| vec![0.0; len]).collect(), pending: VecDeque::with_capacity(depth) }
             }

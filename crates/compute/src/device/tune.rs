@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(device.tuned_choices()[0].1.seconds["slow to compile"], None);
     }
 
-    /// After a minute of searches a process uses what is cached, else the first candidate, without caching that.
+    /// After a minute of searches a process uses the cached choice, else the first candidate, without caching it.
     #[test]
     fn a_process_does_not_measure_forever() {
         let folder = tempfile::tempdir().unwrap();

@@ -20,14 +20,14 @@ const MOST_PARTS: usize = 3;
 
 /// The columns of y (R, N) for the rows of B (M, r), and the scale of the adapter.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parts {
+pub struct LoraParts {
     /// Columns of y of each part, ascending and disjoint; their lengths add up to M.
     pub columns: Vec<Range<usize>>,
     /// alpha / r
     pub scale: f64,
 }
 
-impl Parts {
+impl LoraParts {
     /// Columns of y with an adapter (M).
     pub fn cols(&self) -> usize {
         self.columns.iter().map(Range::len).sum()
@@ -61,7 +61,7 @@ struct Shape {
 ///
 /// # Panics
 /// When shapes do not fit (a defect of the caller).
-pub fn forward(r: &mut Recorder<'_>, parts: &Parts, u: &Tensor, b: &Tensor, y: &Tensor) {
+pub fn forward(r: &mut Recorder<'_>, parts: &LoraParts, u: &Tensor, b: &Tensor, y: &Tensor) {
     let shape = shape(parts, [u, b, y]);
     let of = parts.clone();
     r.op(
@@ -75,7 +75,7 @@ pub fn forward(r: &mut Recorder<'_>, parts: &Parts, u: &Tensor, b: &Tensor, y: &
 ///
 /// # Panics
 /// When shapes do not fit (a defect of the caller).
-pub fn backward_input(r: &mut Recorder<'_>, parts: &Parts, dy: &Tensor, b: &Tensor, du: &Tensor) {
+pub fn backward_input(r: &mut Recorder<'_>, parts: &LoraParts, dy: &Tensor, b: &Tensor, du: &Tensor) {
     let shape = shape(parts, [du, b, dy]);
     let of = parts.clone();
     let longest = parts.columns.iter().map(Range::len).max().unwrap_or(0);
@@ -90,7 +90,7 @@ pub fn backward_input(r: &mut Recorder<'_>, parts: &Parts, dy: &Tensor, b: &Tens
 ///
 /// # Panics
 /// When shapes do not fit (a defect of the caller).
-pub fn backward_weight(r: &mut Recorder<'_>, parts: &Parts, dy: &Tensor, u: &Tensor, db: &Tensor) {
+pub fn backward_weight(r: &mut Recorder<'_>, parts: &LoraParts, dy: &Tensor, u: &Tensor, db: &Tensor) {
     let shape = shape(parts, [u, db, dy]);
     let of = parts.clone();
     r.op(
@@ -100,7 +100,7 @@ pub fn backward_weight(r: &mut Recorder<'_>, parts: &Parts, dy: &Tensor, u: &Ten
     );
 }
 
-fn shape(parts: &Parts, [u, b, y]: [&Tensor; 3]) -> Shape {
+fn shape(parts: &LoraParts, [u, b, y]: [&Tensor; 3]) -> Shape {
     let ([rows, width], [cols, rank], [y_rows, stride]) = (u.matrix(), b.matrix(), y.matrix());
     let count = parts.columns.len();
     let ascending = parts.columns.windows(2).all(|pair| pair[0].end <= pair[1].start);
@@ -131,7 +131,7 @@ fn cost(s: &Shape) -> Cost {
 fn dispatch(
     wgsl: &mut Dispatcher<'_>,
     entry: &str,
-    parts: &Parts,
+    parts: &LoraParts,
     s: &Shape,
     invocations: usize,
     iterations: usize,
@@ -160,10 +160,10 @@ fn dispatch(
 
 /// The same arithmetic in f64. `rank` is the number of columns of `b`, `stride` that of `y`.
 pub mod twin {
-    use super::Parts;
+    use super::LoraParts;
 
-    /// What is added to `y`.
-    pub fn forward(parts: &Parts, u: &[f64], b: &[f64], rank: usize, stride: usize) -> Vec<f64> {
+    /// The term added to `y`.
+    pub fn forward(parts: &LoraParts, u: &[f64], b: &[f64], rank: usize, stride: usize) -> Vec<f64> {
         let width = parts.columns.len() * rank;
         let mut y = vec![0.0; u.len() / width * stride];
         for (row, u) in u.chunks(width).enumerate() {
@@ -177,8 +177,8 @@ pub mod twin {
         y
     }
 
-    /// (du, what is added to db)
-    pub fn backward(parts: &Parts, dy: &[f64], u: &[f64], b: &[f64], rank: usize, stride: usize) -> (Vec<f64>, Vec<f64>) {
+    /// (du, the term added to db)
+    pub fn backward(parts: &LoraParts, dy: &[f64], u: &[f64], b: &[f64], rank: usize, stride: usize) -> (Vec<f64>, Vec<f64>) {
         let width = parts.columns.len() * rank;
         let (mut du, mut db) = (vec![0.0; u.len()], vec![0.0; b.len()]);
         for (row, dy) in dy.chunks(stride).enumerate() {
@@ -199,7 +199,7 @@ pub mod twin {
 pub const CHECKS: &[Check] = &[Check { name: "lora", run: check }];
 
 /// One to three parts with gaps between them, and the columns of y.
-fn draw(case: &mut Case) -> (Parts, usize) {
+fn draw(case: &mut Case) -> (LoraParts, usize) {
     let (mut columns, mut at) = (Vec::new(), 0);
     for _ in 0..case.int(1, MOST_PARTS) {
         let start = at + case.pick(&[0, 0, 5, 8]);
@@ -207,7 +207,7 @@ fn draw(case: &mut Case) -> (Parts, usize) {
         columns.push(start..at);
     }
     let stride = (at + case.int(0, 9)).next_multiple_of(4);
-    (Parts { columns, scale: case.pick(&[0.25, 1.0, 2.0, 3.3]) }, stride)
+    (LoraParts { columns, scale: case.pick(&[0.25, 1.0, 2.0, 3.3]) }, stride)
 }
 
 fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn twin_backward_is_the_derivative() {
-        let parts = Parts { columns: vec![1..4, 6..8], scale: 1.5 };
+        let parts = LoraParts { columns: vec![1..4, 6..8], scale: 1.5 };
         let (rows, rank, stride) = (3, 2, 8);
         let (u, b, weights) = (probe(rows * 2 * rank), probe(parts.cols() * rank), probe(rows * stride));
         let (du, db) = twin::backward(&parts, &weights, &u, &b, rank, stride);

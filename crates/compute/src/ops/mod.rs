@@ -22,6 +22,7 @@ pub mod self_test;
 pub mod sources;
 mod stored;
 pub mod swiglu;
+mod wgsl_text;
 
 use crate::device::{Gpu, GpuClass};
 

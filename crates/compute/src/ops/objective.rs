@@ -71,7 +71,7 @@ pub fn cross_entropy(
     );
 }
 
-/// Inputs of `objective.policy` per row, beside the head's statistics, and its output d loss / d entropy.
+/// Inputs of `objective.policy` per row, besides the head's statistics, and its output d loss / d entropy.
 #[derive(Clone, Debug)]
 pub struct PolicyRows<T> {
     /// (R, 4): log pi_old, log pi_ref, advantage, share in the loss. The last is above 0 for rows of the pass and 0 for all others.
@@ -170,7 +170,7 @@ pub mod twin {
     /// One row of the policy loss.
     #[derive(Clone, Copy, Debug, Default, PartialEq)]
     pub struct Row {
-        /// (policy loss, KL); what a row adds to the loss is w (pg + beta KL - coefficient H).
+        /// (policy loss, KL); the contribution of a row to the loss is w (pg + beta KL - coefficient H).
         pub terms: (f64, f64),
         /// d loss / d log pi and d loss / d entropy.
         pub gradient: (f64, f64),

@@ -16,12 +16,12 @@ uniform! { struct Dims { rows: u32, cols4: u32, first_row: u32, eps: f32, accumu
 
 /// Rows and columns of a matrix whose rows are normalised.
 #[derive(Clone, Copy)]
-pub(super) struct Size {
+pub(super) struct MatrixSize {
     rows: usize,
     cols: usize,
 }
 
-impl Size {
+impl MatrixSize {
     fn of(x: &Tensor) -> Self {
         let [rows, cols] = x.matrix();
         Self { rows, cols }
@@ -70,7 +70,7 @@ impl Size {
 
 /// Normalise the rows of `x` (R, C) into `y`; keep `rstd` (R) for backward.
 pub fn forward(r: &mut Recorder<'_>, x: &Tensor, gain: &Tensor, y: &Tensor, rstd: &Tensor, eps: f64) {
-    let size = Size::of(x);
+    let size = MatrixSize::of(x);
     r.op(
         Op { name: "rmsnorm.forward", cost: size.cost(3.0), reads: bind!(x, gain), writes: bind!(rstd, y) },
         |wgsl| size.dispatch(wgsl, "forward", eps, false),
@@ -80,7 +80,7 @@ pub fn forward(r: &mut Recorder<'_>, x: &Tensor, gain: &Tensor, y: &Tensor, rstd
 
 /// `dx = ` (or `+=`) the gradient of the loss with respect to `x`, from the gradient `dy` of `y`.
 pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, x: &Tensor, gain: &Tensor, rstd: &Tensor, dx: &Tensor, accumulate: bool) {
-    let size = Size::of(x);
+    let size = MatrixSize::of(x);
     r.op(
         Op { name: "rmsnorm.backward", cost: size.cost(6.0), reads: bind!(x, gain, rstd, dy), writes: bind!(dx) },
         |wgsl| size.dispatch(wgsl, "backward", 0.0, accumulate),
@@ -90,7 +90,7 @@ pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, x: &Tensor, gain: &Tensor, rs
 
 /// `dgain +=` the gradient of the loss with respect to the gain.
 pub fn backward_gain(r: &mut Recorder<'_>, dy: &Tensor, x: &Tensor, rstd: &Tensor, dgain: &Tensor) {
-    let size = Size::of(x);
+    let size = MatrixSize::of(x);
     r.op(
         Op { name: "rmsnorm.backward_gain", cost: size.cost(2.0), reads: bind!(x, rstd, dy), writes: bind!(dgain) },
         |wgsl| size.dispatch_gain(wgsl),

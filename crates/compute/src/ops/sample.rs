@@ -79,7 +79,7 @@ impl Sampling {
 
 /// The rows being generated, and their requests.
 #[derive(Clone, Debug)]
-pub struct Rows {
+pub struct SampleRows {
     /// Next input tokens (B).
     pub tokens: Tensor,
     /// Its index in the request's row (B).
@@ -103,8 +103,8 @@ pub struct Ended {
 }
 
 /// Sample the token after each row's position from `logits` (B, stride), or take it from the prompt; advance the rows.
-pub fn draw(r: &mut Recorder<'_>, vocab: usize, logits: &Tensor, settings: &Tensor, rows: &Rows) {
-    let Rows { tokens, positions, assigned, prompt, drawn } = rows;
+pub fn draw(r: &mut Recorder<'_>, vocab: usize, logits: &Tensor, settings: &Tensor, rows: &SampleRows) {
+    let SampleRows { tokens, positions, assigned, prompt, drawn } = rows;
     let (batch, sizes) = (tokens.len(), Sizes::of(rows, vocab, logits.matrix()[1]));
     r.op(
         Op {
@@ -127,8 +127,8 @@ pub fn draw(r: &mut Recorder<'_>, vocab: usize, logits: &Tensor, settings: &Tens
 }
 
 /// Assign the next requests to rows whose request has ended, in row order; call it after [`draw`].
-pub fn refill(r: &mut Recorder<'_>, settings: &Tensor, rows: &Rows, ended: &Ended) {
-    let Rows { tokens, positions, assigned, prompt, .. } = rows;
+pub fn refill(r: &mut Recorder<'_>, settings: &Tensor, rows: &SampleRows, ended: &Ended) {
+    let SampleRows { tokens, positions, assigned, prompt, .. } = rows;
     let Ended { lengths, progress } = ended;
     let sizes = Sizes::of(rows, 0, 0);
     r.op(
@@ -190,7 +190,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(rows: &Rows, vocab: usize, stride: usize) -> Self {
+    fn of(rows: &SampleRows, vocab: usize, stride: usize) -> Self {
         Self { vocab, stride, batch: rows.tokens.len(), max_len: rows.drawn.shape()[2], count: rows.drawn.shape()[0] }
     }
 
@@ -252,7 +252,7 @@ pub mod twin {
     }
 
     /// One row after another: (token, index, request, where its prefix lies, tokens of that). Requests `waiting` are given out in order;
-    /// `prompts` as [`super::Rows::prompt`] has them. Returns how many have ended.
+    /// `prompts` as [`super::SampleRows::prompt`] has them. Returns how many have ended.
     pub fn refill(
         rows: &mut [[u32; 5]],
         lengths: &mut [u32],
@@ -366,7 +366,7 @@ fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case
     Ok(())
 }
 
-/// Rows on the device; what has been drawn is poison.
+/// Rows on the device; outputs are poisoned.
 fn upload(
     device: &Device,
     case: &Case,
@@ -375,9 +375,9 @@ fn upload(
     requests: &[u32],
     prompt: &[u32],
     [count, max_len]: [usize; 2],
-) -> Rows {
+) -> SampleRows {
     let assigned: Vec<u32> = requests.iter().flat_map(|r| [*r, u32::MAX, u32::MAX]).collect();
-    Rows {
+    SampleRows {
         tokens: case.upload_u32(device, "tokens", tokens),
         positions: case.upload_u32(device, "positions", positions),
         assigned: case.upload_u32(device, "assigned", &assigned).reshape(&[requests.len(), 3]),

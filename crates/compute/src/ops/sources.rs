@@ -186,7 +186,7 @@ mod tests {
         Ok(())
     }
 
-    /// What a GPU gets is a part of what the gates see.
+    /// The sources of a GPU are a subset of those that the tests check.
     #[test]
     fn checks_see_the_sources_that_a_gpu_compiles() -> anyhow::Result<()> {
         let gated = generated();

@@ -2,7 +2,7 @@
 //! for bit.
 
 use super::check::{Case, Check, LARGE_VOCABULARIES, wide};
-use super::matmul::{self, Extra, Tile};
+use super::matmul::{self, Extra, RegisterTile};
 use super::{embedding, matmul::twin};
 use crate::device::{Bf16, Device, Dispatcher, ElementType, Extent, Recorder, Shader, Tensor, Uniform};
 
@@ -93,7 +93,7 @@ impl Weight {
         Self { numbers, stored }
     }
 
-    /// Record an op once with each; its results must have equal bits. Returns the second one; `start` is what the result holds before.
+    /// Record an op once with each; its results must have equal bits. Returns the second one; `start` is the initial content of the result.
     fn same(
         &self,
         device: &Device,
@@ -120,14 +120,14 @@ impl Weight {
     }
 }
 
-fn forward(r: &mut Recorder<'_>, tile: Option<Tile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+fn forward(r: &mut Recorder<'_>, tile: Option<RegisterTile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
     match tile {
         Some(tile) => matmul::forward_by(r, tile, x, w, y, extra),
         None => matmul::forward(r, x, w, y, extra),
     }
 }
 
-fn backward_input(r: &mut Recorder<'_>, tile: Option<Tile>, [dy, w, dx]: [&Tensor; 3], accumulate: bool) {
+fn backward_input(r: &mut Recorder<'_>, tile: Option<RegisterTile>, [dy, w, dx]: [&Tensor; 3], accumulate: bool) {
     match tile {
         Some(tile) => matmul::backward_input_by(r, tile, dy, w, dx, accumulate),
         None => matmul::backward_input(r, dy, w, dx, accumulate),
@@ -149,7 +149,7 @@ fn check_products(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     };
     let tiles = device.gpu().map_or_else(Vec::new, matmul::tiles);
     let tile = Some(case.int(0, tiles.len())).and_then(|i| tiles.get(i).copied());
-    case.shape = format!("{}, {rows} rows, {n} from {k}", tile.map_or("chosen".into(), Tile::name));
+    case.shape = format!("{}, {rows} rows, {n} from {k}", tile.map_or("chosen".into(), RegisterTile::name));
     let weight = Weight::draw(device, case, n, k);
     let (x, dy, bias) = (case.normals(rows * k, 1.0), case.normals(rows * n, 1.0), case.normals(n, 1.0));
     let (tx, tdy) = (case.upload(device, "x", &[rows, k], &x), case.upload(device, "dy", &[rows, n], &dy));

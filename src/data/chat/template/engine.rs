@@ -83,7 +83,7 @@ fn environment(date: i64) -> Environment<'static> {
     environment.add_filter(BOUND, bound);
     environment.add_filter(ATTRIBUTE, bound_attribute);
     environment.add_filter("format", printf);
-    environment.add_filter(GENERATION, |said: String| format!("{OPEN}{said}{CLOSE}"));
+    environment.add_filter(GENERATION, |text: String| format!("{OPEN}{text}{CLOSE}"));
     environment.add_function("raise_exception", |text: String| -> Result<Jinja, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, text))
     });

@@ -225,7 +225,7 @@ fn binary<'a>(whole: &Expr<'a>, s: &Spanned<BinOp<'a>>) -> Expr<'a> {
     }
 }
 
-/// What is known of a value, whatever the variables are.
+/// What is known of a value independently of the variables.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,

@@ -28,8 +28,8 @@ mod in_line {
 
         fn last_answer(&self, mut request: Option<RenderRequest>) -> Result<String> {
             let mut answer = Ok(String::new());
-            serve(&self.source, self.date, Recursion::IN_LINE, |said| {
-                answer = said;
+            serve(&self.source, self.date, Recursion::IN_LINE, |reply| {
+                answer = reply;
                 request.take()
             });
             answer

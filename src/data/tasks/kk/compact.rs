@@ -26,8 +26,8 @@ pub fn role(knight: bool) -> &'static str {
 
 /// All claims: the prompt without `<think>`.
 pub fn quiz(claims: &[Claim]) -> String {
-    let said: Vec<String> = claims.iter().enumerate().map(|(i, c)| format!("{} says {} .", name(i), claim(c))).collect();
-    said.join(" ")
+    let statements: Vec<String> = claims.iter().enumerate().map(|(i, c)| format!("{} says {} .", name(i), claim(c))).collect();
+    statements.join(" ")
 }
 
 /// A claim: `B knave`, `not B knave`, `P and Q`, `P or Q`, `if P then Q`, `P iff Q`; compound operands are in brackets.

@@ -43,9 +43,9 @@ fn read_compact(quiz: &str) -> Result<ParsedPuzzle> {
     for (i, sentence) in quiz.trim_end_matches('.').split(" . ").enumerate() {
         ensure!(i < MOST_PEOPLE, "more than {MOST_PEOPLE} people");
         let not_understood = || anyhow!("not understood: {:?}; expected {} says ...", shown(sentence.trim()), names[i]);
-        let said = sentence.trim().strip_prefix(names[i].as_str()).and_then(|rest| rest.strip_prefix(" says "));
-        let said = said.with_context(not_understood)?;
-        let (claim, rest) = Grammar { words: &COMPACT, names: &names }.claim(said).with_context(not_understood)?;
+        let statement = sentence.trim().strip_prefix(names[i].as_str()).and_then(|rest| rest.strip_prefix(" says "));
+        let statement = statement.with_context(not_understood)?;
+        let (claim, rest) = Grammar { words: &COMPACT, names: &names }.claim(statement).with_context(not_understood)?;
         ensure!(rest.trim().is_empty(), not_understood());
         claims.push(claim);
     }
@@ -75,8 +75,8 @@ fn read_english(quiz: &str) -> Result<ParsedPuzzle> {
         claims[speaker] = Some(claim);
         rest = after;
     }
-    let said = |(i, claim): (usize, Option<Claim>)| claim.with_context(|| format!("{} says nothing", shown(&names[i])));
-    let claims = claims.into_iter().enumerate().map(said).collect::<Result<_>>()?;
+    let statement = |(i, claim): (usize, Option<Claim>)| claim.with_context(|| format!("{} says nothing", shown(&names[i])));
+    let claims = claims.into_iter().enumerate().map(statement).collect::<Result<_>>()?;
     Ok(ParsedPuzzle { names, claims })
 }
 

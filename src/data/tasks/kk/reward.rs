@@ -69,8 +69,8 @@ fn said_in(line: &str) -> Option<(usize, bool)> {
     line.char_indices().find_map(|(at, c)| {
         let rest = c.is_whitespace().then(|| skip_spaces(&line[at..])).flatten()?;
         let rest = ["is", "a"].into_iter().try_fold(rest, |rest, word| skip_spaces(after_folded(rest, word)?))?;
-        let said = |knight: bool| after_folded(rest, role(knight)).is_some_and(|after| !after.starts_with(is_word));
-        [true, false].into_iter().find(|knight| said(*knight)).map(|knight| (at, knight))
+        let stated = |knight: bool| after_folded(rest, role(knight)).is_some_and(|after| !after.starts_with(is_word));
+        [true, false].into_iter().find(|knight| stated(*knight)).map(|knight| (at, knight))
     })
 }
 
@@ -170,15 +170,15 @@ fn answer_of(text: &str) -> Option<&str> {
 /// `Ok(None)` if all roles are right, else the first wrong one; an error if the answer cannot be parsed: the words `knight` and `knave`
 /// must occur as often as there are people, and each person's role must be stated in the form's wording.
 fn compare<'a>(form: PuzzleForm, roles: &'a PersonRoles, answer: &str) -> Result<Option<&'a str>, String> {
-    let said = occurrences(answer, role(true)) + occurrences(answer, role(false));
-    if said != roles.len() {
-        return Err(format!("{said} roles for {} people", roles.len()));
+    let stated = occurrences(answer, role(true)) + occurrences(answer, role(false));
+    if stated != roles.len() {
+        return Err(format!("{stated} roles for {} people", roles.len()));
     }
     let mut wrong = None;
     for (name, knight) in roles {
         match said_of(form, answer, name, roles) {
             None => return Err(format!("no role of {name}")),
-            Some(said) if said != *knight => wrong = wrong.or(Some(name.as_str())),
+            Some(stated) if stated != *knight => wrong = wrong.or(Some(name.as_str())),
             Some(_) => {}
         }
     }

@@ -109,11 +109,11 @@ pub fn solve(given: &RowPuzzle) -> Result<SolvedRow> {
     let found = solutions(claims);
     let only = (found.count() == 1).then(|| found.assignments()[0]);
     let solution: Option<Vec<bool>> = only.map(|bits| (0..people).map(|p| bits >> p & 1 == 1).collect());
-    if let Some(said) = &given.solution {
-        ensure!(said.len() == people, "solution: {} people, but {people} claims", said.len());
+    if let Some(stated) = &given.solution {
+        ensure!(stated.len() == people, "solution: {} people, but {people} claims", stated.len());
     }
     Ok(SolvedRow {
-        agrees: given.solution.as_ref().map(|said| solution.as_ref() == Some(said)),
+        agrees: given.solution.as_ref().map(|stated| solution.as_ref() == Some(stated)),
         quiz_agrees: given.statements.as_ref().and(read).map(|read| &read.claims == claims && read.names == names),
         solutions: found.count(),
         names,

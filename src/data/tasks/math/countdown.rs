@@ -84,7 +84,7 @@ impl Countdown {
     /// # Errors
     /// The reason why it does not, in a few words.
     pub fn grade(&self, expression: &str) -> Result<(), String> {
-        let (expression, said) = match expression.split_once('=') {
+        let (expression, stated) = match expression.split_once('=') {
             Some((left, right)) => (left, Some(right)),
             None => (expression, None),
         };
@@ -98,8 +98,8 @@ impl Countdown {
         if value != BigRational::from_integer(self.target.into()) {
             return Err(format!("reaches {value}"));
         }
-        let right = |said: &str| said.split_whitespace().collect::<String>() == self.target.to_string();
-        if said.is_some_and(|said| !right(said)) {
+        let right = |stated: &str| stated.split_whitespace().collect::<String>() == self.target.to_string();
+        if stated.is_some_and(|stated| !right(stated)) {
             return Err("says that it is another number".into());
         }
         Ok(())

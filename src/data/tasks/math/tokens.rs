@@ -111,7 +111,7 @@ const WRAPPERS: &[(&str, bool)] = &[
     ("boxed", false),
     ("fbox", false),
 ];
-/// Commands that stand for signs.
+/// Commands for signs.
 const SIGNS: &[(&str, char)] = &[
     ("times", '*'),
     ("cdot", '*'),

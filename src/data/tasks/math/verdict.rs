@@ -54,16 +54,16 @@ fn compared(question: &Question, found: LocatedAnswer<'_>, made: bool) -> Result
         None => Err("the row has no answer".into()),
         Some(ParsedAnswer::Quantity(_)) if is_same_word(&question.answer, found) => Ok(()),
         Some(ParsedAnswer::Quantity(answer)) => {
-            let said = said(found).ok_or("no number")?;
-            if said.computed && answer.value.as_rational().is_some() && (made || is_repeated(&question.prompt, &said)) {
+            let stated = stated(found).ok_or("no number")?;
+            if stated.computed && answer.value.as_rational().is_some() && (made || is_repeated(&question.prompt, &stated)) {
                 return Err("not worked out".into());
             }
-            if same_quantity(&answer, &said) { Ok(()) } else { Err("another number".into()) }
+            if same_quantity(&answer, &stated) { Ok(()) } else { Err("another number".into()) }
         }
         Some(answer @ ParsedAnswer::Words(_)) => {
-            another(ParsedAnswer::in_words(found.text()).is_some_and(|said| answer.same(&said)))
+            another(ParsedAnswer::in_words(found.text()).is_some_and(|stated| answer.same(&stated)))
         }
-        Some(answer) => another(ParsedAnswer::of(found.text()).is_some_and(|said| answer.same(&said))),
+        Some(answer) => another(ParsedAnswer::of(found.text()).is_some_and(|stated| answer.same(&stated))),
     }
 }
 
@@ -76,7 +76,7 @@ fn is_same_word(answer: &str, found: LocatedAnswer<'_>) -> bool {
     }
 }
 
-fn said(found: LocatedAnswer<'_>) -> Option<Quantity> {
+fn stated(found: LocatedAnswer<'_>) -> Option<Quantity> {
     match found {
         LocatedAnswer::Marked(text) => number(text),
         LocatedAnswer::Hashes(line) => first_number(line, false),
@@ -85,9 +85,9 @@ fn said(found: LocatedAnswer<'_>) -> Option<Quantity> {
 }
 
 /// Whether all numbers of an expression occur in the question.
-fn is_repeated(prompt: &str, said: &Quantity) -> bool {
+fn is_repeated(prompt: &str, stated: &Quantity) -> bool {
     let asked = numbers_in(prompt);
-    !said.numbers.is_empty() && said.numbers.iter().all(|number| asked.contains(number))
+    !stated.numbers.is_empty() && stated.numbers.iter().all(|number| asked.contains(number))
 }
 
 /// Parses a row's answer.

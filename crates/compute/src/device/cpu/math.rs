@@ -138,7 +138,7 @@ mod tests {
         S::f32s::LEN
     }
 
-    /// Distance in units of the last place of what is wanted.
+    /// Error in units in the last place of the expected value.
     fn ulps(got: f32, want: f64) -> f64 {
         let near = want as f32;
         let unit = f64::from(f32::from_bits(near.to_bits() + 1)) - f64::from(near);

@@ -10,7 +10,7 @@ pub(crate) mod testing;
 mod tiles;
 
 pub use tasks::{TASK, flat, task_rows, with_scratch};
-pub use tiles::{Cut, Tile, Tiled};
+pub use tiles::{OutputTile, TileGrid, Tiled};
 
 use super::adapter::{AdapterSummary, Kind, MatmulPrecision};
 use anyhow::Context as _;
@@ -126,7 +126,11 @@ impl Cpu {
     ///
     /// # Panics
     /// When the grids differ (a defect of the caller).
-    pub fn for_tiles<const N: usize>(&self, outputs: [Tiled<'_>; N], task: impl Fn([usize; 2], [Tile<'_>; N]) + Sync + Send) {
+    pub fn for_tiles<const N: usize>(
+        &self,
+        outputs: [Tiled<'_>; N],
+        task: impl Fn([usize; 2], [OutputTile<'_>; N]) + Sync + Send,
+    ) {
         let [rows, cols] = outputs.first().map_or([0, 0], Tiled::grid);
         assert!(outputs.iter().all(|o| o.grid() == [rows, cols]), "outputs are cut by different grids");
         self.for_each(rows * cols, |i| {

@@ -1,6 +1,6 @@
 //! Sizes of tasks. They depend only on shapes, so that results do not depend on the number of threads.
 
-use super::Cut;
+use super::TileGrid;
 use std::cell::Cell;
 
 /// Minimum elements per task: some microseconds of work.
@@ -12,8 +12,8 @@ pub fn task_rows(rows: usize, cols: usize) -> usize {
 }
 
 /// A dense vector divided into tasks.
-pub fn flat(len: usize) -> Cut {
-    Cut { offset: 0, stride: len, rows: 1, cols: len, tile_rows: 1, tile_cols: task_rows(len, 1).next_multiple_of(64) }
+pub fn flat(len: usize) -> TileGrid {
+    TileGrid { offset: 0, stride: len, rows: 1, cols: len, tile_rows: 1, tile_cols: task_rows(len, 1).next_multiple_of(64) }
 }
 
 /// Lend `len` numbers of a thread-local buffer with arbitrary contents; it grows as needed and is kept.

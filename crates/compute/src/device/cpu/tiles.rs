@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 /// Division of a row-major output: a window of `rows` x `cols` at column `offset` of rows of `stride`, in tiles of a fixed size (smaller at
 /// the edges).
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
+pub struct TileGrid {
     /// First column of the window.
     pub offset: usize,
     /// Elements from row to row.
@@ -20,7 +20,7 @@ pub struct Cut {
     pub tile_cols: usize,
 }
 
-impl Cut {
+impl TileGrid {
     /// A dense matrix in blocks of rows.
     pub fn rows(rows: usize, cols: usize, tile_rows: usize) -> Self {
         Self { offset: 0, stride: cols, rows, cols, tile_rows, tile_cols: cols }
@@ -44,7 +44,7 @@ impl Cut {
 /// An output and its division into tiles.
 pub struct Tiled<'a> {
     base: *mut f32,
-    cut: Cut,
+    cut: TileGrid,
     borrow: PhantomData<&'a mut [f32]>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Tiled<'a> {
     ///
     /// # Panics
     /// When the window exceeds `data` (a defect of the caller).
-    pub fn new(data: &'a mut [f32], cut: Cut) -> Self {
+    pub fn new(data: &'a mut [f32], cut: TileGrid) -> Self {
         let [one] = Self::split(data, [cut]);
         one
     }
@@ -67,7 +67,7 @@ impl<'a> Tiled<'a> {
     ///
     /// # Panics
     /// When a window exceeds `data` or two of them overlap (a defect of the caller).
-    pub fn split<const N: usize>(data: &'a mut [f32], cuts: [Cut; N]) -> [Self; N] {
+    pub fn split<const N: usize>(data: &'a mut [f32], cuts: [TileGrid; N]) -> [Self; N] {
         for (i, cut) in cuts.iter().enumerate() {
             assert!(cut.offset + cut.cols <= cut.stride && cut.reach() <= data.len(), "{cut:?} leaves {} elements", data.len());
             for other in &cuts[..i] {
@@ -86,11 +86,11 @@ impl<'a> Tiled<'a> {
 
     /// # Safety
     /// No tile may be taken twice while another of the same place lives.
-    pub(super) unsafe fn tile(&self, [row, col]: [usize; 2]) -> Tile<'a> {
+    pub(super) unsafe fn tile(&self, [row, col]: [usize; 2]) -> OutputTile<'a> {
         let c = &self.cut;
         let (first_row, first_col) = (row * c.tile_rows, col * c.tile_cols);
         assert!(first_row < c.rows && first_col < c.cols, "tile {row}, {col} of {c:?}");
-        Tile {
+        OutputTile {
             // SAFETY: inside of the buffer, as `split` has checked.
             base: unsafe { self.base.add(first_row * c.stride + c.offset + first_col) },
             stride: c.stride,
@@ -104,7 +104,7 @@ impl<'a> Tiled<'a> {
 }
 
 /// A tile owned by one task.
-pub struct Tile<'a> {
+pub struct OutputTile<'a> {
     base: *mut f32,
     stride: usize,
     first_row: usize,
@@ -114,7 +114,7 @@ pub struct Tile<'a> {
     borrow: PhantomData<&'a mut [f32]>,
 }
 
-impl<'a> Tile<'a> {
+impl<'a> OutputTile<'a> {
     /// A whole buffer of `rows` rows of `cols` columns, with a stride of `stride` elements.
     ///
     /// # Panics
@@ -170,7 +170,7 @@ impl<'a> Tile<'a> {
         let inside = row <= self.rows && N <= self.rows - row && col <= self.cols && cols <= self.cols - col;
         assert!(inside, "rows {row}, {N} and columns {col}, {cols} of {} x {}", self.rows, self.cols);
         std::array::from_fn(
-            // SAFETY: inside of the tile, which this task owns; rows are disjoint (`Tiled::split`, `Tile::over`), and all of them are
+            // SAFETY: inside of the tile, which this task owns; rows are disjoint (`Tiled::split`, `OutputTile::over`), and all of them are
             // borrowed from `self` mutably.
             #[inline(always)]
             |i| unsafe { std::slice::from_raw_parts_mut(self.base.add((row + i) * self.stride + col), cols) },

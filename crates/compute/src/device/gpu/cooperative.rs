@@ -15,7 +15,7 @@ pub struct CooperativeMatrix {
     pub lanes: usize,
 }
 
-/// What a device needs for them, beside the shape.
+/// Device features required for them, besides the shape.
 pub(super) const FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
 
 impl CooperativeMatrix {

@@ -34,7 +34,7 @@ impl Extent {
 }
 
 /// One command of a recording.
-pub(in crate::device) enum Command {
+pub(in crate::device) enum GpuCommand {
     Dispatch { kernel: Arc<Kernel>, bind_group: wgpu::BindGroup, groups: [u32; 3], cost: Cost },
     Clear(Tensor),
     Copy { from: Tensor, to: Tensor },
@@ -45,7 +45,7 @@ pub struct Dispatcher<'a> {
     /// The device, for its rates and its tuner.
     pub device: &'a Device,
     pub(in crate::device) gpu: &'a Gpu,
-    pub(in crate::device) commands: &'a mut Vec<Command>,
+    pub(in crate::device) commands: &'a mut Vec<GpuCommand>,
     pub(in crate::device) uniforms: &'a mut UniformPool,
     pub(in crate::device) reads: &'a [(&'static str, &'a Tensor)],
     pub(in crate::device) writes: &'a [(&'static str, &'a Tensor)],
@@ -170,7 +170,7 @@ impl Dispatcher<'_> {
             entries: &entries,
         });
         let cost = Cost { flops: share * self.cost.flops, bytes: share * self.cost.bytes };
-        self.commands.push(Command::Dispatch { kernel: kernel.clone(), bind_group, groups, cost });
+        self.commands.push(GpuCommand::Dispatch { kernel: kernel.clone(), bind_group, groups, cost });
         Ok(())
     }
 

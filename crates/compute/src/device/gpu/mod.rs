@@ -13,10 +13,10 @@ mod transfer;
 
 pub use cooperative::CooperativeMatrix;
 pub(super) use counting::{IterationCounter, SLOTS};
-pub(super) use dispatch::{Command, UniformPool};
 pub use dispatch::{Dispatcher, Extent, grid};
+pub(super) use dispatch::{GpuCommand, UniformPool};
 pub use kernel::{Kernel, LIBRARY, Shader, Uniform, resolve};
-pub(super) use ring::Ring;
+pub(super) use ring::GpuReadRing;
 pub(super) use transfer::GpuBuffer;
 
 use super::adapter::{AdapterSummary, Kind, MatmulPrecision};

@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use std::sync::mpsc;
 
 /// The GPU side of a ring of reads.
-pub(in crate::device) struct Ring {
+pub(in crate::device) struct GpuReadRing {
     free: Vec<wgpu::Buffer>,
     pending: VecDeque<(wgpu::Buffer, wgpu::SubmissionIndex, mpsc::Receiver<bool>, u32)>,
     bytes: u64,
 }
 
-impl Ring {
+impl GpuReadRing {
     pub(in crate::device) fn new(gpu: &Gpu, bytes: u64, depth: usize) -> Self {
         Self { free: (0..depth).map(|_| gpu.staging(bytes + 16)).collect(), pending: VecDeque::new(), bytes }
     }

@@ -1,13 +1,13 @@
 //! Submission of recordings, in parts short enough for watchdogs, and waiting for them.
 
-use super::{Command, Gpu};
+use super::{Gpu, GpuCommand};
 use crate::device::{Cost, DeviceFault, Rates};
 use std::time::Duration;
 
 /// Maximum estimated seconds of one submission: watchdogs start at a few hundred milliseconds.
 const SUBMISSION_SECONDS: f64 = 0.1;
 
-impl Command {
+impl GpuCommand {
     /// Name in profiles, and cost.
     pub(in crate::device) fn name_and_cost(&self) -> (&str, Cost) {
         match self {
@@ -30,7 +30,7 @@ impl Command {
 
 impl Gpu {
     /// Submit, in several submissions when it is more than ~100 ms of estimated work. Does not wait.
-    pub(in crate::device) fn submit_split(&self, name: &str, commands: &[Command], rates: &Rates) {
+    pub(in crate::device) fn submit_split(&self, name: &str, commands: &[GpuCommand], rates: &Rates) {
         let mut start = 0;
         let mut seconds = 0.0;
         for (i, command) in commands.iter().enumerate() {
@@ -46,7 +46,7 @@ impl Gpu {
     }
 
     /// Submit several times, as many of them in a submission as ~100 ms of estimated work allow. Does not wait.
-    pub(in crate::device) fn submit_times(&self, name: &str, commands: &[Command], times: usize, rates: &Rates) {
+    pub(in crate::device) fn submit_times(&self, name: &str, commands: &[GpuCommand], times: usize, rates: &Rates) {
         let seconds: f64 = commands.iter().map(|c| c.seconds(rates)).sum();
         let at_once = ((SUBMISSION_SECONDS / seconds.max(1e-9)) as usize).clamp(1, times.max(1));
         for first in (0..times).step_by(at_once) {
@@ -58,7 +58,7 @@ impl Gpu {
     }
 
     /// One submission. Does not wait.
-    pub(in crate::device) fn submit(&self, name: &str, commands: &[Command], times: usize) {
+    pub(in crate::device) fn submit(&self, name: &str, commands: &[GpuCommand], times: usize) {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(name) });
         (0..times).for_each(|_| encode(&mut encoder, commands));
         self.status.append(&mut encoder);
@@ -89,26 +89,26 @@ impl Gpu {
     }
 }
 
-fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[Command]) {
+fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[GpuCommand]) {
     let mut pass: Option<wgpu::ComputePass<'_>> = None;
     let mut rest = commands;
     while let Some((command, tail)) = rest.split_first() {
         rest = tail;
         match command {
-            Command::Dispatch { kernel, bind_group, groups, .. } => {
+            GpuCommand::Dispatch { kernel, bind_group, groups, .. } => {
                 let pass = pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime());
                 pass.set_pipeline(&kernel.pipeline);
                 pass.set_bind_group(0, bind_group, &[]);
                 pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
             }
-            Command::Clear(tensor) => {
+            GpuCommand::Clear(tensor) => {
                 pass = None;
                 let (memory, offset) = tensor.on_gpu();
                 for (buffer, at, piece) in memory.pieces(offset, tensor.bytes(), u64::MAX) {
                     encoder.clear_buffer(buffer, at, Some(piece.end - piece.start));
                 }
             }
-            Command::Copy { from, to } => {
+            GpuCommand::Copy { from, to } => {
                 pass = None;
                 let ((source, source_offset), (target, target_offset)) = (from.on_gpu(), to.on_gpu());
                 for (read, from_at, piece) in source.pieces(source_offset, from.bytes(), u64::MAX) {

@@ -1,6 +1,6 @@
 //! Speed of the stagings side by side: `cargo test attention_speed -- --ignored --nocapture`. Figures in LOG.md.
 
-use super::{AttentionPass, AttentionPlan, DecodePlan, Decoding, Shape, Staging, backward_by, decode_by, forward_by};
+use super::{AttentionPass, AttentionPlan, AttentionShape, DecodePlan, Decoding, Staging, backward_by, decode_by, forward_by};
 use crate::device::{Device, Recorder, Recording, Tensor};
 use crate::ops::check::Case;
 
@@ -13,12 +13,12 @@ fn cpu_seconds() -> f64 {
 }
 
 struct Setup {
-    shape: Shape,
+    shape: AttentionShape,
     tensors: Vec<Tensor>,
 }
 
 impl Setup {
-    fn new(device: &Device, shape: Shape) -> Self {
+    fn new(device: &Device, shape: AttentionShape) -> Self {
         let mut case = Case::new("bench", 1);
         let (n, width, wide) = (shape.tokens(), shape.row_width(), shape.heads * shape.head_dim);
         let positions: Vec<u32> = (0..n).map(|i| (i % shape.time) as u32).collect();
@@ -57,7 +57,7 @@ fn attention_speed() -> anyhow::Result<()> {
     let device = Device::named(None)?;
     let only = std::env::var("LEHR_PLAN").ok();
     for (batch, heads, time, head_dim) in [(12, 4, 64, 32), (16, 6, 256, 64), (2, 9, 1024, 64)] {
-        let shape = Shape { batch, time, heads, kv_heads: heads, head_dim };
+        let shape = AttentionShape { batch, time, heads, kv_heads: heads, head_dim };
         let setup = Setup::new(&device, shape);
         let mut runs = Vec::new();
         for (staging, threads, rows, split, chunk) in [
@@ -106,7 +106,7 @@ fn attention_speed() -> anyhow::Result<()> {
 fn attention_decode_speed() -> anyhow::Result<()> {
     let device = Device::named(None)?;
     for (batch, heads, kv_heads, max_time, head_dim) in [(64, 6, 6, 256, 64), (64, 8, 2, 256, 64), (16, 4, 4, 64, 32)] {
-        let shape = Shape { batch, time: 1, heads, kv_heads, head_dim };
+        let shape = AttentionShape { batch, time: 1, heads, kv_heads, head_dim };
         let case = Case::new("bench", 1);
         let qkv = Tensor::new(&device, "bench", "qkv", &[batch, shape.row_width()]);
         let [k, v] = ["k", "v"].map(|n| Tensor::new(&device, "bench", n, &[batch, max_time, kv_heads * head_dim]));

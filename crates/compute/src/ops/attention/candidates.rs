@@ -46,7 +46,7 @@ pub(super) fn untuned(pass: AttentionPass, head_dim: usize) -> AttentionPlan {
     }
 }
 
-/// What is tried beside that, by vendor: the starting points of the search, the most promising first, as it ends after a while.
+/// Further candidates, by vendor: the starting points of the search, the most promising first, as it ends after a while.
 fn variants(vendor: Vendor, pass: AttentionPass) -> Vec<PlanVariant> {
     use AttentionPass::{BackwardKey, BackwardQuery, Forward};
     use Vendor::{Amd, Apple, Intel, Nvidia, Other, Qualcomm};

@@ -2,8 +2,8 @@
 
 use super::super::check::{Case, Check, wide};
 use super::{
-    AttentionPass, AttentionPlan, Decoding, PASSES, Shape, Staging, TiledDecodePlan, append, backward_by, candidates, choose,
-    decode, decode_by, forward_by, shuffle, twin,
+    AttentionPass, AttentionPlan, AttentionShape, Decoding, PASSES, Staging, TiledDecodePlan, append, backward_by, candidates,
+    choose, decode, decode_by, forward_by, shuffle, twin,
 };
 use crate::device::{Device, ElementType, F16, Gpu, Tensor, Vendor};
 
@@ -23,17 +23,17 @@ pub const CHECKS: &[Check] = &[
 /// Caches that must give the same bits, of numbers that are halves.
 const HALF: [ElementType; 2] = [ElementType::F32, ElementType::F16];
 
-fn draw(case: &mut Case) -> Shape {
+fn draw(case: &mut Case) -> AttentionShape {
     let kv_heads = case.int(1, 3);
     let heads = kv_heads * case.int(1, 4);
     let head_dim = case.pick(&[8, 12, 24, 32, 64, 80, 96, 128]);
     let long = case.int(0, 5) == 0;
     let (batch, time) = if long { (1, case.int(81, 300)) } else { (case.int(1, 3), case.int(1, 80)) };
-    Shape { batch, time, heads, kv_heads, head_dim }
+    AttentionShape { batch, time, heads, kv_heads, head_dim }
 }
 
 /// Positions of tokens in documents that end at random places.
-fn documents(case: &mut Case, shape: Shape) -> Vec<u32> {
+fn documents(case: &mut Case, shape: AttentionShape) -> Vec<u32> {
     let mut positions = Vec::new();
     for _ in 0..shape.batch {
         let cuts = case.int(0, 4);
@@ -84,7 +84,7 @@ fn decodings(vendor: Vendor, head_dim: usize, heads: usize, lanes: usize) -> Vec
 }
 
 /// One plan for each of [`PASSES`].
-fn check_plans(device: &Device, case: &mut Case, shape: Shape, plans: [AttentionPlan; 3]) -> anyhow::Result<()> {
+fn check_plans(device: &Device, case: &mut Case, shape: AttentionShape, plans: [AttentionPlan; 3]) -> anyhow::Result<()> {
     let [forward, query, key] = plans;
     let positions = documents(case, shape);
     let names = plans.map(|plan| plan.name()).join(", ");
@@ -110,9 +110,9 @@ fn check_plans(device: &Device, case: &mut Case, shape: Shape, plans: [Attention
     case.compare(device, &tdqkv, &dqkv)
 }
 
-/// What a check of decoding uploads.
+/// Inputs of a check of decoding.
 struct CacheInputs {
-    shape: Shape,
+    shape: AttentionShape,
     cache_shape: [usize; 3],
     prompt: Tensor,
     places: Tensor,
@@ -138,7 +138,7 @@ impl CacheInputs {
         });
         let [flat_k, flat_v] = [&cache_k, &cache_v].map(|c| c.reshape(&[1, cache_shape[0] * cache_shape[1], cache_shape[2]]));
         let out = case.poisoned(device, "out", &[shape.batch, shape.heads * shape.head_dim]);
-        let (step, all) = (Shape { time: 1, ..*shape }, Shape { batch: 1, time: shape.tokens(), ..*shape });
+        let (step, all) = (AttentionShape { time: 1, ..*shape }, AttentionShape { batch: 1, time: shape.tokens(), ..*shape });
         case.replay(device, |r| {
             append(r, all, prompt, places, &flat_k, &flat_v);
             append(r, step, new, newest, &cache_k, &cache_v);
@@ -176,7 +176,7 @@ fn check_decode(device: &Device, case: &mut Case, tiled: bool, types: &[ElementT
 fn check_decode_plan(
     device: &Device,
     case: &mut Case,
-    shape: Shape,
+    shape: AttentionShape,
     tiled: Option<TiledDecodePlan>,
     types: &[ElementType],
 ) -> anyhow::Result<()> {
@@ -194,7 +194,7 @@ fn check_decode_plan(
     let newest: Vec<u32> = lengths.iter().map(|&n| n as u32 - 1).collect();
     let row_of = |b: usize| (b * shape.time + lengths[b] - 1) * width;
     let new_rows: Vec<f32> = (0..shape.batch).flat_map(|b| qkv[row_of(b)..row_of(b) + width].to_vec()).collect();
-    // The prompt does not hold the new token, and what lies behind it in the cache must not matter.
+    // The prompt does not hold the new token, and later entries of the cache must have no effect.
     let mut prompt = qkv.clone();
     (0..shape.batch).for_each(|b| prompt[row_of(b)..(b + 1) * shape.time * width].fill(7.0));
     // The first of a sequence's keys lie in rows of their own behind the sequences', if it has any there.
@@ -265,7 +265,7 @@ mod tests {
                 let mut case = Case::new("every candidate", i as u64);
                 let kv_heads = case.int(1, 2);
                 let (heads, time) = (kv_heads * case.int(1, 3), case.int(70, 150));
-                let shape = Shape { batch: 2, time, heads, kv_heads, head_dim };
+                let shape = AttentionShape { batch: 2, time, heads, kv_heads, head_dim };
                 let nth = |pass: usize| plans[pass][i % plans[pass].len()];
                 check_plans(&device, &mut case, shape, [nth(0), nth(1), nth(2)])?;
                 note(case);
@@ -274,7 +274,7 @@ mod tests {
                 let all = union(vendors(gpu), |vendor| decodings(vendor, head_dim, heads, lanes));
                 for (i, plan) in all.into_iter().filter(TiledDecodePlan::fits).enumerate() {
                     let mut case = Case::new("every candidate", 100 + i as u64);
-                    let shape = Shape { batch: 2, time: case.int(130, 300), heads: 2 * heads, kv_heads: 2, head_dim };
+                    let shape = AttentionShape { batch: 2, time: case.int(130, 300), heads: 2 * heads, kv_heads: 2, head_dim };
                     check_decode_plan(&device, &mut case, shape, Some(plan), &[ElementType::F32])?;
                     note(case);
                 }

@@ -2,22 +2,22 @@
 
 use super::candidates::{candidates, decode_candidates, most_lanes, untuned};
 use super::source::{AttentionPass, AttentionPlan, Staging};
-use super::{DecodePlan, Decoding, PASSES, Shape, TiledDecodePlan, decode_by, dispatch, shuffle, with_caches};
+use super::{AttentionShape, DecodePlan, Decoding, PASSES, TiledDecodePlan, decode_by, dispatch, shuffle, with_caches};
 use crate::bind;
 use crate::device::{Device, Gpu, GpuClass, Op, Recorder, Recording, Tensor, Vendor};
 use sha2::{Digest as _, Sha256};
 use web_time::Instant;
 
 /// The text for a pass on this device.
-pub(super) fn plan(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: Shape) -> AttentionPlan {
+pub(super) fn plan(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: AttentionShape) -> AttentionPlan {
     match gpu.class() {
         GpuClass::Software => direct(pass, shape.head_dim),
         GpuClass::Hardware => shared(device, gpu, pass, shape),
     }
 }
 
-/// The plan of software adapters, from what was measured (LOG.md). More rows a thread use a loaded row more often, but on lavapipe the time
-/// to compile grows with the square of what a thread holds, so that is bounded.
+/// The plan of software adapters, from measurements (LOG.md). More rows a thread use a loaded row more often, but on lavapipe the time
+/// to compile grows with the square of a thread's values, so their number is bounded.
 pub(super) fn direct(pass: AttentionPass, head_dim: usize) -> AttentionPlan {
     let rows = (128 / head_dim).clamp(1, 4);
     AttentionPlan { pass, staging: Staging::Direct, head_dim, threads: 8, rows, split: 1, chunk: 1, shuffled: 1 }
@@ -26,7 +26,7 @@ pub(super) fn direct(pass: AttentionPass, head_dim: usize) -> AttentionPlan {
 /// Operations below which no choice of plan matters.
 const SMALLEST_MEASURED: f64 = 2e6;
 
-fn shared(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: Shape) -> AttentionPlan {
+fn shared(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: AttentionShape) -> AttentionPlan {
     let first = untuned(pass, shape.head_dim);
     if !device.is_tuning() || shape.cost(2.0, 0.0, 0.0).flops < SMALLEST_MEASURED {
         return first;
@@ -35,7 +35,7 @@ fn shared(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: Shape) -> Atte
     let example = example(shape);
     let names: Vec<_> = plans.iter().map(AttentionPlan::name).collect();
     let named = |name: &str| plans.iter().copied().find(|plan| plan.name() == name).unwrap_or(first);
-    let Shape { time, head_dim, .. } = example;
+    let AttentionShape { time, head_dim, .. } = example;
     let texts = plans.iter().map(AttentionPlan::text);
     let key = format!("attention {}/{} D{head_dim} G{} T{time}", hash(texts), first.entry(), example.group());
     let chosen = named(&device.tuned(&key, &names, |name| seconds(device, || pass_of(device, named(name), example))));
@@ -44,8 +44,8 @@ fn shared(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: Shape) -> Atte
     if fits { chosen } else { first }
 }
 
-/// The shape that stands for those near it: enough work for a GPU, in few bytes.
-fn example(shape: Shape) -> Shape {
+/// The representative of similar shapes: enough work for a GPU, in few bytes.
+fn example(shape: AttentionShape) -> AttentionShape {
     /// Numbers of a tensor like `out`.
     const NUMBERS: usize = 1 << 21;
     let time = if shape.time <= 128 {
@@ -58,7 +58,7 @@ fn example(shape: Shape) -> Shape {
     let group = shape.group().next_power_of_two().min(8);
     let heads = 8;
     let batch = (NUMBERS / (time * heads * shape.head_dim)).max(1);
-    Shape { batch, time, heads, kv_heads: heads / group, head_dim: shape.head_dim }
+    AttentionShape { batch, time, heads, kv_heads: heads / group, head_dim: shape.head_dim }
 }
 
 /// First 8 digits of a hash over the candidates' texts: another generator asks other questions.
@@ -85,7 +85,7 @@ fn whole(device: &Device, values: &[u32]) -> Tensor {
 }
 
 /// One pass over a batch of whole documents.
-fn pass_of(device: &Device, plan: AttentionPlan, shape: Shape) -> anyhow::Result<Recording> {
+fn pass_of(device: &Device, plan: AttentionPlan, shape: AttentionShape) -> anyhow::Result<Recording> {
     let (tokens, width) = (shape.tokens(), shape.heads * shape.head_dim);
     let positions = whole(device, &(0..tokens).map(|i| (i % shape.time) as u32).collect::<Vec<_>>());
     let qkv = filled(device, &[tokens, shape.row_width()]);
@@ -124,7 +124,7 @@ fn pass_of(device: &Device, plan: AttentionPlan, shape: Shape) -> anyhow::Result
     r.finish()
 }
 
-/// Least time of three runs of what is recorded, after one that compiles.
+/// Least time of three replays, after one that compiles.
 fn seconds(device: &Device, record: impl FnOnce() -> anyhow::Result<Recording>) -> anyhow::Result<f64> {
     let best = record().and_then(|recording| least(device, &recording));
     device.scratch_freed(SCRATCH);
@@ -148,7 +148,7 @@ fn least(device: &Device, recording: &Recording) -> anyhow::Result<f64> {
 const ENOUGH: usize = 256;
 
 /// The decoding kernel for this device.
-pub(super) fn decode_plan(device: &Device, gpu: &Gpu, shape: Shape, max_time: usize) -> Decoding {
+pub(super) fn decode_plan(device: &Device, gpu: &Gpu, shape: AttentionShape, max_time: usize) -> Decoding {
     let head_dim = shape.head_dim;
     let divides = |n: &usize| shape.group().is_multiple_of(*n);
     match gpu.class() {
@@ -162,14 +162,14 @@ pub(super) fn decode_plan(device: &Device, gpu: &Gpu, shape: Shape, max_time: us
 }
 
 /// Heads that share keys load them once, unless that leaves a GPU without work.
-fn untuned_decode(shape: Shape) -> TiledDecodePlan {
+fn untuned_decode(shape: AttentionShape) -> TiledDecodePlan {
     let fits = |heads: usize| TiledDecodePlan::new(shape.head_dim, heads).fits();
     let busy = |n: &usize| shape.group().is_multiple_of(*n) && fits(*n) && shape.batch * shape.heads / n >= ENOUGH;
     let heads = [4, 3, 2].into_iter().find(busy).unwrap_or(1);
     TiledDecodePlan::new(shape.head_dim, heads)
 }
 
-fn tiled(device: &Device, gpu: &Gpu, shape: Shape, max_time: usize) -> TiledDecodePlan {
+fn tiled(device: &Device, gpu: &Gpu, shape: AttentionShape, max_time: usize) -> TiledDecodePlan {
     let first = untuned_decode(shape);
     // Below this the time of a launch is most of it.
     if !device.is_tuning() || shape.batch * shape.kv_heads * max_time * shape.head_dim < 1 << 19 {
@@ -186,14 +186,14 @@ fn tiled(device: &Device, gpu: &Gpu, shape: Shape, max_time: usize) -> TiledDeco
     let names: Vec<_> = plans.iter().map(TiledDecodePlan::name).collect();
     let named = |name: &str| plans.iter().copied().find(|plan| plan.name() == name).unwrap_or(first);
     let texts = plans.iter().map(TiledDecodePlan::text);
-    let Shape { batch, heads, kv_heads, head_dim, .. } = example;
+    let AttentionShape { batch, heads, kv_heads, head_dim, .. } = example;
     let key = format!("attention {}/decode D{head_dim} H{heads}:{kv_heads} B{batch} T{time}", hash(texts));
     let chosen = named(&device.tuned(&key, &names, |name| seconds(device, || decode_of(device, named(name), example, time))));
     if chosen.iterations(max_time) <= gpu.most_iterations() { chosen } else { first }
 }
 
-/// Sequences and tokens of the cache that stand for those near them.
-fn decode_example(shape: Shape, max_time: usize) -> (Shape, usize) {
+/// Representative numbers of sequences and tokens of the cache.
+fn decode_example(shape: AttentionShape, max_time: usize) -> (AttentionShape, usize) {
     /// Numbers of a cache of keys.
     const NUMBERS: usize = 1 << 23;
     let time = if max_time <= 128 {
@@ -211,11 +211,11 @@ fn decode_example(shape: Shape, max_time: usize) -> (Shape, usize) {
         64
     };
     let most = NUMBERS / (time * shape.kv_heads * shape.head_dim);
-    (Shape { batch: batch.min(most).max(1), time: 1, ..shape }, time)
+    (AttentionShape { batch: batch.min(most).max(1), time: 1, ..shape }, time)
 }
 
 /// One token of each sequence of a full cache.
-fn decode_of(device: &Device, plan: TiledDecodePlan, shape: Shape, time: usize) -> anyhow::Result<Recording> {
+fn decode_of(device: &Device, plan: TiledDecodePlan, shape: AttentionShape, time: usize) -> anyhow::Result<Recording> {
     let batch = shape.batch;
     let qkv = filled(device, &[batch, shape.row_width()]);
     let [cache_k, cache_v] = [0; 2].map(|_| filled(device, &[batch, time, shape.kv_heads * shape.head_dim]));
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn tuned_plans_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let shape = Shape { batch: 16, time: 64, heads: 8, kv_heads: 4, head_dim: 32 };
+        let shape = AttentionShape { batch: 16, time: 64, heads: 8, kv_heads: 4, head_dim: 32 };
         let mut chosen = Vec::new();
         for tuning in [false, true, true] {
             let mut device = Device::named(None).expect("a device");

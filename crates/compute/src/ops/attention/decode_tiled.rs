@@ -7,7 +7,7 @@
 
 use super::decode::{self, BINDINGS, HELPERS};
 use super::source::neighbour;
-use super::wgsl_lines::Text;
+use crate::ops::wgsl_text::WgslText;
 
 /// Scores whose maximum one thread takes.
 const OCTET: usize = 8;
@@ -98,22 +98,22 @@ impl TiledDecodePlan {
     pub fn text(&self) -> String {
         let Self { head_dim, heads, threads, keys, split, .. } = *self;
         let (parts, width4) = (self.parts(), self.width4());
-        let mut t = Text::default();
+        let mut t = WgslText::default();
         t.line("// Attention of one new token a sequence over its cache.             made by crates/compute/src/ops/attention/decode_tiled.rs");
-        t.line(&format!(
+        t.line(format!(
             "// Head width {head_dim}, {heads} query heads a workgroup, tiles of {keys} keys, {split} threads a key."
         ));
         t.line(BINDINGS);
-        t.line(&format!("const D4 = {width4}u;"));
+        t.line(format!("const D4 = {width4}u;"));
         // Rows of part_scores are 4 longer than a tile: threads that share a key write to different banks.
-        t.line(&format!("var<workgroup> part_scores: array<array<array<f32, {}>, {parts}>, {heads}>;", keys + 4));
-        t.line(&format!("var<workgroup> weights: array<array<f32, {keys}>, {heads}>;"));
-        t.line(&format!("var<workgroup> maxima: array<array<f32, {}>, {heads}>;", keys / OCTET));
-        t.line(&format!("var<workgroup> key_rows: array<u32, {keys}>;"));
-        t.line(&format!("var<workgroup> acc_slots: array<vec4<f32>, {threads}>;"));
-        t.line(&format!("var<workgroup> sum_slots: array<f32, {threads}>;"));
+        t.line(format!("var<workgroup> part_scores: array<array<array<f32, {}>, {parts}>, {heads}>;", keys + 4));
+        t.line(format!("var<workgroup> weights: array<array<f32, {keys}>, {heads}>;"));
+        t.line(format!("var<workgroup> maxima: array<array<f32, {}>, {heads}>;", keys / OCTET));
+        t.line(format!("var<workgroup> key_rows: array<u32, {keys}>;"));
+        t.line(format!("var<workgroup> acc_slots: array<vec4<f32>, {threads}>;"));
+        t.line(format!("var<workgroup> sum_slots: array<f32, {threads}>;"));
         t.line(HELPERS);
-        t.line(&format!("@compute @workgroup_size({threads})"));
+        t.line(format!("@compute @workgroup_size({threads})"));
         t.line("fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,");
         t.open("          @builtin(local_invocation_index) local: u32)");
         self.start(&mut t);
@@ -130,30 +130,30 @@ impl TiledDecodePlan {
         t.text
     }
 
-    fn start(&self, t: &mut Text) {
+    fn start(&self, t: &mut WgslText) {
         let Self { heads, split, .. } = *self;
         // Barriers in the loop over keys need bounds that are the same for the whole workgroup.
         decode::start(t, heads);
-        t.line(&format!("let part = local % {split}u; // of a key"));
+        t.line(format!("let part = local % {split}u; // of a key"));
         t.line("let column = local % D4; // of a value");
         t.line("let last_row = cache_at(dims.cache_rows - 1u, kv);");
         for h in 0..heads {
             for d in 0..self.width4() / split {
-                t.line(&format!("let q{h}_{d} = qkv[query_at(row, head + {h}u) + part + {}u] * dims.scale;", d * split));
+                t.line(format!("let q{h}_{d} = qkv[query_at(row, head + {h}u) + part + {}u] * dims.scale;", d * split));
             }
-            t.line(&format!("var acc{h} = vec4<f32>(0.0);"));
-            t.line(&format!("var sum{h} = 0.0;"));
-            t.line(&format!("var most{h} = -1e9;"));
+            t.line(format!("var acc{h} = vec4<f32>(0.0);"));
+            t.line(format!("var sum{h} = 0.0;"));
+            t.line(format!("var most{h} = -1e9;"));
         }
     }
 
     /// Parts of the scores of a tile, and where its rows are.
-    fn score(&self, t: &mut Text) {
+    fn score(&self, t: &mut WgslText) {
         let Self { heads, threads, keys, split, shuffled, .. } = *self;
         if shuffled > 1 {
             // The same rounds for all threads, as subgroup operations demand.
             t.open(&format!("for (var round = 0u; round < {keys}u; round += {}u)", threads / split));
-            t.line(&format!("let k = round + local / {split}u;"));
+            t.line(format!("let k = round + local / {split}u;"));
         } else {
             t.open(&format!("for (var k = local / {split}u; k < {keys}u; k += {}u)", threads / split));
         }
@@ -161,25 +161,25 @@ impl TiledDecodePlan {
         t.line("let place = min(select(row * dims.max_time, prefix, key < prefixed) + key, dims.cache_rows - 1u);");
         t.line("let at = cache_at(place, kv);");
         for d in 0..self.width4() / split {
-            t.line(&format!("let k_{d} = load_k(at + part + {}u);", d * split));
+            t.line(format!("let k_{d} = load_k(at + part + {}u);", d * split));
         }
         for h in 0..heads {
             let products: Vec<_> = (0..self.width4() / split).map(|d| format!("q{h}_{d} * k_{d}")).collect();
             let sum = format!("total({})", products.join(" + "));
             if shuffled == 1 {
-                t.line(&format!("part_scores[{h}][part][k] = {sum};"));
+                t.line(format!("part_scores[{h}][part][k] = {sum};"));
                 continue;
             }
-            t.line(&format!("var score{h} = {sum};"));
+            t.line(format!("var score{h} = {sum};"));
             for distance in (0..shuffled.ilog2()).map(|bit| 1 << bit) {
-                t.line(&format!("score{h} += {};", neighbour(&format!("score{h}"), distance)));
+                t.line(format!("score{h} += {};", neighbour(&format!("score{h}"), distance)));
             }
         }
         if shuffled > 1 {
             // Threads that used subgroup operations have the same sums: one of them stores them.
             t.open(&format!("if part % {shuffled}u == 0u"));
             for h in 0..heads {
-                t.line(&format!("part_scores[{h}][part / {shuffled}u][k] = score{h};"));
+                t.line(format!("part_scores[{h}][part / {shuffled}u][k] = score{h};"));
             }
             t.close();
         }
@@ -191,46 +191,46 @@ impl TiledDecodePlan {
     }
 
     /// Scores to weights: online softmax, rescaled once a tile.
-    fn weigh(&self, t: &mut Text) {
+    fn weigh(&self, t: &mut WgslText) {
         let Self { heads, threads, keys, .. } = *self;
         let owned = heads * keys;
         for i in 0..self.items() {
             // The last item is not every thread's: those past the end repeat the last score.
             let clamp = (i + 1) * threads > owned;
             let index = format!("local + {}u", i * threads);
-            t.line(&format!("let item{i} = {};", if clamp { format!("min({index}, {}u)", owned - 1) } else { index }));
+            t.line(format!("let item{i} = {};", if clamp { format!("min({index}, {}u)", owned - 1) } else { index }));
             let place = |p: usize| format!("part_scores[item{i} / {keys}u][{p}][item{i} % {keys}u]");
             let parts: Vec<_> = (0..self.parts()).map(place).collect();
-            t.line(&format!("let seen{i} = first + item{i} % {keys}u <= newest;"));
-            t.line(&format!("let score{i} = select(-1e9, {}, seen{i});", parts.join(" + ")));
-            t.line(&format!("weights[item{i} / {keys}u][item{i} % {keys}u] = score{i};"));
+            t.line(format!("let seen{i} = first + item{i} % {keys}u <= newest;"));
+            t.line(format!("let score{i} = select(-1e9, {}, seen{i});", parts.join(" + ")));
+            t.line(format!("weights[item{i} / {keys}u][item{i} % {keys}u] = score{i};"));
         }
         t.line("workgroupBarrier();");
         t.open(&format!("if local < {}u", owned / OCTET));
-        t.line(&format!("let h = local / {}u;", keys / OCTET));
-        t.line(&format!("let octet = local % {}u;", keys / OCTET));
+        t.line(format!("let h = local / {}u;", keys / OCTET));
+        t.line(format!("let octet = local % {}u;", keys / OCTET));
         let most = (0..OCTET).map(|i| format!("weights[h][octet * {OCTET}u + {i}u]")).reduce(|a, b| format!("max({a}, {b})"));
-        t.line(&format!("maxima[h][octet] = {};", most.unwrap_or_default()));
+        t.line(format!("maxima[h][octet] = {};", most.unwrap_or_default()));
         t.close();
         t.line("workgroupBarrier();");
         for h in 0..heads {
             let most = (0..keys / OCTET).fold(format!("most{h}"), |most, i| format!("max({most}, maxima[{h}][{i}])"));
-            t.line(&format!("let rise{h} = {most};"));
-            t.line(&format!("let shrink{h} = exp_below(most{h} - rise{h});"));
-            t.line(&format!("most{h} = rise{h};"));
-            t.line(&format!("acc{h} *= shrink{h};"));
-            t.line(&format!("sum{h} *= shrink{h};"));
+            t.line(format!("let rise{h} = {most};"));
+            t.line(format!("let shrink{h} = exp_below(most{h} - rise{h});"));
+            t.line(format!("most{h} = rise{h};"));
+            t.line(format!("acc{h} *= shrink{h};"));
+            t.line(format!("sum{h} *= shrink{h};"));
         }
         for i in 0..self.items() {
             let rise = (1..heads).fold("rise0".to_string(), |r, h| format!("select({r}, rise{h}, item{i} / {keys}u == {h}u)"));
-            t.line(&format!(
+            t.line(format!(
                 "weights[item{i} / {keys}u][item{i} % {keys}u] = select(0.0, exp_below(score{i} - {rise}), seen{i});"
             ));
         }
         t.line("workgroupBarrier();");
     }
 
-    fn add_values(&self, t: &mut Text) {
+    fn add_values(&self, t: &mut WgslText) {
         let (keys, groups) = (self.keys, self.groups());
         let idle = self.threads != groups * self.width4();
         if idle {
@@ -239,9 +239,9 @@ impl TiledDecodePlan {
         t.open(&format!("for (var k = local / D4; k < {keys}u; k += {groups}u)"));
         t.line("let value = load_v(min(key_rows[k], last_row) + column);");
         for h in 0..self.heads {
-            t.line(&format!("let p{h} = weights[{h}][k];"));
-            t.line(&format!("acc{h} += p{h} * value;"));
-            t.line(&format!("sum{h} += p{h};"));
+            t.line(format!("let p{h} = weights[{h}][k];"));
+            t.line(format!("acc{h} += p{h} * value;"));
+            t.line(format!("sum{h} += p{h};"));
         }
         t.close();
         if idle {
@@ -249,10 +249,10 @@ impl TiledDecodePlan {
         }
     }
 
-    /// Combine what the threads have of one head, and write it.
-    fn combine(&self, t: &mut Text, h: usize) {
-        t.line(&format!("acc_slots[local] = acc{h};"));
-        t.line(&format!("sum_slots[local] = sum{h};"));
+    /// Combine the threads' partial results of one head, and write it.
+    fn combine(&self, t: &mut WgslText, h: usize) {
+        t.line(format!("acc_slots[local] = acc{h};"));
+        t.line(format!("sum_slots[local] = sum{h};"));
         t.line("workgroupBarrier();");
         t.open("if local < D4 && inside");
         t.line("var sum = 0.0;");
@@ -261,7 +261,7 @@ impl TiledDecodePlan {
         t.line("sum += sum_slots[g * D4 + local];");
         t.line("acc += acc_slots[g * D4 + local];");
         t.close();
-        t.line(&format!("out[out_at(row, head + {h}u) + local] = acc * (1.0 / max(sum, 1e-30));"));
+        t.line(format!("out[out_at(row, head + {h}u) + local] = acc * (1.0 / max(sum, 1e-30));"));
         t.close();
         if h + 1 < self.heads {
             t.line("workgroupBarrier();");

@@ -15,7 +15,6 @@ mod shuffle;
 mod source;
 mod staging;
 pub mod twin;
-mod wgsl_lines;
 
 pub use checks::CHECKS;
 pub(super) use choose::HEAD_DIMS;
@@ -38,7 +37,7 @@ uniform! { struct AppendDims { rows: u32, time: u32, max_time: u32, width4: u32,
 
 /// The sizes of an attention problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct AttentionShape {
     /// Sequences, B.
     pub batch: usize,
     /// Tokens per sequence, T.
@@ -51,7 +50,7 @@ pub struct Shape {
     pub head_dim: usize,
 }
 
-impl Shape {
+impl AttentionShape {
     /// B T
     pub fn tokens(&self) -> usize {
         self.batch * self.time
@@ -85,7 +84,7 @@ impl Shape {
 }
 
 /// `out` (B, T, H D) and `lse` (B T, H), the log of the sum of exponentials of a query's scores.
-pub fn forward(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, out: &Tensor, lse: &Tensor) {
+pub fn forward(r: &mut Recorder<'_>, shape: AttentionShape, qkv: &Tensor, positions: &Tensor, out: &Tensor, lse: &Tensor) {
     let plan = |device: &Device, gpu: &Gpu| choose::plan(device, gpu, AttentionPass::Forward, shape);
     forward_by(r, plan, shape, qkv, positions, out, lse);
 }
@@ -94,7 +93,7 @@ pub fn forward(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Ten
 fn forward_by(
     r: &mut Recorder<'_>,
     plan: impl Fn(&Device, &Gpu) -> AttentionPlan,
-    shape: Shape,
+    shape: AttentionShape,
     qkv: &Tensor,
     positions: &Tensor,
     out: &Tensor,
@@ -111,7 +110,7 @@ fn forward_by(
 /// All of `dqkv` (B, T, (H + 2 Hkv) D) from `dout`; also writes `delta` (B T, H), the dot products of `dout` and `out`.
 pub fn backward(
     r: &mut Recorder<'_>,
-    shape: Shape,
+    shape: AttentionShape,
     qkv: &Tensor,
     positions: &Tensor,
     out: &Tensor,
@@ -130,7 +129,7 @@ pub fn backward(
 fn backward_by(
     r: &mut Recorder<'_>,
     plans: impl Fn(&Device, &Gpu) -> [AttentionPlan; 2],
-    shape: Shape,
+    shape: AttentionShape,
     qkv: &Tensor,
     positions: &Tensor,
     out: &Tensor,
@@ -158,7 +157,7 @@ fn backward_by(
     );
 }
 
-fn dispatch(wgsl: &mut Dispatcher<'_>, plan: AttentionPlan, shape: Shape, share: f64) -> anyhow::Result<()> {
+fn dispatch(wgsl: &mut Dispatcher<'_>, plan: AttentionPlan, shape: AttentionShape, share: f64) -> anyhow::Result<()> {
     let tiles = shape.time.div_ceil(plan.tile_rows());
     let heads = if plan.pass == AttentionPass::BackwardKey { shape.kv_heads } else { shape.heads };
     let dims = Dims {
@@ -177,7 +176,7 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, plan: AttentionPlan, shape: Shape, share:
 
 /// Copy the keys and values of `qkv` (B, T, ...) into the caches (Bmax, Tmax, Hkv D), which are in f32 or half precision: token t of sequence
 /// b goes to row `positions[b T + t]` of sequence b. T is 1 when decoding, the length of the prompts before that.
-pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, cache_k: &Tensor, cache_v: &Tensor) {
+pub fn append(r: &mut Recorder<'_>, shape: AttentionShape, qkv: &Tensor, positions: &Tensor, cache_k: &Tensor, cache_v: &Tensor) {
     let (width, max_time) = (shape.kv_heads * shape.head_dim, cache_k.shape()[1]);
     let work = shape.tokens() * width / 4;
     let (element, is_half) = (cache_k.element(), is_half([cache_k, cache_v]));
@@ -257,7 +256,7 @@ impl Decoding {
 /// used.
 pub fn decode(
     r: &mut Recorder<'_>,
-    shape: Shape,
+    shape: AttentionShape,
     qkv: &Tensor,
     positions: &Tensor,
     cache_k: &Tensor,
@@ -273,7 +272,7 @@ pub fn decode(
 fn decode_by(
     r: &mut Recorder<'_>,
     plan: impl Fn(&Device, &Gpu) -> Decoding,
-    shape: Shape,
+    shape: AttentionShape,
     qkv: &Tensor,
     positions: &Tensor,
     cache_k: &Tensor,

@@ -4,8 +4,8 @@
 //! tested once, before a plan that needs it becomes a candidate.
 
 use super::source::neighbour;
-use super::wgsl_lines::Text;
 use crate::device::{Cost, Device, Extent, Gpu, Op, Recorder, Tensor};
+use crate::ops::wgsl_text::WgslText;
 use crate::{bind, uniform};
 
 uniform! { struct ProbeDims { numbers: u32 } }
@@ -25,21 +25,21 @@ pub(super) fn lanes(device: &Device, gpu: &Gpu) -> usize {
 
 /// (stem, WGSL): each invocation's index as its neighbours at distances 1, 2, 4 .. below `lanes` see it.
 pub(super) fn source(lanes: usize) -> (String, String) {
-    let mut t = Text::default();
+    let mut t = WgslText::default();
     t.line("// Which invocations are neighbours in a subgroup.             made by crates/compute/src/ops/attention/shuffle.rs");
     t.line("struct Dims { numbers: u32 }");
     t.line("");
     t.line("@group(0) @binding(0) var<uniform> dims: Dims;");
     t.line("@group(0) @binding(1) var<storage, read_write> found: array<u32>;");
     t.line("");
-    t.line(&format!("@compute @workgroup_size({INVOCATIONS})"));
+    t.line(format!("@compute @workgroup_size({INVOCATIONS})"));
     t.open("fn probe(@builtin(local_invocation_index) local: u32)");
     let distances = (0..lanes.ilog2()).map(|bit| 1 << bit);
     for distance in distances.clone() {
-        t.line(&format!("let at{distance} = {};", neighbour("local", distance)));
+        t.line(format!("let at{distance} = {};", neighbour("local", distance)));
     }
     for (i, distance) in distances.enumerate() {
-        t.line(&format!("found[min({}u + local, dims.numbers - 1u)] = at{distance};", i * INVOCATIONS));
+        t.line(format!("found[min({}u + local, dims.numbers - 1u)] = at{distance};", i * INVOCATIONS));
     }
     t.close();
     (format!("attention_shuffle_x{lanes}"), t.text)

@@ -4,7 +4,7 @@
 //! slower on software adapters. One family serves every adapter; what differs is [`Staging`], how the streamed rows reach the lanes.
 //! `cargo test --lib print_attention -- --ignored --nocapture` prints the texts.
 
-use super::wgsl_lines::Text;
+use crate::ops::wgsl_text::WgslText;
 use std::fmt::Write as _;
 
 /// How the rows that every lane of a tile needs (keys and values; in the key pass queries and `dout`) reach the lanes.
@@ -84,7 +84,7 @@ fn key_at(row: u32, kv: u32) -> u32 { return row * row_width() + (dims.heads + k
 fn value_at(row: u32, kv: u32) -> u32 { return row * row_width() + (dims.heads + dims.kv_heads + kv) * D4; }
 fn out_at(row: u32, head: u32) -> u32 { return (row * dims.heads + head) * D4; }
 fn total(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-// exp of what is never above 0, but for rounding.
+// exp of an argument that is at most 0, except for rounding.
 fn exp_below(x: f32) -> f32 { return exp(clamp(x, -87.0, 0.0)); }
 ";
 
@@ -183,10 +183,10 @@ impl AttentionPlan {
 
     /// The text.
     pub fn text(&self) -> String {
-        let mut t = Text::default();
+        let mut t = WgslText::default();
         self.header(&mut t);
-        t.line(&format!("@compute @workgroup_size({})", self.threads));
-        t.line(&format!(
+        t.line(format!("@compute @workgroup_size({})", self.threads));
+        t.line(format!(
             "fn {}(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,",
             self.entry()
         ));
@@ -200,12 +200,12 @@ impl AttentionPlan {
         t.text
     }
 
-    pub(super) fn header(&self, t: &mut Text) {
+    pub(super) fn header(&self, t: &mut WgslText) {
         let Self { head_dim, rows, split, chunk, staging, .. } = self;
         t.line(
             "// Causal grouped-query attention within documents.             made by crates/compute/src/ops/attention/source.rs",
         );
-        t.line(&format!(
+        t.line(format!(
             "// {staging:?}: head width {head_dim} over {split} threads, {rows} rows a thread, {chunk} streamed rows at a time."
         ));
         t.line("#import grid");
@@ -220,29 +220,29 @@ impl AttentionPlan {
             };
             let access = if written { "read_write" } else { access };
             if used {
-                t.line(&format!("@group(0) @binding({}) var<storage, {access}> {name}: {kind};", i + 1));
+                t.line(format!("@group(0) @binding({}) var<storage, {access}> {name}: {kind};", i + 1));
             }
         }
-        t.line(&format!("const D4 = {}u;", head_dim / 4));
+        t.line(format!("const D4 = {}u;", head_dim / 4));
         if self.staging == Staging::Shared {
             let staged = self.staged_rows();
             // Nested, so that a constant index needs no bounds check: [streamed row][of a thread's part][thread of the row].
             for stream in self.streams() {
-                t.line(&format!(
+                t.line(format!(
                     "var<workgroup> {}_tile: array<array<array<vec4<f32>, {split}>, {}>, {staged}>;",
                     stream.name,
                     self.part()
                 ));
             }
             if self.pass == AttentionPass::BackwardKey {
-                t.line(&format!("var<workgroup> lse_tile: array<f32, {staged}>;"));
-                t.line(&format!("var<workgroup> delta_tile: array<f32, {staged}>;"));
-                t.line(&format!("var<workgroup> reach_tile: array<u32, {staged}>;"));
+                t.line(format!("var<workgroup> lse_tile: array<f32, {staged}>;"));
+                t.line(format!("var<workgroup> delta_tile: array<f32, {staged}>;"));
+                t.line(format!("var<workgroup> reach_tile: array<u32, {staged}>;"));
             }
             if self.exchanging() > 1 {
                 // Two sets, used alternately, so that one barrier is enough for an exchange.
                 let lanes = self.threads / split;
-                t.line(&format!(
+                t.line(format!(
                     "var<workgroup> part_sums: array<array<array<array<f32, {}>, {lanes}>, {}>, 2>;",
                     self.exchanging(),
                     self.exchanged()
@@ -259,23 +259,23 @@ impl AttentionPlan {
     }
 
     /// Which tile of which head this workgroup owns, and which rows this thread. Heavy tiles come first.
-    pub(super) fn place(&self, t: &mut Text) {
+    pub(super) fn place(&self, t: &mut WgslText) {
         let keys = self.pass == AttentionPass::BackwardKey;
         let (heads, head) = if keys { ("dims.kv_heads", "kv") } else { ("dims.heads", "head") };
         t.line("let item = linear_group(group, groups);");
-        t.line(&format!("let {head} = item / dims.tiles % {heads};"));
-        t.line(&format!("let batch = item / dims.tiles / {heads};"));
+        t.line(format!("let {head} = item / dims.tiles % {heads};"));
+        t.line(format!("let batch = item / dims.tiles / {heads};"));
         t.line("let base = min(batch, dims.batch - 1u) * dims.time; // row of the sequence's first token");
         if keys {
             t.line("let group_size = dims.heads / dims.kv_heads;");
-            t.line(&format!("let first = item % dims.tiles * {}u;", self.tile_rows()));
+            t.line(format!("let first = item % dims.tiles * {}u;", self.tile_rows()));
         } else {
             t.line("let kv = head / (dims.heads / dims.kv_heads);");
-            t.line(&format!("let first = (dims.tiles - 1u - item % dims.tiles) * {}u;", self.tile_rows()));
+            t.line(format!("let first = (dims.tiles - 1u - item % dims.tiles) * {}u;", self.tile_rows()));
         }
         let lane = if self.split > 1 { format!("local / {}u", self.split) } else { "local".to_string() };
         if self.split > 1 {
-            t.line(&format!(
+            t.line(format!(
                 "let part = local % {}u; // this thread owns every {}th vec4 of the head dimension",
                 self.split, self.split
             ));
@@ -285,21 +285,21 @@ impl AttentionPlan {
         }
         for r in 0..self.rows {
             let offset = r * self.threads / self.split;
-            t.line(&format!("let t{r} = min(first + {lane} + {offset}u, dims.time - 1u);"));
-            t.line(&format!("let own{r} = batch < dims.batch && first + {lane} + {offset}u < dims.time;"));
+            t.line(format!("let t{r} = min(first + {lane} + {offset}u, dims.time - 1u);"));
+            t.line(format!("let own{r} = batch < dims.batch && first + {lane} + {offset}u < dims.time;"));
         }
     }
 
     /// A query sees the keys begin ..= begin + reach; one unsigned comparison tells, as a key before `begin` wraps around.
-    pub(super) fn reach(&self, t: &mut Text) {
+    pub(super) fn reach(&self, t: &mut WgslText) {
         for r in 0..self.rows {
-            t.line(&format!("let reach{r} = positions[base + t{r}];"));
-            t.line(&format!("let begin{r} = t{r} - reach{r};"));
+            t.line(format!("let reach{r} = positions[base + t{r}];"));
+            t.line(format!("let begin{r} = t{r} - reach{r};"));
         }
     }
 
     /// `{name}{r}_{c}` = own row r . streamed row c, for all r and c; each streamed vec4 is fetched once for all own rows.
-    pub(super) fn dots(&self, t: &mut Text, name: &str, own: &str, stream: &Stream) {
+    pub(super) fn dots(&self, t: &mut WgslText, name: &str, own: &str, stream: &Stream) {
         for c in 0..self.chunk {
             for d in 0..self.part() {
                 let x = format!("{name}_{}{c}_{d}", stream.name);
@@ -313,13 +313,13 @@ impl AttentionPlan {
                 t.line(&line);
             }
             for r in 0..self.rows {
-                t.line(&format!("var {name}{r}_{c} = total({name}{r}_{c}_v);"));
+                t.line(format!("var {name}{r}_{c} = total({name}{r}_{c}_v);"));
             }
         }
     }
 
     /// own row r += sum over c of `{weight}{r}_{c}` * streamed row c.
-    pub(super) fn accumulate(&self, t: &mut Text, own: &str, weight: &str, stream: &Stream) {
+    pub(super) fn accumulate(&self, t: &mut WgslText, own: &str, weight: &str, stream: &Stream) {
         for d in 0..self.part() {
             for c in 0..self.chunk {
                 let x = format!("{own}_{}{c}_{d}", stream.name);
@@ -332,7 +332,7 @@ impl AttentionPlan {
         }
     }
 
-    pub(super) fn exchange(&self, t: &mut Text, names: &[&str]) {
+    pub(super) fn exchange(&self, t: &mut WgslText, names: &[&str]) {
         let all: Vec<_> = names
             .iter()
             .flat_map(|n| (0..self.rows).flat_map(move |r| (0..self.chunk).map(move |c| format!("{n}{r}_{c}"))))
@@ -341,10 +341,10 @@ impl AttentionPlan {
     }
 
     /// Threads that share a row add up what each has of these sums.
-    pub(super) fn exchange_of(&self, t: &mut Text, sums: &[String]) {
+    pub(super) fn exchange_of(&self, t: &mut WgslText, sums: &[String]) {
         for name in sums {
             for distance in (0..self.shuffled.ilog2()).map(|bit| 1 << bit) {
-                t.line(&format!("{name} += {};", neighbour(name, distance)));
+                t.line(format!("{name} += {};", neighbour(name, distance)));
             }
         }
         if self.exchanging() == 1 {
@@ -360,7 +360,7 @@ impl AttentionPlan {
             t.open(one);
         }
         for (i, name) in sums.iter().enumerate() {
-            t.line(&format!("part_sums[parity][{i}]{row}{place} = {name};"));
+            t.line(format!("part_sums[parity][{i}]{row}{place} = {name};"));
         }
         if one.is_some() {
             t.close();
@@ -368,28 +368,28 @@ impl AttentionPlan {
         t.line("workgroupBarrier();");
         for (i, name) in sums.iter().enumerate() {
             let parts: Vec<_> = (0..self.exchanging()).map(|p| format!("part_sums[parity][{i}]{row}[{p}]")).collect();
-            t.line(&format!("{name} = {};", parts.join(" + ")));
+            t.line(format!("{name} = {};", parts.join(" + ")));
         }
         t.line("parity = 1u - parity;");
     }
 
-    pub(super) fn load(&self, t: &mut Text, name: &str, r: usize, at: &str, head: &str, scale: &str) {
+    pub(super) fn load(&self, t: &mut WgslText, name: &str, r: usize, at: &str, head: &str, scale: &str) {
         let part = if self.split > 1 { " + part" } else { "" };
         for d in 0..self.part() {
-            t.line(&format!("let {name}{r}_{d} = {at}(base + t{r}, {head}){part} + {}u]{scale};", d * self.split));
+            t.line(format!("let {name}{r}_{d} = {at}(base + t{r}, {head}){part} + {}u]{scale};", d * self.split));
         }
     }
 
-    pub(super) fn zero(&self, t: &mut Text, name: &str, r: usize) {
+    pub(super) fn zero(&self, t: &mut WgslText, name: &str, r: usize) {
         for d in 0..self.part() {
-            t.line(&format!("var {name}{r}_{d} = vec4<f32>(0.0);"));
+            t.line(format!("var {name}{r}_{d} = vec4<f32>(0.0);"));
         }
     }
 
-    pub(super) fn store(&self, t: &mut Text, at: &str, head: &str, name: &str, r: usize, scale: &str) {
+    pub(super) fn store(&self, t: &mut WgslText, at: &str, head: &str, name: &str, r: usize, scale: &str) {
         let part = if self.split > 1 { " + part" } else { "" };
         for d in 0..self.part() {
-            t.line(&format!("{at}(base + t{r}, {head}){part} + {}u] = {name}{r}_{d}{scale};", d * self.split));
+            t.line(format!("{at}(base + t{r}, {head}){part} + {}u] = {name}{r}_{d}{scale};", d * self.split));
         }
     }
 }

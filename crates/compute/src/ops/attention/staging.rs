@@ -1,22 +1,22 @@
 //! How streamed rows reach the lanes.
 
 use super::source::{AttentionPass, AttentionPlan, Staging, Stream};
-use super::wgsl_lines::Text;
+use crate::ops::wgsl_text::WgslText;
 
 impl AttentionPlan {
     /// The loop over streamed rows; `body` sees `j`, the time of the chunk's first row.
-    pub(super) fn stream(&self, t: &mut Text, body: impl FnOnce(&mut Text)) {
+    pub(super) fn stream(&self, t: &mut WgslText, body: impl FnOnce(&mut WgslText)) {
         let step = if self.staging == Staging::Shared { self.staged_rows() } else { self.chunk };
         let var = if self.staging == Staging::Shared { "tile" } else { "j" };
         if self.pass == AttentionPass::BackwardKey {
             t.line("// Queries from the first key on, until a document begins that the tile's last key is not in.");
-            t.line(&format!("let last = first + {}u;", self.tile_rows() - 1));
+            t.line(format!("let last = first + {}u;", self.tile_rows() - 1));
             t.open(&format!(
                 "for (var {var} = first; {var} < dims.time && {var} - positions[base + {var}] <= last; {var} += {step}u)"
             ));
         } else {
             t.line("// Keys from where the first query's document begins.");
-            t.line(&format!("let end = min(first + {}u, dims.time);", self.tile_rows()));
+            t.line(format!("let end = min(first + {}u, dims.time);", self.tile_rows()));
             t.open(&format!("for (var {var} = first - positions[base + first]; {var} < end; {var} += {step}u)"));
         }
         match self.staging {
@@ -31,22 +31,22 @@ impl AttentionPlan {
         t.close();
     }
 
-    pub(super) fn stage_direct(&self, t: &mut Text) {
+    pub(super) fn stage_direct(&self, t: &mut WgslText) {
         for c in 0..self.chunk {
-            t.line(&format!("let row{c} = base + min(j + {c}u, dims.time - 1u);"));
+            t.line(format!("let row{c} = base + min(j + {c}u, dims.time - 1u);"));
             for s in self.streams() {
-                t.line(&format!("let {}{c}_at = {}(row{c}, {});", s.name, s.at, s.head));
+                t.line(format!("let {}{c}_at = {}(row{c}, {});", s.name, s.at, s.head));
             }
         }
     }
 
-    pub(super) fn stage_shared(&self, t: &mut Text) {
+    pub(super) fn stage_shared(&self, t: &mut WgslText) {
         let (staged, threads) = (self.staged_rows(), self.threads);
         t.open(&format!("for (var i = local; i < {}u; i += {threads}u)", staged * self.head_dim / 4));
         t.line("let row = base + min(tile + i / D4, dims.time - 1u);");
         for s in self.streams() {
             let place = format!("[i / D4][i % D4 / {0}u][i % {0}u]", self.split);
-            t.line(&format!("{}_tile{place} = {}[{}(row, {}) + i % D4];", s.name, s.buffer, s.at, s.head));
+            t.line(format!("{}_tile{place} = {}[{}(row, {}) + i % D4];", s.name, s.buffer, s.at, s.head));
         }
         t.close();
         if self.pass == AttentionPass::BackwardKey {

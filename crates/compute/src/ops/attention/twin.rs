@@ -1,15 +1,15 @@
 //! Attention in f64, one query at a time.
 
-use super::Shape;
+use super::AttentionShape;
 
 /// Which keys query `t` of sequence `b` sees, as (row of the first, row of the last) of the batch.
-fn reach(shape: Shape, positions: &[u32], b: usize, t: usize) -> std::ops::RangeInclusive<usize> {
+fn reach(shape: AttentionShape, positions: &[u32], b: usize, t: usize) -> std::ops::RangeInclusive<usize> {
     let row = b * shape.time + t;
     row - positions[row] as usize..=row
 }
 
 /// (out, lse)
-pub fn forward(shape: Shape, qkv: &[f64], positions: &[u32]) -> (Vec<f64>, Vec<f64>) {
+pub fn forward(shape: AttentionShape, qkv: &[f64], positions: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let d = shape.head_dim;
     let mut out = vec![0.0; shape.tokens() * shape.heads * d];
     let mut lse = vec![0.0; shape.tokens() * shape.heads];
@@ -31,7 +31,14 @@ pub fn forward(shape: Shape, qkv: &[f64], positions: &[u32]) -> (Vec<f64>, Vec<f
 }
 
 /// (delta, dqkv)
-pub fn backward(shape: Shape, qkv: &[f64], positions: &[u32], out: &[f64], lse: &[f64], dout: &[f64]) -> (Vec<f64>, Vec<f64>) {
+pub fn backward(
+    shape: AttentionShape,
+    qkv: &[f64],
+    positions: &[u32],
+    out: &[f64],
+    lse: &[f64],
+    dout: &[f64],
+) -> (Vec<f64>, Vec<f64>) {
     let d = shape.head_dim;
     let scale = 1.0 / (d as f64).sqrt();
     let mut delta = vec![0.0; lse.len()];
@@ -55,7 +62,7 @@ pub fn backward(shape: Shape, qkv: &[f64], positions: &[u32], out: &[f64], lse: 
     (delta, dqkv)
 }
 
-fn for_each_query(shape: Shape, mut each: impl FnMut(usize, usize, usize)) {
+fn for_each_query(shape: AttentionShape, mut each: impl FnMut(usize, usize, usize)) {
     for b in 0..shape.batch {
         for t in 0..shape.time {
             for h in 0..shape.heads {
@@ -65,7 +72,7 @@ fn for_each_query(shape: Shape, mut each: impl FnMut(usize, usize, usize)) {
     }
 }
 
-impl Shape {
+impl AttentionShape {
     fn query(self, row: usize, head: usize) -> usize {
         row * self.row_width() + head * self.head_dim
     }
@@ -90,7 +97,7 @@ mod tests {
 
     #[test]
     fn twin_backward_is_the_derivative() {
-        let shape = Shape { batch: 2, time: 5, heads: 4, kv_heads: 2, head_dim: 4 };
+        let shape = AttentionShape { batch: 2, time: 5, heads: 4, kv_heads: 2, head_dim: 4 };
         let positions = [0, 1, 0, 1, 2, 0, 1, 2, 3, 0];
         let qkv = probe(shape.tokens() * shape.row_width());
         let weights = probe(shape.tokens() * shape.heads * shape.head_dim);
@@ -102,7 +109,7 @@ mod tests {
 
     #[test]
     fn attention_does_not_cross_documents() {
-        let shape = Shape { batch: 1, time: 6, heads: 1, kv_heads: 1, head_dim: 4 };
+        let shape = AttentionShape { batch: 1, time: 6, heads: 1, kv_heads: 1, head_dim: 4 };
         let mut qkv = probe(shape.tokens() * shape.row_width());
         let positions = [0, 1, 2, 0, 1, 2];
         let before = forward(shape, &qkv, &positions).0;

@@ -1,8 +1,8 @@
 //! Embedding: `y[row] = weight[token[row]]`.
 
 use super::Sizes;
-use crate::device::Number;
-use crate::device::cpu::{Cpu, Cut, Tile, Tiled};
+use crate::device::StoredNumber;
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled};
 use crate::device::cpu::{TASK, task_rows};
 use crate::simd;
 use fearless_simd::prelude::*;
@@ -11,9 +11,9 @@ use fearless_simd::prelude::*;
 const COLUMNS: usize = 64;
 
 /// `y` (R, cols) = the rows of `weight`, a part of the table, named by `tokens` (R), where they lie in it.
-pub(super) fn forward<T: Number>(cpu: &Cpu, sizes: &Sizes, tokens: &[u32], weight: &[T], y: &mut [f32]) {
+pub(super) fn forward<T: StoredNumber>(cpu: &Cpu, sizes: &Sizes, tokens: &[u32], weight: &[T], y: &mut [f32]) {
     let (rows, cols) = (tokens.len(), sizes.cols);
-    let y = Tiled::new(y, Cut::rows(rows, cols, task_rows(rows, cols)));
+    let y = Tiled::new(y, TileGrid::rows(rows, cols, task_rows(rows, cols)));
     cpu.for_tiles([y], |_, [mut y]| {
         for i in 0..y.rows() {
             if let Some(row) = sizes.row(tokens[y.first_row() + i]) {
@@ -28,12 +28,12 @@ pub(super) fn forward<T: Number>(cpu: &Cpu, sizes: &Sizes, tokens: &[u32], weigh
 pub(super) fn backward(cpu: &Cpu, sizes: &Sizes, dy: &[f32], order: &[u32], spans: &[u32], dweight: &mut [f32]) {
     let (vocab, cols) = (sizes.vocab, sizes.cols);
     let tile_cols = if dy.len() < 2 * TASK { cols } else { COLUMNS };
-    let dweight = Tiled::new(dweight, Cut { offset: 0, stride: cols, rows: vocab, cols, tile_rows: vocab, tile_cols });
+    let dweight = Tiled::new(dweight, TileGrid { offset: 0, stride: cols, rows: vocab, cols, tile_rows: vocab, tile_cols });
     cpu.for_tiles([dweight], |_, [dweight]| simd!(cpu, s => backward_tile(s, sizes, dy, order, spans, dweight)));
 }
 
 #[inline(always)]
-fn backward_tile<S: Simd>(simd: S, sizes: &Sizes, dy: &[f32], order: &[u32], spans: &[u32], mut dweight: Tile<'_>) {
+fn backward_tile<S: Simd>(simd: S, sizes: &Sizes, dy: &[f32], order: &[u32], spans: &[u32], mut dweight: OutputTile<'_>) {
     let (n, rows, cols) = (S::f32s::LEN, sizes.rows, sizes.cols);
     // Columns in groups of four vectors, then in vectors, then one by one.
     let (fours, ones) = (dweight.cols() / (4 * n) * (4 * n), dweight.cols() / n * n);

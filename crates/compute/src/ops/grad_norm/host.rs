@@ -2,7 +2,7 @@
 
 use super::groups_for;
 use crate::device::cpu::math::{BLOCK, load_part, sum4};
-use crate::device::cpu::{Cpu, Cut, Tiled};
+use crate::device::cpu::{Cpu, TileGrid, Tiled};
 use crate::simd;
 use fearless_simd::prelude::*;
 
@@ -11,7 +11,7 @@ use fearless_simd::prelude::*;
 pub fn partial(cpu: &Cpu, first: usize, grads: &[f32], partials: &mut [f32]) {
     let groups = groups_for(grads.len());
     let size = grads.len().div_ceil(groups).next_multiple_of(BLOCK);
-    let cut = Cut::rows(groups, 2, (4 * BLOCK / size).max(1));
+    let cut = TileGrid::rows(groups, 2, (4 * BLOCK / size).max(1));
     let partials = Tiled::new(&mut partials[2 * first..][..2 * groups], cut);
     cpu.for_tiles([partials], |_, [mut partials]| {
         for i in 0..partials.rows() {

@@ -5,11 +5,11 @@
 
 use super::Chunk;
 use crate::device::cpu::math::{BLOCK, EXP_LOWEST, exp_inside, load_part, max4, store_part};
-use crate::device::cpu::{Cpu, Cut, Tile, Tiled, task_rows};
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled, task_rows};
 use crate::simd;
 use fearless_simd::prelude::*;
 
-/// What stands for the maximum of nothing.
+/// Maximum of an empty set.
 const LOWEST: f32 = -1e30;
 
 impl Chunk {
@@ -22,7 +22,7 @@ impl Chunk {
     }
 
     fn logits<'a>(&self, logits: &'a mut [f32]) -> Tiled<'a> {
-        Tiled::new(logits, Cut::rows(self.rows, self.stride, self.tile_rows()))
+        Tiled::new(logits, TileGrid::rows(self.rows, self.stride, self.tile_rows()))
     }
 }
 
@@ -39,14 +39,14 @@ pub fn forward(
     lse: &mut [f32],
     hit: &mut [f32],
 ) {
-    let cut = Cut::rows(chunk.rows, 1, chunk.tile_rows());
+    let cut = TileGrid::rows(chunk.rows, 1, chunk.tile_rows());
     let outputs = [logp, entropy, sum_p2, lse, hit].map(|all| Tiled::new(&mut all[chunk.range()], cut));
     let targets = &targets[chunk.range()];
     cpu.for_tiles(outputs, |_, outputs| simd!(cpu, s => forward_tile(s, chunk, logits, targets, outputs)));
 }
 
 #[inline(always)]
-fn forward_tile<S: Simd>(simd: S, chunk: Chunk, logits: &[f32], targets: &[u32], mut outputs: [Tile<'_>; 5]) {
+fn forward_tile<S: Simd>(simd: S, chunk: Chunk, logits: &[f32], targets: &[u32], mut outputs: [OutputTile<'_>; 5]) {
     for i in 0..outputs[0].rows() {
         let row = outputs[0].first_row() + i;
         let target = (targets[row] as usize).min(chunk.vocab - 1);

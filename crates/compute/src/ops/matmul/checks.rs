@@ -3,7 +3,7 @@
 pub mod float16;
 
 use super::super::check::{Case, Check, LARGE_VOCABULARIES, wide};
-use super::{Extra, Tile, twin};
+use super::{Extra, RegisterTile, twin};
 use crate::device::{Device, Recorder, Tensor};
 
 /// Checks for tests and `doctor`.
@@ -89,12 +89,12 @@ impl Layer {
     }
 
     /// The products of the layer that are asked for, by `tile` or by the chosen one.
-    fn check(&self, device: &Device, case: &mut Case, tile: Option<Tile>, products: &[Product]) -> anyhow::Result<()> {
+    fn check(&self, device: &Device, case: &mut Case, tile: Option<RegisterTile>, products: &[Product]) -> anyhow::Result<()> {
         let (n, k) = (self.w.rows, self.w.cols);
         let (x, w, dy) = (self.x.upload(device, case, "x"), self.w.upload(device, case, "w"), self.dy.upload(device, case, "dy"));
         let (tx, tw, tdy) = (wide(&self.x.values), wide(&self.w.values), wide(&self.dy.values));
         for &product in products {
-            // What is added, the device's result (poisoned where nothing is), its layout, the twin's sums.
+            // The addend, the device's result (NaN where there is no addend), its layout, the twin's sums.
             let (out, layout, sums) = match product {
                 Product::Forward | Product::Bias | Product::Residual => {
                     let out = case.poisoned(device, "y", &[self.dy.rows, self.dy.stride]);
@@ -134,7 +134,7 @@ impl Layer {
     }
 }
 
-/// What a layer computes.
+/// The computation of a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Product {
     Forward,
@@ -148,21 +148,21 @@ enum Product {
 const PRODUCTS: [Product; 6] =
     [Product::Forward, Product::Bias, Product::Residual, Product::Input, Product::InputAdd, Product::Weight];
 
-fn forward(r: &mut Recorder<'_>, tile: Option<Tile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+fn forward(r: &mut Recorder<'_>, tile: Option<RegisterTile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
     match tile {
         Some(tile) => super::forward_by(r, tile, x, w, y, extra),
         None => super::forward(r, x, w, y, extra),
     }
 }
 
-fn backward_input(r: &mut Recorder<'_>, tile: Option<Tile>, [dy, w, dx]: [&Tensor; 3], accumulate: bool) {
+fn backward_input(r: &mut Recorder<'_>, tile: Option<RegisterTile>, [dy, w, dx]: [&Tensor; 3], accumulate: bool) {
     match tile {
         Some(tile) => super::backward_input_by(r, tile, dy, w, dx, accumulate),
         None => super::backward_input(r, dy, w, dx, accumulate),
     }
 }
 
-fn backward_weight(r: &mut Recorder<'_>, tile: Option<Tile>, [dy, x, dw]: [&Tensor; 3]) {
+fn backward_weight(r: &mut Recorder<'_>, tile: Option<RegisterTile>, [dy, x, dw]: [&Tensor; 3]) {
     match tile {
         Some(tile) => super::backward_weight_by(r, tile, dy, x, dw),
         None => super::backward_weight(r, dy, x, dw),
@@ -204,7 +204,7 @@ fn check_large_vocabulary(device: &Device, case: &mut Case) -> anyhow::Result<()
     )
 }
 
-/// The device is said to be so slow that a product takes several dispatches.
+/// Simulates a device so slow that a product takes several dispatches.
 fn check_split(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, n, k) = (4 * case.int(10, 60), 4 * case.int(1, 60), 4 * case.int(1, 30));
     let layer = Layer::draw(device, case, rows, n, k, n);

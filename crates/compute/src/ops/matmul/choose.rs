@@ -1,27 +1,27 @@
 //! Tile selection: by a table, or with tuning by measurement, once per class of shapes.
 
-use super::{Extra, Family, Role, Shape, Tile, cooperative};
+use super::{Extra, GemmShape, KernelFamily, RegisterTile, Role, cooperative};
 use crate::device::cpu::gemm;
 use crate::device::{Device, Gpu, GpuClass, Recorder, Tensor, Vendor};
 use sha2::{Digest as _, Sha256};
 use std::sync::OnceLock;
 use web_time::Instant;
 
-const DIRECT_16X8: Tile = Tile::new(Family::Direct, 16, 8);
-const DIRECT_4X8: Tile = Tile::new(Family::Direct, 4, 8);
-const SHARED_4X4: Tile = Tile::new(Family::Shared, 4, 4);
-const SHARED_8X4: Tile = Tile::new(Family::Shared, 8, 4);
-const SHARED_8X8: Tile = Tile::new(Family::Shared, 8, 8);
+const DIRECT_16X8: RegisterTile = RegisterTile::new(KernelFamily::Direct, 16, 8);
+const DIRECT_4X8: RegisterTile = RegisterTile::new(KernelFamily::Direct, 4, 8);
+const SHARED_4X4: RegisterTile = RegisterTile::new(KernelFamily::Shared, 4, 4);
+const SHARED_8X4: RegisterTile = RegisterTile::new(KernelFamily::Shared, 8, 4);
+const SHARED_8X8: RegisterTile = RegisterTile::new(KernelFamily::Shared, 8, 8);
 
 /// All tiles in use. Larger ones in registers take a compiler seconds each, newer lavapipes and SwiftShader a minute.
-pub(super) const ALL: [Tile; 5] = [DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8X4, SHARED_8X8];
+pub(super) const ALL: [RegisterTile; 5] = [DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8X4, SHARED_8X8];
 
 /// Rows up to which a product is one of a few row vectors, as in decoding.
 pub(super) const FEW_ROWS: usize = 8;
 
 /// The candidate tiles for a large product; the first is used without tuning. Where float16 inputs are permitted, cooperative tiles are
 /// first.
-pub fn candidates(gpu: &Gpu) -> Vec<Tile> {
+pub fn candidates(gpu: &Gpu) -> Vec<RegisterTile> {
     let float32 = match gpu.class() {
         GpuClass::Hardware => hardware_candidates(gpu.vendor()),
         GpuClass::Software => &[DIRECT_16X8],
@@ -30,7 +30,7 @@ pub fn candidates(gpu: &Gpu) -> Vec<Tile> {
 }
 
 /// As many registers as a vendor's compilers hold without spilling (`scripts/check-gpus` fails otherwise).
-pub(super) fn hardware_candidates(vendor: Vendor) -> &'static [Tile] {
+pub(super) fn hardware_candidates(vendor: Vendor) -> &'static [RegisterTile] {
     match vendor {
         Vendor::Intel => &[SHARED_4X4],
         Vendor::Amd | Vendor::Nvidia => &[SHARED_4X4, SHARED_8X4, SHARED_8X8],
@@ -40,23 +40,23 @@ pub(super) fn hardware_candidates(vendor: Vendor) -> &'static [Tile] {
 
 /// A product whose depth is divided among workgroups.
 #[derive(Clone, Copy)]
-pub(super) struct Parts {
+pub(super) struct SplitDepth {
     /// Of each part.
-    pub tile: Tile,
+    pub tile: RegisterTile,
     /// How many.
     pub parts: usize,
 }
 
-impl Parts {
+impl SplitDepth {
     /// Where the parts are kept until they are added.
-    pub fn scratch(self, device: &Device, shape: &Shape) -> Tensor {
+    pub fn scratch(self, device: &Device, shape: &GemmShape) -> Tensor {
         device.scratch(self.parts * shape.rows * shape.strides[2])
     }
 }
 
 /// How a GPU divides the depth of a product whose result alone is too little for it, if it is: the gradient of a weight, which is small
 /// and sums over all tokens, and the products of decoding, which have one tile of rows.
-pub(super) fn parts(device: &Device, role: Role, shape: &Shape) -> Option<Parts> {
+pub(super) fn parts(device: &Device, role: Role, shape: &GemmShape) -> Option<SplitDepth> {
     /// Workgroups that occupy any GPU.
     const ENOUGH: usize = 256;
     /// Summed indices that are worth a workgroup.
@@ -81,12 +81,12 @@ pub(super) fn parts(device: &Device, role: Role, shape: &Shape) -> Option<Parts>
     let parts = (ENOUGH / groups.max(1)).min(shape.depth / LEAST).min(fits);
     // Parts are rounded up to whole slabs, so the last ones could be empty.
     let parts = shape.depth.div_ceil(super::part_span(shape.depth, parts.max(1)));
-    (parts > 1).then_some(Parts { tile, parts })
+    (parts > 1).then_some(SplitDepth { tile, parts })
 }
 
 /// All tiles that are suitable for this adapter.
-pub fn tiles(gpu: &Gpu) -> Vec<Tile> {
-    let float32: &[Tile] = match gpu.class() {
+pub fn tiles(gpu: &Gpu) -> Vec<RegisterTile> {
+    let float32: &[RegisterTile] = match gpu.class() {
         GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4, SHARED_8X8, DIRECT_16X8],
         GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],
     };
@@ -94,7 +94,7 @@ pub fn tiles(gpu: &Gpu) -> Vec<Tile> {
 }
 
 /// The tile for few rows.
-pub(super) fn small(gpu: &Gpu) -> Tile {
+pub(super) fn small(gpu: &Gpu) -> RegisterTile {
     match gpu.class() {
         GpuClass::Hardware => SHARED_4X4,
         GpuClass::Software => DIRECT_4X8,
@@ -102,7 +102,7 @@ pub(super) fn small(gpu: &Gpu) -> Tile {
 }
 
 /// The tile for a product; `None` when a GPU should treat it as row vectors.
-pub fn choose(device: &Device, gpu: &Gpu, role: Role, shape: &Shape) -> Option<Tile> {
+pub fn choose(device: &Device, gpu: &Gpu, role: Role, shape: &GemmShape) -> Option<RegisterTile> {
     if shape.rows <= FEW_ROWS {
         let aligned = shape.strides[0].is_multiple_of(4) && shape.strides[1].is_multiple_of(4) && shape.depth.is_multiple_of(4);
         let vectors = gpu.class() == GpuClass::Hardware && role == Role::Forward && aligned;
@@ -133,7 +133,7 @@ struct Class {
 }
 
 impl Class {
-    fn of(gpu: &Gpu, shape: &Shape) -> Self {
+    fn of(gpu: &Gpu, shape: &GemmShape) -> Self {
         let numbers = shape.rows * shape.cols;
         // A software adapter is busy with a few tiles; more of them change nothing.
         let edge = match gpu.class() {
@@ -164,7 +164,7 @@ fn sources_hash() -> &'static str {
 }
 
 /// Least time of three runs of one product of `[rows, cols, depth]`, after one that compiles it.
-fn seconds(device: &Device, role: Role, tile: Tile, [rows, cols, depth]: [usize; 3]) -> anyhow::Result<f64> {
+fn seconds(device: &Device, role: Role, tile: RegisterTile, [rows, cols, depth]: [usize; 3]) -> anyhow::Result<f64> {
     const SCRATCH: &str = "tuning";
     let extents = match role {
         Role::Forward => [[rows, depth], [cols, depth], [rows, cols]],
@@ -222,7 +222,7 @@ pub fn measured_peak_gflops(device: &Device) -> anyhow::Result<f64> {
 fn gpu_peak_gflops(device: &Device, gpu: &Gpu) -> anyhow::Result<f64> {
     let mut peak: f64 = 0.0;
     for edge in [1024, 2048, 4096] {
-        let shape = Shape { rows: edge, cols: edge, depth: edge, strides: [edge; 3] };
+        let shape = GemmShape { rows: edge, cols: edge, depth: edge, strides: [edge; 3] };
         let tile = choose(device, gpu, Role::Forward, &shape).unwrap_or_else(|| small(gpu));
         let time = seconds(device, Role::Forward, tile, [edge; 3])?;
         peak = peak.max(shape.flops() / time / 1e9);
@@ -235,8 +235,8 @@ fn gpu_peak_gflops(device: &Device, gpu: &Gpu) -> anyhow::Result<f64> {
 }
 
 /// The tiles that the checks run: all that this adapter may choose.
-pub(super) fn checked(gpu: &Gpu) -> Vec<Tile> {
-    let float32: &[Tile] = match gpu.class() {
+pub(super) fn checked(gpu: &Gpu) -> Vec<RegisterTile> {
+    let float32: &[RegisterTile] = match gpu.class() {
         GpuClass::Hardware if gpu.is_software() => &[SHARED_4X4, SHARED_8X4, SHARED_8X8],
         GpuClass::Hardware => hardware_candidates(gpu.vendor()),
         GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],

@@ -14,11 +14,12 @@
 //! whole block of the result becomes infinite or NaN, so that the update is skipped. This does not rely on the driver's conversion, for
 //! which WGSL allows any value.
 
-use super::choose::Parts;
+use super::choose::SplitDepth;
 use super::shared::locate;
-use super::source::{Epilogue, Family, Role, Text, Tile, Variant, XYZW};
-use super::{Shape, cost, dispatch, dispatch_in_parts};
+use super::source::{Epilogue, KernelFamily, RegisterTile, Role, Variant, XYZW};
+use super::{GemmShape, cost, dispatch, dispatch_in_parts};
 use crate::device::{CooperativeMatrix, Dispatcher, Extent, Op, Recorder, Shader, Tensor, Vendor};
+use crate::ops::wgsl_text::WgslText;
 use crate::{shader, uniform};
 
 const MAXIMA: Shader = shader!("maxima");
@@ -27,7 +28,7 @@ const MAXIMA: Shader = shader!("maxima");
 const SUBGROUPS: usize = 2;
 /// Columns of a subgroup's sums that leave at once.
 const STRIP: usize = 16;
-/// Rows in workgroup memory are this many numbers longer than what they hold: against bank conflicts, and a multiple of 16 bytes.
+/// Padding of a row in workgroup memory, in numbers: against bank conflicts, and a multiple of 16 bytes.
 const SLAB_PAD: usize = 8;
 const STRIP_PAD: usize = 4;
 /// Largest absolute values that a matrix is reduced to, and invocations that find each.
@@ -37,12 +38,12 @@ const MAXIMA_WG: usize = 256;
 uniform! { struct MaximaDims { rows: u32, cols: u32, stride: u32 } }
 
 /// The tiles for a shape of matrices; the first is used without tuning.
-pub(super) fn tiles(matrix: CooperativeMatrix) -> Vec<Tile> {
-    let family = Family::Cooperative(matrix);
+pub(super) fn tiles(matrix: CooperativeMatrix) -> Vec<RegisterTile> {
+    let family = KernelFamily::Cooperative(matrix);
     match matrix.lanes {
         // Few lanes would load a large block one vector after another.
-        ..32 => vec![Tile::new(family, 16, 16)],
-        _ => vec![Tile::new(family, 32, 32), Tile::new(family, 64, 32)],
+        ..32 => vec![RegisterTile::new(family, 16, 16)],
+        _ => vec![RegisterTile::new(family, 32, 32), RegisterTile::new(family, 64, 32)],
     }
 }
 
@@ -65,17 +66,17 @@ pub(super) fn shape_of(vendor: Vendor) -> Option<CooperativeMatrix> {
 }
 
 /// Rows and columns of the result that a workgroup owns.
-pub(super) fn block(tile: Tile) -> [usize; 2] {
+pub(super) fn block(tile: RegisterTile) -> [usize; 2] {
     [SUBGROUPS * tile.rows, SUBGROUPS * tile.cols]
 }
 
 /// Summed indices of a slab: as many as fit in 16 KiB of workgroup memory.
-pub(super) fn slab_depth(tile: Tile) -> usize {
+pub(super) fn slab_depth(tile: RegisterTile) -> usize {
     if tile.rows > 32 { 16 } else { 32 }
 }
 
 /// Loop iterations of an invocation.
-pub(super) fn iterations(tile: Tile, depth: usize) -> usize {
+pub(super) fn iterations(tile: RegisterTile, depth: usize) -> usize {
     depth.div_ceil(slab_depth(tile)) + PARTIAL_MAXIMA / 4
 }
 
@@ -85,7 +86,7 @@ pub(super) fn is_scaled(role: Role) -> bool {
 }
 
 /// The binding of the largest absolute values of a scaled operand.
-pub(super) fn declare_maxima(t: &mut Text) {
+pub(super) fn declare_maxima(t: &mut WgslText) {
     t.line("@group(0) @binding(5) var<storage, read> maxima: array<vec4<f32>>;");
 }
 
@@ -96,9 +97,9 @@ pub(super) fn declare_maxima(t: &mut Text) {
 pub(super) fn record_backward(
     r: &mut Recorder<'_>,
     role: Role,
-    (tile, parts): (Tile, Option<Parts>),
+    (tile, parts): (RegisterTile, Option<SplitDepth>),
     [left, right, out]: [&Tensor; 3],
-    (shape, accumulate): (Shape, bool),
+    (shape, accumulate): (GemmShape, bool),
 ) {
     let [left_name, right_name, out_name] = role.names();
     let name = if role == Role::BackwardInput { "matmul.backward_input" } else { "matmul.backward_weight" };
@@ -134,7 +135,7 @@ pub(super) fn record_backward(
 }
 
 /// The largest absolute values of the gradient, of 1/128 of it each. shaders/maxima.wgsl
-fn dispatch_maxima(wgsl: &mut Dispatcher<'_>, role: Role, shape: &Shape) -> anyhow::Result<()> {
+fn dispatch_maxima(wgsl: &mut Dispatcher<'_>, role: Role, shape: &GemmShape) -> anyhow::Result<()> {
     let (rows, cols, stride) = match role {
         Role::BackwardWeight => (shape.depth, shape.rows, shape.strides[0]),
         _ => (shape.rows, shape.depth, shape.strides[0]),
@@ -148,7 +149,7 @@ fn dispatch_maxima(wgsl: &mut Dispatcher<'_>, role: Role, shape: &Shape) -> anyh
 
 // ------------------------------------------------------------------------------------------------------------------------------- text
 
-/// One operand as it lies in workgroup memory.
+/// Layout of one operand in workgroup memory.
 struct Slab {
     name: &'static str,
     /// `left` or `right`.
@@ -179,7 +180,7 @@ impl Slab {
         self.extents()[0] + SLAB_PAD
     }
 
-    fn declare(&self, t: &mut Text) {
+    fn declare(&self, t: &mut WgslText) {
         t.line(format!("var<workgroup> {}_slab: array<f16, {}>;", self.name, self.stride() * self.extents()[1]));
     }
 
@@ -189,7 +190,7 @@ impl Slab {
     }
 
     /// What does not change from slab to slab: where an invocation's vectors begin and where they go.
-    fn prepare(&self, t: &mut Text) {
+    fn prepare(&self, t: &mut WgslText) {
         let Self { name, side, axis, extent, .. } = self;
         let across = self.extents()[0] / 4;
         for part in 0..self.loads() {
@@ -206,8 +207,8 @@ impl Slab {
         }
     }
 
-    /// Fill it: invocation `local` takes vectors local, local + threads, ... What lies past the end becomes zero.
-    fn fill(&self, t: &mut Text) {
+    /// Fill it: invocation `local` takes vectors local, local + threads, ... Elements past the end become zero.
+    fn fill(&self, t: &mut WgslText) {
         let Self { name, side, .. } = self;
         let across = self.extents()[0] / 4;
         for part in 0..self.loads() {
@@ -237,7 +238,7 @@ impl Slab {
     }
 
     /// Load the matrix of these rows or columns of the subgroup, counted in matrices, at this step of the slab.
-    fn load(&self, t: &mut Text, variable: &str, index: usize, step: usize) {
+    fn load(&self, t: &mut WgslText, variable: &str, index: usize, step: usize) {
         let (Self { name, role, .. }, edge) = (self, self.matrix.edge);
         let (at, order) = match self.along_depth {
             true => (index * edge * self.stride() + step * edge, if *role == "A" { "T" } else { "" }),
@@ -248,7 +249,7 @@ impl Slab {
     }
 
     /// Where the subgroup's first matrix begins.
-    fn own(&self, t: &mut Text, subgroup: &str) {
+    fn own(&self, t: &mut WgslText, subgroup: &str) {
         let from = if self.along_depth { self.own * self.stride() } else { self.own };
         t.line(format!("let {}_own = {subgroup} * {from}u;", self.name));
     }
@@ -291,7 +292,7 @@ fn slabs(v: &Variant, matrix: CooperativeMatrix) -> [Slab; 2] {
     [rows, cols]
 }
 
-pub(super) fn body(t: &mut Text, v: &Variant, matrix: CooperativeMatrix) {
+pub(super) fn body(t: &mut WgslText, v: &Variant, matrix: CooperativeMatrix) {
     let [left, right] = slabs(v, matrix);
     let (edge, depth) = (matrix.edge, slab_depth(v.tile));
     let (across, down) = (v.tile.cols / edge, v.tile.rows / edge);
@@ -335,7 +336,7 @@ pub(super) fn body(t: &mut Text, v: &Variant, matrix: CooperativeMatrix) {
 }
 
 /// What comes before the loop.
-fn start(t: &mut Text, v: &Variant, [left, right]: [&Slab; 2], matrix: CooperativeMatrix) {
+fn start(t: &mut WgslText, v: &Variant, [left, right]: [&Slab; 2], matrix: CooperativeMatrix) {
     locate(t, v.epilogue, [left.block, right.block]);
     t.line(format!("let subgroup = local / {}u;", matrix.lanes));
     left.own(t, &format!("(subgroup / {SUBGROUPS}u)"));
@@ -366,7 +367,7 @@ fn strip_numbers(edge: usize) -> usize {
 }
 
 /// Store the sums, strip by strip.
-fn finish(t: &mut Text, v: &Variant, matrix: CooperativeMatrix) {
+fn finish(t: &mut WgslText, v: &Variant, matrix: CooperativeMatrix) {
     let (edge, stride) = (matrix.edge, STRIP + STRIP_PAD);
     let (rows, strips) = (v.tile.rows / edge, v.tile.cols / STRIP);
     t.line("if any(largest > vec4<f32>(65504.0)) {");
@@ -393,7 +394,7 @@ fn finish(t: &mut Text, v: &Variant, matrix: CooperativeMatrix) {
 }
 
 /// Every invocation stores vectors of the strip at `[row, col]` of each subgroup's part.
-fn put_strip(t: &mut Text, v: &Variant, matrix: CooperativeMatrix, [row, col]: [usize; 2]) {
+fn put_strip(t: &mut WgslText, v: &Variant, matrix: CooperativeMatrix, [row, col]: [usize; 2]) {
     let (edge, threads, stride) = (matrix.edge, threads(matrix), STRIP + STRIP_PAD);
     // Of one subgroup.
     let vectors = edge * STRIP / 4;

@@ -13,11 +13,11 @@ mod shared;
 mod source;
 pub mod twin;
 
-pub use crate::device::cpu::gemm::Shape;
+pub use crate::device::cpu::gemm::GemmShape;
 pub use checks::{CHECKS, float16::CHECKS as FLOAT16_CHECKS};
-use choose::Parts;
+use choose::SplitDepth;
 pub use choose::{candidates, choose, measured_peak_gflops, tiles};
-pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
+pub use source::{Epilogue, KernelFamily, LANES, RegisterTile, Role, Variant};
 
 use super::stored::StoredShader;
 use super::{WG, column_group, row_constants, row_iterations, row_lanes};
@@ -56,7 +56,7 @@ pub enum Extra<'a> {
 }
 
 /// Cost of a product; `added` when its result is added to numbers that are read. `right` is the type of the right operand.
-fn cost(shape: &Shape, right: ElementType, added: bool) -> Cost {
+fn cost(shape: &GemmShape, right: ElementType, added: bool) -> Cost {
     let passes = if added { 2 } else { 1 };
     let numbers = shape.rows * shape.depth + passes * shape.rows * shape.cols;
     let bytes = 4 * numbers + right.bytes() * shape.cols * shape.depth;
@@ -133,22 +133,22 @@ fn dispatch_bias(wgsl: &mut Dispatcher<'_>, rows: usize, cols: usize, stride: us
 }
 
 /// As [`forward`]; on a GPU with this tile.
-pub fn forward_by(r: &mut Recorder<'_>, tile: Tile, x: &Tensor, w: &Tensor, y: &Tensor, extra: Extra<'_>) {
+pub fn forward_by(r: &mut Recorder<'_>, tile: RegisterTile, x: &Tensor, w: &Tensor, y: &Tensor, extra: Extra<'_>) {
     record_forward(r, Some(tile), shape(Role::Forward, [x, w, y]), [x, w, y], extra);
 }
 
 /// As [`backward_input`]; on a GPU with this tile.
-pub fn backward_input_by(r: &mut Recorder<'_>, tile: Tile, dy: &Tensor, w: &Tensor, dx: &Tensor, accumulate: bool) {
+pub fn backward_input_by(r: &mut Recorder<'_>, tile: RegisterTile, dy: &Tensor, w: &Tensor, dx: &Tensor, accumulate: bool) {
     record_backward(r, Role::BackwardInput, Some(tile), [dy, w, dx], accumulate);
 }
 
 /// As [`backward_weight`]; on a GPU with this tile.
-pub fn backward_weight_by(r: &mut Recorder<'_>, tile: Tile, dy: &Tensor, x: &Tensor, dw: &Tensor) {
+pub fn backward_weight_by(r: &mut Recorder<'_>, tile: RegisterTile, dy: &Tensor, x: &Tensor, dw: &Tensor) {
     record_backward(r, Role::BackwardWeight, Some(tile), [dy, x, dw], true);
 }
 
 /// As [`record_forward`] on a GPU, the depth divided.
-fn record_forward_in_parts(r: &mut Recorder<'_>, parts: Parts, shape: Shape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+fn record_forward_in_parts(r: &mut Recorder<'_>, parts: SplitDepth, shape: GemmShape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
     let (name, cost) = ("matmul.forward", cost(&shape, w.element(), !matches!(extra, Extra::None)));
     let scratch = parts.scratch(r.device(), &shape);
     let writes = [("y", y), ("parts", &scratch)];
@@ -173,7 +173,7 @@ fn record_forward_in_parts(r: &mut Recorder<'_>, parts: Parts, shape: Shape, [x,
     }
 }
 
-fn record_forward(r: &mut Recorder<'_>, tile: Option<Tile>, shape: Shape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+fn record_forward(r: &mut Recorder<'_>, tile: Option<RegisterTile>, shape: GemmShape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
     if tile.is_none()
         && let Some(parts) = choose::parts(r.device(), Role::Forward, &shape)
     {
@@ -185,25 +185,25 @@ fn record_forward(r: &mut Recorder<'_>, tile: Option<Tile>, shape: Shape, [x, w,
         Extra::None => r.op(
             Op { name, cost, reads: bind!(x, w), writes: bind!(y) },
             |wgsl| dispatch_forward(wgsl, tile, (element, Epilogue::Store), &shape),
-            move |cpu, [x, w], [y]| gemm::forward(cpu, x, Numbers::of(element, w), y, &shape, gemm::Extra::None),
+            move |cpu, [x, w], [y]| gemm::forward(cpu, x, Numbers::of(element, w), y, &shape, gemm::GemmAddend::None),
         ),
         Extra::Bias(bias) => r.op(
             Op { name, cost, reads: bind!(x, w, bias), writes: bind!(y) },
             |wgsl| dispatch_forward(wgsl, tile, (element, Epilogue::Bias), &shape),
-            move |cpu, [x, w, bias], [y]| gemm::forward(cpu, x, Numbers::of(element, w), y, &shape, gemm::Extra::Bias(bias)),
+            move |cpu, [x, w, bias], [y]| gemm::forward(cpu, x, Numbers::of(element, w), y, &shape, gemm::GemmAddend::Bias(bias)),
         ),
         Extra::Residual(residual) => r.op(
             Op { name, cost, reads: bind!(x, w, residual), writes: bind!(y) },
             |wgsl| dispatch_forward(wgsl, tile, (element, Epilogue::Residual), &shape),
             move |cpu, [x, w, residual], [y]| {
-                gemm::forward(cpu, x, Numbers::of(element, w), y, &shape, gemm::Extra::Residual(residual));
+                gemm::forward(cpu, x, Numbers::of(element, w), y, &shape, gemm::GemmAddend::Residual(residual));
             },
         ),
     }
 }
 
 /// The products of a backward pass: of the input with `accumulate` or without, of the weight always with.
-fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operands: [&Tensor; 3], accumulate: bool) {
+fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<RegisterTile>, operands: [&Tensor; 3], accumulate: bool) {
     let shape = shape(role, operands);
     let [left, right, out] = operands;
     let [left_name, right_name, out_name] = role.names();
@@ -240,9 +240,9 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operand
 
 fn dispatch_forward(
     wgsl: &mut Dispatcher<'_>,
-    tile: Option<Tile>,
+    tile: Option<RegisterTile>,
     (element, epilogue): (ElementType, Epilogue),
-    shape: &Shape,
+    shape: &GemmShape,
 ) -> anyhow::Result<()> {
     match tile.or_else(|| choose(wgsl.device, wgsl.gpu(), Role::Forward, shape)) {
         Some(tile) => dispatch(wgsl, (Role::Forward, element), tile, epilogue, shape),
@@ -252,7 +252,7 @@ fn dispatch_forward(
 
 /// Extents and strides, the operands' agreement checked, and their types: only a weight may be stored in 16 bits, in bfloat16. The weight, or
 /// its gradient, is what tells extents from strides.
-fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
+fn shape(role: Role, operands: [&Tensor; 3]) -> GemmShape {
     let [[left_rows, left_stride], [right_rows, right_stride], [out_rows, out_stride]] = operands.map(Tensor::matrix);
     let (cols, depth) = match role {
         Role::Forward => (right_rows, right_stride),
@@ -272,11 +272,11 @@ fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
     let fits = fits && operands.into_iter().enumerate().all(is_stored);
     let named = operands.map(|t| format!("{} {:?} {:?}", t.name(), t.shape(), t.element()));
     assert!(fits, "{}: operands do not fit: {}", role.entry(), named.join(", "));
-    Shape { rows: out_rows, cols, depth, strides: [left_stride, right_stride, out_stride] }
+    GemmShape { rows: out_rows, cols, depth, strides: [left_stride, right_stride, out_stride] }
 }
 
 /// `right` is the type of the right operand.
-fn variant((role, right): (Role, ElementType), tile: Tile, epilogue: Epilogue, shape: &Shape) -> Variant {
+fn variant((role, right): (Role, ElementType), tile: RegisterTile, epilogue: Epilogue, shape: &GemmShape) -> Variant {
     let vec4 = shape.strides.map(|stride| stride.is_multiple_of(4));
     Variant {
         role,
@@ -285,7 +285,7 @@ fn variant((role, right): (Role, ElementType), tile: Tile, epilogue: Epilogue, s
         right,
         vec4,
         ragged: vec4[2] && !shape.cols.is_multiple_of(4),
-        tail: tile.family == Family::Direct && !shape.depth.is_multiple_of(4),
+        tail: tile.family == KernelFamily::Direct && !shape.depth.is_multiple_of(4),
     }
 }
 
@@ -293,9 +293,9 @@ fn variant((role, right): (Role, ElementType), tile: Tile, epilogue: Epilogue, s
 fn dispatch(
     wgsl: &mut Dispatcher<'_>,
     (role, right): (Role, ElementType),
-    tile: Tile,
+    tile: RegisterTile,
     epilogue: Epilogue,
-    shape: &Shape,
+    shape: &GemmShape,
 ) -> anyhow::Result<()> {
     let variant = variant((role, right), tile, epilogue, shape);
     let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), role.entry(), &[])?;
@@ -314,9 +314,9 @@ fn dispatch(
 fn dispatch_in_parts(
     wgsl: &mut Dispatcher<'_>,
     (role, right): (Role, ElementType),
-    Parts { tile, parts }: Parts,
+    SplitDepth { tile, parts }: SplitDepth,
     entry: &str,
-    shape: &Shape,
+    shape: &GemmShape,
 ) -> anyhow::Result<()> {
     let variant = variant((role, right), tile, Epilogue::Part, shape);
     let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), role.entry(), &[])?;
@@ -337,7 +337,7 @@ fn part_span(depth: usize, parts: usize) -> usize {
     depth.div_ceil(parts).next_multiple_of(16)
 }
 
-fn dims(shape: &Shape, first_row: usize) -> Dims {
+fn dims(shape: &GemmShape, first_row: usize) -> Dims {
     Dims {
         rows: shape.rows as u32,
         cols: shape.cols as u32,
@@ -350,7 +350,7 @@ fn dims(shape: &Shape, first_row: usize) -> Dims {
 }
 
 /// Rows of the result, a multiple of the tile's, that one dispatch may hold: at most ~100 ms of work, at most 65,535 workgroups.
-fn rows_per_dispatch(flops_per_second: f64, shape: &Shape, block_rows: usize) -> usize {
+fn rows_per_dispatch(flops_per_second: f64, shape: &GemmShape, block_rows: usize) -> usize {
     const SECONDS: f64 = 0.1;
     let blocks = shape.rows.div_ceil(block_rows);
     let seconds = shape.flops() / flops_per_second;
@@ -362,7 +362,7 @@ fn rows_per_dispatch(flops_per_second: f64, shape: &Shape, block_rows: usize) ->
 fn dispatch_row_vectors(
     wgsl: &mut Dispatcher<'_>,
     (element, epilogue): (ElementType, Epilogue),
-    shape: &Shape,
+    shape: &GemmShape,
 ) -> anyhow::Result<()> {
     let four_rows = shape.rows.div_ceil(4);
     let lanes = row_lanes(wgsl.gpu(), shape.depth, four_rows);
@@ -393,7 +393,7 @@ pub fn hardware_sources(vendor: Vendor) -> Vec<(String, String)> {
     sources_of(&choose::hardware_candidates(vendor).iter().copied().chain(cooperative).collect::<Vec<_>>())
 }
 
-fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
+fn sources_of(tiles: &[RegisterTile]) -> Vec<(String, String)> {
     let mut out: Vec<(String, String)> = Vec::new();
     for &tile in tiles {
         // Weights in 16 bits are not trained, so that they have no gradient.
@@ -405,9 +405,9 @@ fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
                 Role::BackwardWeight => &[Epilogue::Add],
             };
             let divided = match tile.family {
-                Family::Direct => false,
-                Family::Shared => role != Role::BackwardInput,
-                Family::Cooperative(_) => role == Role::BackwardWeight,
+                KernelFamily::Direct => false,
+                KernelFamily::Shared => role != Role::BackwardInput,
+                KernelFamily::Cooperative(_) => role == Role::BackwardWeight,
             };
             let epilogues = [epilogues, if divided { &[Epilogue::Part] } else { &[] }].concat();
             for epilogue in epilogues {
@@ -422,7 +422,7 @@ fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
                 for (extent, depth, strides) in
                     [(64, 64, [64; 3]), (65, 65, [68; 3]), (65, 65, [65; 3])].iter().chain(adapters).copied()
                 {
-                    let shape = Shape { rows: extent, cols: extent, depth, strides };
+                    let shape = GemmShape { rows: extent, cols: extent, depth, strides };
                     let variant = variant((role, right), tile, epilogue, &shape);
                     let name = format!("{}.{}", variant.stem(), role.entry());
                     if out.iter().all(|(known, _)| *known != name) {
@@ -503,7 +503,7 @@ mod tests {
     #[test]
     fn tuned_choices_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let shape = Shape { rows: 256, cols: 384, depth: 128, strides: [128, 128, 384] };
+        let shape = GemmShape { rows: 256, cols: 384, depth: 128, strides: [128, 128, 384] };
         let mut chosen = Vec::new();
         for _ in 0..2 {
             let device = Device::named(None).expect("a device");

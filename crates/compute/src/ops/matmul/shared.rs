@@ -5,13 +5,14 @@
 //! result. Slabs are nested arrays, so that all indices but the invocation's own are constants: one bounds check a thread, outside of the
 //! loop. Invocation (x, y) owns rows y, y + 16, ... (or groups of four rows, 16 groups apart) and groups of four columns, 16 groups apart.
 
-use super::source::{Epilogue, Text, Variant, XYZW};
+use super::source::{Epilogue, Variant, XYZW};
+use crate::ops::wgsl_text::WgslText;
 
 /// Edge of the square workgroup.
 pub const EDGE: usize = 16;
 const THREADS: usize = EDGE * EDGE;
 
-/// One operand as it lies in workgroup memory.
+/// Layout of one operand in workgroup memory.
 struct Slab {
     name: &'static str,
     /// `left` or `right`.
@@ -35,7 +36,7 @@ impl Slab {
         self.depth / 4
     }
 
-    fn declare(&self, t: &mut Text) {
+    fn declare(&self, t: &mut WgslText) {
         let (name, outer) = (self.name, self.block / EDGE);
         let kind = match (self.along_depth, self.quarters) {
             (true, true) => {
@@ -53,7 +54,7 @@ impl Slab {
     }
 
     /// What does not change from slab to slab: where an invocation's vectors begin, and where they go.
-    fn prepare(&self, t: &mut Text) {
+    fn prepare(&self, t: &mut WgslText) {
         let Self { name, side, axis, .. } = self;
         for part in 0..self.loads() {
             let at = format!("(local + {}u)", part * THREADS);
@@ -67,8 +68,8 @@ impl Slab {
         }
     }
 
-    /// Fill it: invocation `local` takes vectors local, local + 256, ... What lies past the end becomes zero.
-    fn fill(&self, t: &mut Text) {
+    /// Fill it: invocation `local` takes vectors local, local + 256, ... Elements past the end become zero.
+    fn fill(&self, t: &mut WgslText) {
         let Self { name, side, .. } = self;
         for part in 0..self.loads() {
             t.line("{");
@@ -124,7 +125,7 @@ fn slabs(v: &Variant) -> [Slab; 2] {
     [rows, cols]
 }
 
-pub(super) fn body(t: &mut Text, v: &Variant) {
+pub(super) fn body(t: &mut WgslText, v: &Variant) {
     let [left, right] = slabs(v);
     let depth = v.tile.depth();
     left.declare(t);
@@ -163,7 +164,7 @@ pub(super) fn body(t: &mut Text, v: &Variant) {
 }
 
 /// The block of the result that a workgroup of tiles in workgroup memory owns, of these rows and columns, and its part of the depth.
-pub(super) fn locate(t: &mut Text, epilogue: Epilogue, [rows, cols]: [usize; 2]) {
+pub(super) fn locate(t: &mut WgslText, epilogue: Epilogue, [rows, cols]: [usize; 2]) {
     t.line("// Read once: a compiler may load them again after every barrier.");
     t.line("let left_stride = dims.left_stride;");
     t.line("let right_stride = dims.right_stride;");
@@ -184,8 +185,8 @@ pub(super) fn locate(t: &mut Text, epilogue: Epilogue, [rows, cols]: [usize; 2])
     t.line(format!("let col0 = group.x * {}u;", cols));
 }
 
-/// What comes before the loop: places that do not change, and what the sums begin with.
-fn start(t: &mut Text, v: &Variant, left: &Slab, right: &Slab) {
+/// Prologue of the loop: constant offsets, and the initial values of the sums.
+fn start(t: &mut WgslText, v: &Variant, left: &Slab, right: &Slab) {
     locate(t, v.epilogue, [left.block, right.block]);
     left.prepare(t);
     right.prepare(t);
@@ -208,7 +209,7 @@ fn start(t: &mut Text, v: &Variant, left: &Slab, right: &Slab) {
 }
 
 /// Indices 4 step .. 4 step + 3 of the slab: load what this invocation needs, multiply, add.
-fn multiply(t: &mut Text, v: &Variant, step: usize, [left, right]: [&Slab; 2]) {
+fn multiply(t: &mut WgslText, v: &Variant, step: usize, [left, right]: [&Slab; 2]) {
     let (rows, groups) = (v.tile.rows, v.tile.cols / 4);
     let (x, w) = (left.name, right.name);
     for g in 0..groups {

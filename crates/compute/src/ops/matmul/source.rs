@@ -4,7 +4,7 @@
 //! (figures in LOG.md); that is why these kernels are generated and not written.
 
 use crate::device::{CooperativeMatrix, ElementType, reflect::COOPERATIVE};
-use std::fmt::Write as _;
+use crate::ops::wgsl_text::WgslText;
 
 /// Invocations of a register-tile workgroup: the vector width that lavapipe and WARP compile for.
 pub const LANES: usize = 8;
@@ -55,7 +55,7 @@ impl Role {
 
 /// How a kernel moves its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum KernelFamily {
     /// Every invocation loads its register tile's operands straight from storage.
     Direct,
     /// Slabs of both operands go through workgroup memory: 16 x 16 invocations.
@@ -66,27 +66,27 @@ pub enum Family {
 
 /// A family and the rows and columns of the result that one invocation owns; in the `Cooperative` family, one subgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tile {
+pub struct RegisterTile {
     /// How operands move.
-    pub family: Family,
+    pub family: KernelFamily,
     /// Rows in registers.
     pub rows: usize,
     /// Columns in registers.
     pub cols: usize,
 }
 
-impl Tile {
+impl RegisterTile {
     /// A tile; dimensions are multiples of 4.
-    pub const fn new(family: Family, rows: usize, cols: usize) -> Self {
+    pub const fn new(family: KernelFamily, rows: usize, cols: usize) -> Self {
         Self { family, rows, cols }
     }
 
     /// `direct16x8`, `cooperative32x32_16_64`
     pub fn name(self) -> String {
         let family = match self.family {
-            Family::Direct => "direct",
-            Family::Shared => "shared",
-            Family::Cooperative(CooperativeMatrix { edge, lanes }) => {
+            KernelFamily::Direct => "direct",
+            KernelFamily::Shared => "shared",
+            KernelFamily::Cooperative(CooperativeMatrix { edge, lanes }) => {
                 return format!("cooperative{}x{}_{edge}_{lanes}", self.rows, self.cols);
             }
         };
@@ -96,15 +96,15 @@ impl Tile {
     /// Rows and columns of the result that one workgroup owns.
     pub fn block(self) -> [usize; 2] {
         match self.family {
-            Family::Direct => [self.rows, LANES * self.cols],
-            Family::Shared => [super::shared::EDGE * self.rows, super::shared::EDGE * self.cols],
-            Family::Cooperative(_) => super::cooperative::block(self),
+            KernelFamily::Direct => [self.rows, LANES * self.cols],
+            KernelFamily::Shared => [super::shared::EDGE * self.rows, super::shared::EDGE * self.cols],
+            KernelFamily::Cooperative(_) => super::cooperative::block(self),
         }
     }
 
     /// Whether operands are rounded to f16.
     pub fn is_cooperative(self) -> bool {
-        matches!(self.family, Family::Cooperative(_))
+        matches!(self.family, KernelFamily::Cooperative(_))
     }
 
     /// Summed indices of a slab of a `Shared` tile: as many as fit in 16 KiB of workgroup memory, which every adapter has.
@@ -116,10 +116,10 @@ impl Tile {
     pub fn iterations(self, depth: usize) -> usize {
         match self.family {
             // Vectors of 4, up to 3 single terms, and the rows that are stored.
-            Family::Direct => depth.div_ceil(4) + 3 + self.rows,
+            KernelFamily::Direct => depth.div_ceil(4) + 3 + self.rows,
             // Slabs.
-            Family::Shared => depth.div_ceil(self.depth()),
-            Family::Cooperative(_) => super::cooperative::iterations(self, depth),
+            KernelFamily::Shared => depth.div_ceil(self.depth()),
+            KernelFamily::Cooperative(_) => super::cooperative::iterations(self, depth),
         }
     }
 }
@@ -145,8 +145,8 @@ pub struct Variant {
     /// Which product.
     pub role: Role,
     /// Which tile.
-    pub tile: Tile,
-    /// What is done with the sums.
+    pub tile: RegisterTile,
+    /// The epilogue of the sums.
     pub epilogue: Epilogue,
     /// How the right operand is stored: 16-bit types are bound as words, two numbers each.
     pub right: ElementType,
@@ -178,7 +178,7 @@ impl Variant {
 
     /// The WGSL text. Its entry point is named after the role.
     pub fn source(&self) -> String {
-        let mut t = Text::default();
+        let mut t = WgslText::default();
         if self.tile.is_cooperative() {
             // Directives precede everything else.
             t.line("enable f16;");
@@ -189,14 +189,14 @@ impl Variant {
         }
         self.header(&mut t);
         match self.tile.family {
-            Family::Direct => super::register::body(&mut t, self),
-            Family::Shared => super::shared::body(&mut t, self),
-            Family::Cooperative(matrix) => super::cooperative::body(&mut t, self, matrix),
+            KernelFamily::Direct => super::register::body(&mut t, self),
+            KernelFamily::Shared => super::shared::body(&mut t, self),
+            KernelFamily::Cooperative(matrix) => super::cooperative::body(&mut t, self, matrix),
         }
-        t.out
+        t.text
     }
 
-    fn header(&self, t: &mut Text) {
+    fn header(&self, t: &mut WgslText) {
         let [left, right, _] = self.role.names();
         let out = self.out_name();
         let formula = match self.role {
@@ -247,13 +247,13 @@ impl Variant {
         self.put(t);
     }
 
-    /// Binding name of what is written.
+    /// Binding name of the output.
     fn out_name(&self) -> &'static str {
         if self.epilogue == Epilogue::Part { "parts" } else { self.role.names()[2] }
     }
 
     /// The store of four neighbouring columns.
-    fn put(&self, t: &mut Text) {
+    fn put(&self, t: &mut WgslText) {
         let out = self.out_name();
         let added = match self.epilogue {
             Epilogue::Store | Epilogue::Bias | Epilogue::Part => None,
@@ -261,7 +261,7 @@ impl Variant {
             Epilogue::Residual => Some("residual"),
         };
         let plus = |at: &str| added.map_or(String::new(), |name| format!(" + {name}[{at}]"));
-        let single = |t: &mut Text| t.line(format!("{out}[at] = value{};", plus("at")));
+        let single = |t: &mut WgslText| t.line(format!("{out}[at] = value{};", plus("at")));
         t.line("// The only store: nothing outside of the result is written, padding columns included.");
         let (part, line) = match self.epilogue {
             Epilogue::Part => ("part: u32, ", "(part * dims.rows + row)"),
@@ -293,32 +293,8 @@ impl Variant {
 
 pub(super) const XYZW: [char; 4] = ['x', 'y', 'z', 'w'];
 
-/// Source text with indentation.
-#[derive(Default)]
-pub(super) struct Text {
-    out: String,
-    depth: usize,
-}
-
-impl Text {
-    pub(super) fn line(&mut self, s: impl AsRef<str>) {
-        let s = s.as_ref();
-        if s.starts_with('}') {
-            self.depth -= 1;
-        }
-        if s.is_empty() {
-            self.out.push('\n');
-        } else {
-            let _ = writeln!(self.out, "{:width$}{s}", "", width = self.depth * 4);
-        }
-        if s.ends_with('{') {
-            self.depth += 1;
-        }
-    }
-}
-
 /// A function that reads four neighbours of a stored row, never outside of it.
-fn load(t: &mut Text, name: &str, (vec4, element): (bool, ElementType), extent: &str) {
+fn load(t: &mut WgslText, name: &str, (vec4, element): (bool, ElementType), extent: &str) {
     t.line(format!("// Elements col .. col + 3 of the stored row of {name} that begins at `start`."));
     t.line(format!("fn load_{name}(start: u32, col: u32) -> vec4<f32> {{"));
     if vec4 {

@@ -2,26 +2,10 @@
 //!
 //! Some thousand rows, a few numbers each: one thread walks them.
 
+use super::stats as slot;
 use crate::device::cpu::{Cpu, math::BLOCK};
 use crate::simd;
 use fearless_simd::prelude::*;
-
-/// The numbers of a step in `stats`, as `ops::objective::stats` names them.
-mod slot {
-    pub const LOSS: usize = 4;
-    pub const ENTROPY: usize = 5;
-    pub const ACCURACY: usize = 6;
-    pub const ROWS: usize = 7;
-    pub const POLICY_LOSS: usize = 8;
-    pub const KL_LOSS: usize = 9;
-    pub const ENTROPY_LOSS: usize = 10;
-    pub const KL: usize = 11;
-    pub const OLD_KL: usize = 12;
-    pub const CLIP_LOW: usize = 13;
-    pub const CLIP_HIGH: usize = 14;
-    pub const CLIP_DUAL: usize = 15;
-    pub const RATIO: usize = 16;
-}
 
 /// Cross-entropy over rows `rows.0..rows.0 + rows.1`: `dlogp = -weights`; adds loss, entropy and accuracy to `stats`.
 pub fn cross_entropy(
@@ -73,7 +57,7 @@ fn k3(x: f32) -> f32 {
     x * x * series
 }
 
-/// What a row adds to `stats` and where its gradients go.
+/// Contribution of a row to `stats`, and the destination of its gradients.
 struct Row {
     slope: f32,
     loss: f32,

@@ -1,7 +1,7 @@
 //! RMSNorm of query or key heads and their rotation; the arithmetic is that of `rmsnorm` and `rope`.
 
 use super::Heads;
-use crate::device::cpu::{Cpu, Cut, Tile, Tiled, task_rows, with_scratch};
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled, task_rows, with_scratch};
 use crate::ops::rmsnorm::host::{backward_row, dot3, scaled, squares};
 use crate::ops::rope::host::rotate_row;
 use crate::simd;
@@ -16,9 +16,9 @@ impl Heads {
     }
 
     /// All heads of a row in tasks.
-    fn window(&self) -> Cut {
+    fn window(&self) -> TileGrid {
         let cols = self.all() * self.width;
-        Cut {
+        TileGrid {
             offset: self.offset,
             stride: self.stride,
             rows: self.matrix_rows,
@@ -52,7 +52,7 @@ pub fn forward(
     rstd: &mut [f32],
     qkv: &mut [f32],
 ) {
-    let numbers = Cut::rows(heads.matrix_rows, heads.heads, heads.tile_rows());
+    let numbers = TileGrid::rows(heads.matrix_rows, heads.heads, heads.tile_rows());
     let outputs = [Tiled::new(rstd, numbers), Tiled::new(qkv, heads.window())];
     cpu.for_tiles(outputs, |_, [rstd, qkv]| {
         simd!(cpu, s => forward_tile(s, heads, eps, [raw, gain, table], positions, rstd, qkv));
@@ -66,8 +66,8 @@ fn forward_tile<S: Simd>(
     eps: f32,
     [raw, gain, table]: [&[f32]; 3],
     positions: &[u32],
-    mut rstd: Tile<'_>,
-    mut qkv: Tile<'_>,
+    mut rstd: OutputTile<'_>,
+    mut qkv: OutputTile<'_>,
 ) {
     let (width, gain) = (heads.width, &gain[..heads.width]);
     for i in 0..qkv.rows() {
@@ -98,7 +98,7 @@ fn backward_tile<S: Simd>(
     heads: Heads,
     [raw, gain, table, rstd, dqkv]: [&[f32]; 5],
     positions: &[u32],
-    mut draw: Tile<'_>,
+    mut draw: OutputTile<'_>,
 ) {
     let (width, gain) = (heads.width, &gain[..heads.width]);
     let mut space = [0.0; MOST_WIDTH];
@@ -125,7 +125,7 @@ pub fn backward_gain(cpu: &Cpu, heads: Heads, [raw, table, rstd, dqkv]: [&[f32];
     let (each, width) = (heads.tile_rows(), heads.width);
     let blocks = heads.matrix_rows.div_ceil(each);
     with_scratch(blocks * width, |sums| {
-        let tiles = Tiled::new(sums, Cut::rows(blocks, width, 1));
+        let tiles = Tiled::new(sums, TileGrid::rows(blocks, width, 1));
         cpu.for_tiles([tiles], |[block, _], [mut sums]| {
             let range = block * each..heads.matrix_rows.min((block + 1) * each);
             simd!(cpu, s => gain_block(s, heads, range, [raw, table, rstd, dqkv], positions, sums.row(0)));

@@ -1,20 +1,20 @@
 //! RMSNorm: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019).
 
-use super::Size;
+use super::MatrixSize;
 use crate::device::cpu::math::sum4;
-use crate::device::cpu::{Cpu, Cut, Tile, Tiled, task_rows, with_scratch};
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled, task_rows, with_scratch};
 use crate::simd;
 use fearless_simd::prelude::*;
 
-impl Size {
+impl MatrixSize {
     /// The rows in tasks.
-    fn tiles(&self) -> Cut {
-        Cut::rows(self.rows, self.cols, task_rows(self.rows, self.cols))
+    fn tiles(&self) -> TileGrid {
+        TileGrid::rows(self.rows, self.cols, task_rows(self.rows, self.cols))
     }
 
     /// One number a row, in the same tasks.
-    fn numbers(&self) -> Cut {
-        Cut::rows(self.rows, 1, task_rows(self.rows, self.cols))
+    fn numbers(&self) -> TileGrid {
+        TileGrid::rows(self.rows, 1, task_rows(self.rows, self.cols))
     }
 
     #[inline(always)]
@@ -24,13 +24,21 @@ impl Size {
 }
 
 /// Normalise the rows of `x` into `y`; keep `rstd` (one number a row) for backward.
-pub fn forward(cpu: &Cpu, size: Size, eps: f32, x: &[f32], gain: &[f32], rstd: &mut [f32], y: &mut [f32]) {
+pub fn forward(cpu: &Cpu, size: MatrixSize, eps: f32, x: &[f32], gain: &[f32], rstd: &mut [f32], y: &mut [f32]) {
     let outputs = [Tiled::new(rstd, size.numbers()), Tiled::new(y, size.tiles())];
     cpu.for_tiles(outputs, |_, [rstd, y]| simd!(cpu, s => forward_tile(s, size, eps, x, gain, rstd, y)));
 }
 
 #[inline(always)]
-fn forward_tile<S: Simd>(simd: S, size: Size, eps: f32, x: &[f32], gain: &[f32], mut rstd: Tile<'_>, mut y: Tile<'_>) {
+fn forward_tile<S: Simd>(
+    simd: S,
+    size: MatrixSize,
+    eps: f32,
+    x: &[f32],
+    gain: &[f32],
+    mut rstd: OutputTile<'_>,
+    mut y: OutputTile<'_>,
+) {
     let gain = &gain[..size.cols];
     let share = 1.0 / size.cols as f32;
     for i in 0..y.rows() {
@@ -78,7 +86,16 @@ pub fn scaled<S: Simd>(simd: S, scale: f32, x: &[f32], gain: &[f32], y: &mut [f3
 
 /// `dx = ` (or `+=`) the gradient of the loss by `x`, from the gradient `dy` by `y`:
 /// dx = rstd * (dy * gain - n * mean(dy * gain * n)), n = x * rstd.
-pub fn backward(cpu: &Cpu, size: Size, accumulate: bool, x: &[f32], gain: &[f32], rstd: &[f32], dy: &[f32], dx: &mut [f32]) {
+pub fn backward(
+    cpu: &Cpu,
+    size: MatrixSize,
+    accumulate: bool,
+    x: &[f32],
+    gain: &[f32],
+    rstd: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+) {
     let dx = Tiled::new(dx, size.tiles());
     cpu.for_tiles([dx], |_, [dx]| {
         if accumulate {
@@ -92,12 +109,12 @@ pub fn backward(cpu: &Cpu, size: Size, accumulate: bool, x: &[f32], gain: &[f32]
 #[inline(always)]
 fn backward_tile<S: Simd, const ADD: bool>(
     simd: S,
-    size: Size,
+    size: MatrixSize,
     x: &[f32],
     gain: &[f32],
     rstd: &[f32],
     dy: &[f32],
-    mut dx: Tile<'_>,
+    mut dx: OutputTile<'_>,
 ) {
     let gain = &gain[..size.cols];
     let share = 1.0 / size.cols as f32;
@@ -154,11 +171,11 @@ pub fn backward_row<S: Simd, const ADD: bool>(
 
 /// `dgain` (cols) += the gradient of the loss by the gain: the sum over all rows of dy * x * rstd. Tasks sum blocks of rows, whose sums
 /// are then added in order.
-pub fn backward_gain(cpu: &Cpu, size: Size, x: &[f32], rstd: &[f32], dy: &[f32], dgain: &mut [f32]) {
+pub fn backward_gain(cpu: &Cpu, size: MatrixSize, x: &[f32], rstd: &[f32], dy: &[f32], dgain: &mut [f32]) {
     let each = task_rows(size.rows, size.cols);
     let blocks = size.rows.div_ceil(each);
     with_scratch(blocks * size.cols, |sums| {
-        let tiles = Tiled::new(sums, Cut::rows(blocks, size.cols, 1));
+        let tiles = Tiled::new(sums, TileGrid::rows(blocks, size.cols, 1));
         cpu.for_tiles([tiles], |[block, _], [mut sums]| {
             let range = block * each..size.rows.min((block + 1) * each);
             simd!(cpu, s => gain_block(s, size, range, x, rstd, dy, sums.row(0)));
@@ -174,7 +191,7 @@ pub fn backward_gain(cpu: &Cpu, size: Size, x: &[f32], rstd: &[f32], dy: &[f32],
 #[inline(always)]
 fn gain_block<S: Simd>(
     simd: S,
-    size: Size,
+    size: MatrixSize,
     range: std::ops::Range<usize>,
     x: &[f32],
     rstd: &[f32],
@@ -199,7 +216,7 @@ fn gain_block<S: Simd>(
 #[inline(always)]
 fn gain_columns<S: Simd, const N: usize>(
     simd: S,
-    size: Size,
+    size: MatrixSize,
     range: std::ops::Range<usize>,
     first: usize,
     x: &[f32],

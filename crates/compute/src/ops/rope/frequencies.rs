@@ -3,7 +3,7 @@
 use super::scaling::{Llama3Scaling, RopeScaling, YarnScaling};
 use std::f64::consts::TAU;
 
-/// What the rotations of a model depend on besides the position.
+/// Parameters of a model's rotations besides the position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotation {
     /// One angular frequency for each pair of a head (D/2).

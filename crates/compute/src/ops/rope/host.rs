@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al. 2021), in place on fused q|k|v rows; halves paired as in Hugging Face.
 
 use crate::device::cpu::task_rows;
-use crate::device::cpu::{Cpu, Cut, Tile, Tiled};
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled};
 use crate::simd;
 use fearless_simd::prelude::*;
 
@@ -18,13 +18,13 @@ pub fn rotate(
     qkv: &mut [f32],
 ) {
     let (rows, cols) = (positions.len(), heads * head_dim);
-    let cut = Cut { offset: 0, stride, rows, cols, tile_rows: task_rows(rows, cols), tile_cols: cols };
+    let cut = TileGrid { offset: 0, stride, rows, cols, tile_rows: task_rows(rows, cols), tile_cols: cols };
     let qkv = Tiled::new(qkv, cut);
     cpu.for_tiles([qkv], |_, [qkv]| simd!(cpu, s => rotate_tile(s, head_dim, direction, positions, table, qkv)));
 }
 
 #[inline(always)]
-fn rotate_tile<S: Simd>(simd: S, head_dim: usize, direction: f32, positions: &[u32], table: &[f32], mut qkv: Tile<'_>) {
+fn rotate_tile<S: Simd>(simd: S, head_dim: usize, direction: f32, positions: &[u32], table: &[f32], mut qkv: OutputTile<'_>) {
     let last = table.len() / head_dim - 1;
     for i in 0..qkv.rows() {
         let position = (positions[qkv.first_row() + i] as usize).min(last);

@@ -2,19 +2,19 @@
 
 use crate::device::cpu::math::{load_part, sigmoid, store_part};
 use crate::device::cpu::task_rows;
-use crate::device::cpu::{Cpu, Cut, Tile, Tiled};
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled};
 use crate::simd;
 use fearless_simd::prelude::*;
 
 /// `h` (R, cols) from `gate_up` (R, 2 cols): gate in the first columns, up in the others.
 pub fn forward(cpu: &Cpu, cols: usize, gate_up: &[f32], h: &mut [f32]) {
     let rows = h.len() / cols;
-    let h = Tiled::new(h, Cut::rows(rows, cols, task_rows(rows, cols)));
+    let h = Tiled::new(h, TileGrid::rows(rows, cols, task_rows(rows, cols)));
     cpu.for_tiles([h], |_, [h]| simd!(cpu, s => forward_tile(s, gate_up, h)));
 }
 
 #[inline(always)]
-fn forward_tile<S: Simd>(simd: S, gate_up: &[f32], mut h: Tile<'_>) {
+fn forward_tile<S: Simd>(simd: S, gate_up: &[f32], mut h: OutputTile<'_>) {
     let (n, cols) = (S::f32s::LEN, h.cols());
     for i in 0..h.rows() {
         let (gate, up) = gate_up[(h.first_row() + i) * 2 * cols..][..2 * cols].split_at(cols);
@@ -38,12 +38,12 @@ fn product<S: Simd>(simd: S, gate: S::f32s, up: S::f32s) -> S::f32s {
 /// `dgate_up` (R, 2 cols) from `dh` (R, cols).
 pub fn backward(cpu: &Cpu, cols: usize, gate_up: &[f32], dh: &[f32], dgate_up: &mut [f32]) {
     let rows = dh.len() / cols;
-    let dgate_up = Tiled::new(dgate_up, Cut::rows(rows, 2 * cols, task_rows(rows, 2 * cols)));
+    let dgate_up = Tiled::new(dgate_up, TileGrid::rows(rows, 2 * cols, task_rows(rows, 2 * cols)));
     cpu.for_tiles([dgate_up], |_, [dgate_up]| simd!(cpu, s => backward_tile(s, gate_up, dh, dgate_up)));
 }
 
 #[inline(always)]
-fn backward_tile<S: Simd>(simd: S, gate_up: &[f32], dh: &[f32], mut dgate_up: Tile<'_>) {
+fn backward_tile<S: Simd>(simd: S, gate_up: &[f32], dh: &[f32], mut dgate_up: OutputTile<'_>) {
     let cols = dgate_up.cols() / 2;
     for i in 0..dgate_up.rows() {
         let row = dgate_up.first_row() + i;

@@ -1,7 +1,7 @@
 //! Tile sizes. Sums have the same order in every tile (`serial.rs`), so tile sizes may depend on the number of threads.
 
-use super::serial::{Job, registers};
-use super::{Cpu, Shape};
+use super::serial::{GemmJob, registers};
+use super::{Cpu, GemmShape};
 
 /// Whether y = x w^T is computed by inner products, without packing the weight. Depends only on the shape, because it affects the bits.
 pub fn few_rows(rows: usize, depth: usize) -> bool {
@@ -15,7 +15,7 @@ pub fn few_cols(depth: usize) -> usize {
 }
 
 /// Rows and columns of a tile: the lowest estimated cost among some divisions with one to four tasks per thread.
-pub fn tile(cpu: &Cpu, shape: &Shape, job: &Job<'_>) -> [usize; 2] {
+pub fn tile(cpu: &Cpu, shape: &GemmShape, job: &GemmJob<'_>) -> [usize; 2] {
     const LEAST_ROWS: usize = 96;
     const MOST_PARTS: usize = 64;
     const MOST_WAVES: usize = 4;
@@ -40,13 +40,13 @@ pub fn tile(cpu: &Cpu, shape: &Shape, job: &Job<'_>) -> [usize; 2] {
 struct Costs<'a> {
     threads: usize,
     registers: [usize; 3],
-    shape: &'a Shape,
+    shape: &'a GemmShape,
     /// Of an element of the left and of the right operand on first use.
     first: [f64; 2],
 }
 
 impl<'a> Costs<'a> {
-    fn new(cpu: &Cpu, shape: &'a Shape, job: &Job<'_>) -> Self {
+    fn new(cpu: &Cpu, shape: &'a GemmShape, job: &GemmJob<'_>) -> Self {
         // Fitted to measurements on Zen 3: a left operand is read in place, or packed; a right one is always packed.
         let first = [if job.a.by_rows() { 0.3 } else { 2.0 }, 2.5];
         Self { threads: cpu.threads(), registers: registers(cpu.level()), shape, first }
@@ -74,7 +74,7 @@ impl<'a> Costs<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::Base;
-    use super::super::serial::{Right, View};
+    use super::super::serial::{MatrixView, Right};
     use super::*;
 
     /// Two threads get about the same work, in tasks of sufficient size.
@@ -82,8 +82,9 @@ mod tests {
     fn tiles_are_balanced() {
         let cpu = Cpu::new(2).unwrap();
         for (rows, cols, depth) in [(768, 384, 128), (768, 128, 384), (384, 128, 768), (2048, 1536, 384), (65, 384, 16384)] {
-            let shape = Shape { rows, cols, depth, strides: [depth, cols, cols] };
-            let job = Job { a: View::new(&[], depth), b: Right::F32(View::new(&[], cols)), depth, base: Base::Zero };
+            let shape = GemmShape { rows, cols, depth, strides: [depth, cols, cols] };
+            let job =
+                GemmJob { a: MatrixView::new(&[], depth), b: Right::F32(MatrixView::new(&[], cols)), depth, base: Base::Zero };
             let [m, n] = tile(&cpu, &shape, &job);
             let tasks = rows.div_ceil(m) * cols.div_ceil(n);
             assert!(tasks % 2 == 0 && tasks <= 16, "{shape:?}: {tasks} tasks of {m} x {n}");

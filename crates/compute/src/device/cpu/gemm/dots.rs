@@ -1,15 +1,15 @@
 //! Products with few rows or few columns, by inner products: nothing is packed, and each weight is read once from memory.
 
-use super::super::Tile;
+use super::super::OutputTile;
 use super::micro::Base;
 use super::pack::groups;
-use super::serial::{Job, Right, View};
-use crate::device::{Number, values};
+use super::serial::{GemmJob, MatrixView, Right};
+use crate::device::{StoredNumber, values};
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
 /// The product for a row-major left and a column-major right operand, in a separate function for each instruction set.
-pub fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
+pub fn run<S: Simd>(s: S, out: &mut OutputTile<'_>, job: &GemmJob<'_>) {
     let (rows, cols) = ([0, out.rows()], [0, out.cols()]);
     s.vectorize(
         #[inline(always)]
@@ -19,7 +19,7 @@ pub fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
 
 /// As [`run`], in some rows and columns.
 #[inline(always)]
-pub fn columns<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>, rows: [usize; 2], cols: [usize; 2]) {
+pub fn columns<S: Simd>(s: S, out: &mut OutputTile<'_>, job: &GemmJob<'_>, rows: [usize; 2], cols: [usize; 2]) {
     match job.b {
         Right::F32(b) => columns_of(s, out, (job, b), rows, cols),
         Right::Bf16(b) => columns_of(s, out, (job, b), rows, cols),
@@ -27,7 +27,13 @@ pub fn columns<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>, rows: [usize; 2
 }
 
 #[inline(always)]
-fn columns_of<S: Simd, T: Number>(s: S, out: &mut Tile<'_>, job: (&Job<'_>, View<'_, T>), rows: [usize; 2], cols: [usize; 2]) {
+fn columns_of<S: Simd, T: StoredNumber>(
+    s: S,
+    out: &mut OutputTile<'_>,
+    job: (&GemmJob<'_>, MatrixView<'_, T>),
+    rows: [usize; 2],
+    cols: [usize; 2],
+) {
     match S::f32s::LEN {
         16 => by_width::<S, T, 16>(s, out, job, rows, cols),
         8 => by_width::<S, T, 8>(s, out, job, rows, cols),
@@ -36,10 +42,10 @@ fn columns_of<S: Simd, T: Number>(s: S, out: &mut Tile<'_>, job: (&Job<'_>, View
 }
 
 #[inline(always)]
-fn by_width<S: Simd, T: Number, const L: usize>(
+fn by_width<S: Simd, T: StoredNumber, const L: usize>(
     s: S,
-    out: &mut Tile<'_>,
-    job: (&Job<'_>, View<'_, T>),
+    out: &mut OutputTile<'_>,
+    job: (&GemmJob<'_>, MatrixView<'_, T>),
     rows: [usize; 2],
     [first, end]: [usize; 2],
 ) {
@@ -71,10 +77,10 @@ fn by_width<S: Simd, T: Number, const L: usize>(
 /// `R` rows times `C` columns. Each sum has `L` lanes, over consecutive vectors, the last one padded with zeros, then lanes in pairs: the
 /// same order in any block.
 #[inline(always)]
-fn block<S: Simd, T: Number, const L: usize, const R: usize, const C: usize>(
+fn block<S: Simd, T: StoredNumber, const L: usize, const R: usize, const C: usize>(
     s: S,
-    out: &mut Tile<'_>,
-    (job, right): (&Job<'_>, View<'_, T>),
+    out: &mut OutputTile<'_>,
+    (job, right): (&GemmJob<'_>, MatrixView<'_, T>),
     [row, col]: [usize; 2],
 ) {
     let (a, b, b_stride) = (&job.a.data[row * job.a.row..], &right.data[col * right.col..], right.col);
@@ -109,7 +115,7 @@ fn block<S: Simd, T: Number, const L: usize, const R: usize, const C: usize>(
 
 /// The whole vectors of `N` lines, `stride` elements from line to line.
 #[inline(always)]
-fn vectors<T: Number, const L: usize, const N: usize>(data: &[T], stride: usize, depth: usize) -> [&[[T; L]]; N] {
+fn vectors<T: StoredNumber, const L: usize, const N: usize>(data: &[T], stride: usize, depth: usize) -> [&[[T; L]]; N] {
     let mut lines = [&[] as &[[T; L]]; N];
     for (i, line) in lines.iter_mut().enumerate() {
         // The length as the loop over vectors has it, so that it needs no check.
@@ -120,7 +126,7 @@ fn vectors<T: Number, const L: usize, const N: usize>(data: &[T], stride: usize,
 
 /// The last elements of `N` lines, padded with zeros.
 #[inline(always)]
-fn rest<T: Number, const L: usize, const N: usize>(data: &[T], stride: usize, depth: usize) -> [[f32; L]; N] {
+fn rest<T: StoredNumber, const L: usize, const N: usize>(data: &[T], stride: usize, depth: usize) -> [[f32; L]; N] {
     let mut rest = [[0.0; L]; N];
     for (i, rest) in rest.iter_mut().enumerate() {
         let last = data[i * stride..][..depth].as_chunks::<L>().1;

@@ -1,6 +1,6 @@
 //! The inner loop: a block of the output in registers.
 
-use super::super::Tile;
+use super::super::OutputTile;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
@@ -40,7 +40,7 @@ pub enum Left<'a> {
 
 /// A part of the output that shares one packed panel of the right operand.
 #[derive(Clone, Copy)]
-pub struct Sweep<'a, const W: usize> {
+pub struct PanelSweep<'a, const W: usize> {
     /// Rows of the output.
     pub rows: [usize; 2],
     /// First column of the output.
@@ -58,8 +58,8 @@ pub struct Sweep<'a, const W: usize> {
 pub fn sweep<S: Simd, const R: usize, const V: usize, const W: usize>(
     s: S,
     left: Left<'_>,
-    out: &mut Tile<'_>,
-    sweep: &Sweep<'_, W>,
+    out: &mut OutputTile<'_>,
+    sweep: &PanelSweep<'_, W>,
 ) {
     let depth = sweep.panel.len();
     for (i, row) in (sweep.rows[0]..sweep.rows[1]).step_by(R).enumerate() {
@@ -153,7 +153,7 @@ fn add_product<S: Simd, const V: usize>(s: S, acc: &mut [S::f32s; V], left: f32,
 fn write<S: Simd, const R: usize, const V: usize, const W: usize>(
     s: S,
     acc: &[[S::f32s; V]; R],
-    out: &mut Tile<'_>,
+    out: &mut OutputTile<'_>,
     [row, col]: [usize; 2],
     cols: usize,
     base: Base<'_>,

@@ -12,19 +12,19 @@ mod serial;
 mod tests;
 
 pub use rate::peak_gflops;
-pub use serial::{View, product};
+pub use serial::{MatrixView, product};
 
-use super::{Cpu, Cut, Tiled};
+use super::{Cpu, TileGrid, Tiled};
 use crate::device::Numbers;
 use crate::simd;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use micro::Base;
-use serial::{Job, Right};
+use serial::{GemmJob, Right};
 
 /// Sizes and strides of one product.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub struct GemmShape {
     /// Rows of the result.
     pub rows: usize,
     /// Columns of the result.
@@ -35,7 +35,7 @@ pub struct Shape {
     pub strides: [usize; 3],
 }
 
-impl Shape {
+impl GemmShape {
     /// Floating-point operations.
     pub fn flops(&self) -> f64 {
         2.0 * self.rows as f64 * self.cols as f64 * self.depth as f64
@@ -44,7 +44,7 @@ impl Shape {
 
 /// The value that [`forward`] adds to the product.
 #[derive(Clone, Copy, Debug)]
-pub enum Extra<'a> {
+pub enum GemmAddend<'a> {
     /// Nothing.
     None,
     /// A vector over the out features.
@@ -59,15 +59,15 @@ pub enum Extra<'a> {
 ///
 /// # Panics
 /// When a buffer is too short (a defect of the caller).
-pub fn forward<'a>(cpu: &Cpu, x: &[f32], w: impl Into<Numbers<'a>>, y: &mut [f32], shape: &Shape, extra: Extra<'_>) {
+pub fn forward<'a>(cpu: &Cpu, x: &[f32], w: impl Into<Numbers<'a>>, y: &mut [f32], shape: &GemmShape, extra: GemmAddend<'_>) {
     let [x_stride, w_stride, _] = shape.strides;
     let base = match extra {
-        Extra::None => Base::Zero,
-        Extra::Bias(bias) => Base::Row(bias),
-        Extra::Residual(residual) => Base::Matrix(residual, shape.strides[2]),
-        Extra::Output => Base::Output,
+        GemmAddend::None => Base::Zero,
+        GemmAddend::Bias(bias) => Base::Row(bias),
+        GemmAddend::Residual(residual) => Base::Matrix(residual, shape.strides[2]),
+        GemmAddend::Output => Base::Output,
     };
-    let job = Job { a: View::new(x, x_stride), b: Right::transposed(w.into(), w_stride), depth: shape.depth, base };
+    let job = GemmJob { a: MatrixView::new(x, x_stride), b: Right::transposed(w.into(), w_stride), depth: shape.depth, base };
     run(cpu, job, y, shape);
 }
 
@@ -75,10 +75,10 @@ pub fn forward<'a>(cpu: &Cpu, x: &[f32], w: impl Into<Numbers<'a>>, y: &mut [f32
 ///
 /// # Panics
 /// When a buffer is too short (a defect of the caller).
-pub fn backward_input<'a>(cpu: &Cpu, dy: &[f32], w: impl Into<Numbers<'a>>, dx: &mut [f32], shape: &Shape, accumulate: bool) {
+pub fn backward_input<'a>(cpu: &Cpu, dy: &[f32], w: impl Into<Numbers<'a>>, dx: &mut [f32], shape: &GemmShape, accumulate: bool) {
     let [dy_stride, w_stride, _] = shape.strides;
     let base = if accumulate { Base::Output } else { Base::Zero };
-    let job = Job { a: View::new(dy, dy_stride), b: Right::new(w.into(), w_stride), depth: shape.depth, base };
+    let job = GemmJob { a: MatrixView::new(dy, dy_stride), b: Right::new(w.into(), w_stride), depth: shape.depth, base };
     run(cpu, job, dx, shape);
 }
 
@@ -86,10 +86,14 @@ pub fn backward_input<'a>(cpu: &Cpu, dy: &[f32], w: impl Into<Numbers<'a>>, dx: 
 ///
 /// # Panics
 /// When a buffer is too short (a defect of the caller).
-pub fn backward_weight(cpu: &Cpu, dy: &[f32], x: &[f32], dw: &mut [f32], shape: &Shape) {
+pub fn backward_weight(cpu: &Cpu, dy: &[f32], x: &[f32], dw: &mut [f32], shape: &GemmShape) {
     let [dy_stride, x_stride, _] = shape.strides;
-    let job =
-        Job { a: View::transposed(dy, dy_stride), b: Right::new(x.into(), x_stride), depth: shape.depth, base: Base::Output };
+    let job = GemmJob {
+        a: MatrixView::transposed(dy, dy_stride),
+        b: Right::new(x.into(), x_stride),
+        depth: shape.depth,
+        base: Base::Output,
+    };
     run(cpu, job, dw, shape);
 }
 
@@ -102,7 +106,7 @@ pub fn backward_bias(cpu: &Cpu, dy: &[f32], dbias: &mut [f32], rows: usize, stri
     const COLS: usize = 32;
     let cols = dbias.len();
     assert!(rows == 0 || cols <= stride && (rows - 1) * stride + cols <= dy.len(), "{rows} x {cols} in rows of {stride}");
-    let cut = Cut { offset: 0, stride: cols, rows: 1, cols, tile_rows: 1, tile_cols: COLS };
+    let cut = TileGrid { offset: 0, stride: cols, rows: 1, cols, tile_rows: 1, tile_cols: COLS };
     cpu.for_tiles([Tiled::new(dbias, cut)], |_, [mut tile]| {
         let col = tile.first_col();
         simd!(cpu, s => column_sums(s, tile.row(0), dy, rows, stride, col));
@@ -137,11 +141,11 @@ fn column_sums<S: Simd>(s: S, sums: &mut [f32], dy: &[f32], rows: usize, stride:
 }
 
 /// `out = base + a b`, in tiles.
-fn run(cpu: &Cpu, job: Job<'_>, out: &mut [f32], shape: &Shape) {
-    let &Shape { rows, cols, depth, strides: [_, _, stride] } = shape;
+fn run(cpu: &Cpu, job: GemmJob<'_>, out: &mut [f32], shape: &GemmShape) {
+    let &GemmShape { rows, cols, depth, strides: [_, _, stride] } = shape;
     let few = job.by_depth() && choose::few_rows(rows, depth);
     let [tile_rows, tile_cols] = if few { [rows, choose::few_cols(depth)] } else { choose::tile(cpu, shape, &job) };
-    let cut = Cut { offset: 0, stride, rows, cols, tile_rows, tile_cols };
+    let cut = TileGrid { offset: 0, stride, rows, cols, tile_rows, tile_cols };
     cpu.for_tiles([Tiled::new(out, cut)], |_, [mut tile]| {
         let job = job.from(tile.first_row(), tile.first_col());
         if few {

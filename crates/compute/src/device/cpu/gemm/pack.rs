@@ -1,7 +1,7 @@
 //! Packing of operands in the order in which the inner loop reads them.
 
-use super::serial::View;
-use crate::device::{Number, values};
+use super::serial::MatrixView;
+use crate::device::{StoredNumber, values};
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, f32x4};
 
@@ -16,10 +16,10 @@ pub fn groups([first, end]: [usize; 2], most: usize) -> [(usize, [usize; 2]); 2]
 
 /// Columns of `b` over `depth` rows, as f32, in panels of `[depth][W]`, zeros past the last column.
 #[inline(always)]
-pub fn right<S: Simd, T: Number, const W: usize>(
+pub fn right<S: Simd, T: StoredNumber, const W: usize>(
     s: S,
     strip: &mut [f32],
-    b: View<'_, T>,
+    b: MatrixView<'_, T>,
     depth: usize,
     [col, end_col]: [usize; 2],
 ) {
@@ -46,7 +46,7 @@ pub fn right<S: Simd, T: Number, const W: usize>(
 
 /// Rows of a column-major `a` over `depth` columns, in blocks of `[depth][rows of a group]`; row `i` is at `packed[i * depth..]`.
 #[inline(always)]
-pub fn left<const R: usize>(packed: &mut [f32], a: View<'_>, rows: usize, depth: usize) {
+pub fn left<const R: usize>(packed: &mut [f32], a: MatrixView<'_>, rows: usize, depth: usize) {
     // Some depths at once, so that their cache lines are still there when the next group reads on in them.
     const SOME: usize = 8;
     /// Floats of a cache line.
@@ -75,7 +75,7 @@ pub fn left<const R: usize>(packed: &mut [f32], a: View<'_>, rows: usize, depth:
 #[inline(always)]
 fn left_groups<const R: usize>(
     packed: &mut [f32],
-    a: View<'_>,
+    a: MatrixView<'_>,
     [row, end_row]: [usize; 2],
     depth: usize,
     [first, end]: [usize; 2],
@@ -89,7 +89,7 @@ fn left_groups<const R: usize>(
 }
 
 #[inline(always)]
-fn copy_padded<T: Number>(to: &mut [f32], from: &[T]) {
+fn copy_padded<T: StoredNumber>(to: &mut [f32], from: &[T]) {
     if to.len() == from.len() {
         T::copy(from, to);
     } else {
@@ -101,7 +101,7 @@ fn copy_padded<T: Number>(to: &mut [f32], from: &[T]) {
 
 /// `panel[k][j] = b[k][j]` for `cols` columns of a column-major `b`; zeros past them.
 #[inline(always)]
-fn transpose<S: Simd, T: Number, const W: usize>(s: S, panel: &mut [f32], b: View<'_, T>, cols: usize) {
+fn transpose<S: Simd, T: StoredNumber, const W: usize>(s: S, panel: &mut [f32], b: MatrixView<'_, T>, cols: usize) {
     let panel = panel.as_chunks_mut::<W>().0;
     let depth = panel.len();
     let mut j = 0;
@@ -124,7 +124,7 @@ fn transpose<S: Simd, T: Number, const W: usize>(s: S, panel: &mut [f32], b: Vie
 
 /// Four columns of `b`, to columns from `j` on.
 #[inline(always)]
-fn transpose4<S: Simd, T: Number, const W: usize>(s: S, panel: &mut [[f32; W]], b: View<'_, T>, j: usize) {
+fn transpose4<S: Simd, T: StoredNumber, const W: usize>(s: S, panel: &mut [[f32; W]], b: MatrixView<'_, T>, j: usize) {
     let depth = panel.len();
     let (mut lines, mut rests) = ([&[] as &[[T; 4]]; 4], [&[] as &[T]; 4]);
     for (i, (line, rest)) in lines.iter_mut().zip(&mut rests).enumerate() {

@@ -1,17 +1,17 @@
 //! The product of one task.
 
-use super::super::Tile;
+use super::super::OutputTile;
 use super::dots;
-use super::micro::{Base, Left, Sweep, sweep};
+use super::micro::{Base, Left, PanelSweep, sweep};
 use super::pack;
-use crate::device::{Bf16, Number, Numbers};
+use crate::device::{Bf16, Numbers, StoredNumber};
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, Simd};
 use std::cell::Cell;
 
 /// An operand: element (i, j) is `data[i * row + j * col]`, and `row` or `col` is 1.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a, T = f32> {
+pub struct MatrixView<'a, T = f32> {
     /// Elements, from the first one on.
     pub data: &'a [T],
     /// Elements from row to row.
@@ -20,7 +20,7 @@ pub struct View<'a, T = f32> {
     pub col: usize,
 }
 
-impl<'a, T: Number> View<'a, T> {
+impl<'a, T: StoredNumber> MatrixView<'a, T> {
     /// Rows of `stride` elements.
     #[inline(always)]
     pub fn new(data: &'a [T], stride: usize) -> Self {
@@ -49,24 +49,24 @@ impl<'a, T: Number> View<'a, T> {
 /// A right operand, which may be stored in 16 bits: it is unpacked when it is packed or multiplied.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Right<'a> {
-    F32(View<'a>),
-    Bf16(View<'a, Bf16>),
+    F32(MatrixView<'a>),
+    Bf16(MatrixView<'a, Bf16>),
 }
 
 impl<'a> Right<'a> {
     /// Rows of `stride` elements.
     pub fn new(data: Numbers<'a>, stride: usize) -> Self {
         match data {
-            Numbers::F32(data) => Self::F32(View::new(data, stride)),
-            Numbers::Bf16(data) => Self::Bf16(View::new(data, stride)),
+            Numbers::F32(data) => Self::F32(MatrixView::new(data, stride)),
+            Numbers::Bf16(data) => Self::Bf16(MatrixView::new(data, stride)),
         }
     }
 
     /// The transposed matrix of one in rows of `stride` elements.
     pub fn transposed(data: Numbers<'a>, stride: usize) -> Self {
         match data {
-            Numbers::F32(data) => Self::F32(View::transposed(data, stride)),
-            Numbers::Bf16(data) => Self::Bf16(View::transposed(data, stride)),
+            Numbers::F32(data) => Self::F32(MatrixView::transposed(data, stride)),
+            Numbers::Bf16(data) => Self::Bf16(MatrixView::transposed(data, stride)),
         }
     }
 
@@ -91,14 +91,14 @@ impl<'a> Right<'a> {
 
 /// `base + a b`: `a` [rows, depth], `b` [depth, columns].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Job<'a> {
-    pub a: View<'a>,
+pub(super) struct GemmJob<'a> {
+    pub a: MatrixView<'a>,
     pub b: Right<'a>,
     pub depth: usize,
     pub base: Base<'a>,
 }
 
-impl Job<'_> {
+impl GemmJob<'_> {
     /// The part of the result that begins at (row, column).
     #[inline(always)]
     pub fn from(self, row: usize, col: usize) -> Self {
@@ -118,21 +118,21 @@ impl Job<'_> {
 ///
 /// # Panics
 /// When an operand is too short, or has no stride of 1 (a defect of the caller).
-pub fn product<S: Simd>(s: S, out: &mut Tile<'_>, a: View<'_>, b: View<'_>, depth: usize, add: bool) {
+pub fn product<S: Simd>(s: S, out: &mut OutputTile<'_>, a: MatrixView<'_>, b: MatrixView<'_>, depth: usize, add: bool) {
     let base = if add { Base::Output } else { Base::Zero };
-    run(s, out, &Job { a, b: Right::F32(b), depth, base });
+    run(s, out, &GemmJob { a, b: Right::F32(b), depth, base });
 }
 
 /// As [`product`].
-pub(super) fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
-    let &Job { a, b, .. } = job;
+pub(super) fn run<S: Simd>(s: S, out: &mut OutputTile<'_>, job: &GemmJob<'_>) {
+    let &GemmJob { a, b, .. } = job;
     let ([row, col], [b_row, b_col]) = ([a.row, a.col], b.strides());
     let dense = (row == 1 || col == 1) && (b_row == 1 || b_col == 1);
     assert!(dense, "strides {row}, {col} and {b_row}, {b_col}: neither rows nor columns are dense");
     // Taken out during the call: code inside `LocalKey::with` would not be compiled for the instruction set.
     let mut scratch = SCRATCH.take();
     let room = &mut scratch;
-    // A separate function for each instruction set, whoever calls it.
+    // A separate function for each instruction set, for every caller.
     s.vectorize(
         #[inline(always)]
         || match S::f32s::LEN {
@@ -182,8 +182,8 @@ const FEW_COLS: usize = 4;
 fn blocks<S: Simd, const R: usize, const V: usize, const W: usize>(
     s: S,
     scratch: &mut Vec<f32>,
-    out: &mut Tile<'_>,
-    job: &Job<'_>,
+    out: &mut OutputTile<'_>,
+    job: &GemmJob<'_>,
 ) {
     let (rows, all_cols, depth) = (out.rows(), out.cols(), job.depth);
     let left_over = all_cols % W;
@@ -247,7 +247,7 @@ fn aligned(scratch: &mut Vec<f32>, len: usize) -> &mut [f32] {
 #[inline(always)]
 fn panels<S: Simd, const R: usize, const V: usize, const W: usize>(
     s: S,
-    out: &mut Tile<'_>,
+    out: &mut OutputTile<'_>,
     left: Left<'_>,
     strip: &[f32],
     [first_row, last_row]: [usize; 2],
@@ -264,7 +264,7 @@ fn panels<S: Simd, const R: usize, const V: usize, const W: usize>(
                 Left::Packed(data) => Left::Packed(&data[row * depth..end_row * depth]),
             };
             let col = col + i * W;
-            let part = Sweep { rows: [first_row + row, first_row + end_row], col, cols: W.min(end_col - col), panel, base };
+            let part = PanelSweep { rows: [first_row + row, first_row + end_row], col, cols: W.min(end_col - col), panel, base };
             sweep_by::<S, V, W>(s, count, left, out, &part);
         }
     }
@@ -276,8 +276,8 @@ fn sweep_by<S: Simd, const V: usize, const W: usize>(
     s: S,
     count: usize,
     left: Left<'_>,
-    out: &mut Tile<'_>,
-    part: &Sweep<'_, W>,
+    out: &mut OutputTile<'_>,
+    part: &PanelSweep<'_, W>,
 ) {
     macro_rules! by_count {
         ($($rows:literal)*) => {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::device::cpu::testing::Draw;
-use crate::device::cpu::{Cpu, Tile, levels};
+use crate::device::cpu::{Cpu, OutputTile, levels};
 
 /// `rows` rows of `cols` numbers in [-1, 1), in rows of `stride`, NaN between them.
 fn matrix(d: &mut Draw, rows: usize, cols: usize, stride: usize) -> Vec<f32> {
@@ -11,8 +11,8 @@ fn matrix(d: &mut Draw, rows: usize, cols: usize, stride: usize) -> Vec<f32> {
     m
 }
 
-/// Compare `out` with `base(i, j) + a b`, and see that what lies between rows was not written.
-fn compare(what: &str, out: &[f32], shape: &Shape, a: View<'_>, b: View<'_>, base: impl Fn(usize, usize) -> f32) {
+/// Compare `out` with `base(i, j) + a b`, and check that gaps between rows were not written.
+fn compare(what: &str, out: &[f32], shape: &GemmShape, a: MatrixView<'_>, b: MatrixView<'_>, base: impl Fn(usize, usize) -> f32) {
     let stride = shape.strides[2];
     for i in 0..shape.rows {
         for j in 0..shape.cols {
@@ -50,11 +50,12 @@ fn serial_products_agree() {
             let so = n + pad;
             let mut out = if add { matrix(&mut d, m, n, so) } else { vec![f32::NAN; m * so] };
             let before = out.clone();
-            let look = |t: bool, data, stride| if t { View::transposed(data, stride) } else { View::new(data, stride) };
+            let look =
+                |t: bool, data, stride| if t { MatrixView::transposed(data, stride) } else { MatrixView::new(data, stride) };
             let (va, vb) = (look(ta, &a, sa), look(tb, &b, sb));
-            let mut tile = Tile::over(&mut out, so, [m, n]);
+            let mut tile = OutputTile::over(&mut out, so, [m, n]);
             simd!(cpu, s => product(s, &mut tile, va, vb, k, add));
-            let shape = Shape { rows: m, cols: n, depth: k, strides: [sa, sb, so] };
+            let shape = GemmShape { rows: m, cols: n, depth: k, strides: [sa, sb, so] };
             let what = format!("{level:?} {ta} {tb} {add}");
             compare(&what, &out, &shape, va, vb, |i, j| if add { before[i * so + j] } else { 0.0 });
         }
@@ -96,36 +97,38 @@ impl Layer {
         let (x, w, dy) = (&self.x[..], &self.w[..], &self.dy[..]);
         let what = format!("{:?}, {} threads", cpu.level(), cpu.threads());
         let mut outs = Vec::new();
-        let shape = Shape { rows, cols: n, depth: k, strides: [sx, sw, sy] };
-        for (i, extra) in [Extra::None, Extra::Bias(&self.bias), Extra::Residual(&self.residual)].into_iter().enumerate() {
+        let shape = GemmShape { rows, cols: n, depth: k, strides: [sx, sw, sy] };
+        for (i, extra) in
+            [GemmAddend::None, GemmAddend::Bias(&self.bias), GemmAddend::Residual(&self.residual)].into_iter().enumerate()
+        {
             let mut y = vec![f32::NAN; rows * sy];
             forward(cpu, x, w, &mut y, &shape, extra);
             if check {
                 let base = |r: usize, c: usize| [0.0, self.bias[c], self.residual[r * sy + c]][i];
-                compare(&what, &y, &shape, View::new(x, sx), View::transposed(w, sw), base);
+                compare(&what, &y, &shape, MatrixView::new(x, sx), MatrixView::transposed(w, sw), base);
             }
             outs.push(y);
         }
-        let shape = Shape { rows, cols: k, depth: n, strides: [sy, sw, sx] };
+        let shape = GemmShape { rows, cols: k, depth: n, strides: [sy, sw, sx] };
         for add in [false, true] {
             let mut dx = if add { x.to_vec() } else { vec![f32::NAN; rows * sx] };
             backward_input(cpu, dy, w, &mut dx, &shape, add);
             if check {
                 let base = |r: usize, c: usize| if add { x[r * sx + c] } else { 0.0 };
-                compare(&what, &dx, &shape, View::new(dy, sy), View::new(w, sw), base);
+                compare(&what, &dx, &shape, MatrixView::new(dy, sy), MatrixView::new(w, sw), base);
             }
             outs.push(dx);
         }
-        let shape = Shape { rows: n, cols: k, depth: rows, strides: [sy, sx, sw] };
+        let shape = GemmShape { rows: n, cols: k, depth: rows, strides: [sy, sx, sw] };
         let mut dw = w.to_vec();
         backward_weight(cpu, dy, x, &mut dw, &shape);
         let mut dbias = self.bias.clone();
         backward_bias(cpu, dy, &mut dbias, rows, sy);
         if check {
-            compare(&what, &dw, &shape, View::transposed(dy, sy), View::new(x, sx), |r, c| w[r * sw + c]);
+            compare(&what, &dw, &shape, MatrixView::transposed(dy, sy), MatrixView::new(x, sx), |r, c| w[r * sw + c]);
             let ones = vec![1.0; rows];
-            let shape = Shape { rows: 1, cols: n, depth: rows, strides: [rows, sy, n] };
-            compare(&what, &dbias, &shape, View::new(&ones, rows), View::new(dy, sy), |_, c| self.bias[c]);
+            let shape = GemmShape { rows: 1, cols: n, depth: rows, strides: [rows, sy, n] };
+            compare(&what, &dbias, &shape, MatrixView::new(&ones, rows), MatrixView::new(dy, sy), |_, c| self.bias[c]);
         }
         outs.extend([dw, dbias]);
         outs

@@ -4,11 +4,11 @@
 //! heads are few, the keys of a sequence are shared out among [`CHUNKS`] tasks, in waves of [`WAVE`] queries; their parts of the queries'
 //! gradients are added up behind each wave.
 
-use super::panel::Panel;
+use super::panel::QueryPanel;
 use super::scratch::{with_rows, with_shared_rows};
 use super::tile::{STRIP, copy_strips, dots, exp2, load, panel_by_strip, panels_by_strip, rows_by_panel, transpose, update_row};
-use super::{Sequence, Shape};
-use crate::device::cpu::{Cpu, Cut, Tile, Tiled};
+use super::{AttentionShape, Sequence};
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled};
 use crate::simd;
 use fearless_simd::{Simd, SimdBase, f32x16};
 use std::ops::Range;
@@ -30,7 +30,7 @@ const CHUNKS: usize = 8;
 /// Queries between two sums.
 const WAVE: usize = 256;
 
-/// What is known of a sequence, of all heads.
+/// Statistics of a sequence, of all heads.
 #[derive(Clone, Copy)]
 struct Known<'a> {
     seq: Sequence<'a>,
@@ -49,7 +49,7 @@ struct Known<'a> {
 /// When a slice is shorter than its shape (a defect of the caller).
 pub fn backward(
     cpu: &Cpu,
-    shape: Shape,
+    shape: AttentionShape,
     qkv: &[f32],
     positions: &[u32],
     out: &[f32],
@@ -59,7 +59,7 @@ pub fn backward(
     dqkv: &mut [f32],
 ) {
     shape.check();
-    let Shape { batch, time, heads, kv_heads, .. } = shape;
+    let AttentionShape { batch, time, heads, kv_heads, .. } = shape;
     let (row, wide) = (time * heads, time * shape.out_width());
     let known = |b: usize| Known {
         seq: Sequence::of(shape, b, qkv, positions),
@@ -82,20 +82,20 @@ pub fn backward(
 }
 
 /// The windows of `dqkv` for queries, keys and values: `rows` rows, in tiles of `tile_rows` by the heads that share a kv head.
-fn windows(shape: Shape, rows: usize, tile_rows: usize) -> [Cut; 3] {
+fn windows(shape: AttentionShape, rows: usize, tile_rows: usize) -> [TileGrid; 3] {
     let (stride, width, each) = (shape.row_width(), shape.kv_heads * shape.head_dim, shape.head_dim);
-    let queries = Cut { offset: 0, stride, rows, cols: shape.out_width(), tile_rows, tile_cols: shape.group_width() };
-    let keys = Cut { offset: shape.out_width(), cols: width, tile_cols: each, ..queries };
-    [queries, keys, Cut { offset: shape.out_width() + width, ..keys }]
+    let queries = TileGrid { offset: 0, stride, rows, cols: shape.out_width(), tile_rows, tile_cols: shape.group_width() };
+    let keys = TileGrid { offset: shape.out_width(), cols: width, tile_cols: each, ..queries };
+    [queries, keys, TileGrid { offset: shape.out_width() + width, ..keys }]
 }
 
 /// The window of a (rows, H) matrix that has one number a head.
-fn per_head(shape: Shape, rows: usize, tile_rows: usize) -> Cut {
-    Cut { tile_cols: shape.group(), ..Cut::rows(rows, shape.heads, tile_rows) }
+fn per_head(shape: AttentionShape, rows: usize, tile_rows: usize) -> TileGrid {
+    TileGrid { tile_cols: shape.group(), ..TileGrid::rows(rows, shape.heads, tile_rows) }
 }
 
 /// A task for each kv head of each sequence.
-fn whole<'a>(cpu: &Cpu, shape: Shape, known: impl Fn(usize) -> Known<'a> + Sync, delta: &mut [f32], dqkv: &mut [f32]) {
+fn whole<'a>(cpu: &Cpu, shape: AttentionShape, known: impl Fn(usize) -> Known<'a> + Sync, delta: &mut [f32], dqkv: &mut [f32]) {
     let time = shape.time;
     let [dq, dk, dv] = Tiled::split(dqkv, windows(shape, shape.tokens(), time));
     let delta = Tiled::new(delta, per_head(shape, shape.tokens(), time));
@@ -121,7 +121,7 @@ fn wave(cpu: &Cpu, known: &Known<'_>, queries: Range<usize>, delta: &mut [f32], 
     with_shared_rows((chunks * count * cols).div_ceil(STRIP), |parts| {
         let parts = &mut parts.as_flattened_mut()[..chunks * count * cols];
         let [_, dk, dv] = Tiled::split(&mut dqkv[keys.start * width..], windows(shape, keys.len(), rows));
-        let part = Tiled::new(parts, Cut { tile_cols: shape.group_width(), ..Cut::rows(chunks * count, cols, count) });
+        let part = Tiled::new(parts, TileGrid { tile_cols: shape.group_width(), ..TileGrid::rows(chunks * count, cols, count) });
         cpu.for_tiles([part, dk, dv], |[chunk, kv], [mut dq, mut dk, mut dv]| {
             let chunk = keys.start + chunk * rows..(keys.start + (chunk + 1) * rows).min(keys.end);
             with_rows(sizes(shape, chunk.len()), |scratch| {
@@ -141,7 +141,7 @@ fn wave(cpu: &Cpu, known: &Known<'_>, queries: Range<usize>, delta: &mut [f32], 
 
 /// `delta` of queries from `first` on, of the heads that share kv head `kv`.
 #[inline(always)]
-fn deltas<S: Simd>(simd: S, known: &Known<'_>, kv: usize, first: usize, delta: &mut Tile<'_>) {
+fn deltas<S: Simd>(simd: S, known: &Known<'_>, kv: usize, first: usize, delta: &mut OutputTile<'_>) {
     for h in 0..known.seq.shape.group() {
         for at in (0..delta.rows()).step_by(STRIP) {
             let rows = (delta.rows() - at).min(STRIP);
@@ -153,7 +153,7 @@ fn deltas<S: Simd>(simd: S, known: &Known<'_>, kv: usize, first: usize, delta: &
 
 /// The sum of parts, `size` numbers each in rows of `stride`, into the tile at its place.
 #[inline(always)]
-fn add_up<S: Simd>(simd: S, parts: &[f32], size: usize, stride: usize, to: &mut Tile<'_>) {
+fn add_up<S: Simd>(simd: S, parts: &[f32], size: usize, stride: usize, to: &mut OutputTile<'_>) {
     let (row, col) = (to.first_row(), to.first_col());
     for i in 0..to.rows() {
         let at = (row + i) * stride + col;
@@ -204,7 +204,7 @@ struct Work<'a> {
 }
 
 /// Rows of the fields of [`Work`].
-fn sizes(shape: Shape, keys: usize) -> [usize; 12] {
+fn sizes(shape: AttentionShape, keys: usize) -> [usize; 12] {
     let (strips, rows) = (shape.strips(), keys.next_multiple_of(STRIP));
     let [panel, strip] = [PANELS * shape.head_dim, strips * BLOCK];
     [strips * rows, strips * rows, strips * rows, panel, panel, strip, strip, strip, PANELS, PANELS, PANELS * TILE, PANELS * TILE]
@@ -220,7 +220,7 @@ fn share<S: Simd>(
     queries: Range<usize>,
     keys: Range<usize>,
     [k, dk, dv, q_panels, dout_panels, q_strips, dout_strips, dq, lse, delta, p, ds]: [&mut [[f32; STRIP]]; 12],
-    [to_dq, to_dk, to_dv]: [&mut Tile<'_>; 3],
+    [to_dq, to_dk, to_dv]: [&mut OutputTile<'_>; 3],
 ) {
     let (seq, shape) = (&known.seq, known.seq.shape);
     let (d, rows) = (shape.head_dim, keys.len().next_multiple_of(STRIP));
@@ -257,7 +257,7 @@ fn block_of_head<S: Simd>(
 ) {
     let seq = &known.seq;
     let count = block.len().div_ceil(STRIP);
-    let panels: [Panel; PANELS] = std::array::from_fn(|p| Panel::new(seq, block.start + p.min(count - 1) * STRIP));
+    let panels: [QueryPanel; PANELS] = std::array::from_fn(|p| QueryPanel::new(seq, block.start + p.min(count - 1) * STRIP));
     let panels = &panels[..count];
     let reach = seq.reach(block.clone());
     let reach = reach.start.max(keys.start)..reach.end.min(keys.end);
@@ -311,7 +311,15 @@ fn load_queries<S: Simd>(simd: S, known: &Known<'_>, head: usize, block: &Range<
 
 /// Probabilities of panel `p` of a block for a tile of keys, and gradients of its scores.
 #[inline(always)]
-fn weights<S: Simd>(simd: S, known: &Known<'_>, head: usize, panel: &Panel, p: usize, tile: &Range<usize>, work: &mut Work<'_>) {
+fn weights<S: Simd>(
+    simd: S,
+    known: &Known<'_>,
+    head: usize,
+    panel: &QueryPanel,
+    p: usize,
+    tile: &Range<usize>,
+    work: &mut Work<'_>,
+) {
     let (seq, shape) = (&known.seq, known.seq.shape);
     let (d, kv, width, keys) = (shape.head_dim, head / shape.group(), shape.row_width(), panel.keys(tile));
     if keys.is_empty() {
@@ -331,9 +339,9 @@ fn weights<S: Simd>(simd: S, known: &Known<'_>, head: usize, panel: &Panel, p: u
     }
 }
 
-/// Add to the gradients of a tile's keys and values what a block of queries contributes.
+/// Add the contribution of a block of queries to the gradients of a tile's keys and values.
 #[inline(always)]
-fn key_gradients<S: Simd>(simd: S, panels: &[Panel], tile: &Range<usize>, keys: &Range<usize>, work: &mut Work<'_>) {
+fn key_gradients<S: Simd>(simd: S, panels: &[QueryPanel], tile: &Range<usize>, keys: &Range<usize>, work: &mut Work<'_>) {
     let rows = keys.len().next_multiple_of(STRIP);
     for key in tile.clone().step_by(STRIP) {
         let (mut covering, mut count) = ([0; PANELS], 0);

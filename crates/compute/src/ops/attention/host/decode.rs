@@ -1,11 +1,11 @@
 //! Decode: one new token a sequence over a cache of keys and values. The first keys of a sequence may lie elsewhere in the cache:
 //! sequences that begin alike share them.
 
-use super::Shape;
+use super::AttentionShape;
 use super::scratch::with_rows;
 use super::tile::{STRIP, dot4, exp2, load, strips, transpose4, update_row};
-use crate::device::cpu::{Cpu, Cut, Tiled};
-use crate::device::{Number, values};
+use crate::device::cpu::{Cpu, TileGrid, Tiled};
+use crate::device::{StoredNumber, values};
 use crate::simd;
 use fearless_simd::{Simd, SimdBase, SimdFloat, SimdSplit, f32x4, f32x16};
 use std::ops::Range;
@@ -26,9 +26,9 @@ const FEW: usize = 4;
 ///
 /// # Panics
 /// When a slice is shorter than its shape (a defect of the caller).
-pub fn decode<T: Number>(
+pub fn decode<T: StoredNumber>(
     cpu: &Cpu,
-    shape: Shape,
+    shape: AttentionShape,
     qkv: &[f32],
     positions: &[u32],
     [cache_k, cache_v]: [&[T]; 2],
@@ -42,7 +42,7 @@ pub fn decode<T: Number>(
     let heads = kv_heads * shape.group();
     let tile_rows = (TASK / (max_time * heads * d).max(1)).max(1);
     let out = &mut out[..batch * shape.out_width()];
-    let cut = Cut { tile_cols: heads * d, ..Cut::rows(batch, shape.out_width(), tile_rows) };
+    let cut = TileGrid { tile_cols: heads * d, ..TileGrid::rows(batch, shape.out_width(), tile_rows) };
     cpu.for_tiles([Tiled::new(out, cut)], |[_, part], [mut out]| {
         let kv = part * kv_heads * d;
         for i in 0..out.rows() {
@@ -85,11 +85,11 @@ impl<T> Cache<'_, T> {
 
 /// The heads of `queries`, over the first `keys` keys.
 #[inline(always)]
-fn decode_row<S: Simd, T: Number>(
+fn decode_row<S: Simd, T: StoredNumber>(
     simd: S,
     cache: &Cache<'_, T>,
     keys: usize,
-    shape: Shape,
+    shape: AttentionShape,
     queries: &[f32],
     [sums, mosts, totals, scores]: [&mut [[f32; STRIP]]; 4],
     out: &mut [f32],
@@ -126,7 +126,7 @@ fn decode_row<S: Simd, T: Number>(
 
 /// Scores of `keys`, in units of log 2, whose kv head begins at `column`.
 #[inline(always)]
-fn score<S: Simd, T: Number>(
+fn score<S: Simd, T: StoredNumber>(
     simd: S,
     cache: &Cache<'_, T>,
     column: usize,
@@ -181,7 +181,7 @@ fn softmax<S: Simd>(
 
 /// `sums += sum over keys of weight value`, with values of the kv head that begins at `column`; four strips at a time.
 #[inline(always)]
-fn add_values<S: Simd, T: Number>(
+fn add_values<S: Simd, T: StoredNumber>(
     simd: S,
     cache: &Cache<'_, T>,
     column: usize,
@@ -211,7 +211,7 @@ fn add_values<S: Simd, T: Number>(
 
 /// N whole strips of [`add_values`], from `column` on.
 #[inline(always)]
-fn add_strips<S: Simd, T: Number, const N: usize>(
+fn add_strips<S: Simd, T: StoredNumber, const N: usize>(
     simd: S,
     cache: &Cache<'_, T>,
     column: usize,

@@ -1,15 +1,15 @@
 //! Forward: an online softmax over tiles of keys, from the diagonal down, so that every query has a real maximum from the first tile on.
 
-use super::panel::Panel;
+use super::panel::QueryPanel;
 use super::scratch::with_rows;
 use super::tile::{STRIP, copy_strips, exp2, load, log2, panel_by_strip, rows_by_panel, transpose, update_row};
-use super::{Sequence, Shape};
-use crate::device::cpu::{Cpu, Cut, Tile, Tiled};
+use super::{AttentionShape, Sequence};
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled};
 use crate::simd;
 use fearless_simd::{Simd, SimdBase, SimdFloat, f32x16};
 use std::ops::Range;
 
-/// Queries of a block, of all heads of a group: they share the copied values of a tile, and what is kept of them stays in the second cache.
+/// Queries of a block, of all heads of a group: they share the copied values of a tile, and their intermediate results stay in the L2 cache.
 const BLOCK: usize = 192;
 /// Keys of a tile: sixteen queries' scores stay in the first cache, a tile's values in the second.
 const TILE: usize = 128;
@@ -19,7 +19,7 @@ const TILE: usize = 128;
 ///
 /// # Panics
 /// When a slice is shorter than its shape (a defect of the caller).
-pub fn forward(cpu: &Cpu, shape: Shape, qkv: &[f32], positions: &[u32], out: &mut [f32], lse: &mut [f32]) {
+pub fn forward(cpu: &Cpu, shape: AttentionShape, qkv: &[f32], positions: &[u32], out: &mut [f32], lse: &mut [f32]) {
     shape.check();
     let time = shape.time;
     if shape.tokens() == 0 {
@@ -32,7 +32,7 @@ pub fn forward(cpu: &Cpu, shape: Shape, qkv: &[f32], positions: &[u32], out: &mu
     let outs = out[..shape.tokens() * shape.out_width()].chunks_mut(rows * shape.out_width());
     let lses = lse[..shape.tokens() * shape.heads].chunks_mut(rows * shape.heads);
     for (call, (out, lse)) in outs.zip(lses).enumerate() {
-        let cut = |width: usize| Cut { tile_cols: width / shape.kv_heads, ..Cut::rows(rows, width, tile_rows) };
+        let cut = |width: usize| TileGrid { tile_cols: width / shape.kv_heads, ..TileGrid::rows(rows, width, tile_rows) };
         let outputs = [Tiled::new(out, cut(shape.out_width())), Tiled::new(lse, cut(shape.heads))];
         cpu.for_tiles(outputs, |[_, kv], [mut out, mut lse]| {
             let token = call * rows + out.first_row();
@@ -49,7 +49,7 @@ pub fn forward(cpu: &Cpu, shape: Shape, qkv: &[f32], positions: &[u32], out: &mu
 }
 
 /// Rows of scratch: transposed queries, sums of values, state of the softmax, values and scores of a tile.
-fn sizes(shape: Shape, queries: usize) -> [usize; 5] {
+fn sizes(shape: AttentionShape, queries: usize) -> [usize; 5] {
     let (panels, strips) = (shape.group() * queries.div_ceil(STRIP), shape.strips());
     [panels * shape.head_dim, panels * strips * STRIP, panels * 2, strips * TILE, TILE]
 }
@@ -63,8 +63,8 @@ fn forward_block<S: Simd>(
     block: Range<usize>,
     at: usize,
     [queries, sums, states, values, scores]: [&mut [[f32; STRIP]]; 5],
-    out: &mut Tile<'_>,
-    lse: &mut Tile<'_>,
+    out: &mut OutputTile<'_>,
+    lse: &mut OutputTile<'_>,
 ) {
     let (d, strips, group, width) = (seq.shape.head_dim, seq.shape.strips(), seq.shape.group(), seq.shape.row_width());
     let panels = block.len().div_ceil(STRIP);
@@ -76,7 +76,7 @@ fn forward_block<S: Simd>(
     for tile in tiles_down(seq.reach(block.clone())) {
         copy_strips(seq.values(tile.start, kv), width, d, tile.len(), values, TILE);
         for p in 0..panels {
-            let panel = Panel::new(seq, block.start + p * STRIP);
+            let panel = QueryPanel::new(seq, block.start + p * STRIP);
             let keys = panel.keys(&tile);
             if keys.is_empty() {
                 continue;

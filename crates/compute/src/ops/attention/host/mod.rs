@@ -19,12 +19,12 @@ pub use backward::backward;
 pub use decode::decode;
 pub use forward::forward;
 
-use super::Shape;
-use crate::device::Number;
+use super::AttentionShape;
+use crate::device::StoredNumber;
 use std::ops::Range;
 use tile::{STRIP, strips};
 
-impl Shape {
+impl AttentionShape {
     /// Columns of `out`.
     fn out_width(&self) -> usize {
         self.heads * self.head_dim
@@ -40,16 +40,16 @@ impl Shape {
         strips(self.head_dim)
     }
 
-    /// What a product of a query and a key is multiplied with to be a score in units of log 2.
+    /// Factor from a product of a query and a key to a score in units of log 2.
     fn scale2(&self) -> f32 {
         (std::f64::consts::LOG2_E / (self.head_dim as f64).sqrt()) as f32
     }
 }
 
-/// What a task reads of one sequence: the rows of its tokens and their positions.
+/// Inputs of a task for one sequence: the rows of its tokens and their positions.
 #[derive(Clone, Copy)]
 struct Sequence<'a> {
-    shape: Shape,
+    shape: AttentionShape,
     /// (T, (H + 2 Hkv) D)
     qkv: &'a [f32],
     /// (T)
@@ -57,7 +57,7 @@ struct Sequence<'a> {
 }
 
 impl<'a> Sequence<'a> {
-    fn of(shape: Shape, b: usize, qkv: &'a [f32], positions: &'a [u32]) -> Self {
+    fn of(shape: AttentionShape, b: usize, qkv: &'a [f32], positions: &'a [u32]) -> Self {
         let (time, width) = (shape.time, shape.row_width());
         Self { shape, qkv: &qkv[b * time * width..][..time * width], positions: &positions[b * time..][..time] }
     }
@@ -92,8 +92,15 @@ impl<'a> Sequence<'a> {
 /// Copy the keys and values of `qkv` (B T, (H + 2 Hkv) D) into the caches (sequences, `max_time`, Hkv D): token t of sequence b goes to row
 /// `positions[b T + t]` of sequence b; what would lie outside of a sequence is dropped.
 ///
-/// A plain copy on one thread: it is small beside the products that made `qkv`.
-pub fn append<T: Number>(shape: Shape, max_time: usize, qkv: &[f32], positions: &[u32], cache_k: &mut [T], cache_v: &mut [T]) {
+/// A plain copy on one thread: its cost is small relative to the matrix products of `qkv`.
+pub fn append<T: StoredNumber>(
+    shape: AttentionShape,
+    max_time: usize,
+    qkv: &[f32],
+    positions: &[u32],
+    cache_k: &mut [T],
+    cache_v: &mut [T],
+) {
     let store = |to: &mut [T], from: &[f32]| to.iter_mut().zip(from).for_each(|(to, from)| *to = T::nearest(*from));
     let (skip, width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     for ((row, from), &place) in qkv.chunks_exact(skip + 2 * width).enumerate().zip(positions) {

@@ -19,7 +19,7 @@ static CAUSAL: [[f32; STRIP]; STRIP] = {
 };
 
 /// Sixteen queries, or the last of a sequence; lanes without a query see what the last query does.
-pub struct Panel {
+pub struct QueryPanel {
     /// The first query; a multiple of [`STRIP`] after the first of the block.
     pub first: usize,
     /// Queries.
@@ -31,7 +31,7 @@ pub struct Panel {
     starts: [f32; STRIP],
 }
 
-impl Panel {
+impl QueryPanel {
     pub fn new(seq: &Sequence<'_>, first: usize) -> Self {
         let last = (first + STRIP).min(seq.shape.time) - 1;
         let query = |lane: usize| (first + lane).min(last);

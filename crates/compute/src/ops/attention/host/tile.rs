@@ -3,10 +3,10 @@
 //! An operand or result of sixteen columns is a *strip*: rows of `[f32; 16]`, one behind the other. Wider matrices are several strips, padded
 //! with zeros. Every element of a result is one sum over k in order, so tiles of any height give the same bits.
 
-use crate::device::{Number, values};
+use crate::device::{StoredNumber, values};
 use fearless_simd::{Bytes, Simd, SimdBase, SimdCvtFloat, SimdFloat, SimdSplit, f32x4, f32x16, i32x16};
 
-/// Columns of a strip, and queries of a panel: lanes of what is computed at a time.
+/// Columns of a strip, and queries of a panel: lanes that are computed at a time.
 pub const STRIP: usize = 16;
 
 /// Strips that hold `columns`.
@@ -251,7 +251,7 @@ pub fn dots<S: Simd>(simd: S, a: &[f32], b: &[f32], stride: usize, columns: usiz
 
 /// Four numbers whose sum is the dot product.
 #[inline(always)]
-pub fn dot4<S: Simd, T: Number>(simd: S, a: &[f32], b: &[T]) -> f32x4<S> {
+pub fn dot4<S: Simd, T: StoredNumber>(simd: S, a: &[f32], b: &[T]) -> f32x4<S> {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks(), b.as_chunks::<STRIP>());
     let mut sum = f32x16::splat(simd, 0.0);
     for (a, b) in a.iter().zip(b) {

@@ -1,6 +1,6 @@
 //! Products whose inputs are rounded to f16: errors that the rounding explains, gradients of any size, and overflow that shows.
 
-use super::super::{Extra, Role, Tile, backward_input_by, backward_weight_by, cooperative, forward_by, twin};
+use super::super::{Extra, RegisterTile, Role, backward_input_by, backward_weight_by, cooperative, forward_by, twin};
 use crate::device::{Device, Gpu, Tensor};
 use crate::ops::check::{Case, Check, TOLERANCE, wide};
 use anyhow::Context as _;
@@ -48,7 +48,7 @@ impl Layer {
     }
 
     /// The product on the device.
-    fn run(&self, device: &Device, case: &Case, role: Role, tile: Tile) -> anyhow::Result<Vec<f32>> {
+    fn run(&self, device: &Device, case: &Case, role: Role, tile: RegisterTile) -> anyhow::Result<Vec<f32>> {
         let (n, k, rows) = (self.n, self.k, self.x.len() / self.k);
         let x = case.upload(device, "x", &[rows, k], &self.x);
         let w = case.upload(device, "w", &[n, k], &self.w);
@@ -76,7 +76,7 @@ impl Layer {
 
     /// Compare a product with its twin. The bound of each sum: every input is off by its rounding, sum |da b| + |a + da| |db|, and the sum
     /// itself is as exact as any f32 kernel's.
-    fn check(&self, device: &Device, case: &mut Case, role: Role, tile: Tile) -> anyhow::Result<()> {
+    fn check(&self, device: &Device, case: &mut Case, role: Role, tile: RegisterTile) -> anyhow::Result<()> {
         let [left, right] = self.operands(role);
         let errors = [rounding(left, cooperative::is_scaled(role)), rounding(right, false)];
         let [left, right] = [wide(left), wide(right)];
@@ -112,7 +112,7 @@ fn rounding(values: &[f32], scaled: bool) -> Vec<f64> {
 }
 
 /// Tiles of this device; each case takes the next one.
-fn tile(device: &Device, case: &mut Case) -> anyhow::Result<Tile> {
+fn tile(device: &Device, case: &mut Case) -> anyhow::Result<RegisterTile> {
     let matrix = device.gpu().and_then(Gpu::cooperative).context("opened without float16 products")?;
     Ok(case.pick(&cooperative::tiles(matrix)))
 }

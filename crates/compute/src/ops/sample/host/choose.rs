@@ -5,7 +5,7 @@ use crate::device::cpu::math::{exp_neg, load_part, store_part};
 use crate::ops::logprob::highest;
 use fearless_simd::prelude::*;
 
-/// What no logit that counts lies below.
+/// Lower bound of all logits that count.
 const LOWEST: f32 = -1e30;
 /// Columns of a block, whose masses are summed before the draw looks for its block.
 const BLOCK: usize = 1024;

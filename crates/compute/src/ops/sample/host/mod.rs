@@ -15,7 +15,7 @@ mod select;
 mod tests;
 
 use super::{IDLE, PROMPT_HEAD, Sizes};
-use crate::device::cpu::{Cpu, Cut, Tiled, task_rows, with_scratch};
+use crate::device::cpu::{Cpu, TileGrid, Tiled, task_rows, with_scratch};
 use crate::rng::{philox, unit};
 use crate::simd;
 use choose::{Filter, choose};
@@ -85,7 +85,7 @@ fn choose_all(
     }
     let filter = Filter::new(settings);
     let rows = positions.len();
-    let choices = Tiled::new(choices, Cut::rows(rows, 2, task_rows(rows, sizes.vocab)));
+    let choices = Tiled::new(choices, TileGrid::rows(rows, 2, task_rows(rows, sizes.vocab)));
     cpu.for_tiles([choices], |_, [mut choices]| {
         for i in 0..choices.rows() {
             let row = choices.first_row() + i;

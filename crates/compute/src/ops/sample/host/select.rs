@@ -10,7 +10,7 @@ use fearless_simd::prelude::*;
 const GROUP: usize = 16;
 /// Vectors whose masses are summed in f32.
 const BLOCK: usize = 512;
-/// What is not more is sorted.
+/// At most this many are sorted.
 const FEW: usize = 48;
 /// Bars at once.
 const BARS: usize = 6;
@@ -37,7 +37,7 @@ impl Scratch {
     }
 }
 
-/// What a logit weighs: exp((l - top) scale), so 1 if `scale` is 0.
+/// Weight of a logit: exp((l - top) scale), so 1 if `scale` is 0.
 #[derive(Clone, Copy)]
 pub struct Weight {
     /// The highest logit.
@@ -127,7 +127,7 @@ fn collect<S: Simd>(simd: S, row: &[f32], [low, high]: [f32; 2], kept: &mut [f32
     count
 }
 
-/// [`collect`] of the first `count` of `kept` itself: what is written lies never behind what has been read.
+/// [`collect`] of the first `count` of `kept`, in place: a write never passes the read position.
 #[inline(always)]
 fn narrow<S: Simd>(simd: S, kept: &mut [f32], count: usize, [low, high]: [f32; 2]) -> usize {
     let n = S::f32s::LEN;
@@ -160,7 +160,7 @@ fn cut<S: Simd>(simd: S, kept: &mut [f32], mut count: usize, mut above: f64, wan
     while count > FEW {
         let bars = quantiles(&kept[..count]);
         let (all, masses) = masses_above(simd, &kept[..count], bars, f32::NEG_INFINITY, weight);
-        // Below the lowest bar, if there is something: rounding may leave all of it a little short of what is wanted.
+        // Below the lowest bar, if there is something: rounding may leave its total mass slightly below `wanted`.
         let last = if masses[BARS - 1] < all { BARS } else { BARS - 1 };
         let found = masses.iter().position(|m| above + m >= wanted).unwrap_or(last);
         let low = *bars.get(found).unwrap_or(&f32::NEG_INFINITY);
@@ -207,7 +207,7 @@ pub fn nucleus<S: Simd>(simd: S, row: &[f32], top_p: f32, lowest: f32, weight: W
     (cut(simd, &mut scratch.kept, count, above, wanted, weight), all)
 }
 
-/// The cut of top-p over what is not below `bar`, which [`kth`] has found.
+/// The cut of top-p over logits not below `bar`, which [`kth`] has found.
 #[inline(always)]
 pub fn nucleus_above<S: Simd>(simd: S, row: &[f32], top_p: f32, bar: f32, weight: Weight, scratch: &mut Scratch) -> f32 {
     let count = collect(simd, row, [bar, f32::INFINITY], &mut scratch.kept);

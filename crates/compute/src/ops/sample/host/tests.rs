@@ -3,7 +3,7 @@ use super::*;
 use crate::device::cpu::levels;
 use crate::device::cpu::testing::{Draw, on_every_level};
 
-/// Whether a token lies so near to the edge of top-p or min-p that rounding decides.
+/// Whether a token is so close to the threshold of top-p or min-p that rounding decides.
 fn is_near_edge(logits: &[f64], s: &Sampling) -> bool {
     if s.temperature <= 0.0 {
         return false;
