@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 /// Flags of other programs that the documents name between backticks.
 const OF_OTHERS: &[&str] = &[
+    "--fusions",
     "--kernels",
     "--overlap",
     "--table",
