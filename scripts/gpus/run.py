@@ -1,13 +1,14 @@
 """Every kernel executed by software Vulkan drivers, for scripts/check-gpus --run: run.py LEHR CACHE FOLDER [DRIVER...]
 
 Drivers: `installed` (the machine's lavapipe), `newest` (the lavapipe in CACHE), `swiftshader` (Chromium's, or the library that
-$LEHR_SWIFTSHADER names). Each runs `lehr doctor` with the kernels of GPUs, with those of software adapters, with WebGPU's default
-limits, and with float16 products, which drivers without cooperative matrices must refuse. What doctor says is kept in FOLDER. Fails when a kernel is wrong, when compiling takes more than a minute, or when the process needs
+$LEHR_SWIFTSHADER names). Each runs `lehr doctor` with the kernels that it gets (lavapipe those of software adapters, SwiftShader those of
+GPUs), with those of GPUs, with WebGPU's default limits, and with float16 products, which drivers without cooperative matrices must refuse. What doctor says is kept in FOLDER. Fails when a kernel is wrong, when compiling takes more than a minute, or when the process needs
 more than 2 GB.
 """
 
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ LIBRARIES = "sysroot/usr/lib/x86_64-linux-gnu"
 SWIFTSHADER = ["/usr/lib/chromium/libvk_swiftshader.so", "/opt/google/chrome/libvk_swiftshader.so"]
 FLOAT16 = ["--matmul-precision", "float16"]
 VARIANTS: list[tuple[str, dict[str, str], list[str]]] = [
-    ("software", {"LEHR_CLASS": "software"}, []),
+    ("as chosen", {}, []),
     ("hardware", {"LEHR_CLASS": "hardware"}, []),
     ("hardware, default limits", {"LEHR_CLASS": "hardware", "LEHR_LIMITS": "default"}, []),
     ("hardware, float16", {"LEHR_CLASS": "hardware"}, FLOAT16),
@@ -54,6 +55,8 @@ def doctor(command: list[str], environment: dict[str, str], out: Path) -> tuple[
     with out.open("wb") as file, out.with_suffix(".err").open("wb") as errors:
         actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), 1), (os.POSIX_SPAWN_DUP2, errors.fileno(), 2)]
         child = os.posix_spawn(command[0], command, environment, file_actions=actions)
+        # A compiler that takes far too much must not take the machine's last.
+        resource.prlimit(child, resource.RLIMIT_DATA, (4 * MOST_BYTES, 4 * MOST_BYTES))
         _, status, used = os.wait4(child, 0)
     return os.waitstatus_to_exitcode(status), time.monotonic() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
 

@@ -33,9 +33,19 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub enum GpuClass {
     /// A GPU: many lanes, workgroup memory is fast, launches are cheap.
     Hardware,
-    /// Shaders compiled for the CPU (lavapipe, SwiftShader, WARP): 4 to 16 lanes, workgroup memory is plain memory, launches are
-    /// expensive.
+    /// Shaders compiled for the CPU (lavapipe, WARP): 4 to 16 lanes, workgroup memory is plain memory, launches are expensive.
     Software,
+}
+
+impl GpuClass {
+    fn of(info: &wgpu::AdapterInfo) -> Self {
+        match info.device_type {
+            // SwiftShader's compiler takes minutes and 17 GB for the tiles of the others, which are long straight texts.
+            wgpu::DeviceType::Cpu if info.name.contains("SwiftShader") => Self::Hardware,
+            wgpu::DeviceType::Cpu => Self::Software,
+            _ => Self::Hardware,
+        }
+    }
 }
 
 /// GPU vendor, whose compiler limits the registers of a tile.
@@ -179,7 +189,7 @@ impl Gpu {
             queue,
             kernels: Mutex::new(HashMap::new()),
             status,
-            class: if is_software { GpuClass::Software } else { GpuClass::Hardware },
+            class: GpuClass::of(&info),
             is_software,
             vendor,
             cooperative,
