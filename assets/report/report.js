@@ -289,7 +289,7 @@
             // On paper charts stand in two columns, the first across both.
             const first = this === charts[0];
             this.width = paper ? (first ? 660 : 330) : Math.max(this.box.clientWidth || 560, 200);
-            const height = paper ? (first ? 220 : 170) : Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
+            const height = paper ? (first ? 180 : 160) : Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
             const [low, high] = view.from === null ? full(this) : [view.from, view.to];
             for (const line of this.lines) {
                 line.x = this.xs(line, line.grid);

@@ -41,7 +41,7 @@ use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::any::TypeId;
 
-/// Train small language models on any GPU, and watch, merge and understand them while they train.
+/// Train small language models on a GPU or a CPU, and watch, merge and understand them while they train.
 #[derive(Parser, Debug)]
 #[command(name = "lehr", version, propagate_version = true, max_term_width = 100)]
 struct Cli {

@@ -45,13 +45,14 @@ impl Charts {
                 (_, true) => ("Reading", "The log is being read."),
                 _ => ("Nothing to draw yet", "Curves appear with the first step. A run compiles its kernels first."),
             };
-            parts::empty(ui, heading, what);
-            if let Some(path) = state.focus.clone().filter(|_| runs.is_empty()) {
-                let mut asked = Vec::new();
-                let words = format!("Draw {}", crate::history::short_name(&path));
-                parts::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
-                asked.into_iter().for_each(|order| state.ask(order));
-            }
+            let mut asked = Vec::new();
+            parts::empty_with(ui, heading, what, |ui| {
+                if let Some(path) = state.focus.clone().filter(|_| runs.is_empty()) {
+                    let words = format!("Draw {}", crate::history::short_name(&path));
+                    parts::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
+                }
+            });
+            asked.into_iter().for_each(|order| state.ask(order));
             return;
         }
         let extent = chart::extent(state, &runs);

@@ -43,11 +43,11 @@ impl Runs {
         ui.separator();
         if state.runs.is_empty() {
             let mut actions = Vec::new();
-            let what =
-                "Choose a folder above and press Open, start a run, or take a lesson. New runs are folders in the folder runs.";
-            parts::empty(ui, "No run is open", what);
-            let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
-            parts::offers(ui, offers, &mut actions);
+            let what = "Choose a folder above and press Open, start a run, or take a lesson. New runs are folders in the folder runs.";
+            parts::empty_with(ui, "No run is open", what, |ui| {
+                let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
+                parts::offers(ui, offers, &mut actions);
+            });
             actions.into_iter().for_each(|order| state.ask(order));
             return;
         }
@@ -67,6 +67,8 @@ impl Runs {
         let files: Vec<_> = state.runs.iter().map(|run| &run.files).collect();
         let members = family(&files);
         let focus = state.focus.clone();
+        // A single run is drawn in the colours of its metrics.
+        let are_colored = state.runs.iter().filter(|run| run.visible).count() > 1;
         let mut actions = Vec::new();
         for member in members {
             let run = &mut state.runs[member.run];
@@ -79,7 +81,9 @@ impl Runs {
                     ui.add_space(14.0 * member.depth as f32);
                     let color = theme::readable(run.color, ui.visuals());
                     let tick = ui.checkbox(&mut run.visible, "").on_hover_text("Draw it in the charts");
-                    ui.painter().circle_filled(tick.rect.right_center() - egui::vec2(1.0, 0.0), 4.0, color);
+                    if run.visible && are_colored {
+                        ui.painter().circle_filled(tick.rect.right_center() - egui::vec2(1.0, 0.0), 4.0, color);
+                    }
                     ui.add_space(6.0);
                     let name = egui::Button::selectable(focused, RichText::new(run.name()).strong()).truncate();
                     // A long name leaves space for the word beside it.

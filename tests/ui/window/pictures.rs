@@ -109,8 +109,9 @@ fn look() {
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/window");
     std::fs::create_dir_all(&out).unwrap();
     let only = std::env::var("PAGE").unwrap_or_default();
+    // The projector's size is that of 1920 x 1080 pixels, two for a point.
     let sizes: [(&str, [f32; 2], f32); 3] =
-        [("desk", [1360.0, 860.0], 1.0), ("small", [1100.0, 700.0], 1.0), ("projector", [1920.0, 1080.0], 2.0)];
+        [("desk", [1360.0, 860.0], 1.0), ("small", [1100.0, 700.0], 1.0), ("projector", [960.0, 540.0], 2.0)];
     for (count, points) in [(1, 20), (1, 2000), (3, 20), (3, 2000), (10, 20), (10, 2000)] {
         for (dark, (name, size, zoom)) in [true, false].into_iter().flat_map(|dark| sizes.map(|size| (dark, size))) {
             let draw = move |ui: &mut egui::Ui, window: &mut Option<Window>| {
@@ -121,7 +122,6 @@ fn look() {
                     state.runs = many_runs(count, points);
                     state.color_runs();
                     state.focus = Some(state.runs[0].files.path.clone());
-                    state.look.zoom = zoom;
                     state.look.theme = if dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
                     window
                 });
@@ -129,7 +129,7 @@ fn look() {
                 window.advance(&ctx);
                 window.draw(ui);
             };
-            let mut h = Harness::builder().with_size(size).with_max_steps(4).build_ui_state(draw, None);
+            let mut h = Harness::builder().with_size(size).with_pixels_per_point(zoom).with_max_steps(4).build_ui_state(draw, None);
             for page in ALL_PAGES {
                 let title = page.title().to_lowercase().replace(' ', "-");
                 if !only.is_empty() && title != only {

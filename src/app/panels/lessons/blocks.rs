@@ -76,7 +76,7 @@ pub(super) fn commands_ui(ui: &mut Ui, commands: &[String]) {
     }
     egui::CollapsingHeader::new("The commands that will run").show(ui, |ui| {
         for line in commands {
-            ui.add(egui::Label::new(RichText::new(line).monospace().small()).wrap());
+            ui.add(egui::Label::new(RichText::new(line).font(theme::small_mono())).wrap());
         }
     });
 }

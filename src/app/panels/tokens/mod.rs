@@ -75,10 +75,11 @@ impl Tokens {
                     "A run of GRPO has them at every step, pre-training and fine-tuning at every evaluation.",
                 ),
             };
-            parts::empty(ui, heading, what);
-            if run.is_ours() && !reinforced {
-                parts::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
-            }
+            parts::empty_with(ui, heading, what, |ui| {
+                if run.is_ours() && !reinforced {
+                    parts::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
+                }
+            });
         }
     }
 
