@@ -39,7 +39,7 @@ pub fn figure(f: &SummaryFigure) -> String {
     // With the same number of decimals, so that runs can be compared.
     let write = |x: f64| match x.abs() {
         _ if f.percent => percent(x),
-        size if (0.01..100.0).contains(&size) => format!("{x:.3}"),
+        size if (0.1..1000.0).contains(&size) => format!("{x:.3}"),
         _ => number(x),
     };
     let interval = f.interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", write(low), write(high)));

@@ -121,7 +121,11 @@ pub(super) fn collect(
                 shape: shape(reach),
                 value: at.map(|i| raw.smoothed_at(i, reach)),
                 raw: at.filter(|_| reach > 0).map(|i| raw.values()[i]),
-                measured_at: at.zip(cursor).map(|(i, x)| (clock.at(how.cut.axis, raw.rows()[i]), x)).filter(|(at, x)| (at - x).abs() > near).map(|(at, _)| at),
+                measured_at: at
+                    .zip(cursor)
+                    .map(|(i, x)| (clock.at(how.cut.axis, raw.rows()[i]), x))
+                    .filter(|(at, x)| (at - x).abs() > near)
+                    .map(|(at, _)| at),
                 selected: many && state.focus.as_ref() == Some(&run.files.path),
             });
         }

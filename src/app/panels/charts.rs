@@ -135,7 +135,7 @@ impl Charts {
 
     fn toolbar_ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         ui.horizontal_wrapped(|ui| {
-            let label = ui.label("x");
+            let label = ui.label("x axis");
             let combo = egui::ComboBox::from_id_salt("axis").selected_text(axis_name(state.look.axis)).show_ui(ui, |ui| {
                 for axis in Axis::ALL {
                     if ui.selectable_value(&mut state.look.axis, axis, axis_name(axis)).clicked() {
@@ -169,7 +169,7 @@ impl Charts {
             if self.view.is_some() && ui.button("Show all").on_hover_text("Back to the whole run (double click)").clicked() {
                 self.view = None;
             }
-            ui.menu_button("view", |ui| self.view_menu_ui(ui, state));
+            ui.menu_button("Options", |ui| self.view_menu_ui(ui, state));
             // Not in two lines.
             if ui.available_size_before_wrap().x > 200.0 {
                 ui.label(RichText::new("drag to zoom, double click to reset").small().weak());

@@ -8,7 +8,7 @@ use crate::app::state::{Action, AppState};
 use crate::app::theme;
 use crate::backend::End;
 use crate::event::Command;
-use crate::history::{PinKind, RunState};
+use crate::history::{Pin, PinKind, RunState};
 use eframe::egui::{self, RichText, Ui};
 
 /// See the module.
@@ -121,15 +121,22 @@ fn trail_ui(ui: &mut Ui, state: &AppState) {
         if pins.is_empty() {
             ui.label(RichText::new("Nothing yet.").weak());
         }
-        for pin in pins.iter().rev().take(60) {
+        // Saves that follow each other are one line.
+        let same = |a: &Pin, b: &Pin| a.kind == PinKind::Save && b.kind == PinKind::Save;
+        for of in pins.chunk_by(same).rev().take(60) {
+            let (Some(first), Some(last)) = (of.first(), of.last()) else { continue };
+            let text = match of.len() {
+                1 => crate::vfs::clean(&last.text),
+                n => format!("saved {n} times, from step {} on", format::count(first.step)),
+            };
             ui.horizontal_wrapped(|ui| {
-                let color = match pin.kind {
+                let color = match last.kind {
                     PinKind::Warning => ui.visuals().warn_fg_color,
                     PinKind::Save => ui.visuals().weak_text_color(),
                     kind => chart::pin_color(kind).to_opaque(),
                 };
-                ui.label(RichText::new(format::count(pin.step)).font(theme::small_mono()).color(color));
-                ui.label(RichText::new(crate::vfs::clean(&pin.text)).small());
+                ui.label(RichText::new(format::count(last.step)).font(theme::small_mono()).color(color));
+                ui.label(RichText::new(text).small());
             });
         }
     });

@@ -43,7 +43,8 @@ impl Runs {
         ui.separator();
         if state.runs.is_empty() {
             let mut actions = Vec::new();
-            let what = "Choose a folder above and press Open, start a run, or take a lesson. New runs are folders in the folder runs.";
+            let what =
+                "Choose a folder above and press Open, start a run, or take a lesson. New runs are folders in the folder runs.";
             parts::empty_with(ui, "No run is open", what, |ui| {
                 let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
                 parts::offers(ui, offers, &mut actions);

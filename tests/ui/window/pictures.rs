@@ -129,7 +129,8 @@ fn look() {
                 window.advance(&ctx);
                 window.draw(ui);
             };
-            let mut h = Harness::builder().with_size(size).with_pixels_per_point(zoom).with_max_steps(4).build_ui_state(draw, None);
+            let mut h =
+                Harness::builder().with_size(size).with_pixels_per_point(zoom).with_max_steps(4).build_ui_state(draw, None);
             for page in ALL_PAGES {
                 let title = page.title().to_lowercase().replace(' ', "-");
                 if !only.is_empty() && title != only {

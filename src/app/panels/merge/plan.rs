@@ -166,7 +166,8 @@ impl Plan {
                 ui.add(DragValue::new(&mut self.alpha).range(0.01..=0.99).speed(0.005).max_decimals(3)).labelled_by(label.id);
             }
             let label = ui.label("checkpoints");
-            ui.add(DragValue::new(&mut self.last).range(1..=steps.len().clamp(1, MAX_CHECKPOINTS)).speed(0.05)).labelled_by(label.id);
+            ui.add(DragValue::new(&mut self.last).range(1..=steps.len().clamp(1, MAX_CHECKPOINTS)).speed(0.05))
+                .labelled_by(label.id);
             let label = ui.label("every");
             let every = DragValue::new(&mut self.every).range(0..=1_000_000_000u64).speed(0.5);
             ui.add(every.custom_formatter(|v, _| if v == 0.0 { "as kept".into() } else { format!("{v} updates") }))
@@ -242,8 +243,12 @@ impl Plan {
 fn explained(method: MergeMethod) -> &'static str {
     match method {
         MergeMethod::Sma => "sma: a simple moving average, with equal weights.",
-        MergeMethod::Ema => "ema: A = a M + (1 - a) A from the oldest on; for a small factor a the oldest has the largest weight.",
-        MergeMethod::EmaNormalized => "ema-normalized: exponential weights divided by their sum; the newest has the largest weight.",
+        MergeMethod::Ema => {
+            "ema: A = a M + (1 - a) A from the oldest on; for a small factor a the oldest has the largest weight."
+        }
+        MergeMethod::EmaNormalized => {
+            "ema-normalized: exponential weights divided by their sum; the newest has the largest weight."
+        }
         MergeMethod::Wma => "wma: the i-th checkpoint has weight i, so newer ones have larger weights.",
         MergeMethod::Wsm => "wsm: weights that emulate a decay of the learning rate over these checkpoints.",
         MergeMethod::Weights => "",

@@ -75,7 +75,8 @@ impl SweepPart {
             ui.add(egui::TextEdit::singleline(&mut self.every).hint_text(usual.clone()).desired_width(110.0))
                 .labelled_by(label.id);
             let label = ui.label("numbers N");
-            ui.add(egui::TextEdit::singleline(&mut self.last).hint_text(numbers.clone()).desired_width(90.0)).labelled_by(label.id);
+            ui.add(egui::TextEdit::singleline(&mut self.last).hint_text(numbers.clone()).desired_width(90.0))
+                .labelled_by(label.id);
             self.methods.iter_mut().for_each(|(name, on)| {
                 ui.checkbox(on, *name);
             });
