@@ -221,6 +221,7 @@ impl Window {
             run.files.settings = Some(*settings);
         }
         run.bytes = seen.bytes.unwrap_or(run.bytes);
+        run.kept = seen.kept.or(run.kept.take());
         run.files.take(seen.poll);
     }
 

@@ -112,6 +112,7 @@ impl NewRun {
         self.below_text = None;
         self.load();
         for (name, value) in settings.iter().filter(|(name, _)| name != "config") {
+            debug_assert!(self.base.contains_key(name), "{name} is no setting of {stage}");
             self.typed.insert(name.clone(), value.clone());
         }
         self.load_base();

@@ -65,7 +65,7 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name());
     let shown = run.files.path.display().to_string();
     // As its log says: a frame reads no disk.
-    let has_checkpoint = !run.files.history.checkpoints.is_empty();
+    let has_checkpoint = !run.checkpoints().is_empty();
     let h = &run.files.history;
     let is_done = matches!(&h.state, RunState::Finished(end) if end.reason == "completed") && h.step >= h.max_steps();
     let resume = ui.add_enabled(!run.live && has_checkpoint && !is_done, egui::Button::new("Resume"));
@@ -86,8 +86,8 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     }
     ui.menu_button("Fork", |ui| {
         ui.label("Continue as a run of its own from step");
-        for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
-            if ui.button(format::count(*step)).clicked() {
+        for step in run.checkpoints().into_iter().rev().take(20) {
+            if ui.button(format::count(step)).clicked() {
                 let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
                 actions.push(Action::NewRun(stage.to_owned(), vec![fork]));
                 ui.close();

@@ -104,6 +104,8 @@ impl Runs {
                 }
                 ui.horizontal(|ui| {
                     ui.add_space(14.0 * member.depth as f32 + 26.0);
+                    // A number is not parted from its percent sign.
+                    let said = said.replace(" %", "\u{a0}%");
                     ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
                 });
             });

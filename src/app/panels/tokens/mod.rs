@@ -63,7 +63,7 @@ impl Tokens {
         }
         if !history.tokens.is_empty() {
             self.head(ui, history.tokens.len(), |i| history.tokens[i].step, true);
-            policy::ui(ui, self, history);
+            policy::ui(ui, self, run, actions);
         } else if !history.predictions.is_empty() {
             self.head(ui, history.predictions.len(), |i| history.predictions[i].step, false);
             supervised::ui(ui, self, history);
