@@ -32,7 +32,7 @@ impl Runs {
         }
         ui.horizontal(|ui| {
             let width = (ui.available_width() - 60.0).max(60.0);
-            let field = PathField { kind: PathKind::Folder, label: "folder of runs", hint: "folder of runs", width };
+            let field = PathField { kind: PathKind::Folder, label: "folder of runs", hint: "folder", width };
             let field = path_ui(ui, &mut self.typed, field).accessible_name("folder of runs");
             let entered = field.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter));
             let open = ui.button("Open").on_hover_text("Open a run folder, or all runs in a folder").clicked();

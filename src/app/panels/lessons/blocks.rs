@@ -12,6 +12,8 @@ pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[TextBlock]) {
         ui.add_space(6.0);
         match block {
             TextBlock::Paragraph(words) => {
+                // A number is not parted from its percent sign.
+                let words = words.replace(" %", "\u{a0}%");
                 ui.add(egui::Label::new(RichText::new(words).size(15.0)).wrap());
             }
             TextBlock::Lines(lines) => {
