@@ -184,12 +184,8 @@
         prepare(line, row) {
             const key = row.querySelector("line"), button = row.querySelector("button"), cells = row.querySelectorAll("td");
             const out = { ...line, row, cells, hidden: false, color: key.style.stroke, dash: key.getAttribute("stroke-dasharray") || "none" };
-            // The page has the last number; where a stretch has a least and a greatest one, both are said.
-            const last = (grid, values) => {
-                const at = data.grids[grid], n = at.length, pair = n > 1 && at[n - 1] === at[n - 2] && values[n - 2] < values[n - 1];
-                return values.slice(pair ? -2 : -1).map(number).join(" … ");
-            };
-            out.last = [last(line.grid, line.raw), line.smooth ? last(...line.smooth) : ""];
+            // What the page says of the line's end.
+            out.last = [...cells].map((cell) => cell.textContent);
             button.onclick = () => {
                 out.hidden = !out.hidden;
                 button.setAttribute("aria-pressed", String(!out.hidden));
@@ -289,7 +285,7 @@
             // On paper charts stand in two columns, the first across both.
             const first = this === charts[0];
             this.width = paper ? (first ? 660 : 330) : Math.max(this.box.clientWidth || 560, 200);
-            const height = paper ? (first ? 220 : 170) : Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
+            const height = paper ? (first ? 180 : 160) : Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
             const [low, high] = view.from === null ? full(this) : [view.from, view.to];
             for (const line of this.lines) {
                 line.x = this.xs(line, line.grid);
@@ -395,7 +391,7 @@
             const a = this.area, at = view.at, seen = at !== null && at >= a.low && at <= a.high;
             this.cross.setAttribute("visibility", seen ? "visible" : "hidden");
             this.dots.replaceChildren();
-            this.where.textContent = seen ? place(at) : "last";
+            this.where.textContent = seen ? place(at) : "end";
             if (seen) for (const key of ["x1", "x2"]) this.cross.setAttribute(key, a.px(at));
             for (const line of this.lines) {
                 if (!seen) { line.cells.forEach((cell, i) => { cell.textContent = line.last[i]; }); continue; }

@@ -36,11 +36,15 @@ pub fn percent(share: f64) -> String {
 
 /// A run's figure, with its step or number of steps: `validation loss 4.156 at step 0`.
 pub fn figure(f: &SummaryFigure) -> String {
-    let write = |x: f64| if f.percent { percent(x) } else { number(x) };
+    // With the same number of decimals, so that runs can be compared.
+    let write = |x: f64| match x.abs() {
+        _ if f.percent => percent(x),
+        size if (0.1..1000.0).contains(&size) => format!("{x:.3}"),
+        _ => number(x),
+    };
     let interval = f.interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", write(low), write(high)));
     let of = match f.of {
         FigureBasis::Step(step) => format!(" at step {}", count(step)),
-        FigureBasis::Updates(1) => " in 1 step".to_owned(),
         FigureBasis::Updates(n) => format!(" (mean of {} steps)", count(n as u64)),
     };
     format!("{} {}{interval}{of}", f.name, write(f.value))

@@ -37,6 +37,8 @@ pub struct OpenRun {
     pub error: Option<String>,
     /// Bytes on disk, when last counted.
     pub bytes: u64,
+    /// Steps of the checkpoints on disk, when last listed.
+    pub kept: Option<Vec<u64>>,
 }
 
 impl OpenRun {
@@ -53,6 +55,7 @@ impl OpenRun {
             loading: true,
             error: None,
             bytes: 0,
+            kept: None,
         }
     }
 
@@ -64,6 +67,15 @@ impl OpenRun {
     /// Whether this window can command it.
     pub fn is_ours(&self) -> bool {
         self.ours && self.live
+    }
+
+    /// Steps of its checkpoints, ascending: those of its log that are still on disk, as far as that is known.
+    pub fn checkpoints(&self) -> Vec<u64> {
+        let is_kept = |step: &u64| self.kept.as_ref().is_none_or(|kept| kept.contains(step));
+        let mut steps: Vec<u64> = self.files.history.checkpoints.iter().map(|(step, _)| *step).filter(is_kept).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        steps
     }
 
     /// The step of the newest checkpoint in its log. Retention never deletes that one, and a frame reads no disk.

@@ -20,6 +20,11 @@ pub fn apply(ctx: &egui::Context) {
     });
 }
 
+/// Small type for command lines and numbers in a column.
+pub fn small_mono() -> egui::FontId {
+    egui::FontId::monospace(11.5)
+}
+
 /// Colour of the i-th run or line, distinguishable for colour-blind readers too.
 pub fn series(i: usize) -> Color32 {
     Color32::from_hex(SERIES[i % SERIES.len()]).unwrap_or(Color32::GRAY)

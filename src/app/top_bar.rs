@@ -19,7 +19,7 @@ pub fn top_ui(ui: &mut Ui, state: &mut AppState, help: &mut bool) {
                 (egui::ThemePreference::Light, "light"),
             ];
             let current = names.iter().find(|(t, _)| *t == look.theme).map_or("", |(_, name)| name);
-            ui.menu_button("look", |ui| {
+            ui.menu_button("Appearance", |ui| {
                 for (theme, name) in names {
                     ui.radio_value(&mut look.theme, theme, name);
                 }

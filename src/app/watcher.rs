@@ -3,7 +3,8 @@
 use crate::config::Settings;
 use crate::event::Event;
 use crate::history::{bytes_on_disk, find_runs};
-use crate::run_folder::{self, EventReader, Poll, RunLock};
+use crate::run_folder::{self, EventReader, Poll, RunLock, checkpoints};
+use crate::vfs::RealFs;
 use anyhow::Result;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub struct Seen {
     pub live: bool,
     /// Bytes on disk, when they were counted anew.
     pub bytes: Option<u64>,
+    /// Steps of the checkpoints on disk, at the same time; none if they cannot be listed.
+    pub kept: Option<Vec<u64>>,
     /// Its settings, the first time that they can be read.
     pub settings: Option<Box<Settings>>,
     /// Why it cannot be read.
@@ -171,7 +174,9 @@ impl Watched {
         // Not while a long log is being read.
         let bytes = (self.uncounted && !poll.more).then(|| bytes_on_disk(&self.path));
         self.uncounted &= bytes.is_none();
-        Some(Seen { path: self.path.clone(), poll, live, bytes, settings, error })
+        let list = || checkpoints::list(&RealFs, &self.path).ok().map(|found| found.into_iter().map(|(step, _)| step).collect());
+        let kept = bytes.and_then(|_| list());
+        Some(Seen { path: self.path.clone(), poll, live, bytes, kept, settings, error })
     }
 }
 

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const TOAST: Duration = Duration::from_secs(8);
 /// Taking what logs have brought may use this much of a frame.
 const READING: Duration = Duration::from_millis(8);
+/// Longest time from press to release of a click. egui's 0.8 s are lost clicks on a display that is rendered in software beside a trainer.
+const CLICK_SECONDS: f64 = 5.0;
 /// From news of a live run to the frame that shows it; a moment, so that several come together.
 const HARDWARE_PAUSE_MS: u64 = 30;
 /// The same on a software-rendered display: a frame costs some 100 ms there, which the trainer would miss (1.5 % of two cores). Whoever moves
@@ -73,6 +75,8 @@ impl Window {
         let wake = move || wake.request_repaint_after(Duration::from_millis(between.load(Ordering::Relaxed)));
         let watcher = Watcher::start(wake)?;
         ctx.set_theme(kept.look.theme);
+        // Where frames take long, press and release are seen far apart: that is a click too.
+        ctx.options_mut(|options| options.input_options.max_click_duration = CLICK_SECONDS);
         super::theme::apply(ctx);
         let mut state = AppState::default();
         (state.look, state.home) = (kept.look, home);
@@ -217,6 +221,7 @@ impl Window {
             run.files.settings = Some(*settings);
         }
         run.bytes = seen.bytes.unwrap_or(run.bytes);
+        run.kept = seen.kept.or(run.kept.take());
         run.files.take(seen.poll);
     }
 

@@ -7,13 +7,13 @@ use std::io::Read as _;
 
 const EXAMPLES: &str = "\
 Examples:
-  Inspect a sentence with the newest checkpoint of a run, and with the one 300 updates earlier:
+  Inspect a text with the newest checkpoint of a run, and with that of step 200:
     lehr inspect --model runs/stories --text \"Once upon a time\"
     lehr inspect --model runs/stories@200 --text \"Once upon a time\"
   Everything, for a program: attention[layer][head][query][key], lens[layer].positions[token], tokens[token]
     lehr inspect --model ./SmolLM2-135M --text \"The capital of France is\" --top 10 --json
 
-The last row shows the model's next-token predictions.";
+The last row of the output has the predictions for the token after the text.";
 
 /// Flags of `lehr inspect`.
 #[derive(clap::Args, Debug)]

@@ -19,20 +19,19 @@ use web_time::Instant;
 
 const EXAMPLES: &str = "\
 Examples:
-  The newest ten checkpoints of a run, all weighing the same, at the spacing at which the run kept them:
+  The newest ten checkpoints of a run, with equal weights:
     lehr merge runs/stories --out merged
-  Five checkpoints, 200 updates apart, up to step 3000, the newer ones weighing more:
+  Five checkpoints, 200 updates apart, up to step 3000, newer ones with larger weights:
     lehr merge runs/stories --last 5 --every 200 --at 3000 --method wma --out merged
-  What would be merged, without doing it; the distance in training tokens:
+  Show what would be merged, with the interval in training tokens:
     lehr merge runs/stories --last 5 --every 400ktok --dry-run
-  Folders from anywhere, oldest first, weighed by hand:
+  Any checkpoint folders, oldest first, with explicit weights:
     lehr merge ckpt/checkpoint-100 ckpt/checkpoint-200 --weights 1,3 --out merged
-
   An adapter (LoRA) folded into its base model:
     lehr merge --lora runs/sft-001/checkpoints/step-00000500 --out merged
 
 The result is a Hugging Face folder: lehr eval --model merged, lehr pretrain --init merged, or AutoModelForCausalLM.from_pretrained.
-A run keeps the checkpoints that a merge needs when it is trained with --save-every 100 --keep-every 100.";
+Train with, for example, --save-every 100 --keep-every 100 to keep the checkpoints that a merge needs.";
 
 /// Flags of `lehr merge`.
 #[derive(clap::Args, Debug)]

@@ -19,12 +19,12 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  Which interval, number and method merge best at the end of a run, and how near that comes to the annealed run:
+  The best interval, number and method at the end of a run, compared with an annealed run:
     lehr merge sweep runs/stories --every 50,100,200 --last 3,6,10 --annealed runs/annealed --out sweep
   The same early and late in training:
     lehr merge sweep runs/stories --every 50,100 --at 400,800,1200
 
-A run keeps the checkpoints that a sweep needs when it is trained with --save-every 50 --keep-every 50.";
+Train with, for example, --save-every 50 --keep-every 50 to keep the checkpoints that a sweep needs.";
 
 /// Flags of `lehr merge sweep`.
 #[derive(clap::Args, Debug)]

@@ -41,7 +41,7 @@ use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::any::TypeId;
 
-/// Train small language models on any GPU, and watch, merge and understand them while they train.
+/// Train small language models on a GPU or a CPU, and watch, merge and understand them while they train.
 #[derive(Parser, Debug)]
 #[command(name = "lehr", version, propagate_version = true, max_term_width = 100)]
 struct Cli {
@@ -256,6 +256,10 @@ fn one_line(text: &str, first: &str) -> String {
         }
         out.push_str(line.trim_start_matches("error: ").trim_start_matches("tip: "));
     }
+    // The words of Rust's own parsers.
+    let out = out
+        .replace("invalid digit found in string", "must be a whole number, not below 0")
+        .replace("invalid float literal", "must be a number");
     match Cli::command().find_subcommand(first) {
         Some(command) => format!("{out}; see `lehr {} --help`", command.get_name()),
         None => format!("{out}; see `lehr --help`"),
@@ -291,7 +295,10 @@ mod tests {
     #[test]
     fn clap_errors_become_one_line() {
         for (words, parts) in [
-            (&["lehr", "pretrain", "--seed", "-1"][..], &["'-1'", "--seed", "see `lehr pretrain --help`"][..]),
+            (
+                &["lehr", "pretrain", "--seed", "-1"][..],
+                &["'-1'", "--seed", "must be a whole number", "see `lehr pretrain --help`"][..],
+            ),
             (&["lehr", "pretrain", "--no-such-flag"], &["--no-such-flag"]),
             (&["lehr", "pretrain", "--lr-scheduler=cosin"], &["cosin", "cosine", "--lr-scheduler"]),
             (&["lehr", "generate", "--prompt", "a"], &["--model", "see `lehr generate --help`"]),

@@ -375,16 +375,23 @@ fn finished(f: &Finished) {
     }
 }
 
-/// Text wrapped into lines of at most `width` characters.
+/// Text wrapped into lines of at most `width` characters. A number is not parted from its percent sign.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
+    let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
+        match words.last_mut().filter(|last| word.starts_with('%') && last.ends_with(|c: char| c.is_ascii_digit())) {
+            Some(number) => number.extend([" ", word]),
+            None => words.push(word.to_owned()),
+        }
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for word in &words {
         match lines.last_mut().filter(|l| l.chars().count() + 1 + word.chars().count() <= width) {
             Some(line) => {
                 line.push(' ');
                 line.push_str(word);
             }
-            None => lines.push(word.to_owned()),
+            None => lines.push(word.clone()),
         }
     }
     lines

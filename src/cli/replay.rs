@@ -91,7 +91,7 @@ pub fn command(command: clap::Command) -> clap::Command {
         ("learning_rate", "Learning rate of every update"),
         ("seq_len", "Tokens in a packed row; 0 takes the longest prompt with its completion"),
         ("micro_batch_size", "Packed rows computed at once; chosen to fit memory when absent"),
-        ("mini_batch_size", "Completions in one optimiser update; all rows when absent"),
+        ("mini_batch_size", "Completions in one optimizer update; all rows when absent"),
         ("max_completion_length", "Divisor of --loss-type dr_grpo, in tokens"),
         ("temperature", "Divides the logits, as when the completions were sampled"),
         ("seed", "Seed of --lopti-split random"),

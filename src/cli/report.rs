@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  A page about a run, to be opened in any browser, mailed, or printed:
+  A page about one run, for any browser, to mail or to print:
     lehr report runs/stories
   Three runs in the same charts, with pictures for a paper:
     lehr report runs/grpo runs/ar runs/lopti --title 'Three ways' -o three.html --png pictures
-  All runs of a folder, and what was written as JSON:
+  All runs of a folder; the names of the written files as JSON:
     lehr report runs --json
 
 A run may still be training: the page shows its current state.";

@@ -68,9 +68,14 @@ impl Settings {
         }
         let model = &mut self.model;
         if is_default("num_attention_heads") && is_default("head_dim") && model.head_dim.is_none() {
-            // Rotary embeddings rotate pairs: the head width must be even.
-            let divides = |heads: &usize| model.hidden_size.is_multiple_of(2 * heads);
-            let fitting = (1..=model.num_attention_heads).rev().find(divides);
+            // The widths of heads that are accepted; where none divides the width of the model, that is refused.
+            let fits = |heads: &usize| {
+                let head_dim = model.hidden_size / heads;
+                model.hidden_size.is_multiple_of(*heads) && head_dim.is_multiple_of(4) && (8..=128).contains(&head_dim)
+            };
+            // Fewer heads than usual, or more for a wide model.
+            let fitting = (1..=model.num_attention_heads).rev().find(fits);
+            let fitting = fitting.or_else(|| (model.num_attention_heads + 1..=model.hidden_size / 8).find(fits));
             model.num_attention_heads = fitting.unwrap_or(model.num_attention_heads);
         }
         if let Some(groups) = model.num_key_value_heads.filter(|_| is_default("num_key_value_heads")) {
@@ -158,7 +163,9 @@ mod tests {
         let heads = |width, explicit: &[&str]| {
             fitted(Stage::Pretrain, |s| s.model.hidden_size = width, explicit).model.num_attention_heads
         };
-        assert_eq!((heads(128, &["hidden_size"]), heads(100, &["hidden_size"]), heads(6, &["hidden_size"])), (4, 2, 3));
+        assert_eq!((heads(128, &["hidden_size"]), heads(100, &["hidden_size"]), heads(24, &["hidden_size"])), (4, 1, 3));
+        // Heads of 1024 / 4 would be wider than any that is accepted; no head divides a width of 6.
+        assert_eq!((heads(1024, &["hidden_size"]), heads(200, &["hidden_size"]), heads(6, &["hidden_size"])), (8, 2, 4));
         assert_eq!(heads(100, &["hidden_size", "num_attention_heads"]), 4);
     }
 }

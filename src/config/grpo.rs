@@ -138,7 +138,7 @@ pub struct RolloutSettings {
 /// Policy updates.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Policy optimisation")]
+#[command(next_help_heading = "Policy optimization")]
 pub struct GrpoSettings {
     /// Advantage estimator.
     #[arg(long, value_enum, default_value = "grpo")]

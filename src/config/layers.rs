@@ -108,8 +108,15 @@ impl Layers {
         let bytes = std::fs::read(path).map_err(|e| anyhow::anyhow!("--config {shown}: {e}"))?;
         let text = String::from_utf8(bytes)
             .map_err(|e| anyhow::anyhow!("{shown}: not UTF-8 at byte {}; save it as UTF-8", e.utf8_error().valid_up_to()))?;
-        let text = text.trim_start_matches('\u{feff}');
-        self.overlay(text, &shown.to_string())?;
+        self.text(text.trim_start_matches('\u{feff}'), &shown.to_string())
+    }
+
+    /// Overlay the text of a config file, whose fields are then explicit; `source` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Layers::overlay`].
+    pub fn text(&mut self, text: &str, source: &str) -> anyhow::Result<()> {
+        self.overlay(text, source)?;
         let sections = text.parse::<Table>().unwrap_or_default();
         self.explicit.extend(sections.values().filter_map(Value::as_table).flat_map(Table::keys).cloned());
         // A file that sets a number of updates but no number of epochs trains for that number of updates.
@@ -190,6 +197,28 @@ impl Layers {
                 }
             }
         }
+    }
+
+    /// Set a field from text, as its flag would. Returns false and changes nothing if the text is no value of the field's type, or if the
+    /// field is absent.
+    pub fn field(&mut self, section: &str, field: &str, text: &str) -> bool {
+        let now = self.table.get(section).and_then(|fields| fields.get(field));
+        let value = match now {
+            Some(Value::String(_)) => Some(Value::String(text.to_owned())),
+            Some(Value::Integer(_)) => text.parse().ok().map(Value::Integer),
+            Some(Value::Float(_)) => text.parse().ok().map(Value::Float),
+            Some(Value::Boolean(_)) => text.parse().ok().map(Value::Boolean),
+            _ => None,
+        };
+        let Some(value) = value else { return false };
+        let mut changed = Self { table: self.table.clone(), explicit: self.explicit.clone() };
+        changed.set(section, field, value);
+        if changed.settings().is_err() {
+            return false;
+        }
+        changed.explicit.insert(field.to_owned());
+        *self = changed;
+        true
     }
 
     /// Reset a section to its defaults.

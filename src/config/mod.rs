@@ -119,7 +119,7 @@ pub struct ModelSettings {
     #[arg(long)]
     pub head_dim: Option<usize>,
     /// Epsilon of RMSNorm, added to the mean square.
-    #[arg(long, default_value_t = 1e-5)]
+    #[arg(long, default_value = "1e-5")]
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     #[arg(long, default_value_t = 10000.0)]
@@ -212,7 +212,7 @@ pub struct TrainSettings {
     #[arg(long, default_value_t = 0.99)]
     pub adam_beta2: f64,
     /// AdamW: epsilon, added to the root of the second moment.
-    #[arg(long, default_value_t = 1e-8)]
+    #[arg(long, default_value = "1e-8")]
     pub adam_epsilon: f64,
     /// Decoupled weight decay, applied to tensors of rank 2.
     #[arg(long, default_value_t = 0.1)]

@@ -107,8 +107,27 @@ pub(super) fn arguments(section: &str) -> Option<Command> {
 /// # Errors
 /// Unknown preset.
 pub fn values(stage: Stage, preset: Option<&str>) -> anyhow::Result<Vec<(&'static str, String, String)>> {
+    values_under(stage, preset, None, &[])
+}
+
+/// [`values`] with the text of a config file, and with fields that were typed, as `section.field` and value: the other fields have the values
+/// that a run with these would have ([`Settings::fit_defaults`]).
+///
+/// # Errors
+/// Unknown preset; a text that is no config file.
+pub fn values_under(
+    stage: Stage,
+    preset: Option<&str>,
+    config: Option<&str>,
+    typed: &[(&str, &str)],
+) -> anyhow::Result<Vec<(&'static str, String, String)>> {
     let mut layers = Layers::of(stage)?;
     preset.map_or(Ok(()), |name| layers.preset(name))?;
+    config.map_or(Ok(()), |text| layers.text(text, "config file"))?;
+    for (name, text) in typed {
+        // What is no value yet is refused by the command, in its own words.
+        let _ = name.split_once('.').is_some_and(|(section, field)| layers.field(section, field, text));
+    }
     Ok(values_of(&layers.fitted()?))
 }
 
@@ -158,6 +177,23 @@ mod tests {
                 assert!(section.fields.iter().all(|f| !f.help.is_empty()), "{}", section.name);
             }
         }
+    }
+
+    #[test]
+    fn values_are_those_of_a_run_with_what_was_typed() {
+        let value = |typed: &[(&str, &str)], config: Option<&str>, name: &str| {
+            let all = values_under(Stage::Pretrain, Some("nano"), config, typed).unwrap();
+            all.into_iter().find(|(_, field, _)| field == name).unwrap().2
+        };
+        assert_eq!(value(&[], None, "eval_every"), "250");
+        assert_eq!(value(&[("train.max_steps", "100")], None, "eval_every"), "25");
+        assert_eq!(value(&[("train.max_steps", "100")], None, "warmup_steps"), "10");
+        // Half a number changes nothing; an explicit value is kept.
+        assert_eq!(value(&[("train.max_steps", "1e")], None, "eval_every"), "250");
+        assert_eq!(value(&[("train.max_steps", "100"), ("eval.eval_every", "60")], None, "eval_every"), "60");
+        assert_eq!(value(&[], Some("[train]\nmax_steps = 40\nbatch_size = 3\n"), "eval_every"), "10");
+        assert_eq!(value(&[], Some("[train]\nbatch_size = 3\n"), "batch_size"), "3");
+        assert!(values_under(Stage::Pretrain, None, Some("[train]\nbatch = 3\n"), &[]).is_err());
     }
 
     #[test]

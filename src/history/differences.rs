@@ -35,7 +35,12 @@ pub fn differences(runs: &[Option<&Settings>]) -> Vec<SettingDifference> {
     let all = names
         .into_iter()
         .map(|name| SettingDifference { name: name.clone(), values: flat.iter().map(|run| value(run, name)).collect() });
-    all.filter(|d| d.values.iter().any(|v| *v != d.values[0])).collect()
+    let mut found: Vec<SettingDifference> = all.filter(|d| d.values.iter().any(|v| *v != d.values[0])).collect();
+    // The parent is what --fork or --init names, resolved when the run started.
+    if found.iter().any(|d| d.name == "start.fork" || d.name == "start.init") {
+        found.retain(|d| d.name != "start.parent");
+    }
+    found
 }
 
 fn flatten(settings: &Settings) -> Vec<(String, String)> {

@@ -39,8 +39,11 @@ pub struct Pin {
 /// The mark of an event, if any: the step (if the event has one), the kind and the text.
 pub(super) fn pin(event: &Event) -> Option<(Option<u64>, PinKind, String)> {
     Some(match event {
-        Event::Started(s) if s.step == 0 => (Some(0), PinKind::Start, "began".into()),
-        Event::Started(s) => (Some(s.step), PinKind::Start, format!("went on from step {}", s.step)),
+        Event::Started(s) if s.step == 0 => (Some(0), PinKind::Start, "started".into()),
+        Event::Started(s) if s.parent.as_ref().is_some_and(|parent| parent.ends_with(&format!("@{}", s.step))) => {
+            (Some(s.step), PinKind::Start, format!("forked from {}", s.parent.as_deref().unwrap_or_default()))
+        }
+        Event::Started(s) => (Some(s.step), PinKind::Start, format!("resumed from step {}", s.step)),
         Event::Checkpoint(c) => (Some(c.step), PinKind::Save, format!("saved step {}", c.step)),
         Event::Merged(m) if m.path.is_some() => {
             (Some(m.step), PinKind::Merge, format!("merged {} checkpoints, {}", m.steps.len(), m.method))

@@ -59,7 +59,7 @@ impl History {
     pub fn figures(&self) -> Vec<SummaryFigure> {
         let reinforced = self.stage() == "grpo";
         let mean = |metric: &str, name: &'static str, percent: bool| {
-            let (value, count) = self.newest_mean(metric)?;
+            let (value, count) = self.newest_mean(metric).filter(|(_, count)| *count > 1)?;
             Some(SummaryFigure { name, value, percent, interval: None, of: FigureBasis::Updates(count) })
         };
         let graded = || self.task_evals.iter().rev().filter(|eval| eval.all.count > 0 && eval.all.accuracy.is_finite());

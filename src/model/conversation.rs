@@ -102,6 +102,9 @@ pub struct Conversation<'a> {
     cached: Vec<u32>,
 }
 
+/// Minimum space for a reply to a long message, in tokens.
+const LEAST_REPLY: usize = 8;
+
 /// Limits of a conversation, in tokens, and the type of its cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConversationLimits {
@@ -156,7 +159,8 @@ impl<'a> Conversation<'a> {
     }
 
     fn prompt(&mut self) -> Result<Prompt> {
-        let (max_len, first) = (self.generator.max_len() - self.max_tokens, usize::from(self.system.is_some()));
+        let context = self.generator.max_len();
+        let (max_len, first) = (context - self.max_tokens, usize::from(self.system.is_some()));
         let mut messages = self.chat.messages.clone();
         let mut left_out = 0;
         loop {
@@ -168,11 +172,17 @@ impl<'a> Conversation<'a> {
                 self.chat.messages = messages;
                 return Ok(Prompt { ids, left_out });
             }
-            ensure!(
-                messages.len() > first + 2,
-                "{} tokens are too many: --context less --max-tokens leaves {max_len}; say less",
-                ids.len()
-            );
+            if messages.len() <= first + 2 {
+                // A long message leaves space for a shorter reply.
+                let space = context.saturating_sub(ids.len());
+                ensure!(
+                    space >= LEAST_REPLY.min(self.max_tokens),
+                    "the message is too long: {} tokens with the chat template, in a context of {context}; shorten it",
+                    ids.len()
+                );
+                self.chat.messages = messages;
+                return Ok(Prompt { ids, left_out });
+            }
             messages.drain(first..first + 2);
             left_out += 2;
         }
@@ -193,7 +203,8 @@ impl<'a> Conversation<'a> {
         // If this fails, the cache's contents are undefined.
         self.cached.clear();
         let prompts = std::slice::from_ref(ids);
-        self.generator.run_from(self.device, prompts, shared, self.max_tokens, &self.sampling, |_, next| {
+        let most = self.max_tokens.min(self.generator.max_len() - ids.len());
+        self.generator.run_from(self.device, prompts, shared, most, &self.sampling, |_, next| {
             if ends.contains(next[0]) {
                 return Ok(false);
             }
@@ -207,7 +218,7 @@ impl<'a> Conversation<'a> {
         show(&rest)?;
         text.push_str(&rest);
         self.chat.messages.push(json!({"role": "assistant", "content": text}));
-        let end = match (stopped, new.len() == self.max_tokens) {
+        let end = match (stopped, new.len() == most) {
             (true, _) => ReplyEnd::Stopped,
             (_, true) => ReplyEnd::Length,
             _ => ReplyEnd::Turn,

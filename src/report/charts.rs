@@ -19,6 +19,8 @@ pub(super) struct ReportLine {
     pub dash: usize,
     pub raw: Trace,
     pub smooth: Option<Trace>,
+    /// What the legend says of a smoothed line: the mean of its last tenth, because a single batch says little.
+    pub end: Option<f64>,
 }
 
 /// A chart with at least one line.
@@ -66,8 +68,9 @@ fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> 
             out.window = out.window.max(2 * reach + 1);
             let smooth = (reach > 0).then(|| trace(&history.clock, &curve.smoothed(&history.clock, reach), most));
             let raw = trace(&history.clock, curve, most);
+            let end = history.newest_mean(metric).filter(|_| reach > 0).map(|(mean, _)| mean);
             if out.lines.len() < MOST_LINES {
-                out.lines.push(ReportLine { run: index, derived, label: words, color, dash, raw, smooth });
+                out.lines.push(ReportLine { run: index, derived, label: words, color, dash, raw, smooth, end });
             }
         }
     }

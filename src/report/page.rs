@@ -109,7 +109,7 @@ fn charts(runs: &[ReportRun], plots: &[Plot]) -> Option<Section> {
     body += "</div>\n";
     body += &marks(runs);
     let intro = "Pale: every value (where there are more than can be drawn, the least and the greatest of each stretch). Strong: smoothed. The \
-                 values below a chart are the last ones, or those at the cross-hair."
+                 values below a chart are those at the end, of smoothed lines the mean of the last tenth, or those at the cross-hair."
         .into();
     (!plots.is_empty()).then_some(Section { id: "charts", title: "Charts", intro, body })
 }
@@ -120,7 +120,7 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
     let mut out = format!(
         "<figure class=\"chart\" id=\"chart-{id}\" data-chart=\"{index}\">\n<figcaption><h3>{}</h3><span class=\"unit\">{}</span></figcaption>\n\
          <div class=\"plot\">{}</div>\n<p class=\"hint\">{}{smooth}</p>\n<div class=\"scroll\"><table class=\"legend\"><thead><tr><th scope=\"col\" \
-         class=\"where\">last</th><th scope=\"col\">value</th>",
+         class=\"where\">end</th><th scope=\"col\">value</th>",
         escape(plot.spec.title),
         escape(plot.spec.y),
         plot.chart(runs, false).svg(),
@@ -141,10 +141,10 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
              aria-hidden=\"true\"><line x1=\"0\" y1=\"4\" x2=\"26\" y2=\"4\" style=\"stroke:var(--s{color})\" stroke-width=\"2.5\" \
              stroke-dasharray=\"{dash}\"/></svg>{}</button></th><td>{}</td>",
             line(&l.label),
-            last(&l.raw.values)
+            l.end.map_or_else(|| last(&l.raw.values), number)
         );
         if smoothed {
-            let _ = write!(out, "<td>{}</td>", l.smooth.as_ref().map_or_else(String::new, |t| last(&t.values)));
+            out += "<td></td>";
         }
         out += "</tr>\n";
     }

@@ -60,7 +60,7 @@ fn ending(run: &ReportRun) -> String {
 fn results(h: &History) -> Vec<String> {
     let mut out = Vec::new();
     let mut mean = |metric: &str, name: &str| {
-        let Some((late, _)) = h.newest_mean(metric) else { return };
+        let Some((late, _)) = h.newest_mean(metric).filter(|(_, n)| *n > 1) else { return };
         out.push(match h.oldest_mean(metric) {
             Some((early, _)) => {
                 format!("{name} went from {} over the first tenth of its steps to {} over the last", number(early), number(late))
@@ -120,7 +120,8 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
     columns.extend(runs.iter().map(|run| format!("{}{}", dot(run, runs.len()), line(&run.name))));
     let mean = |metric: &'static str, of_policy: bool| {
         move |run: &ReportRun| {
-            let (value, n) = run.history().newest_mean(metric).filter(|_| (run.history().stage() == "grpo") == of_policy)?;
+            let of_stage = (run.history().stage() == "grpo") == of_policy;
+            let (value, n) = run.history().newest_mean(metric).filter(|(_, n)| of_stage && *n > 1)?;
             Some(format!("{} (mean of the last {})", number(value), plural(n as u64, "update")))
         }
     };

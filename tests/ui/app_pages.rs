@@ -421,8 +421,8 @@ fn a_text_that_the_model_does_not_know_is_warned_of() {
 fn words(page: Page, kind: Kind) -> &'static [&'static str] {
     match (page, kind) {
         (Page::Tokens, Kind::Empty) => &["No token statistics yet"],
-        (Page::Tokens, _) => &["Tokens by probability", "Gradient against tokens", "Method", "Change of probability"],
-        (Page::Samples, Kind::Empty) => &["No text yet"],
+        (Page::Tokens, _) => &["Tokens by probability", "Gradient against tokens", "Method", "Gradient norm over the steps"],
+        (Page::Samples, Kind::Empty) => &["No text in the log"],
         (Page::Samples, _) => &["Question", "Answer 1", "Rollouts"],
         (Page::Merge, Kind::Empty) => &["Merged against raw", "A merge of checkpoints", "Sweep", "Landscape"],
         (Page::Merge, _) => &["Merged against raw", "A merge of checkpoints"],

@@ -22,6 +22,12 @@ pub(super) fn span_of(drawn: &[DrawnCurve], spec: &Spec, log_y: bool) -> (f64, f
         let margin = 0.02 * (high - low);
         return (low - margin, high + margin);
     }
+    // A range of a few hundredths of a percent would show noise as if it were a slope.
+    let least = 0.005 * high.abs().max(low.abs());
+    if !log_y && high > low && high - low < least {
+        let middle = 0.5 * (high + low);
+        (low, high) = (middle - 0.5 * least, middle + 0.5 * least);
+    }
     if high - low <= 1e-9 * high.abs() {
         // A single value is centred, above zero where that is meaningful.
         return match (log_y, low) {
@@ -61,6 +67,12 @@ impl Marks {
         ticks.major.into_iter().map(|(value, label)| (if self.log { value.log10() } else { value }, plain(&label))).collect()
     }
 
+    /// Approximate width of the widest label on an axis with this range, in points.
+    pub fn widest(&self, from: f64, to: f64) -> f64 {
+        let wide = |(_, label): (f64, String)| CHARACTER * label.chars().count() as f64;
+        self.ticks(from, to).into_iter().map(wide).fold(0.0, f64::max)
+    }
+
     /// Ticks in egui_plot's format. A step as wide as the axis keeps all labels in full colour.
     pub fn grid(&self, input: GridInput) -> Vec<GridMark> {
         let (from, to) = input.bounds;
@@ -93,6 +105,14 @@ pub(super) fn place_words(x: f64, axis: Axis) -> String {
         Axis::RelativeSteps => format!("{} steps after the start", whole()),
         Axis::Wall => format::clock(x),
         Axis::Relative => format::duration(x.max(0.0)),
+    }
+}
+
+/// The same without its unit where that is known from the cross-hair.
+pub(super) fn short_place(x: f64, axis: Axis) -> String {
+    match axis {
+        Axis::Steps | Axis::Tokens | Axis::RelativeSteps => format::count(x.max(0.0) as u64),
+        Axis::Wall | Axis::Relative => place_words(x, axis),
     }
 }
 

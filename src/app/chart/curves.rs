@@ -23,6 +23,8 @@ pub(super) struct DrawnCurve {
     /// At the cross-hair: the displayed value, and the raw one if it differs. None if the curve has no point there.
     pub value: Option<f64>,
     pub raw: Option<f64>,
+    /// Where that was measured, if not at the cross-hair: held-out results are far apart.
+    pub measured_at: Option<f64>,
     /// Whether it belongs to the selected run of several, which is drawn above the others.
     pub selected: bool,
 }
@@ -96,6 +98,8 @@ pub(super) fn collect(
     let (cursor, share) = (position(state), frame.share(state));
     let mut cuts = std::mem::take(&mut state.cuts);
     let (many, colors) = (frame.runs.len() > 1, spec.colors(metrics));
+    // As in the report.
+    let near = 0.01 * (how.cut.to - how.cut.from);
     let mut drawn = Vec::new();
     for run in frame.runs.iter().filter_map(|path| state.run(path)) {
         let (clock, own) = (&run.files.history.clock, spec.of(&run.files.history));
@@ -124,6 +128,11 @@ pub(super) fn collect(
                 shape: shape(reach),
                 value: at.map(|i| raw.smoothed_at(i, reach)),
                 raw: at.filter(|_| reach > 0).map(|i| raw.values()[i]),
+                measured_at: at
+                    .zip(cursor)
+                    .map(|(i, x)| (clock.at(how.cut.axis, raw.rows()[i]), x))
+                    .filter(|(at, x)| (at - x).abs() > near)
+                    .map(|(at, _)| at),
                 selected: many && state.focus.as_ref() == Some(&run.files.path),
             });
         }
@@ -193,6 +202,7 @@ pub(super) fn together(
                 style: STYLES[i % STYLES.len()],
                 value: value.map(|s| s.mean),
                 raw: None,
+                measured_at: None,
                 pale: None,
                 selected: members.iter().any(|path| state.focus.as_ref() == Some(path)),
                 shape,

@@ -1,46 +1,57 @@
 //! Legend of a chart, with values at the cross-hair.
 
+use super::axis::{place_words, short_place};
 use super::curves::DrawnCurve;
 use crate::app::format;
+use crate::history::Axis;
 use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::LineStyle;
 
-/// Names, colours and values at the cross-hair, after its position. With several runs there is a row per run and a column per metric.
-pub(super) fn legend_ui(ui: &mut Ui, drawn: &[DrawnCurve], position: &str) {
+/// Names, colours and values at the cross-hair (None: the newest values), after its position. With several runs there is a row per run and a
+/// column per metric.
+pub(super) fn legend_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, cursor: Option<f64>) {
+    let position = &cursor.map_or("newest".to_owned(), |x| place_words(x, axis));
     if drawn.iter().any(|d| !d.run.is_empty()) {
-        return table_ui(ui, drawn, position);
+        return table_ui(ui, drawn, axis, position);
     }
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing = egui::vec2(4.0, 1.0);
         ui.label(RichText::new(position).small().strong());
         ui.add_space(6.0);
         for d in drawn.iter().take(SAID) {
-            let words = format!("{} {}", d.name, value(d));
+            let words = format!("{} {}", name(d), value(d, axis));
             // A line and its name are not divided between rows.
             if ui.available_size_before_wrap().x < SAMPLE.x + 12.0 + small_width(ui, &words) {
                 ui.end_row();
             }
             sample_ui(ui, d.color, LineStyle::Solid);
-            ui.add(egui::Label::new(RichText::new(words).small()).extend()).on_hover_text(exact(d));
+            ui.add(egui::Label::new(RichText::new(words).small()).extend()).on_hover_text(exact(d, axis));
             ui.add_space(6.0);
         }
         if drawn.len() > SAID {
-            let rest: Vec<String> = drawn[SAID..].iter().map(|d| format!("{} {}", d.name, value(d))).collect();
+            let rest: Vec<String> = drawn[SAID..].iter().map(|d| format!("{} {}", name(d), value(d, axis))).collect();
             ui.label(RichText::new(format!("and {} more", rest.len())).small().weak()).on_hover_text(rest.join("\n"));
         }
     });
 }
 
-/// The value at the cross-hair; a dash if the curve has none.
-fn value(d: &DrawnCurve) -> String {
-    d.value.map_or_else(|| "–".to_owned(), format::number)
+/// The name of a line, and whether its value is a mean of several points. The newest value never is: nothing lies behind it.
+fn name(d: &DrawnCurve) -> String {
+    let is_mean = d.raw.is_some() && d.raw != d.value;
+    if is_mean { format!("{} (smoothed)", d.name) } else { d.name.clone() }
+}
+
+/// The value at the cross-hair, with its own place if that is another one; a dash if the curve has none.
+fn value(d: &DrawnCurve, axis: Axis) -> String {
+    let place = d.measured_at.map(|x| format!(" at {}", short_place(x, axis))).unwrap_or_default();
+    d.value.map_or_else(|| "–".to_owned(), |value| format!("{}{place}", format::number(value)))
 }
 
 /// The value with all details.
-fn exact(d: &DrawnCurve) -> String {
+fn exact(d: &DrawnCurve, axis: Axis) -> String {
     match d.raw {
-        Some(raw) => format!("{}\nsmoothed {}\nmeasured {}", d.name, value(d), format::number(raw)),
-        None => format!("{}\n{}", d.name, value(d)),
+        Some(raw) => format!("{}\nsmoothed {}\nmeasured {}", d.name, value(d, axis), format::number(raw)),
+        None => format!("{}\n{}", d.name, value(d, axis)),
     }
 }
 
@@ -57,7 +68,8 @@ fn in_two_lines(name: &str) -> String {
     space.map_or(name.to_owned(), |at| format!("{}\n{}", &name[..at], &name[at + 1..]))
 }
 
-fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], position: &str) {
+fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
+    let is_mean = |metric: &str| drawn.iter().any(|d| d.name == metric && name(d) != d.name);
     let mut names: Vec<(&str, LineStyle)> = Vec::new();
     for d in drawn {
         if !names.iter().any(|(name, _)| *name == d.name) {
@@ -65,7 +77,8 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], position: &str) {
         }
     }
     let runs_width = drawn.iter().map(|d| small_width(ui, &d.run)).fold(small_width(ui, position), f32::max);
-    let one_line: f32 = names.iter().map(|(name, _)| small_width(ui, name) + SAMPLE.x + 14.0).sum();
+    let head = |metric: &str| if is_mean(metric) { format!("{metric} (smoothed)") } else { metric.to_owned() };
+    let one_line: f32 = names.iter().map(|(name, _)| small_width(ui, &head(name)) + SAMPLE.x + 14.0).sum();
     let is_narrow = runs_width + one_line > ui.available_width();
     egui::ScrollArea::horizontal().id_salt("legend").show(ui, |ui| {
         egui::Grid::new("legend").spacing([10.0, 1.0]).min_row_height(0.0).min_col_width(0.0).show(ui, |ui| {
@@ -73,9 +86,10 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], position: &str) {
             for (name, style) in &names {
                 // Where columns are narrow, the line stands above the name.
                 let head = |ui: &mut Ui| {
+                    let name = head(name);
                     ui.spacing_mut().item_spacing = egui::vec2(4.0, 0.0);
                     sample_ui(ui, ui.visuals().weak_text_color(), *style);
-                    let words = if is_narrow { in_two_lines(name) } else { (*name).to_owned() };
+                    let words = if is_narrow { in_two_lines(&name) } else { name };
                     // A column is as wide as its name: the table scrolls.
                     ui.add(egui::Label::new(RichText::new(words).small().weak()).extend());
                 };
@@ -91,7 +105,7 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], position: &str) {
                 ui.label(if of[0].selected { name.strong() } else { name });
                 for (name, _) in &names {
                     match of.iter().find(|d| d.name == *name) {
-                        Some(d) => ui.label(RichText::new(value(d)).small()).on_hover_text(exact(d)),
+                        Some(d) => ui.label(RichText::new(value(d, axis)).small()).on_hover_text(exact(d, axis)),
                         None => ui.label(""),
                     };
                 }

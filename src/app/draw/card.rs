@@ -35,7 +35,8 @@ pub fn tiles(ui: &mut Ui, min_width: f32, parts: Vec<Part<'_>>) {
     let columns = fitting.clamp(1, parts.len().clamp(1, 4));
     ui.columns(columns, |uis| {
         for (i, part) in parts.into_iter().enumerate() {
-            part(&mut uis[i % columns]);
+            // Columns would spread the words of a text over their width.
+            uis[i % columns].with_layout(egui::Layout::top_down(egui::Align::Min), part);
             uis[i % columns].add_space(2.0);
         }
     });

@@ -45,13 +45,14 @@ impl Charts {
                 (_, true) => ("Reading", "The log is being read."),
                 _ => ("Nothing to draw yet", "Curves appear with the first step. A run compiles its kernels first."),
             };
-            parts::empty(ui, heading, what);
-            if let Some(path) = state.focus.clone().filter(|_| runs.is_empty()) {
-                let mut asked = Vec::new();
-                let words = format!("Draw {}", crate::history::short_name(&path));
-                parts::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
-                asked.into_iter().for_each(|order| state.ask(order));
-            }
+            let mut asked = Vec::new();
+            parts::empty_with(ui, heading, what, |ui| {
+                if let Some(path) = state.focus.clone().filter(|_| runs.is_empty()) {
+                    let words = format!("Draw {}", crate::history::short_name(&path));
+                    parts::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
+                }
+            });
+            asked.into_iter().for_each(|order| state.ask(order));
             return;
         }
         let extent = chart::extent(state, &runs);
@@ -139,7 +140,7 @@ impl Charts {
 
     fn toolbar_ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         ui.horizontal_wrapped(|ui| {
-            let label = ui.label("x");
+            let label = ui.label("x axis");
             let combo = egui::ComboBox::from_id_salt("axis").selected_text(axis_name(state.look.axis)).show_ui(ui, |ui| {
                 for axis in Axis::ALL {
                     if ui.selectable_value(&mut state.look.axis, axis, axis_name(axis)).clicked() {
@@ -173,7 +174,7 @@ impl Charts {
             if self.view.is_some() && ui.button("Show all").on_hover_text("Back to the whole run (double click)").clicked() {
                 self.view = None;
             }
-            ui.menu_button("view", |ui| self.view_menu_ui(ui, state));
+            ui.menu_button("Options", |ui| self.view_menu_ui(ui, state));
             // Not in two lines.
             if ui.available_size_before_wrap().x > 200.0 {
                 ui.label(RichText::new("drag to zoom, double click to reset").small().weak());

@@ -5,9 +5,10 @@ use super::parts;
 use crate::app::chart;
 use crate::app::format;
 use crate::app::state::{Action, AppState};
+use crate::app::theme;
 use crate::backend::End;
 use crate::event::Command;
-use crate::history::{PinKind, RunState};
+use crate::history::{Pin, PinKind, RunState};
 use eframe::egui::{self, RichText, Ui};
 
 /// See the module.
@@ -19,10 +20,9 @@ pub struct Controls {
 impl Controls {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
-        if parts::focused_name(ui, state).is_none() {
-            return;
-        }
-        let Some(run) = state.focused() else { return };
+        let Some(run) = state.focused() else {
+            return parts::empty(ui, "No run is open", "Here a run is paused, saved, stopped and changed while it trains.");
+        };
         let (ours, live, run_state) = (run.is_ours(), run.live, run.files.history.state.clone());
         ui.label(RichText::new(run.name()).strong());
         let mut actions: Vec<Action> = Vec::new();
@@ -60,24 +60,31 @@ impl Controls {
 
 fn buttons_ui(ui: &mut Ui, run_state: &RunState, send: &dyn Fn(Command) -> Action, actions: &mut Vec<Action>) {
     let paused = *run_state == RunState::Paused;
-    let mut button = |ui: &mut Ui, text: &str, hint: &str, command: Command| {
-        if ui.add(egui::Button::new(text).min_size(egui::vec2(76.0, 26.0))).on_hover_text(hint).clicked() {
-            actions.push(send(command));
-        }
+    let first = match paused {
+        true => ("Continue", "Resume training (Space)", Command::Resume, true),
+        false => ("Pause", "Wait after this step, all in memory (Space)", Command::Pause, true),
     };
-    ui.horizontal_wrapped(|ui| {
-        match paused {
-            true => button(ui, "Continue", "Resume training (Space)", Command::Resume),
-            false => button(ui, "Pause", "Wait after this step, all in memory (Space)", Command::Pause),
-        }
-        ui.add_enabled_ui(paused, |ui| button(ui, "One step", "A single update (N)", Command::Step));
-        button(ui, "Stop and save", "Save a checkpoint and end; Resume continues from there", Command::Stop);
-    });
-    ui.horizontal_wrapped(|ui| {
-        button(ui, "Save now", "Save a checkpoint (Ctrl S)", Command::SaveNow);
-        button(ui, "Merge now", "Average the newest snapshots, evaluate and write the result (M)", Command::MergeNow);
-        button(ui, "Evaluate now", "Held-out loss, or held-out questions (E)", Command::EvalNow);
-    });
+    let buttons = [
+        first,
+        ("One step", "A single update, while the run is paused (N)", Command::Step, paused),
+        ("Stop and save", "Save a checkpoint and end; Resume continues from there", Command::Stop, true),
+        ("Save now", "Save a checkpoint (Ctrl S)", Command::SaveNow, true),
+        ("Merge now", "Average the newest snapshots, evaluate and write the result (M)", Command::MergeNow, true),
+        ("Evaluate now", "Held-out loss, or held-out questions (E)", Command::EvalNow, true),
+    ];
+    // In two columns, where they are wide enough for the words.
+    let columns = if ui.available_width() < 180.0 { 1 } else { 2 };
+    for row in buttons.chunks(columns) {
+        ui.columns(columns, |cells| {
+            for (ui, (text, hint, command, enabled)) in cells.iter_mut().zip(row) {
+                let button = egui::Button::new(*text).min_size(egui::vec2(ui.available_width(), 26.0));
+                let button = ui.vertical_centered(|ui| ui.add_enabled(*enabled, button)).inner;
+                if button.on_hover_text(*hint).clicked() {
+                    actions.push(send(command.clone()));
+                }
+            }
+        });
+    }
 }
 
 /// A run that ended early: what happened, and how to continue.
@@ -114,15 +121,22 @@ fn trail_ui(ui: &mut Ui, state: &AppState) {
         if pins.is_empty() {
             ui.label(RichText::new("Nothing yet.").weak());
         }
-        for pin in pins.iter().rev().take(60) {
+        // Saves that follow each other are one line.
+        let same = |a: &Pin, b: &Pin| a.kind == PinKind::Save && b.kind == PinKind::Save;
+        for of in pins.chunk_by(same).rev().take(60) {
+            let (Some(first), Some(last)) = (of.first(), of.last()) else { continue };
+            let text = match of.len() {
+                1 => crate::vfs::clean(&last.text),
+                n => format!("saved {n} times, from step {} on", format::count(first.step)),
+            };
             ui.horizontal_wrapped(|ui| {
-                let color = match pin.kind {
+                let color = match last.kind {
                     PinKind::Warning => ui.visuals().warn_fg_color,
                     PinKind::Save => ui.visuals().weak_text_color(),
                     kind => chart::pin_color(kind).to_opaque(),
                 };
-                ui.label(RichText::new(format::count(pin.step)).small().monospace().color(color));
-                ui.label(RichText::new(crate::vfs::clean(&pin.text)).small());
+                ui.label(RichText::new(format::count(last.step)).font(theme::small_mono()).color(color));
+                ui.label(RichText::new(text).small());
             });
         }
     });
@@ -133,7 +147,7 @@ fn lines_ui(ui: &mut Ui, state: &AppState) {
     let Some(lines) = state.focused().and_then(|run| Some(run.trainer.as_ref()?.messages())) else { return };
     egui::CollapsingHeader::new("Trainer's messages").show(ui, |ui| {
         for line in lines.iter().rev().take(40) {
-            ui.label(RichText::new(line).small().monospace());
+            ui.label(RichText::new(line).font(theme::small_mono()));
         }
     });
 }

@@ -6,8 +6,10 @@ use crate::app::format;
 use crate::app::loader::Loaded;
 use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, AppState};
+use crate::app::theme;
 use crate::config::schema::{self, FieldSchema, SectionSchema};
 use crate::config::{Stage, preset_names};
+use crate::session::starting_point::settings_of_fork;
 use crate::vfs::human_bytes;
 use eframe::egui::{self, RichText, Ui};
 use std::collections::BTreeMap;
@@ -37,8 +39,12 @@ pub struct NewRun {
     name: String,
     /// `section.field` to what was typed; only what differs from `base`.
     typed: BTreeMap<String, String>,
-    /// The same of every field, as the preset has it.
+    /// The same of every field, as a run with what was typed would have it.
     base: BTreeMap<String, String>,
+    /// The text of the config file, or of the settings of the run that is forked.
+    below: Loaded<(String, String), Option<String>>,
+    /// That text, once it has been read.
+    below_text: Option<String>,
     schema: Vec<SectionSchema>,
     search: String,
     /// When something was changed that is not estimated yet.
@@ -58,6 +64,8 @@ impl Default for NewRun {
             name: String::new(),
             typed: BTreeMap::new(),
             base: BTreeMap::new(),
+            below: Loaded::default(),
+            below_text: None,
             schema: Vec::new(),
             search: String::new(),
             changed: None,
@@ -101,19 +109,58 @@ impl NewRun {
         self.preset = if begins || !config.is_empty() { String::new() } else { "nano".into() };
         self.config = config;
         self.typed.clear();
+        self.below_text = None;
         self.load();
         for (name, value) in settings.iter().filter(|(name, _)| name != "config") {
+            debug_assert!(self.base.contains_key(name), "{name} is no setting of {stage}");
             self.typed.insert(name.clone(), value.clone());
         }
+        self.load_base();
     }
 
     fn load(&mut self) {
-        let preset = (!self.preset.is_empty()).then_some(self.preset.as_str());
         self.schema = schema::schema(self.stage);
-        let values = schema::values(self.stage, preset).unwrap_or_default();
-        self.base = values.into_iter().map(|(section, field, value)| (format!("{section}.{field}"), value)).collect();
+        self.load_base();
         self.typed.retain(|name, value| self.base.get(name).is_some_and(|base| base != value));
         self.changed = Some(Instant::now());
+    }
+
+    /// The values of fields that nobody has typed: those of the preset and the config file, fitted to what was typed.
+    fn load_base(&mut self) {
+        let preset = (!self.preset.is_empty()).then_some(self.preset.as_str());
+        let typed: Vec<(&str, &str)> = self.typed.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let of = |config| schema::values_under(self.stage, preset, config, &typed);
+        // A file that cannot be read as settings is reported by the estimate.
+        let values = of(self.below_text.as_deref()).or_else(|_| of(None)).unwrap_or_default();
+        let mut base: BTreeMap<String, String> =
+            values.into_iter().map(|(section, field, value)| (format!("{section}.{field}"), value)).collect();
+        // Of a typed field, what it is reset to.
+        for name in self.typed.keys() {
+            let rest: Vec<(&str, &str)> = typed.iter().copied().filter(|(typed, _)| typed != name).collect();
+            let values = schema::values_under(self.stage, preset, self.below_text.as_deref(), &rest).unwrap_or_default();
+            let own = values.into_iter().find(|(section, field, _)| *name == format!("{section}.{field}"));
+            base.extend(own.map(|(section, field, value)| (format!("{section}.{field}"), value)));
+        }
+        self.base = base;
+    }
+
+    /// Read the settings below what is typed: those of the config file, else those of the run that is forked.
+    fn follow_below(&mut self, ui: &Ui) {
+        let key = (self.config.trim().to_owned(), self.typed.get("start.fork").cloned().unwrap_or_default());
+        let read = |(config, fork): &(String, String)| {
+            let path = match (config.as_str(), fork.as_str()) {
+                ("", "") => return None,
+                ("", fork) => settings_of_fork(fork).ok()?,
+                (config, _) => PathBuf::from(config),
+            };
+            let is_small = std::fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() <= 1 << 20);
+            if is_small { std::fs::read_to_string(&path).ok() } else { None }
+        };
+        let Some((of, text)) = self.below.get(ui.ctx(), &key, read) else { return };
+        if *of == key && *text != self.below_text {
+            self.below_text.clone_from(text);
+            self.load_base();
+        }
     }
 
     /// The form's command line, without the run folder.
@@ -138,6 +185,7 @@ impl NewRun {
 
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
+        self.follow_below(ui);
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             // The bar that scrolls lies over the right edge.
             ui.set_max_width((ui.available_width() - 8.0).min(900.0));
@@ -177,7 +225,12 @@ impl NewRun {
                 self.load();
             }
         });
+        let given = |key: &str| self.typed.get(key).is_some_and(|value| !value.is_empty());
         let words = match self.stage {
+            _ if given("start.fork") => {
+                "A fork: a new run that continues from this checkpoint. What is not changed here is as in the run that is forked."
+            }
+            Stage::Pretrain if given("start.init") => "A model learns to continue other text. It needs a file of text.",
             Stage::Pretrain => "A new model learns to continue text. It needs a file of text.",
             Stage::Sft => {
                 "A model learns from conversations, or from prompts with completions. It needs rows, and a model to start from."
@@ -249,6 +302,7 @@ impl NewRun {
                 true => self.typed.remove(&key),
                 false => self.typed.insert(key, value),
             };
+            self.load_base();
         }
     }
 
@@ -327,7 +381,8 @@ impl NewRun {
         let typed = Some(self.name.trim()).filter(|name| !name.is_empty()).map(PathBuf::from);
         let run = typed.or(free);
         let ready = self.missing().is_none() && !refused && run.is_some();
-        let start = ui.add_enabled(ready, egui::Button::new(RichText::new("Start").strong()).min_size(egui::vec2(96.0, 30.0)));
+        let start = egui::Button::new(RichText::new("Start").strong()).min_size(egui::vec2(96.0, 30.0));
+        let start = ui.horizontal(|ui| ui.add_enabled(ready, start)).inner;
         let clicked = start.on_disabled_hover_text("Something is missing or wrong: see the line above.").clicked();
         if let Some(run) = run.filter(|_| clicked) {
             let mut args = self.args();
@@ -337,7 +392,7 @@ impl NewRun {
             state.ask(Action::Start { args, run });
         }
         let line = format!("lehr {}", self.args().join(" "));
-        ui.add(egui::Label::new(RichText::new(line).monospace().small().weak()).wrap())
+        ui.add(egui::Label::new(RichText::new(line).font(theme::small_mono()).weak()).wrap())
             .on_hover_text("The command line of this form");
     }
 }
@@ -418,7 +473,13 @@ fn value_ui(ui: &mut Ui, key: &str, field: &FieldSchema, value: &mut String, lab
         });
         combo.response.labelled_by(label);
     } else {
-        let hint = if field.value_name.is_empty() { "none" } else { field.value_name.as_str() };
+        let hint = match (key, field.value_name.as_str()) {
+            ("data.data", _) => "a file or a folder",
+            ("start.init", _) => "a model folder or a run",
+            ("start.fork", _) => "a run, or RUN@STEP",
+            (_, "") => "none",
+            (_, name) => name,
+        };
         if let Some(kind) = path_kind(key, field) {
             let name = field.name.replace('_', " ");
             path_ui(ui, value, PathField { kind, label: &name, hint, width: SIZE[0] }).labelled_by(label);

@@ -3,11 +3,17 @@
 use crate::app::child::JobState;
 use crate::app::state::{Action, AppState, OpenRun, Page};
 use crate::app::{format, theme};
+use crate::history::RunState;
 use eframe::egui::{self, Ui};
 use serde::de::DeserializeOwned;
 
 /// Where there is nothing to show: what is missing, and what to do.
 pub fn empty(ui: &mut Ui, heading: &str, what_to_do: &str) {
+    empty_with(ui, heading, what_to_do, |_| ());
+}
+
+/// [`empty`] with buttons below the text.
+pub fn empty_with(ui: &mut Ui, heading: &str, what_to_do: &str, buttons: impl FnOnce(&mut Ui)) {
     let space = ui.available_size();
     ui.add_space((space.y * 0.2).min(120.0));
     let width = (space.x - 8.0).clamp(20.0, 460.0);
@@ -18,17 +24,17 @@ pub fn empty(ui: &mut Ui, heading: &str, what_to_do: &str) {
             ui.label(egui::RichText::new(heading).heading());
             ui.add_space(4.0);
             ui.add(egui::Label::new(egui::RichText::new(what_to_do).weak()).wrap());
+            ui.add_space(8.0);
+            buttons(ui);
         });
     });
 }
 
-/// Buttons below [`empty`], each with what it asks for.
+/// Buttons in a row, each with what it asks for.
 pub fn offers<const N: usize>(ui: &mut Ui, offered: [(&str, Action); N], actions: &mut Vec<Action>) {
-    ui.add_space(12.0);
-    let width = (ui.available_width() - 16.0).clamp(40.0, 180.0);
-    ui.vertical_centered(|ui| {
+    ui.horizontal_wrapped(|ui| {
         for (words, order) in offered {
-            if ui.add(egui::Button::new(words).min_size(egui::vec2(width, 30.0))).clicked() {
+            if ui.add(egui::Button::new(words).min_size(egui::vec2(0.0, 30.0))).clicked() {
                 actions.push(order);
             }
         }
@@ -37,8 +43,11 @@ pub fn offers<const N: usize>(ui: &mut Ui, offered: [(&str, Action); N], actions
 
 /// Where no run is open: how to get one.
 pub fn no_run(ui: &mut Ui, actions: &mut Vec<Action>) {
-    empty(ui, "No run is open", "Start one, take a lesson, or open a folder of runs on the page Runs.");
-    offers(ui, [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))], actions);
+    let what = "Start one, take a lesson, or open a folder of runs on the page Runs.";
+    empty_with(ui, "No run is open", what, |ui| {
+        let offered = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
+        offers(ui, offered, actions);
+    });
 }
 
 /// A button that fills the form for a run with the settings of this one, but for these (`section.field` and value).
@@ -56,9 +65,15 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name());
     let shown = run.files.path.display().to_string();
     // As its log says: a frame reads no disk.
-    let has_checkpoint = !run.files.history.checkpoints.is_empty();
-    let resume = ui.add_enabled(!run.live && has_checkpoint, egui::Button::new("Resume"));
-    let why = if run.live { "It is being trained." } else { "It has saved no checkpoint." };
+    let has_checkpoint = !run.checkpoints().is_empty();
+    let h = &run.files.history;
+    let is_done = matches!(&h.state, RunState::Finished(end) if end.reason == "completed") && h.step >= h.max_steps();
+    let resume = ui.add_enabled(!run.live && has_checkpoint && !is_done, egui::Button::new("Resume"));
+    let why = match (run.live, is_done) {
+        (true, _) => "It is being trained.",
+        (_, true) => "It has made all its steps. Fork it with more steps, or continue with another stage.",
+        _ => "It has saved no checkpoint.",
+    };
     if resume.on_hover_text("Continue from the newest checkpoint").on_disabled_hover_text(why).clicked() {
         let args = vec![stage.to_owned(), "--resume".into(), shown.clone()];
         actions.push(Action::Start { args, run: run.files.path.clone() });
@@ -71,8 +86,8 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     }
     ui.menu_button("Fork", |ui| {
         ui.label("Continue as a run of its own from step");
-        for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
-            if ui.button(format::count(*step)).clicked() {
+        for step in run.checkpoints().into_iter().rev().take(20) {
+            if ui.button(format::count(step)).clicked() {
                 let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
                 actions.push(Action::NewRun(stage.to_owned(), vec![fork]));
                 ui.close();

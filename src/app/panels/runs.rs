@@ -32,7 +32,7 @@ impl Runs {
         }
         ui.horizontal(|ui| {
             let width = (ui.available_width() - 60.0).max(60.0);
-            let field = PathField { kind: PathKind::Folder, label: "folder of runs", hint: "folder of runs", width };
+            let field = PathField { kind: PathKind::Folder, label: "folder of runs", hint: "folder", width };
             let field = path_ui(ui, &mut self.typed, field).accessible_name("folder of runs");
             let entered = field.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter));
             let open = ui.button("Open").on_hover_text("Open a run folder, or all runs in a folder").clicked();
@@ -45,9 +45,10 @@ impl Runs {
             let mut actions = Vec::new();
             let what =
                 "Choose a folder above and press Open, start a run, or take a lesson. New runs are folders in the folder runs.";
-            parts::empty(ui, "No run is open", what);
-            let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
-            parts::offers(ui, offers, &mut actions);
+            parts::empty_with(ui, "No run is open", what, |ui| {
+                let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
+                parts::offers(ui, offers, &mut actions);
+            });
             actions.into_iter().for_each(|order| state.ask(order));
             return;
         }
@@ -67,6 +68,8 @@ impl Runs {
         let files: Vec<_> = state.runs.iter().map(|run| &run.files).collect();
         let members = family(&files);
         let focus = state.focus.clone();
+        // A single run is drawn in the colours of its metrics.
+        let are_colored = state.runs.iter().filter(|run| run.visible).count() > 1;
         let mut actions = Vec::new();
         for member in members {
             let run = &mut state.runs[member.run];
@@ -79,7 +82,9 @@ impl Runs {
                     ui.add_space(14.0 * member.depth as f32);
                     let color = theme::readable(run.color, ui.visuals());
                     let tick = ui.checkbox(&mut run.visible, "").on_hover_text("Draw it in the charts");
-                    ui.painter().circle_filled(tick.rect.right_center() - egui::vec2(1.0, 0.0), 4.0, color);
+                    if run.visible && are_colored {
+                        ui.painter().circle_filled(tick.rect.right_center() - egui::vec2(1.0, 0.0), 4.0, color);
+                    }
                     ui.add_space(6.0);
                     let name = egui::Button::selectable(focused, RichText::new(run.name()).strong()).truncate();
                     // A long name leaves space for the word beside it.
@@ -99,6 +104,8 @@ impl Runs {
                 }
                 ui.horizontal(|ui| {
                     ui.add_space(14.0 * member.depth as f32 + 26.0);
+                    // A number is not parted from its percent sign.
+                    let said = said.replace(" %", "\u{a0}%");
                     ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
                 });
             });

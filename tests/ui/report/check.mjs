@@ -151,7 +151,7 @@ async function crossHair(page) {
     await page.press("ArrowRight");
     expect((await page.value(WHERE("loss"))) === `step ${before + 1}`, `arrow key: ${await page.value(WHERE("loss"))} after ${before}`);
     await page.press("Escape");
-    expect((await page.value(WHERE("loss"))) === "last", "Escape leaves the cross-hair");
+    expect((await page.value(WHERE("loss"))) === "end", "Escape leaves the cross-hair");
 }
 
 async function zooming(page) {

@@ -206,6 +206,24 @@ fn a_run_like_another_one_begins_with_its_settings() {
     assert_eq!(form.args(), ["pretrain", "--preset", "nano"]);
 }
 
+/// What a form shows is what the run would have.
+#[test]
+fn the_form_shows_fitted_defaults_and_the_settings_of_a_forked_run() {
+    let shows = |form: NewRun, value: &str| {
+        let mut h = made::harness([860.0, 1800.0], true, form, AppState::default(), NewRun::ui);
+        made::settle(&mut h);
+        h.query_all_by_value(value).count() > 0
+    };
+    let mut form = NewRun::default();
+    form.fill("pretrain", &[("train.max_steps".into(), "88".into())]);
+    assert!(shows(form, "22"), "an evaluation every quarter of the run");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.toml"), "[train]\nmax_steps = 777\nbatch_size = 5\n").unwrap();
+    let mut form = NewRun::default();
+    form.fill("pretrain", &[("start.fork".into(), format!("{}@5", dir.path().display()))]);
+    assert!(shows(form, "777"));
+}
+
 #[test]
 fn live_settings_are_told_in_words() {
     let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(16), true);

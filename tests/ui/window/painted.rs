@@ -86,6 +86,29 @@ fn the_cross_hair_says_where_it_is_and_nothing_where_a_run_has_nothing() {
     }
 }
 
+/// Held-out losses are far apart: between two of them the nearer one is named with its step.
+#[test]
+fn a_value_that_was_measured_elsewhere_says_where() {
+    let mut desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(400), false);
+    desk.look.hidden_charts = all_but_losses();
+    let history = &desk.runs[0].files.history;
+    let curve = &history.curves["eval_loss"];
+    let steps: Vec<f64> = curve.rows().iter().map(|row| history.clock.at(Axis::Steps, *row)).collect();
+    let i = steps.windows(2).position(|w| w[1] - w[0] > 10.0).expect("evaluations that are apart");
+    let (here, value) = (steps[i], lehr::app::format::number(curve.values()[i]));
+    let between = here + 0.4 * (steps[i + 1] - here);
+    for (at, words) in [(here, format!("validation loss {value}")), (between, format!("validation loss {value} at {here}"))] {
+        let h = made::harness([900.0, 700.0], true, Charts::default(), desk, move |page: &mut Charts, ui, desk| {
+            desk.cursor = Some(at);
+            page.ui(ui, desk);
+        });
+        let texts = texts(&h);
+        assert!(texts.iter().any(|(text, _)| *text == words), "{words}: {texts:?}");
+        desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(400), false);
+        desk.look.hidden_charts = all_but_losses();
+    }
+}
+
 #[test]
 fn without_a_cross_hair_the_newest_values_are_named_so() {
     let h = made::harness([900.0, 1300.0], false, Charts::default(), early_and_late(), Charts::ui);

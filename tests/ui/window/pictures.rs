@@ -108,11 +108,17 @@ fn many_runs(count: usize, points: u64) -> Vec<OpenRun> {
 fn look() {
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/window");
     std::fs::create_dir_all(&out).unwrap();
-    let only = std::env::var("PAGE").unwrap_or_default();
+    // A page, and a part of a picture's name, such as small-10x2000-light.
+    let (only, part) = (std::env::var("PAGE").unwrap_or_default(), std::env::var("PART").unwrap_or_default());
+    // The projector's size is that of 1920 x 1080 pixels, two for a point.
     let sizes: [(&str, [f32; 2], f32); 3] =
-        [("desk", [1360.0, 860.0], 1.0), ("small", [1100.0, 700.0], 1.0), ("projector", [1920.0, 1080.0], 2.0)];
+        [("desk", [1360.0, 860.0], 1.0), ("small", [1100.0, 700.0], 1.0), ("projector", [960.0, 540.0], 2.0)];
     for (count, points) in [(1, 20), (1, 2000), (3, 20), (3, 2000), (10, 20), (10, 2000)] {
         for (dark, (name, size, zoom)) in [true, false].into_iter().flat_map(|dark| sizes.map(|size| (dark, size))) {
+            let end = format!("{name}-{count}x{points}-{}", if dark { "dark" } else { "light" });
+            if !end.contains(&part) {
+                continue;
+            }
             let draw = move |ui: &mut egui::Ui, window: &mut Option<Window>| {
                 let window = window.get_or_insert_with(|| {
                     let backend = Arc::new(lehr::backend::Native::new(PathBuf::from(env!("CARGO_BIN_EXE_lehr"))));
@@ -121,7 +127,6 @@ fn look() {
                     state.runs = many_runs(count, points);
                     state.color_runs();
                     state.focus = Some(state.runs[0].files.path.clone());
-                    state.look.zoom = zoom;
                     state.look.theme = if dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
                     window
                 });
@@ -129,7 +134,8 @@ fn look() {
                 window.advance(&ctx);
                 window.draw(ui);
             };
-            let mut h = Harness::builder().with_size(size).with_max_steps(4).build_ui_state(draw, None);
+            let mut h =
+                Harness::builder().with_size(size).with_pixels_per_point(zoom).with_max_steps(4).build_ui_state(draw, None);
             for page in ALL_PAGES {
                 let title = page.title().to_lowercase().replace(' ', "-");
                 if !only.is_empty() && title != only {
@@ -142,8 +148,7 @@ fn look() {
                 let state = window.state();
                 state.focus = Some(state.runs[at].files.path.clone());
                 h.run_steps(4);
-                let theme = if dark { "dark" } else { "light" };
-                h.render().unwrap().save(out.join(format!("{title}-{name}-{count}x{points}-{theme}.png"))).unwrap();
+                h.render().unwrap().save(out.join(format!("{title}-{end}.png"))).unwrap();
             }
         }
     }

@@ -118,7 +118,7 @@ impl Inside {
         let hint = "The text goes through the model once. It shows what each head attends to, what the model would predict after each block, and what \
                     it predicts next. Short texts (up to about 60 tokens) can be read best.";
         card(ui, "A text through the model", hint, |ui| {
-            let saved = &run.files.history.checkpoints;
+            let saved = run.checkpoints();
             if saved.is_empty() {
                 ui.horizontal_wrapped(|ui| {
                     ui.weak("This run has saved no checkpoint yet.");
@@ -140,7 +140,7 @@ impl Inside {
                     .selected_text(name(self.at))
                     .show_ui(ui, |ui| {
                         ui.selectable_value(&mut self.at, 0, name(0));
-                        saved.iter().rev().take(200).for_each(|(step, _)| {
+                        saved.iter().rev().take(200).for_each(|step| {
                             ui.selectable_value(&mut self.at, *step, name(*step));
                         });
                     })

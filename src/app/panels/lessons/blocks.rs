@@ -12,6 +12,8 @@ pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[TextBlock]) {
         ui.add_space(6.0);
         match block {
             TextBlock::Paragraph(words) => {
+                // A number is not parted from its percent sign.
+                let words = words.replace(" %", "\u{a0}%");
                 ui.add(egui::Label::new(RichText::new(words).size(15.0)).wrap());
             }
             TextBlock::Lines(lines) => {
@@ -76,7 +78,7 @@ pub(super) fn commands_ui(ui: &mut Ui, commands: &[String]) {
     }
     egui::CollapsingHeader::new("The commands that will run").show(ui, |ui| {
         for line in commands {
-            ui.add(egui::Label::new(RichText::new(line).monospace().small()).wrap());
+            ui.add(egui::Label::new(RichText::new(line).font(theme::small_mono())).wrap());
         }
     });
 }

@@ -126,7 +126,10 @@ impl Lessons {
 
     fn list_ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         ui.label(RichText::new("Lessons").heading());
-        ui.label("Each takes a few minutes: a text to read, a question to answer before the run, a real run, and its results.");
+        ui.label(
+            "Each lesson is a text to read, a question to answer before the run, a real run, and its results. The times are those of the \
+             runs, measured on two processor cores.",
+        );
         ui.add_space(8.0);
         let load = |root: &PathBuf| {
             let stories = lesson_names().filter_map(|name| lesson(name).ok());
@@ -136,18 +139,24 @@ impl Lessons {
             ui.spinner();
             return;
         };
+        let next = list.iter().position(|(_, done)| !done);
         for (i, (story, done)) in list.iter().enumerate() {
             egui::Frame::group(ui.style()).show(ui, |ui| {
                 ui.set_width(ui.available_width());
                 ui.horizontal_wrapped(|ui| {
-                    if ui.button(RichText::new(format!("{}. {}", i + 1, story.title)).strong()).clicked() {
+                    let button = egui::Button::new(RichText::new(format!("{}. {}", i + 1, story.title)).strong());
+                    let button = if next == Some(i) { button.fill(ui.visuals().selection.bg_fill) } else { button };
+                    if ui.add(button).clicked() {
                         state.ask(Action::Lesson(story.name.clone()));
                     }
+                    ui.label(RichText::new(format!("about {}", format::duration(story.seconds()))).weak());
                     if *done {
                         ui.colored_label(theme::good(ui.visuals()), "done");
+                    } else if next == Some(i) {
+                        ui.label(RichText::new("next").weak());
                     }
                 });
-                ui.label(format!("{} About {} on two processor cores.", story.about, format::duration(story.seconds())));
+                ui.label(&story.about);
             });
         }
     }

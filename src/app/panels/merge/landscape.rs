@@ -92,8 +92,10 @@ impl LandscapePart {
             }
             let label = ui.label("points a side");
             ui.add(DragValue::new(&mut self.grid).range(3..=41).speed(0.05)).labelled_by(label.id);
-            let label = ui.label("merge");
-            let field = PathField { kind: PathKind::Folder, label: "merge", hint: "folder, to be marked", width: 240.0 };
+        });
+        ui.horizontal_wrapped(|ui| {
+            let label = ui.label("mark this merge");
+            let field = PathField { kind: PathKind::Folder, label: "merge", hint: "none", width: 240.0 };
             path_ui(ui, &mut self.merged, field).labelled_by(label.id);
             let running = matches!(job, Some(JobState::Running(_)));
             let differ = chosen[0] != chosen[1] && chosen[1] != chosen[2] && chosen[0] != chosen[2];

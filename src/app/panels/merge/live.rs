@@ -52,7 +52,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
                 actions.push(Action::Send(run.files.path.clone(), Command::MergeNow));
             }
             if !run.is_ours() {
-                ui.weak("for a run that this window trains; any other is merged below, from its checkpoints.");
+                ui.weak("Only for a run that this window trains. Any other is merged below, from its checkpoints.");
             }
         });
     });

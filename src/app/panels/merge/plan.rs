@@ -138,6 +138,8 @@ impl Plan {
                 let keep = [("save.save_every", "50"), ("save.keep_every", "50")];
                 parts::another_run(ui, run, words, &keep, actions);
             }
+            // A merge of more checkpoints than there are would be refused.
+            self.last = self.last.clamp(1, steps.len().clamp(1, MAX_CHECKPOINTS));
             self.choices(ui, steps);
             let path = &run.files.path;
             ui.add_enabled_ui(!steps.is_empty(), |ui| {
@@ -164,7 +166,8 @@ impl Plan {
                 ui.add(DragValue::new(&mut self.alpha).range(0.01..=0.99).speed(0.005).max_decimals(3)).labelled_by(label.id);
             }
             let label = ui.label("checkpoints");
-            ui.add(DragValue::new(&mut self.last).range(1..=MAX_CHECKPOINTS).speed(0.05)).labelled_by(label.id);
+            ui.add(DragValue::new(&mut self.last).range(1..=steps.len().clamp(1, MAX_CHECKPOINTS)).speed(0.05))
+                .labelled_by(label.id);
             let label = ui.label("every");
             let every = DragValue::new(&mut self.every).range(0..=1_000_000_000u64).speed(0.5);
             ui.add(every.custom_formatter(|v, _| if v == 0.0 { "as kept".into() } else { format!("{v} updates") }))
@@ -239,10 +242,14 @@ impl Plan {
 /// A method in a sentence.
 fn explained(method: MergeMethod) -> &'static str {
     match method {
-        MergeMethod::Sma => "sma: all checkpoints weigh the same.",
-        MergeMethod::Ema => "ema: A = a M + (1 - a) A from the oldest on; for a small factor the oldest weighs most.",
-        MergeMethod::EmaNormalized => "ema-normalized: exponential weights divided by their sum; the newest weighs most.",
-        MergeMethod::Wma => "wma: the i-th checkpoint weighs i, so that newer ones weigh more.",
+        MergeMethod::Sma => "sma: a simple moving average, with equal weights.",
+        MergeMethod::Ema => {
+            "ema: A = a M + (1 - a) A from the oldest on; for a small factor a the oldest has the largest weight."
+        }
+        MergeMethod::EmaNormalized => {
+            "ema-normalized: exponential weights divided by their sum; the newest has the largest weight."
+        }
+        MergeMethod::Wma => "wma: the i-th checkpoint has weight i, so newer ones have larger weights.",
         MergeMethod::Wsm => "wsm: weights that emulate a decay of the learning rate over these checkpoints.",
         MergeMethod::Weights => "",
     }

@@ -24,7 +24,7 @@ pub struct SweepPart {
 impl Default for SweepPart {
     fn default() -> Self {
         let methods = [("sma", true), ("ema", true), ("wma", true), ("wsm", false)];
-        Self { every: String::new(), last: "2,3,5,8".into(), methods, results: HashMap::new(), heats: HashMap::new() }
+        Self { every: String::new(), last: String::new(), methods, results: HashMap::new(), heats: HashMap::new() }
     }
 }
 
@@ -46,7 +46,7 @@ impl SweepPart {
             if steps.len() < 3 {
                 ui.weak("A sweep needs at least three checkpoints on disk.");
             } else {
-                self.form(ui, &path, spacing, job, actions);
+                self.form(ui, &path, (steps.len(), spacing), job, actions);
             }
             progress(ui, &key("sweep", &path), job, actions);
             let found = self.results.get(&path)?;
@@ -60,14 +60,23 @@ impl SweepPart {
         })
     }
 
-    fn form(&mut self, ui: &mut Ui, run: &std::path::Path, spacing: u64, job: Option<&JobState>, actions: &mut Vec<Action>) {
+    fn form(
+        &mut self,
+        ui: &mut Ui,
+        run: &std::path::Path,
+        (count, spacing): (usize, u64),
+        job: Option<&JobState>,
+        actions: &mut Vec<Action>,
+    ) {
+        let numbers = [2, 3, 5, 8, 12].into_iter().filter(|n| *n <= count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
         let usual = [1, 2, 4].map(|m| (m * spacing.max(1)).to_string()).join(",");
         ui.horizontal_wrapped(|ui| {
             let label = ui.label("intervals V (updates)");
             ui.add(egui::TextEdit::singleline(&mut self.every).hint_text(usual.clone()).desired_width(110.0))
                 .labelled_by(label.id);
             let label = ui.label("numbers N");
-            ui.add(egui::TextEdit::singleline(&mut self.last).desired_width(90.0)).labelled_by(label.id);
+            ui.add(egui::TextEdit::singleline(&mut self.last).hint_text(numbers.clone()).desired_width(90.0))
+                .labelled_by(label.id);
             self.methods.iter_mut().for_each(|(name, on)| {
                 ui.checkbox(on, *name);
             });
@@ -78,7 +87,8 @@ impl SweepPart {
                 let every = if self.every.trim().is_empty() { usual } else { list(&self.every) };
                 let methods: Vec<&str> = self.methods.iter().filter(|m| m.1).map(|m| m.0).collect();
                 let mut args = vec!["merge".to_owned(), "sweep".into(), run.display().to_string(), "--every".into(), every];
-                args.extend(["--last".into(), list(&self.last), "--methods".into(), methods.join(","), "--json".into()]);
+                let last = if self.last.trim().is_empty() { numbers } else { list(&self.last) };
+                args.extend(["--last".into(), last, "--methods".into(), methods.join(","), "--json".into()]);
                 self.results.entry(run.to_owned()).or_default().await_new();
                 actions.push(Action::Job(key("sweep", run), args));
             }

@@ -150,8 +150,8 @@ impl ChatPage {
         let combo = egui::ComboBox::from_id_salt("chat model").selected_text(name(self.at)).show_ui(ui, |ui| {
             ui.selectable_value(&mut self.at, At::Newest, name(At::Newest));
             ui.selectable_value(&mut self.at, At::Named, name(At::Named));
-            for (step, _) in run.files.history.checkpoints.iter().rev().take(200) {
-                ui.selectable_value(&mut self.at, At::Step(*step), name(At::Step(*step)));
+            for step in run.checkpoints().into_iter().rev().take(200) {
+                ui.selectable_value(&mut self.at, At::Step(step), name(At::Step(step)));
             }
         });
         combo.response.labelled_by(label.id);

@@ -184,18 +184,19 @@ impl Rollouts {
 fn none_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     if run.files.history.stage() == "grpo" {
         let what = "A run of GRPO keeps the completions of every tenth step, unless it was started otherwise. The first ones come with step 1.";
-        parts::empty(ui, "No rollouts yet", what);
-        ui.vertical_centered(|ui| {
+        parts::empty_with(ui, "No rollouts yet", what, |ui| {
             let words = "New run like this one that keeps its completions";
-            parts::another_run(ui, run, words, &[("grpo.log_completions", "10")], actions);
+            parts::another_run(ui, run, words, &[("rollout.log_completions", "10")], actions);
         });
         return;
     }
-    parts::empty(ui, "No rollouts", "Rollouts belong to GRPO. What this run generated is under Generated text.");
-    if !run.files.history.checkpoints.is_empty() {
-        let init = vec![("start.init".to_owned(), run.files.path.display().to_string())];
-        parts::offers(ui, [("Train it with GRPO", Action::NewRun("grpo".into(), init))], actions);
-    }
+    let what = "Rollouts belong to GRPO. What this run generated is under Generated text.";
+    parts::empty_with(ui, "No rollouts", what, |ui| {
+        if !run.files.history.checkpoints.is_empty() {
+            let init = vec![("start.init".to_owned(), run.files.path.display().to_string())];
+            parts::offers(ui, [("Train it with GRPO", Action::NewRun("grpo".into(), init))], actions);
+        }
+    });
 }
 
 /// Read a step's completions.

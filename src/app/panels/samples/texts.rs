@@ -56,9 +56,8 @@ impl Texts {
         ui.add_space(4.0);
         let samples = &run.files.history.samples;
         if samples.is_empty() {
-            let what = "Ask for one above, or talk to a checkpoint under Chat. A run can also write a sample at each evaluation.";
-            parts::empty(ui, "No text yet", what);
-            ui.vertical_centered(|ui| {
+            let what = "This run has written no text while it trained. Ask for one above, or talk to a checkpoint under Chat.";
+            parts::empty_with(ui, "No text in the log", what, |ui| {
                 let words = "New run like this one, with samples";
                 parts::another_run(ui, run, words, &[("eval.sample_tokens", "200")], actions);
             });

@@ -63,7 +63,7 @@ impl TokensPage {
         }
         if !history.tokens.is_empty() {
             self.head(ui, history.tokens.len(), |i| history.tokens[i].step, true);
-            policy::ui(ui, self, history);
+            policy::ui(ui, self, run, actions);
         } else if !history.predictions.is_empty() {
             self.head(ui, history.predictions.len(), |i| history.predictions[i].step, false);
             supervised::ui(ui, self, history);
@@ -75,10 +75,11 @@ impl TokensPage {
                     "A run of GRPO has them at every step, pre-training and fine-tuning at every evaluation.",
                 ),
             };
-            parts::empty(ui, heading, what);
-            if run.is_ours() && !reinforced {
-                parts::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
-            }
+            parts::empty_with(ui, heading, what, |ui| {
+                if run.is_ours() && !reinforced {
+                    parts::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
+                }
+            });
         }
     }
 

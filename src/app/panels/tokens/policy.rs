@@ -1,7 +1,9 @@
 //! The pictures of GRPO.
 
 use super::{Fineness, Group, TokensPage, edges, numbers};
-use crate::app::draw::{BarChart, Line, Lines, ViolinChart, bars, card, lines, percent, short, stat, tiles, violins};
+use crate::app::draw::{BarChart, Line, Lines, Part, ViolinChart, bars, card, lines, percent, short, stat, tiles, violins};
+use crate::app::panels::parts::another_run;
+use crate::app::state::{Action, OpenRun};
 use crate::event::{self, Binned, Bins, ProbabilityChange};
 use crate::history::{History, spreads};
 use crate::plot::Ink;
@@ -19,7 +21,8 @@ fn group(page: &TokensPage, bins: &Bins) -> Binned {
 }
 
 /// Draw the pictures of the selected step.
-pub fn ui(ui: &mut Ui, page: &mut TokensPage, history: &History) {
+pub fn ui(ui: &mut Ui, page: &mut TokensPage, run: &OpenRun, actions: &mut Vec<Action>) {
+    let history = &run.files.history;
     let entry = page.entry(history.tokens.len());
     let Some(now) = history.tokens.get(entry) else { return };
     // Probes are made every few steps: the newest one that is not newer than the slider.
@@ -32,27 +35,30 @@ pub fn ui(ui: &mut Ui, page: &mut TokensPage, history: &History) {
     let (edges, of) = (edges(&bins.from), group(page, bins));
     let (group, step) = (page.group, now.step);
     let near = &mut page.near;
-    tiles(
-        ui,
-        NARROW,
-        vec![
-            Box::new(|ui| shares(ui, &edges, &of)),
-            Box::new(|ui| gradient(ui, &edges, &of)),
-            Box::new(move |ui| changes(ui, probed, group, near)),
-            Box::new(move |ui| right(ui, probed, group)),
-            Box::new(move |ui| norms_by_pass(ui, history, step)),
-            Box::new(move |ui| norms_by_bin(ui, probed)),
-            Box::new(|ui| {
-                let hint = "Mean size of the advantages, Advantage Reweighting included. Without reweighting it is much the same in every \
-                            bin, so that differences of gradients come from the probabilities.";
-                one(ui, "Mean |advantage|", hint, &edges, &of.count, numbers(&of.advantage), "mean |advantage|");
-            }),
-            Box::new(|ui| {
-                let hint = "How undecided the model was where these tokens were drawn: an improbable token comes from an undecided place.";
-                one(ui, "Entropy", hint, &edges, &of.count, numbers(&of.entropy), "mean entropy (nats)");
-            }),
-        ],
-    );
+    let mut parts: Vec<Part<'_>> = vec![Box::new(|ui| shares(ui, &edges, &of)), Box::new(|ui| gradient(ui, &edges, &of))];
+    match probed {
+        Some(_) => {
+            parts.push(Box::new(move |ui| changes(ui, probed, group, near)));
+            parts.push(Box::new(move |ui| right(ui, probed, group)));
+            parts.push(Box::new(move |ui| norms_by_pass(ui, history, step)));
+            parts.push(Box::new(move |ui| norms_by_bin(ui, probed)));
+        }
+        None => {
+            parts.push(Box::new(move |ui| unprobed(ui, run, actions)));
+            parts.push(Box::new(move |ui| norms_by_pass(ui, history, step)));
+        }
+    }
+    parts.push(Box::new(|ui| {
+        let hint = "Mean size of the advantages, Advantage Reweighting included. Without reweighting it is much the same in every bin, so that \
+                    differences of gradients come from the probabilities.";
+        one(ui, "Mean |advantage|", hint, &edges, &of.count, numbers(&of.advantage), "|advantage|");
+    }));
+    parts.push(Box::new(|ui| {
+        let hint =
+            "How undecided the model was where these tokens were drawn: an improbable token comes from an undecided place.";
+        one(ui, "Mean entropy", hint, &edges, &of.count, numbers(&of.entropy), "nats");
+    }));
+    tiles(ui, NARROW, parts);
 }
 
 fn summary(ui: &mut Ui, now: &event::Tokens) {
@@ -124,9 +130,20 @@ fn signs(probe: &event::Probe, group: Group) -> Vec<(&'static str, usize, &Proba
     }
 }
 
-/// Where there is no probe: how to get one.
-fn unprobed(ui: &mut Ui) {
-    ui.weak("Not measured: the setting \"probe every\" of a new run measures what an update does to each token.");
+/// Where nothing was probed: how to get it.
+fn unprobed(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
+    card(ui, "What an update does to each token", "", |ui| {
+        ui.weak(
+            "Not measured in this run. A run that probes its updates shows the change of each token's probability, the share of tokens that \
+             moved in the right direction, and the gradient of each quarter.",
+        );
+        another_run(ui, run, "New run like this one, with probes", &[("grpo.probe_every", "10")], actions);
+    });
+}
+
+/// Where one kind of probe is missing.
+fn missing(ui: &mut Ui) {
+    ui.weak("Not measured at this step.");
 }
 
 fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
@@ -146,7 +163,7 @@ fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut
                 earlier versions have boxes. Right is up for positive advantages and down for \
                 negative ones.";
     card(ui, "Change of probability", hint, |ui| {
-        let Some((probed, probe)) = probed.and_then(|t| Some((t, t.probe.as_ref()?))) else { return unprobed(ui) };
+        let Some((probed, probe)) = probed.and_then(|t| Some((t, t.probe.as_ref()?))) else { return missing(ui) };
         ui.horizontal_wrapped(|ui| {
             measured_at(ui, probed);
             ui.checkbox(near, "near").on_hover_text("Scale the axis to the middle half of the tokens, and let it cut the rest");
@@ -164,7 +181,7 @@ fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
     let hint = "Of the tokens that moved, the share that moved in the direction of their advantage. Half is chance: an update for improbable \
                 tokens, with their large gradients, also moves the others.";
     card(ui, "Moved in the right direction", hint, |ui| {
-        let Some((probed, probe)) = probed.and_then(|t| Some((t, t.probe.as_ref()?))) else { return unprobed(ui) };
+        let Some((probed, probe)) = probed.and_then(|t| Some((t, t.probe.as_ref()?))) else { return missing(ui) };
         measured_at(ui, probed);
         let edges = edges(&probed.quartiles.from);
         let series = signs(probe, group).into_iter().map(|(name, color, moved)| (name, color, numbers(&moved.right))).collect();
@@ -205,7 +222,7 @@ fn norms_by_bin(ui: &mut Ui, probed: Option<&event::Tokens>) {
     let hint = "Norm of the gradient with respect to all parameters, computed from the tokens of one quarter alone. Few improbable tokens make a \
                 larger gradient than many probable ones.";
     card(ui, "Gradient norm of each quarter by itself", hint, |ui| {
-        let Some((probed, gradient)) = probed.and_then(|t| Some((t, t.gradient.as_ref()?))) else { return unprobed(ui) };
+        let Some((probed, gradient)) = probed.and_then(|t| Some((t, t.gradient.as_ref()?))) else { return missing(ui) };
         measured_at(ui, probed);
         let edges = edges(&probed.quartiles.from);
         let series = vec![("norm of the gradient", 3, numbers(&gradient.quartiles))];
