@@ -218,7 +218,8 @@ fn grpo_trains_adapters() {
     assert!(adapters("checkpointed") == adapters("run"), "activation checkpointing changed a bit");
 }
 
-/// What a dry run of a published model's shape says; a folder without weights is enough.
+/// The plan of a dry run of a published model's shape; a folder without weights is enough.
+// Length: mostly the table of shapes.
 #[test]
 fn published_models_fit_8_and_16_gib() {
     let place = puzzles();
