@@ -1,7 +1,7 @@
 //! Orders of the pages, carried out.
 
 use super::chat_process::ChatProcess;
-use super::child::{Job, Trainer};
+use super::child::{Job, TrainerProcess};
 use super::memory::write_whole;
 use super::options::PlayStory;
 use super::state::{Action, OpenRun, Page};
@@ -98,7 +98,7 @@ impl Window {
 
     /// Start a trainer; whether it was started.
     fn start(&mut self, args: &[String], env: &[(&str, &str)], path: &Path, ctx: &egui::Context) -> bool {
-        let trainer = match Trainer::start(self.backend.as_ref(), args, env, path, wake(ctx)) {
+        let trainer = match TrainerProcess::start(self.backend.as_ref(), args, env, path, wake(ctx)) {
             Ok(trainer) => trainer,
             Err(error) => {
                 self.notify(format!("{error:#}"));

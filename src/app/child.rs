@@ -11,7 +11,7 @@ const KEPT: usize = 200;
 
 /// A trainer that this window started. Dropped, it continues.
 #[derive(Debug)]
-pub struct Trainer {
+pub struct TrainerProcess {
     /// Its run folder.
     pub run: PathBuf,
     /// The command line, without the program.
@@ -21,7 +21,7 @@ pub struct Trainer {
     end: Option<End>,
 }
 
-impl Trainer {
+impl TrainerProcess {
     /// Start `lehr ARGS --control`. Variables of `env` are set where the user has not set them.
     ///
     /// # Errors

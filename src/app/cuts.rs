@@ -11,7 +11,7 @@ const MOST: usize = 4096;
 
 /// The source of a shape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Source {
+pub(super) struct CurveSource {
     /// For several runs the mean over them is drawn.
     pub runs: Vec<PathBuf>,
     pub metric: String,
@@ -49,7 +49,7 @@ pub(super) fn place(x: f64, log: bool) -> f64 {
 
 /// Lines in plot coordinates: logarithms if an axis is logarithmic.
 #[derive(Debug, Default)]
-pub(super) struct Shape {
+pub(super) struct CurveShape {
     pub lines: Vec<Vec<PlotPoint>>,
     /// For several seeds: position, lower, upper.
     pub band: [Vec<f64>; 3],
@@ -59,7 +59,7 @@ pub(super) struct Shape {
     pub span: Option<(f64, f64)>,
 }
 
-impl Shape {
+impl CurveShape {
     /// From lines; values without a logarithm are omitted.
     pub fn of_lines(lines: Vec<Vec<[f64; 2]>>, how: &Making) -> Self {
         let placed = lines.into_iter().map(|line| line.into_iter().filter_map(|p| how.place(p[0], p[1])).collect());
@@ -95,12 +95,12 @@ impl Making {
 /// The cache.
 #[derive(Debug, Default)]
 pub struct Cuts {
-    kept: HashMap<Source, (Making, Rc<Shape>)>,
+    kept: HashMap<CurveSource, (Making, Rc<CurveShape>)>,
 }
 
 impl Cuts {
     /// The shape of a source, computed only if it is not cached.
-    pub(super) fn get(&mut self, source: Source, how: Making, make: impl FnOnce(&Making) -> Shape) -> Rc<Shape> {
+    pub(super) fn get(&mut self, source: CurveSource, how: Making, make: impl FnOnce(&Making) -> CurveShape) -> Rc<CurveShape> {
         if let Some((made, shape)) = self.kept.get(&source)
             && *made == how
         {
@@ -120,8 +120,8 @@ mod tests {
     use super::*;
     use crate::history::Axis;
 
-    fn source(metric: &str) -> Source {
-        Source { runs: vec!["a".into()], metric: metric.into(), smooth: false }
+    fn source(metric: &str) -> CurveSource {
+        CurveSource { runs: vec!["a".into()], metric: metric.into(), smooth: false }
     }
 
     fn how(to: f64, points: usize) -> Making {
@@ -135,7 +135,7 @@ mod tests {
         let mut look = |metric: &str, how: Making| {
             cuts.get(source(metric), how, |_| {
                 made += 1;
-                Shape::default()
+                CurveShape::default()
             });
             made
         };
@@ -152,11 +152,11 @@ mod tests {
     #[test]
     fn what_has_no_logarithm_is_left_out() {
         let log = Making { log_y: true, ..how(9.0, 3) };
-        let shape = Shape::of_lines(vec![vec![[1.0, 10.0], [2.0, 0.0], [3.0, 1000.0]]], &log);
+        let shape = CurveShape::of_lines(vec![vec![[1.0, 10.0], [2.0, 0.0], [3.0, 1000.0]]], &log);
         let places: Vec<_> = shape.lines[0].iter().map(|p| (p.x, p.y)).collect();
         assert_eq!((places, shape.span), (vec![(1.0, 1.0), (3.0, 3.0)], Some((1.0, 3.0))));
         let spread = vec![Spread { x: 1.0, mean: 10.0, std: 20.0 }, Spread { x: 2.0, mean: 100.0, std: 0.0 }];
-        let shape = Shape::of_spread(spread, &log);
+        let shape = CurveShape::of_spread(spread, &log);
         assert_eq!((shape.lines[0].len(), &shape.band[0]), (2, &vec![2.0]), "the band's lower side has no logarithm");
     }
 }

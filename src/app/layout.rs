@@ -1,6 +1,6 @@
 //! The arrangement of the pages: runs at the left, controls at the right, the others as tabs between; each can be dragged elsewhere.
 
-use super::panels::Panels;
+use super::panels::PageSet;
 use super::state::{AppState, Page};
 use eframe::egui::{self, Ui};
 use egui_tiles::{Behavior, Container, Linear, LinearDir, SimplificationOptions, TileId, Tiles, Tree, UiResponse};
@@ -48,7 +48,7 @@ pub fn show(tree: &mut Tree<Page>, ctx: &egui::Context, page: Page) {
 }
 
 /// Draw the pages.
-pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, state: &mut AppState) {
+pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut PageSet, state: &mut AppState) {
     let mut pages = Pages { panels, state };
     if ui.available_width() >= NARROW {
         tree.ui(&mut pages, ui);
@@ -69,7 +69,7 @@ pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, state: &mut A
 }
 
 struct Pages<'a> {
-    panels: &'a mut Panels,
+    panels: &'a mut PageSet,
     state: &'a mut AppState,
 }
 

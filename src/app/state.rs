@@ -2,7 +2,7 @@
 //! carries them out once a frame. Nothing else has an effect outside of a page.
 
 use super::chat_process::ChatProcess;
-use super::child::{Job, JobState, Trainer};
+use super::child::{Job, JobState, TrainerProcess};
 use super::cuts::Cuts;
 use super::theme;
 use crate::event::Command;
@@ -22,7 +22,7 @@ pub struct OpenRun {
     /// A process is training it.
     pub live: bool,
     /// That process, where this window started it.
-    pub trainer: Option<Trainer>,
+    pub trainer: Option<TrainerProcess>,
     /// This window started its trainer.
     pub ours: bool,
     /// Drawn in charts.

@@ -4,7 +4,7 @@ use super::layout;
 use super::loader::Loader;
 use super::memory::{self, Memory};
 use super::options::{Options, PlayStory};
-use super::panels::Panels;
+use super::panels::PageSet;
 use super::state::{Action, AppState, OpenRun, Page};
 use super::top_bar::{self, Leave};
 use super::watcher::{Seen, Watcher};
@@ -43,7 +43,7 @@ pub(super) enum Done {
 /// See the module.
 pub struct Window {
     pub(super) state: AppState,
-    pub(super) panels: Panels,
+    pub(super) panels: PageSet,
     pub(super) watcher: Watcher,
     pub(super) backend: Arc<dyn Backend>,
     work: Vec<Loader<Done>>,
@@ -78,7 +78,7 @@ impl Window {
         (state.look, state.home) = (kept.look, home);
         Ok(Self {
             state,
-            panels: Panels::default(),
+            panels: PageSet::default(),
             watcher,
             backend,
             work: Vec::new(),

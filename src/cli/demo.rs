@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let runs: Vec<PathBuf> = trained.filter_map(|name| player.product(&name)).collect();
     let page = player.dir().join("report.html");
     let options =
-        report::Options { title: Some(player.story().title.clone()), findings: findings(&player)?, ..Default::default() };
+        report::ReportOptions { title: Some(player.story().title.clone()), findings: findings(&player)?, ..Default::default() };
     report::write(&runs, &page, &options)?;
     output::line(&format!("\nAll charts, texts and settings on one page: {}", shown(&page)))?;
     output::line(&format!(

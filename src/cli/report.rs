@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::number_format::counted;
-use crate::report::{self, Options};
+use crate::report::{self, ReportOptions};
 use crate::vfs::{human_bytes, shown};
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ pub struct Args {
 /// Write the report.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     args.runs.iter().try_for_each(|path| super::open::folder_exists(path))?;
-    let options = Options { title: args.title.clone(), png: args.png.clone(), ..Options::default() };
+    let options = ReportOptions { title: args.title.clone(), png: args.png.clone(), ..ReportOptions::default() };
     let summary = report::write(&args.runs, &args.out, &options)?;
     summary.notes.iter().for_each(|note| output::note(&format!("note: {note}")));
     if args.json {

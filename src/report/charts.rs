@@ -8,7 +8,7 @@ use crate::history::{Pin, PinKind};
 use crate::plot::{Chart, Series};
 
 /// A line of a chart.
-pub(super) struct Line {
+pub(super) struct ReportLine {
     /// Index of the run.
     pub run: usize,
     /// Whether it is from the run's own metrics or from those derived from its token statistics.
@@ -24,7 +24,7 @@ pub(super) struct Line {
 /// A chart with at least one line.
 pub(super) struct Plot {
     pub spec: &'static Spec,
-    pub lines: Vec<Line>,
+    pub lines: Vec<ReportLine>,
     /// Window of the longest smoothed line, in values.
     pub window: usize,
 }
@@ -67,7 +67,7 @@ fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> 
             let smooth = (reach > 0).then(|| trace(&history.clock, &curve.smoothed(&history.clock, reach), most));
             let raw = trace(&history.clock, curve, most);
             if out.lines.len() < MOST_LINES {
-                out.lines.push(Line { run: index, derived, label: words, color, dash, raw, smooth });
+                out.lines.push(ReportLine { run: index, derived, label: words, color, dash, raw, smooth });
             }
         }
     }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 /// Options of a report.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct ReportOptions {
     /// The page's title; by default from the runs' stages and names.
     pub title: Option<String>,
     /// Sentences at the start of the findings.
@@ -56,7 +56,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// No run is found, a log cannot be read, `out` exists and is not a report of lehr, or a disk error.
-pub fn write(runs: &[PathBuf], out: &Path, options: &Options) -> Result<Summary> {
+pub fn write(runs: &[PathBuf], out: &Path, options: &ReportOptions) -> Result<Summary> {
     anyhow::ensure!(!runs.is_empty(), "a report needs at least one run");
     refuse_others(out)?;
     let runs = run::read(runs)?;

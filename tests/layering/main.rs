@@ -161,10 +161,8 @@ fn ambiguous(files: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn a_name_belongs_to_one_type() {
     let files = sources();
-    // Pages, the report's parts, ranks and kernels are worlds of their own.
-    let apart = |path: &str| ["src/app/", "src/report/", "src/world/", "crates/"].iter().any(|folder| path.starts_with(folder));
-    let shared: Vec<_> = files.iter().filter(|f| !apart(&f.path)).map(|f| (f.path.as_str(), f.code.as_str())).collect();
-    fail_if_any(&ambiguous(&shared));
+    let all: Vec<_> = files.iter().map(|f| (f.path.as_str(), f.code.as_str())).collect();
+    fail_if_any(&ambiguous(&all));
 }
 
 fn too_long(path: &str, text: &str, code: &str) -> Vec<String> {

@@ -3,7 +3,7 @@
 mod made;
 
 use lehr::event::{Event, Sample, Step};
-use lehr::report::{Options, Summary, write};
+use lehr::report::{ReportOptions, Summary, write};
 use made::Made;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 fn report(runs: &[PathBuf]) -> (String, Summary) {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("report.html");
-    let summary = write(runs, &out, &Options::default()).unwrap();
+    let summary = write(runs, &out, &ReportOptions::default()).unwrap();
     let page = std::fs::read_to_string(&out).unwrap();
     assert_eq!(summary.bytes, page.len() as u64);
     sound(&page);
@@ -240,7 +240,7 @@ fn nothing_from_outside_becomes_markup() {
     std::fs::write(run.path.join("samples.jsonl"), format!("{}\n", serde_json::to_string(&c).unwrap())).unwrap();
     run.event(&Event::Failed { text: evil.into() });
     let out = dir.path().join("r.html");
-    let options = Options { title: Some(evil.into()), png: Some(dir.path().join("png")), findings: vec![evil.into()] };
+    let options = ReportOptions { title: Some(evil.into()), png: Some(dir.path().join("png")), findings: vec![evil.into()] };
     let summary = write(&[run.path.clone()], &out, &options).unwrap();
     let page = std::fs::read_to_string(&out).unwrap();
     // Two scripts, lehr's own; `src=` occurs in escaped text only.
@@ -287,16 +287,16 @@ fn only_a_report_is_replaced() {
     let run = made::pretrain(dir.path(), "base", 20);
     let out = dir.path().join("out.html");
     std::fs::write(&out, "<!doctype html>\nmine").unwrap();
-    let refused = |out: &Path| write(std::slice::from_ref(&run), out, &Options::default()).unwrap_err().to_string();
+    let refused = |out: &Path| write(std::slice::from_ref(&run), out, &ReportOptions::default()).unwrap_err().to_string();
     assert!(refused(&out).contains("is not a report of lehr"));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "<!doctype html>\nmine");
     assert!(refused(dir.path()).contains("is a folder"));
     assert!(refused(&dir.path().join("gone/report.html")).contains("no such folder"));
     std::fs::remove_file(&out).unwrap();
     for _ in 0..2 {
-        write(std::slice::from_ref(&run), &out, &Options::default()).unwrap();
+        write(std::slice::from_ref(&run), &out, &ReportOptions::default()).unwrap();
     }
-    let none = |path: &Path| write(&[path.to_owned()], &out, &Options::default()).unwrap_err().to_string();
+    let none = |path: &Path| write(&[path.to_owned()], &out, &ReportOptions::default()).unwrap_err().to_string();
     std::fs::create_dir(dir.path().join("nothing")).unwrap();
     assert!(none(&dir.path().join("nothing")).contains("holds no run"));
     assert!(none(&dir.path().join("gone")).contains("no such folder"));
@@ -335,7 +335,7 @@ fn pages_for_a_browser() {
     let rl = made::grpo(&dir, "rl", 60, Some("base@200"));
     let long = made::pretrain(&dir, "long", 9000);
     let empty = Made::new(&dir, "empty").path;
-    let page = |name: &str, runs: &[PathBuf]| write(runs, &dir.join(name), &Options::default()).unwrap();
+    let page = |name: &str, runs: &[PathBuf]| write(runs, &dir.join(name), &ReportOptions::default()).unwrap();
     page("one.html", std::slice::from_ref(&base));
     page("three.html", &[base, rl, long]);
     page("empty.html", &[empty]);

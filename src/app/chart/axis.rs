@@ -1,6 +1,6 @@
 //! Ranges and ticks of a chart's axes.
 
-use super::curves::Drawn;
+use super::curves::DrawnCurve;
 use crate::app::draw::plain;
 use crate::app::format;
 use crate::history::Axis;
@@ -9,9 +9,9 @@ use crate::plot::{Scale, Values};
 use egui_plot::{GridInput, GridMark};
 
 /// Range of the vertical axis: everything drawn, with a margin; includes the chart's own range.
-pub(super) fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
+pub(super) fn span_of(drawn: &[DrawnCurve], spec: &Spec, log_y: bool) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    for (least, most) in drawn.iter().flat_map(Drawn::spans) {
+    for (least, most) in drawn.iter().flat_map(DrawnCurve::spans) {
         (low, high) = (low.min(least), high.max(most));
     }
     if low > high {

@@ -1,7 +1,7 @@
 //! The curves of the runs, as lines to draw.
 
 use super::Frame;
-use crate::app::cuts::{Cuts, Making, Shape, Source};
+use crate::app::cuts::{CurveShape, CurveSource, Cuts, Making};
 use crate::app::state::{AppState, OpenRun};
 use crate::app::{seeds, theme};
 use crate::history::spec::{Spec, label, smoothing};
@@ -11,15 +11,15 @@ use egui_plot::{FilledArea, Line, LineStyle, PlotPoint, PlotPoints, PlotUi, Poin
 use std::rc::Rc;
 
 /// A curve of a chart and its style.
-pub(super) struct Drawn {
+pub(super) struct DrawnCurve {
     /// The run's name, if several are drawn.
     pub run: String,
     pub name: String,
     pub color: Color32,
     pub style: LineStyle,
-    pub shape: Rc<Shape>,
+    pub shape: Rc<CurveShape>,
     /// The measured curve, drawn behind a smoothed line.
-    pub pale: Option<Rc<Shape>>,
+    pub pale: Option<Rc<CurveShape>>,
     /// At the cross-hair: the displayed value, and the raw one if it differs. None if the curve has no point there.
     pub value: Option<f64>,
     pub raw: Option<f64>,
@@ -34,7 +34,7 @@ const SPARSE: usize = 24;
 const STYLES: [LineStyle; 4] =
     [LineStyle::Solid, LineStyle::Dashed { length: 8.0 }, LineStyle::Dotted { spacing: 5.0 }, LineStyle::Dashed { length: 3.0 }];
 
-impl Drawn {
+impl DrawnCurve {
     /// Minimum and maximum on the vertical axis.
     pub fn spans(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         self.shape.span.into_iter().chain(self.pale.as_ref().and_then(|pale| pale.span))
@@ -85,9 +85,9 @@ pub(super) fn collect(
     spec: &Spec,
     metrics: &[String],
     frame: &Frame<'_>,
-    how: &Look,
+    how: &CurveTransform,
     visuals: &egui::Visuals,
-) -> Vec<Drawn> {
+) -> Vec<DrawnCurve> {
     let (cursor, share) = (position(state), frame.share(state));
     let mut cuts = std::mem::take(&mut state.cuts);
     let (many, colors) = (frame.runs.len() > 1, spec.colors(metrics));
@@ -99,16 +99,18 @@ pub(super) fn collect(
             let Some(raw) = run.files.history.curves.get(metric).filter(|_| own.contains(&metric.as_str())) else { continue };
             let reach = raw.reach(smoothing(metric, share));
             let mut shape = |reach: usize| {
-                let source = Source { runs: vec![run.files.path.clone()], metric: metric.clone(), smooth: reach > 0 };
+                let source = CurveSource { runs: vec![run.files.path.clone()], metric: metric.clone(), smooth: reach > 0 };
                 let lines = |cut: &Cut| if reach == 0 { raw.lines(clock, cut) } else { raw.smoothed_lines(clock, cut, reach) };
-                cuts.get(source, how.of(reach, vec![(run.files.reading, raw.len())]), |how| Shape::of_lines(lines(&how.cut), how))
+                cuts.get(source, how.of(reach, vec![(run.files.reading, raw.len())]), |how| {
+                    CurveShape::of_lines(lines(&how.cut), how)
+                })
             };
             let at = cursor.map_or(raw.len().checked_sub(1), |x| raw.index_at(clock, how.cut.axis, x));
             let (color, style) = match many {
                 true => (run.color, STYLES[i % STYLES.len()]),
                 false => (theme::series(colors[i]), LineStyle::Solid),
             };
-            drawn.push(Drawn {
+            drawn.push(DrawnCurve {
                 run: if many { run.name() } else { String::new() },
                 name: label(metric),
                 color: theme::readable(color, visuals),
@@ -134,12 +136,12 @@ pub(super) fn position(state: &AppState) -> Option<f64> {
 }
 
 /// How all curves of a chart are cut and transformed.
-pub(super) struct Look {
+pub(super) struct CurveTransform {
     pub cut: Cut,
     pub log_y: bool,
 }
 
-impl Look {
+impl CurveTransform {
     fn of(&self, reach: usize, points: Vec<(u64, usize)>) -> Making {
         Making { cut: self.cut, log_y: self.log_y, reach, points }
     }
@@ -150,9 +152,9 @@ pub(super) fn together(
     state: &mut AppState,
     (spec, metrics): (&Spec, &[String]),
     (groups, share): (&[Vec<std::path::PathBuf>], f64),
-    how: &Look,
+    how: &CurveTransform,
     visuals: &egui::Visuals,
-) -> Vec<Drawn> {
+) -> Vec<DrawnCurve> {
     let mut cuts: Cuts = std::mem::take(&mut state.cuts);
     let mut drawn = Vec::new();
     for members in groups {
@@ -165,10 +167,11 @@ pub(super) fn together(
             let share = smoothing(metric, share);
             // All use the window of the longest, and change with it.
             let reach = (0.5 * share * runs.iter().map(length).max().unwrap_or(0) as f64) as usize;
-            let source = Source { runs: members.clone(), metric: metric.clone(), smooth: reach > 0 };
+            let source = CurveSource { runs: members.clone(), metric: metric.clone(), smooth: reach > 0 };
             let points = runs.iter().map(|run| (run.files.reading, length(run))).collect();
-            let shape = cuts
-                .get(source, how.of(reach, points), |how| Shape::of_spread(seeds::spread(&runs, metric, share, &how.cut), how));
+            let shape = cuts.get(source, how.of(reach, points), |how| {
+                CurveShape::of_spread(seeds::spread(&runs, metric, share, &how.cut), how)
+            });
             if shape.spread.is_empty() {
                 continue;
             }
@@ -178,7 +181,7 @@ pub(super) fn together(
                 None => shape.spread.last(),
                 Some(x) => nearest(x).filter(|_| from <= x && x <= to),
             };
-            drawn.push(Drawn {
+            drawn.push(DrawnCurve {
                 run: if members.len() > 1 { format!("mean of {} seeds", members.len()) } else { first.name() },
                 name: label(metric),
                 color: theme::readable(first.color, visuals),

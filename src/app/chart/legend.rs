@@ -1,12 +1,12 @@
 //! Legend of a chart, with values at the cross-hair.
 
-use super::curves::Drawn;
+use super::curves::DrawnCurve;
 use crate::app::format;
 use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::LineStyle;
 
 /// Names, colours and values at the cross-hair, after its position. With several runs there is a row per run and a column per metric.
-pub(super) fn legend_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
+pub(super) fn legend_ui(ui: &mut Ui, drawn: &[DrawnCurve], position: &str) {
     if drawn.iter().any(|d| !d.run.is_empty()) {
         return table_ui(ui, drawn, position);
     }
@@ -32,12 +32,12 @@ pub(super) fn legend_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
 }
 
 /// The value at the cross-hair; a dash if the curve has none.
-fn value(d: &Drawn) -> String {
+fn value(d: &DrawnCurve) -> String {
     d.value.map_or_else(|| "–".to_owned(), format::number)
 }
 
 /// The value with all details.
-fn exact(d: &Drawn) -> String {
+fn exact(d: &DrawnCurve) -> String {
     match d.raw {
         Some(raw) => format!("{}\nsmoothed {}\nmeasured {}", d.name, value(d), format::number(raw)),
         None => format!("{}\n{}", d.name, value(d)),
@@ -57,7 +57,7 @@ fn in_two_lines(name: &str) -> String {
     space.map_or(name.to_owned(), |at| format!("{}\n{}", &name[..at], &name[at + 1..]))
 }
 
-fn table_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
+fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], position: &str) {
     let mut names: Vec<(&str, LineStyle)> = Vec::new();
     for d in drawn {
         if !names.iter().any(|(name, _)| *name == d.name) {

@@ -18,7 +18,7 @@ use crate::history::{Axis, Cut};
 use crate::plot::Values;
 pub(crate) use axis::values;
 use axis::{Marks, span_of};
-use curves::{Look, collect, position, together};
+use curves::{CurveTransform, collect, position, together};
 use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::{Plot, PlotBounds, Span, VLine};
 use legend::legend_ui;
@@ -78,7 +78,7 @@ pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_
     metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
     let columns = (ui.available_width().max(50.0) as usize).min(4000);
     let (from, to) = frame.ends(own_extent(spec, state, frame));
-    let how = Look { cut: Cut { axis: state.look.axis, from, to, columns, log: frame.log_x }, log_y };
+    let how = CurveTransform { cut: Cut { axis: state.look.axis, from, to, columns, log: frame.log_x }, log_y };
     let groups = if state.look.group_seeds { seeds::groups(state, frame.runs) } else { Vec::new() };
     let drawn = match groups.iter().any(|members| members.len() > 1) {
         true => together(state, (spec, &metrics), (&groups, frame.share(state)), &how, ui.visuals()),

@@ -9,7 +9,7 @@ const HEIGHT: f32 = 230.0;
 
 /// A bar chart.
 #[derive(Clone, Debug, Default)]
-pub struct Bars<'a> {
+pub struct BarChart<'a> {
     /// Its name for screen readers.
     pub name: &'a str,
     /// Edges of the bins, one more than there are bins.
@@ -30,7 +30,7 @@ pub struct Bars<'a> {
 
 /// A violin plot; box plots where only quantiles are known.
 #[derive(Clone, Debug, Default)]
-pub struct Violins<'a> {
+pub struct ViolinChart<'a> {
     /// Its name for screen readers.
     pub name: &'a str,
     /// Edges of the bins, one more than there are bins.
@@ -54,7 +54,7 @@ fn tokens(counts: &[u64]) -> Vec<String> {
 }
 
 /// Draw bars, starting at 0.
-pub fn bars(ui: &mut Ui, it: &Bars<'_>) {
+pub fn bars(ui: &mut Ui, it: &BarChart<'_>) {
     figure(ui, it.name, HEIGHT, |width, height| {
         let mut bars = plot::Bars::new(it.name, &bins(it.edges)).untitled().size(width, height);
         bars = bars.x("probability").y(it.y_label).notes(tokens(&it.counts));
@@ -75,7 +75,7 @@ pub fn bars(ui: &mut Ui, it: &Bars<'_>) {
 }
 
 /// Draw violins around a line at 0.
-pub fn violins(ui: &mut Ui, it: &Violins<'_>) {
+pub fn violins(ui: &mut Ui, it: &ViolinChart<'_>) {
     figure(ui, it.name, HEIGHT, |width, height| {
         let mut violins = plot::Violins::new(it.name, &bins(it.edges)).untitled().size(width, height).hline(0.0);
         violins = violins.x("probability before the update").y(it.y_label).notes(tokens(&it.counts));

@@ -52,7 +52,7 @@ impl std::fmt::Debug for Heat {
 
 /// A drawn grid.
 #[derive(Debug)]
-pub struct Drawn {
+pub struct DrawnGrid {
     /// All cells.
     pub area: Rect,
     /// Its response to the pointer.
@@ -62,7 +62,7 @@ pub struct Drawn {
     upward: bool,
 }
 
-impl Drawn {
+impl DrawnGrid {
     /// The area of a cell.
     pub fn cell(&self, row: usize, column: usize) -> Rect {
         let size = self.area.size() / vec2(self.size.1 as f32, self.size.0 as f32);
@@ -96,7 +96,7 @@ impl Heat {
         size: (usize, usize),
         color: impl Fn(usize, usize) -> Color32,
         it: &HeatLabels<'_>,
-    ) -> Option<Drawn> {
+    ) -> Option<DrawnGrid> {
         let (rows, columns) = size;
         if rows == 0 || columns == 0 {
             return None;
@@ -137,7 +137,7 @@ impl Heat {
         Some(drawn)
     }
 
-    fn inside(&self, ui: &Ui, drawn: &Drawn, color: impl Fn(usize, usize) -> Color32, it: &HeatLabels<'_>) {
+    fn inside(&self, ui: &Ui, drawn: &DrawnGrid, color: impl Fn(usize, usize) -> Color32, it: &HeatLabels<'_>) {
         let Some(inside) = it.inside else { return };
         let font = TextStyle::Small.resolve(ui.style());
         let cell = drawn.cell(0, 0).size();
@@ -159,7 +159,7 @@ impl Heat {
         }
     }
 
-    fn place(&self, ui: &mut Ui, (rows, columns): (usize, usize), it: &HeatLabels<'_>) -> Drawn {
+    fn place(&self, ui: &mut Ui, (rows, columns): (usize, usize), it: &HeatLabels<'_>) -> DrawnGrid {
         let font = TextStyle::Small.resolve(ui.style());
         let ink = ui.visuals().weak_text_color();
         let lay = |ui: &Ui, text: String| ui.fonts_mut(|f| f.layout_no_wrap(text, font.clone(), ink));
@@ -184,7 +184,7 @@ impl Heat {
             WidgetInfo::labeled(Role::Image, true, format!("{}: {}", it.name, read_out.join("; ")))
         });
         let area = Rect::from_min_size(rect.min + vec2(left, line), vec2(width, height));
-        let drawn = Drawn { area, response, size: (rows, columns), upward: it.upward };
+        let drawn = DrawnGrid { area, response, size: (rows, columns), upward: it.upward };
         let painter = ui.painter();
         painter.text(rect.min, Align2::LEFT_TOP, it.y_label, font.clone(), ink);
         let corner = pos2(area.right(), rect.bottom());

@@ -10,10 +10,10 @@ mod numbers;
 mod pick;
 mod token_text;
 
-pub use bars::{Bars, Violins, bars, violins};
+pub use bars::{BarChart, ViolinChart, bars, violins};
 pub use card::{Part, card, stat, tiles, tooltip};
 pub use figure::{Painted, figure, paint};
-pub use heat::{Drawn, Heat, HeatLabels};
+pub use heat::{DrawnGrid, Heat, HeatLabels};
 pub use lines::{Line, Lines, lines, points};
 pub use numbers::{percent, plain, short};
 pub use pick::{StepPick, arrow};

@@ -18,7 +18,7 @@ use eframe::egui;
 
 /// All pages.
 #[derive(Debug, Default)]
-pub struct Panels {
+pub struct PageSet {
     /// The list of runs.
     pub runs: runs::Runs,
     /// The form.
@@ -26,7 +26,7 @@ pub struct Panels {
     /// Curves.
     pub charts: charts::Charts,
     /// Token statistics.
-    pub tokens: tokens::Tokens,
+    pub tokens: tokens::TokensPage,
     /// Texts.
     pub samples: samples::Samples,
     /// Merging.
@@ -56,7 +56,7 @@ impl Page {
     }
 }
 
-impl Panels {
+impl PageSet {
     /// Draw a page.
     pub fn ui(&mut self, page: Page, ui: &mut egui::Ui, state: &mut AppState) {
         match page {

@@ -5,7 +5,7 @@ pub mod made;
 use crate::settle::settle;
 use eframe::egui::{self, Theme, Vec2};
 use egui_kittest::{Harness, HarnessBuilder};
-use lehr::app::panels::Panels;
+use lehr::app::panels::PageSet;
 use lehr::app::state::{AppState, OpenRun, Page};
 use lehr::history::RunFiles;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// What is drawn.
 pub struct State {
     pub desk: AppState,
-    pub panels: Panels,
+    pub panels: PageSet,
     pub page: Page,
 }
 
@@ -60,7 +60,7 @@ pub fn harness_for_any_text(desk: AppState, page: Page, size: Vec2, theme: Theme
 }
 
 fn stand(builder: HarnessBuilder<State>, desk: AppState, page: Page, size: Vec2, theme: Theme) -> Harness<'static, State> {
-    let state = State { desk, panels: Panels::default(), page };
+    let state = State { desk, panels: PageSet::default(), page };
     let builder = builder.with_size(size).with_theme(theme).with_max_steps(12);
     let mut harness = builder.build_ui_state(
         |ui, state: &mut State| {

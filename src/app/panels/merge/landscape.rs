@@ -1,9 +1,9 @@
 //! The loss on the plane through three checkpoints, with their mean and a merge.
 
-use super::results::{Grid, Landscape, Point};
+use super::results::{Grid, Landscape, MarkedPoint};
 use super::{difference, key};
 use crate::app::child::JobState;
-use crate::app::draw::{Drawn, Heat, HeatLabels, card, short};
+use crate::app::draw::{DrawnGrid, Heat, HeatLabels, card, short};
 use crate::app::panels::parts::{Found, progress};
 use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, OpenRun};
@@ -200,7 +200,7 @@ struct Place {
 }
 
 impl Place {
-    fn new(drawn: &Drawn, grid: &Grid) -> Option<Self> {
+    fn new(drawn: &DrawnGrid, grid: &Grid) -> Option<Self> {
         let ends = |list: &[f64]| Some((*list.first()?, *list.last()?)).filter(|(a, b)| b > a);
         let half = drawn.cell(0, 0).size() / 2.0;
         Some(Self { area: drawn.area, x: ends(&grid.x)?, y: ends(&grid.y)?, half })
@@ -212,7 +212,7 @@ impl Place {
         pos2(inner.left() + inner.width() * part(x, self.x), inner.bottom() - inner.height() * part(y, self.y))
     }
 
-    fn point(&self, p: &Point) -> Option<Pos2> {
+    fn point(&self, p: &MarkedPoint) -> Option<Pos2> {
         Some(self.at(p.x.filter(|x| x.is_finite())?, p.y.filter(|y| y.is_finite())?))
     }
 }

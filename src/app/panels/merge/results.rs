@@ -63,11 +63,11 @@ pub struct Landscape {
     /// Tokens scored.
     pub eval_tokens: u64,
     /// Oldest first.
-    pub checkpoints: Vec<Point>,
+    pub checkpoints: Vec<MarkedPoint>,
     /// Their mean.
-    pub mean: Point,
+    pub mean: MarkedPoint,
     /// A merge.
-    pub merged: Option<Point>,
+    pub merged: Option<MarkedPoint>,
     /// Whether merging pays.
     pub test: Test,
     /// Losses, a row for each y.
@@ -76,7 +76,7 @@ pub struct Landscape {
 
 /// A marked point.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct Point {
+pub struct MarkedPoint {
     /// Its short name.
     pub letter: String,
     /// Across.

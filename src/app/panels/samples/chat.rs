@@ -25,7 +25,7 @@ enum At {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Chat {
+pub struct ChatPage {
     of: PathBuf,
     at: At,
     named: String,
@@ -36,7 +36,7 @@ pub struct Chat {
     draft: String,
 }
 
-impl Default for Chat {
+impl Default for ChatPage {
     fn default() -> Self {
         Self {
             of: PathBuf::new(),
@@ -50,7 +50,7 @@ impl Default for Chat {
     }
 }
 
-impl Chat {
+impl ChatPage {
     /// Draw; `run` is the one in focus.
     pub fn ui(&mut self, ui: &mut Ui, state: &AppState, run: Option<&OpenRun>, actions: &mut Vec<Action>) {
         let path = run.map_or(Path::new(""), |run| &run.files.path);

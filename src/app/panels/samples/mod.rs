@@ -6,7 +6,7 @@ mod texts;
 
 use crate::app::panels::parts;
 use crate::app::state::{Action, AppState};
-use chat::Chat;
+use chat::ChatPage;
 use eframe::egui::{self, Ui};
 use rollouts::Rollouts;
 use texts::Texts;
@@ -26,7 +26,7 @@ pub struct Samples {
     view: Option<View>,
     rollouts: Rollouts,
     texts: Texts,
-    chat: Chat,
+    chat: ChatPage,
 }
 
 impl Samples {

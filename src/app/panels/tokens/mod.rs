@@ -30,7 +30,7 @@ enum Fineness {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Tokens {
+pub struct TokensPage {
     step: StepPick,
     group: Group,
     fineness: Fineness,
@@ -38,7 +38,7 @@ pub struct Tokens {
     method: MethodSwitch,
 }
 
-impl Tokens {
+impl TokensPage {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         if parts::focused_name(ui, state).is_none() {

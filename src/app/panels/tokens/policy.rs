@@ -1,7 +1,7 @@
 //! The pictures of GRPO.
 
-use super::{Fineness, Group, Tokens, edges, numbers};
-use crate::app::draw::{Bars, Line, Lines, Violins, bars, card, lines, percent, short, stat, tiles, violins};
+use super::{Fineness, Group, TokensPage, edges, numbers};
+use crate::app::draw::{BarChart, Line, Lines, ViolinChart, bars, card, lines, percent, short, stat, tiles, violins};
 use crate::event::{self, Binned, Bins, ProbabilityChange};
 use crate::history::{History, spreads};
 use crate::plot::Ink;
@@ -10,7 +10,7 @@ use eframe::egui::Ui;
 /// Narrowest picture, in points.
 const NARROW: f32 = 340.0;
 
-fn group(page: &Tokens, bins: &Bins) -> Binned {
+fn group(page: &TokensPage, bins: &Bins) -> Binned {
     match page.group {
         Group::All => bins.all.clone(),
         Group::Positive => bins.positive.clone(),
@@ -19,7 +19,7 @@ fn group(page: &Tokens, bins: &Bins) -> Binned {
 }
 
 /// Draw the pictures of the selected step.
-pub fn ui(ui: &mut Ui, page: &mut Tokens, history: &History) {
+pub fn ui(ui: &mut Ui, page: &mut TokensPage, history: &History) {
     let entry = page.entry(history.tokens.len());
     let Some(now) = history.tokens.get(entry) else { return };
     // Probes are made every few steps: the newest one that is not newer than the slider.
@@ -75,14 +75,14 @@ fn shares(ui: &mut Ui, edges: &[f64], of: &Binned) {
                 where it decides. Shares are of all tokens of the step.";
     card(ui, "Tokens by probability", hint, |ui| {
         let series = vec![("share of tokens", 0, numbers(&of.share))];
-        let it = Bars {
+        let it = BarChart {
             name: "Tokens by probability",
             edges,
             series,
             counts: of.count.clone(),
             y_label: "share of tokens",
             percent: true,
-            ..Bars::default()
+            ..BarChart::default()
         };
         bars(ui, &it);
     });
@@ -93,14 +93,14 @@ fn gradient(ui: &mut Ui, edges: &[f64], of: &Binned) {
                 green bar is the taller one, these tokens have more than their share of the update.";
     card(ui, "Gradient against tokens", hint, |ui| {
         let series = vec![("share of tokens", 0, numbers(&of.share)), ("share of gradient", 2, numbers(&of.gradient))];
-        let it = Bars {
+        let it = BarChart {
             name: "Gradient against tokens",
             edges,
             series,
             counts: of.count.clone(),
             y_label: "share",
             percent: true,
-            ..Bars::default()
+            ..BarChart::default()
         };
         bars(ui, &it);
     });
@@ -109,7 +109,7 @@ fn gradient(ui: &mut Ui, edges: &[f64], of: &Binned) {
 fn one(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], counts: &[u64], values: Vec<f64>, y_label: &str) {
     card(ui, name, hint, |ui| {
         let series = vec![(y_label, 2, values)];
-        bars(ui, &Bars { name, edges, series, counts: counts.to_vec(), y_label, ..Bars::default() });
+        bars(ui, &BarChart { name, edges, series, counts: counts.to_vec(), y_label, ..BarChart::default() });
     });
 }
 
@@ -156,7 +156,7 @@ fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut
         let (edges, counts) = (edges(&probed.quartiles.from), probe.all.count.clone());
         let series = signs.into_iter().map(|(name, color, moved)| (name, color, spreads(&[moved]))).collect();
         let (name, reach) = ("Change of probability", reach(&moved, *near));
-        violins(ui, &Violins { name, edges: &edges, series, counts, y_label: "change", reach });
+        violins(ui, &ViolinChart { name, edges: &edges, series, counts, y_label: "change", reach });
     });
 }
 
@@ -171,7 +171,7 @@ fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
         let line = Some((0.5, "chance".into()));
         bars(
             ui,
-            &Bars {
+            &BarChart {
                 name: "Moved in the right direction",
                 edges: &edges,
                 series,
@@ -179,7 +179,7 @@ fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
                 percent: true,
                 top: Some(1.0),
                 line,
-                ..Bars::default()
+                ..BarChart::default()
             },
         );
     });
@@ -213,14 +213,14 @@ fn norms_by_bin(ui: &mut Ui, probed: Option<&event::Tokens>) {
         let counts = probed.quartiles.all.count.clone();
         bars(
             ui,
-            &Bars {
+            &BarChart {
                 name: "Gradient norm by quarter",
                 edges: &edges,
                 series,
                 counts,
                 y_label: "L2 norm",
                 line,
-                ..Bars::default()
+                ..BarChart::default()
             },
         );
     });

@@ -1,13 +1,13 @@
 //! The pictures of pre-training and fine-tuning: where the loss comes from.
 
-use super::{Fineness, Tokens, edges, numbers};
-use crate::app::draw::{Bars, bars, card, percent, stat, tiles};
+use super::{Fineness, TokensPage, edges, numbers};
+use crate::app::draw::{BarChart, bars, card, percent, stat, tiles};
 use crate::event::{Number, Predicted};
 use crate::history::History;
 use eframe::egui::Ui;
 
 /// Draw the pictures of the selected evaluation.
-pub fn ui(ui: &mut Ui, page: &Tokens, history: &History) {
+pub fn ui(ui: &mut Ui, page: &TokensPage, history: &History) {
     let Some(now) = history.predictions.get(page.entry(history.predictions.len())) else { return };
     ui.horizontal_wrapped(|ui| {
         let first = |list: &[Number]| percent(list.first().map_or(f64::NAN, |n| n.0));
@@ -48,6 +48,9 @@ pub fn ui(ui: &mut Ui, page: &Tokens, history: &History) {
 fn picture(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], bins: &Predicted, series: &[(&str, usize, &Vec<Number>)]) {
     card(ui, name, hint, |ui| {
         let series = series.iter().map(|(name, color, list)| (*name, *color, numbers(list))).collect();
-        bars(ui, &Bars { name, edges, series, counts: bins.count.clone(), y_label: "share", percent: true, ..Bars::default() });
+        bars(
+            ui,
+            &BarChart { name, edges, series, counts: bins.count.clone(), y_label: "share", percent: true, ..BarChart::default() },
+        );
     });
 }
