@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_invalid_request_is_refused_and_the_next_is_handled() {
-        let mut input: &[u8] = b"{\"ask\":\"Stop\"}\nnonsense\n{\"ask\":\"Say\",\"text\":\"a\\nb\"}\n";
+        let mut input: &[u8] = b"{\"command\":\"Stop\"}\nnonsense\n{\"command\":\"Say\",\"text\":\"a\\nb\"}\n";
         assert_eq!(read_request(&mut input), Some(RequestLine::Request(ChatRequest::Stop)));
         assert!(
             matches!(read_request(&mut input), Some(RequestLine::Refused(text)) if text.starts_with("standard input: not a request"))
