@@ -28,4 +28,4 @@ pub use record::{History, RunState};
 pub use run::{RunFiles, Update, bytes_on_disk, find_runs, short_name};
 pub use samples::{SampleLog, SampleStep};
 pub use summary::{FigureBasis, SummaryFigure};
-pub use table::{csv, last_values};
+pub use table::csv;

@@ -43,11 +43,6 @@ fn quoted(name: &str) -> String {
     if name.contains([',', '"', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_owned() }
 }
 
-/// The newest value of every metric.
-pub fn last_values(run: &History) -> Vec<(&str, f64)> {
-    run.curves.iter().filter_map(|(name, curve)| Some((name.as_str(), curve.last()?))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -67,15 +67,6 @@ impl Ring {
         Ok(Self { held: VecDeque::new(), capacity, slots, segments })
     }
 
-    /// Where the snapshots are stored.
-    pub fn place(&self) -> RingPlace {
-        match self.slots {
-            RingSlots::Device(_) => RingPlace::Device,
-            RingSlots::Host(_) => RingPlace::Host,
-            RingSlots::Disk(_) => RingPlace::Disk,
-        }
-    }
-
     /// Steps of the snapshots, oldest first.
     pub fn steps(&self) -> Vec<u64> {
         self.held.iter().map(|(step, _)| *step).collect()

@@ -2,7 +2,7 @@
 //! is computed in the gradients' arena, which is free between two updates, and scored by kernels bound to that arena.
 
 use super::Scorer;
-use crate::config::{MergeSettings, RingPlace, is_due};
+use crate::config::{MergeSettings, is_due};
 use crate::device::{Arena, Device, Tensor};
 use crate::merge::MergeRule;
 use crate::merge::ring::{Ring, choose_place};
@@ -92,11 +92,6 @@ impl LiveMerge {
     /// `sma`, `ema`, ...: the middle part of the metric name.
     pub fn method_name(&self) -> &'static str {
         self.rule.method().name()
-    }
-
-    /// Where the snapshots are kept.
-    pub fn place(&self) -> RingPlace {
-        self.ring.place()
     }
 
     /// Updates between snapshots.

@@ -15,11 +15,6 @@ impl StepPick {
         self.at.unwrap_or(last).min(last)
     }
 
-    /// Whether it follows the newest.
-    pub fn follows(&self) -> bool {
-        self.at.is_none()
-    }
-
     /// Draw for `count` entries, at least one; `step` gives the step of each. Returns the entry to show.
     pub fn ui(&mut self, ui: &mut Ui, count: usize, step: impl Fn(usize) -> u64) -> usize {
         let last = count.saturating_sub(1);
