@@ -14,8 +14,10 @@ pub(super) fn legend_ui(ui: &mut Ui, drawn: &[Drawn], axis: Axis, cursor: Option
     if drawn.iter().any(|d| !d.run.is_empty()) {
         return table_ui(ui, drawn, axis, position);
     }
-    let rows = rows(ui, &drawn[..drawn.len().min(SAID)], position);
+    let rows = rows(ui, &drawn[..drawn.len().min(SAID)], axis, position);
     let count = rows.len();
+    // Rows as near to each other as lines of text.
+    (ui.spacing_mut().interact_size.y, ui.spacing_mut().item_spacing.y) = (12.0, 1.0);
     for (i, row) in rows.into_iter().enumerate() {
         ui.horizontal(|ui| {
             ui.spacing_mut().item_spacing = egui::vec2(4.0, 1.0);
@@ -26,7 +28,8 @@ pub(super) fn legend_ui(ui: &mut Ui, drawn: &[Drawn], axis: Axis, cursor: Option
             for d in row {
                 let words = format!("{} {}", name(d), value(d, axis));
                 sample_ui(ui, d.color, LineStyle::Solid);
-                ui.add(egui::Label::new(RichText::new(words).small()).extend()).on_hover_text(exact(d, axis));
+                // A row that is too long would widen the page for good.
+                ui.add(egui::Label::new(RichText::new(words).small()).truncate()).on_hover_text(exact(d, axis));
                 ui.add_space(6.0);
             }
             if i + 1 == count && drawn.len() > SAID {
@@ -38,13 +41,14 @@ pub(super) fn legend_ui(ui: &mut Ui, drawn: &[Drawn], axis: Axis, cursor: Option
 }
 
 /// Lines in rows with space for their longest texts: a chart must not move when the pointer comes.
-fn rows<'a>(ui: &Ui, drawn: &'a [Drawn], position: &str) -> Vec<Vec<&'a Drawn>> {
+fn rows<'a>(ui: &Ui, drawn: &'a [Drawn], axis: Axis, position: &str) -> Vec<Vec<&'a Drawn>> {
     let space = ui.available_width();
+    let elsewhere = if matches!(axis, Axis::Relative | Axis::Wall) { " at 00 min 00 s" } else { " at 0,000" };
     let mut used = small_width(ui, position).max(small_width(ui, "step 000,000")) + 10.0;
     let mut rows: Vec<Vec<&Drawn>> = vec![Vec::new()];
     for d in drawn {
         // A smoothed value is marked so; others may have been measured at another place.
-        let longest = format!("{} 0.00000{}", d.name, if d.pale.is_some() { " (smoothed)" } else { " at 0,000" });
+        let longest = format!("{} 0.00000{}", d.name, if d.pale.is_some() { " (smoothed)" } else { elsewhere });
         let width = SAMPLE.x + 14.0 + small_width(ui, &longest);
         if used + width > space && used > 0.0 {
             rows.push(Vec::new());
