@@ -14,25 +14,52 @@ pub(super) fn legend_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, cursor: O
     if drawn.iter().any(|d| !d.run.is_empty()) {
         return table_ui(ui, drawn, axis, position);
     }
-    ui.horizontal_wrapped(|ui| {
-        ui.spacing_mut().item_spacing = egui::vec2(4.0, 1.0);
-        ui.label(RichText::new(position).small().strong());
-        ui.add_space(6.0);
-        for d in drawn.iter().take(SAID) {
-            let words = format!("{} {}", name(d), value(d, axis));
-            // A line and its name are not divided between rows.
-            if ui.available_size_before_wrap().x < SAMPLE.x + 12.0 + small_width(ui, &words) {
-                ui.end_row();
+    let rows = rows(ui, &drawn[..drawn.len().min(SAID)], axis, position);
+    let count = rows.len();
+    // Rows as near to each other as lines of text.
+    (ui.spacing_mut().interact_size.y, ui.spacing_mut().item_spacing.y) = (12.0, 1.0);
+    for (i, row) in rows.into_iter().enumerate() {
+        ui.horizontal(|ui| {
+            ui.spacing_mut().item_spacing = egui::vec2(4.0, 1.0);
+            if i == 0 {
+                ui.label(RichText::new(position).small().strong());
+                ui.add_space(6.0);
             }
-            sample_ui(ui, d.color, LineStyle::Solid);
-            ui.add(egui::Label::new(RichText::new(words).small()).extend()).on_hover_text(exact(d, axis));
-            ui.add_space(6.0);
+            for d in row {
+                let words = format!("{} {}", name(d), value(d, axis));
+                sample_ui(ui, d.color, LineStyle::Solid);
+                // A row that is too long would widen the page for good.
+                ui.add(egui::Label::new(RichText::new(words).small()).truncate()).on_hover_text(exact(d, axis));
+                ui.add_space(6.0);
+            }
+            if i + 1 == count && drawn.len() > SAID {
+                let rest: Vec<String> = drawn[SAID..].iter().map(|d| format!("{} {}", name(d), value(d, axis))).collect();
+                ui.label(RichText::new(format!("and {} more", rest.len())).small().weak()).on_hover_text(rest.join("\n"));
+            }
+        });
+    }
+}
+
+/// Lines in rows with space for their longest texts: a chart must not move when the pointer comes.
+fn rows<'a>(ui: &Ui, drawn: &'a [Drawn], axis: Axis, position: &str) -> Vec<Vec<&'a Drawn>> {
+    let space = ui.available_width();
+    let elsewhere = if matches!(axis, Axis::Relative | Axis::Wall) { " at 00 min 00 s" } else { " at 0,000" };
+    let mut used = small_width(ui, position).max(small_width(ui, "step 000,000")) + 10.0;
+    let mut rows: Vec<Vec<&Drawn>> = vec![Vec::new()];
+    for d in drawn {
+        // A smoothed value is marked so; others may have been measured at another place.
+        let longest = format!("{} 0.00000{}", d.name, if d.pale.is_some() { " (smoothed)" } else { elsewhere });
+        let width = SAMPLE.x + 14.0 + small_width(ui, &longest);
+        if used + width > space && used > 0.0 {
+            rows.push(Vec::new());
+            used = 0.0;
         }
-        if drawn.len() > SAID {
-            let rest: Vec<String> = drawn[SAID..].iter().map(|d| format!("{} {}", name(d), value(d, axis))).collect();
-            ui.label(RichText::new(format!("and {} more", rest.len())).small().weak()).on_hover_text(rest.join("\n"));
+        used += width;
+        if let Some(row) = rows.last_mut() {
+            row.push(d);
         }
-    });
+    }
+    rows
 }
 
 /// The name of a line, and whether its value is a mean of several points. The newest value never is: nothing lies behind it.
@@ -78,7 +105,10 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
     }
     let runs_width = drawn.iter().map(|d| small_width(ui, &d.run)).fold(small_width(ui, position), f32::max);
     let head = |metric: &str| if is_mean(metric) { format!("{metric} (smoothed)") } else { metric.to_owned() };
-    let one_line: f32 = names.iter().map(|(name, _)| small_width(ui, &head(name)) + SAMPLE.x + 14.0).sum();
+    // With space for the longest texts, as in a single run's legend.
+    let is_smoothed = |metric: &str| drawn.iter().any(|d| d.name == metric && d.pale.is_some());
+    let longest = |metric: &str| if is_smoothed(metric) { format!("{metric} (smoothed)") } else { metric.to_owned() };
+    let one_line: f32 = names.iter().map(|(name, _)| small_width(ui, &longest(name)) + SAMPLE.x + 14.0).sum();
     let is_narrow = runs_width + one_line > ui.available_width();
     egui::ScrollArea::horizontal().id_salt("legend").show(ui, |ui| {
         egui::Grid::new("legend").spacing([10.0, 1.0]).min_row_height(0.0).min_col_width(0.0).show(ui, |ui| {

@@ -71,6 +71,8 @@ const BESIDE: f32 = 24.0;
 const UPRIGHT: f32 = 66.0;
 /// Of which the axis' name takes so much.
 const NAME: f32 = 22.0;
+/// A horizontal axis has more length than is used for its labels.
+const RESERVE: f32 = 16.0;
 
 /// Draw a chart with this height; `log_y` makes its vertical axis logarithmic.
 pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
@@ -137,7 +139,9 @@ fn ground<'a>(spec: &Spec, axis: Axis, (log_x, log_y): (bool, bool), (low, high)
     let up = Marks { log: log_y, values: Values::Numbers, length: f64::from(size.y), upright: true };
     // egui_plot would make room for long labels only in the next frame.
     let side = (NAME + up.widest(low, high) as f32).max(UPRIGHT);
-    let across = Marks { log: log_x, values: values(axis), length: f64::from((size.x - side).max(40.0)), upright: false };
+    // With a reserve, so that the last label stays inside.
+    let across =
+        Marks { log: log_x, values: values(axis), length: f64::from((size.x - side - RESERVE).max(40.0)), upright: false };
     Plot::new(("chart", spec.title))
         .width(size.x)
         .height(size.y)

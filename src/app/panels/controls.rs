@@ -73,7 +73,7 @@ fn buttons_ui(ui: &mut Ui, run_state: &RunState, send: &dyn Fn(Command) -> Actio
         ("Evaluate now", "Held-out loss, or held-out questions (E)", Command::EvalNow, true),
     ];
     // In two columns, where they are wide enough for the words.
-    let columns = if ui.available_width() < 180.0 { 1 } else { 2 };
+    let columns = if ui.available_width() < 200.0 { 1 } else { 2 };
     for row in buttons.chunks(columns) {
         ui.columns(columns, |cells| {
             for (ui, (text, hint, command, enabled)) in cells.iter_mut().zip(row) {
