@@ -407,7 +407,7 @@ fn a_conversation_keeps_its_history_and_can_be_reset() {
     assert_eq!(talk(&model, &["--system=say mat"], "the cat\n").0, system);
     // 64 tokens of context: the oldest turns are left out, then a line is too long.
     let (_, err) = talk(&model, &[], &format!("{}{}\nagain\n", "the dog\n".repeat(12), "mat sat ".repeat(60)));
-    assert!(err.contains("left out from its beginning: 2 messages") && err.contains("too many"), "{err}");
+    assert!(err.contains("left out from its beginning: 2 messages") && err.contains("the message is too long"), "{err}");
 }
 
 /// A line whose end cannot be found ends the conversation: one line says so, and the exit status.

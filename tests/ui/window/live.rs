@@ -186,7 +186,7 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
     live.window().state().ask(say(&"glass ".repeat(100)));
     live.wait("the refusal", |live| ready(live) && turns(live).len() == 3);
     let talk = live.window().state().chat.as_ref().unwrap();
-    assert!(talk.turns[2].refused && talk.turns[2].note.contains("too many"), "{:?}", talk.turns);
+    assert!(talk.turns[2].refused && talk.turns[2].note.contains("too long"), "{:?}", talk.turns);
     live.window().state().ask(Action::SendChat(ChatRequest::Reset { system: None }));
     live.wait("a new conversation", |live| turns(live).is_empty());
     live.window().state().ask(say("kiln"));
