@@ -41,11 +41,11 @@ pub(super) fn legend_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, cursor: O
 }
 
 /// Lines in rows with space for their longest texts: a chart must not move when the pointer comes.
-fn rows<'a>(ui: &Ui, drawn: &'a [Drawn], axis: Axis, position: &str) -> Vec<Vec<&'a Drawn>> {
+fn rows<'a>(ui: &Ui, drawn: &'a [DrawnCurve], axis: Axis, position: &str) -> Vec<Vec<&'a DrawnCurve>> {
     let space = ui.available_width();
     let elsewhere = if matches!(axis, Axis::Relative | Axis::Wall) { " at 00 min 00 s" } else { " at 0,000" };
     let mut used = small_width(ui, position).max(small_width(ui, "step 000,000")) + 10.0;
-    let mut rows: Vec<Vec<&Drawn>> = vec![Vec::new()];
+    let mut rows: Vec<Vec<&DrawnCurve>> = vec![Vec::new()];
     for d in drawn {
         // A smoothed value is marked so; others may have been measured at another place.
         let longest = format!("{} 0.00000{}", d.name, if d.pale.is_some() { " (smoothed)" } else { elsewhere });
