@@ -135,11 +135,7 @@ fn own_extent(spec: &Spec, state: &AppState, frame: &Frame<'_>) -> (f64, f64) {
 /// An empty plot with its axes. All charts share one view, so the plot itself handles no gestures.
 fn ground<'a>(spec: &Spec, axis: Axis, (log_x, log_y): (bool, bool), size: egui::Vec2) -> Plot<'a> {
     let up = Marks { log: log_y, values: Values::Numbers, length: f64::from(size.y), upright: true };
-    // egui_plot would make room for long labels only in the next frame.
-    let side = (NAME + up.widest(low, high) as f32).max(UPRIGHT);
-    // With a reserve, so that the last label stays inside.
-    let across =
-        Marks { log: log_x, values: values(axis), length: f64::from((size.x - side - RESERVE).max(40.0)), upright: false };
+    let across = Marks { log: log_x, values: values(axis), length: f64::from((size.x - SIDE).max(40.0)), upright: false };
     Plot::new(("chart", spec.title))
         .width(size.x)
         .height(size.y)
