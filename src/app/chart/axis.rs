@@ -67,12 +67,6 @@ impl Marks {
         ticks.major.into_iter().map(|(value, label)| (if self.log { value.log10() } else { value }, plain(&label))).collect()
     }
 
-    /// Approximate width of the widest label on an axis with this range, in points.
-    pub fn widest(&self, from: f64, to: f64) -> f64 {
-        let wide = |(_, label): (f64, String)| CHARACTER * label.chars().count() as f64;
-        self.ticks(from, to).into_iter().map(wide).fold(0.0, f64::max)
-    }
-
     /// Ticks in egui_plot's format. A step as wide as the axis keeps all labels in full colour.
     pub fn grid(&self, input: GridInput) -> Vec<GridMark> {
         let (from, to) = input.bounds;

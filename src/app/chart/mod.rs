@@ -68,11 +68,9 @@ impl Frame<'_> {
 const BESIDE: f32 = 24.0;
 
 /// Least width of the vertical axis with its name, in points: wide enough for nearly all labels, so that plots stand below each other.
-const UPRIGHT: f32 = 66.0;
-/// Of which the axis' name takes so much.
-const NAME: f32 = 22.0;
-/// A horizontal axis has more length than is used for its labels.
-const RESERVE: f32 = 16.0;
+const UPRIGHT: f32 = 54.0;
+/// Approximate width of the vertical axis with its name.
+const SIDE: f32 = UPRIGHT + 16.0;
 
 /// Draw a chart with this height; `log_y` makes its vertical axis logarithmic.
 pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
@@ -93,7 +91,7 @@ pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_
     let lines: Vec<_> = pins.iter().filter(|pin| pin.line).map(|pin| (pin.x, pin.color)).collect();
     let visuals = ui.visuals().clone();
     let size = egui::vec2((ui.available_width() - BESIDE).max(40.0), (height - 20.0).max(40.0));
-    let ground = ground(spec, state.look.axis, (frame.log_x, log_y), (low, high), size).grid_color(theme::grid(&visuals));
+    let ground = ground(spec, state.look.axis, (frame.log_x, log_y), size).grid_color(theme::grid(&visuals));
     let response = ground.show(ui, |plot| {
         plot.set_plot_bounds(bounds);
         for (x, color) in lines {
@@ -135,13 +133,9 @@ fn own_extent(spec: &Spec, state: &AppState, frame: &Frame<'_>) -> (f64, f64) {
 }
 
 /// An empty plot with its axes. All charts share one view, so the plot itself handles no gestures.
-fn ground<'a>(spec: &Spec, axis: Axis, (log_x, log_y): (bool, bool), (low, high): (f64, f64), size: egui::Vec2) -> Plot<'a> {
+fn ground<'a>(spec: &Spec, axis: Axis, (log_x, log_y): (bool, bool), size: egui::Vec2) -> Plot<'a> {
     let up = Marks { log: log_y, values: Values::Numbers, length: f64::from(size.y), upright: true };
-    // egui_plot would make room for long labels only in the next frame.
-    let side = (NAME + up.widest(low, high) as f32).max(UPRIGHT);
-    // With a reserve, so that the last label stays inside.
-    let across =
-        Marks { log: log_x, values: values(axis), length: f64::from((size.x - side - RESERVE).max(40.0)), upright: false };
+    let across = Marks { log: log_x, values: values(axis), length: f64::from((size.x - SIDE).max(40.0)), upright: false };
     Plot::new(("chart", spec.title))
         .width(size.x)
         .height(size.y)
@@ -157,7 +151,7 @@ fn ground<'a>(spec: &Spec, axis: Axis, (log_x, log_y): (bool, bool), (low, high)
         .y_grid_spacer(move |input| up.grid(input))
         .x_axis_formatter(move |mark, range| across.label(mark, range))
         .y_axis_formatter(move |mark, range| up.label(mark, range))
-        .y_axis_min_width(side)
+        .y_axis_min_width(UPRIGHT)
         .y_axis_label(RichText::new(spec.y).small())
         .label_formatter(|_| None)
 }

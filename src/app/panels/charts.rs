@@ -140,7 +140,7 @@ impl Charts {
 
     fn toolbar_ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         ui.horizontal_wrapped(|ui| {
-            let label = ui.label("x axis");
+            let label = ui.label("x");
             let combo = egui::ComboBox::from_id_salt("axis").selected_text(axis_name(state.look.axis)).show_ui(ui, |ui| {
                 for axis in Axis::ALL {
                     if ui.selectable_value(&mut state.look.axis, axis, axis_name(axis)).clicked() {
