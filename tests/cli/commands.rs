@@ -264,7 +264,7 @@ fn a_dry_run_of_a_resumed_run_shows_its_plan() {
     let t = Trained::get();
     let before = t.place.events("run");
     let new = json_lines(t.place.pretrain("other", RECIPE).arg("--dry-run")).remove(0);
-    let same = json_lines(t.place.resume("run", &["--dry-run", "--max-steps=20"])).remove(0);
+    let same = json_lines(&mut t.place.resume("run", &["--dry-run", "--max-steps=20"])).remove(0);
     assert_eq!((&new["resumed_at_step"], &same["resumed_at_step"]), (&Value::Null, &json!(12)));
     for part in ["parameters", "micro_batch", "bytes", "total_bytes"] {
         assert_eq!(new[part], same[part], "{part}");
