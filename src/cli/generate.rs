@@ -152,15 +152,16 @@ fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Res
 
 /// The prompt from the flag, or from standard input.
 fn prompt(args: &Args) -> anyhow::Result<String> {
-    let mut text = String::new();
-    match &args.prompt {
-        Some(prompt) => text.clone_from(prompt),
+    let bytes = match &args.prompt {
+        Some(prompt) => prompt.clone().into_bytes(),
         None => {
-            std::io::stdin().take(MAX_PROMPT as u64 + 1).read_to_string(&mut text)?;
+            let mut bytes = Vec::new();
+            std::io::stdin().take(MAX_PROMPT as u64 + 1).read_to_end(&mut bytes)?;
+            bytes
         }
-    }
-    anyhow::ensure!(text.len() <= MAX_PROMPT, "--prompt: more than {} MiB of text; shorten it", MAX_PROMPT >> 20);
-    Ok(text)
+    };
+    anyhow::ensure!(bytes.len() <= MAX_PROMPT, "--prompt: more than {} MiB of text; shorten it", MAX_PROMPT >> 20);
+    String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("--prompt: standard input is not UTF-8"))
 }
 
 fn sampling(args: &Args) -> Sampling {
