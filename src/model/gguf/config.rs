@@ -166,7 +166,7 @@ impl GgufFile {
             factor: number("llama3_factor", usual.factor)?,
             low_freq_factor: number("llama3_low_freq_factor", usual.low_freq_factor)?,
             high_freq_factor: number("llama3_high_freq_factor", usual.high_freq_factor)?,
-            original_max_position_embeddings: original.map_or(usual.original_max_position_embeddings, |tokens| tokens as usize),
+            original_max_position_embeddings: original.unwrap_or(usual.original_max_position_embeddings),
         };
         ensure!(
             gives(&found, factors, theta, head_dim),
