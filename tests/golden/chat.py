@@ -293,7 +293,7 @@ RENDERED = [
     "{{ props.get('items') }}{{ props.get('keys', 'd') }}{{ odd.get('get') }}{{ odd['get'] }}{{ odd['update'] }}[{{ odd.update }}]",
     "{% for m in messages | selectattr('role', 'equalto', 'nobody') %}x{% else %}none{% endfor %}{% if messages | selectattr('role', 'equalto', 'nobody') %}true{% endif %}",
     "{% set r = messages | map(attribute='role') %}{{ r | join(',') }}|{{ r | join(',') }}|{% for m in messages | map(attribute='role') %}{{ m }}{{ loop.length }}{{ loop.last }}{% endfor %}",
-    "{% set r = messages | map(attribute='role') %}{{ r | first }}{{ r | first }}{{ messages | reverse | map(attribute='role') | list }}{{ 'abc' | reverse }}",
+    "{% set r = messages | map(attribute='role') %}{{ r | first }}{{ r | first }}{{ messages | reverse | map(attribute='role') | list }}{{ 'abc' | reverse }}{{ [props] | map(attribute='items') | list }}{{ 4 is even }}{{ {'b': 2, 'a': 1} | dictsort(by='value') }}",
     "{{ [3, 1, 2] | sort }}{{ ['b', 'A'] | sort }}{{ messages | sort(attribute='role') | map(attribute='role') | list }}{{ [1, 2.5, true] | max }}{{ ['b', 'a'] | min }}{{ [none, none] | sort }}{{ messages | sort(attribute='nobody') | length }}",
     "{{ 1 < 2 }}{{ 1 < 2.5 < 3 }}{{ 'a' < 'b' }}{{ true < 2 }}{{ [1, 2] < [1, 3] }}{{ (1,) <= (1, 2) }}{{ 3 > 2 > 2 }}{{ 1 < 0 }}{{ 2 is gt 1 }}{{ [1, 2, 3] | select('gt', 1) | list }}",
     "{{ 'a' in 'abc' }}{{ 1 in [1, 2] }}{{ 'role' in messages[0] }}{{ 'x' not in props }}{{ 'x' in nobody }}{{ 1 == '1' }}{{ 1 == 1.0 }}",
@@ -307,6 +307,7 @@ RENDERED = [
 # An error, here and in transformers:
 WRONG = [
     "{{ 'a' < 1 }}", "{{ none < 1 }}", "{{ [1] < (1,) }}", "{{ {} < {} }}", "{{ nobody < 1 }}", "{{ 1 < 'a' < 2 }}", "{{ 'a' is lt 1 }}", "{{ [1, 'a'] | sort }}",
+    "{{ {1: 1, 'b': 2} | dictsort }}", "{{ {'a': 1, 'b': 'x'} | dictsort(by='value') }}", "{{ 'a' is even }}",
     "{{ [1, none] | max }}", "{{ [messages[0], {'role': 1}] | sort(attribute='role') | list }}", "{{ messages | groupby('nobody') | list }}", "{{ [1, 'a'] | select('gt', 1) | list }}",
     "{% for x in none %}a{% endfor %}", "{% for x in 3 %}a{% endfor %}", "{{ none | list }}", "{{ none | join }}", "{{ none | length }}", "{{ none | first }}",
     "{{ 'a' in none }}", "{{ 1 in 'abc' }}", "{{ 1 in 2 }}", "{% for n in [1] recursive %}{{ loop(none) }}{% endfor %}",
@@ -319,6 +320,8 @@ WRONG = [
 REFUSED = [
     "{{ props.items }}", "{{ [props.items] }}", "{{ 'x'.upper }}", "{{ schema.items }}", "{{ messages | map(attribute='role') }}", "{{ range }}", "{{ 'x' ~ props.keys }}",
     "{% macro f() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ f(1) }}", "{% macro f() %}{% for a in varargs %}{{ a }}{% endfor %}{% endmacro %}{{ f(1) }}", "{{ self is defined }}",
+    "{{ range(3) == [0, 1, 2] }}", "{% set r = range(2) %}{{ r == [0, 1] }}", "{% macro f(x, y=x) %}{{ y }}{% endmacro %}{{ f(1) }}",
+    "{{ [{'items': 1}, {}] | selectattr('items') | list | length }}", "{{ [{}] | map(attribute='items') | list }}",
     "{% set f = props.keys %}{{ f() }}", "{{ range(3)[:2] }}", "{{ props.keys()[:1] }}", "{{ (1).real }}", "{% set j = joiner(',') %}{{ j() }}",
     "{% for x in [1] %}{% with y = 1 %}{% continue %}{% endwith %}{% endfor %}",
 ]

@@ -77,8 +77,9 @@ fn environment(date: i64) -> Environment<'static> {
         minijinja::escape_formatter(out, state, &as_text(state, value)?)
     });
     // MiniJinja iterates over none as over an empty list; Python raises an error.
-    environment
-        .add_test("iterable", |value: &Jinja| !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number));
+    environment.add_test("iterable", |value: &Jinja| {
+        !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain)
+    });
     pythonic::add_to(&mut environment);
     semantics::add_to(&mut environment);
     environment.add_filter(BOUND, bound);

@@ -3,8 +3,8 @@
 //! that MiniJinja defines otherwise than Jinja2.
 
 use super::semantics::{
-    COMPARE, GET_ATTRIBUTE, GET_ITEM, ITERATED, ITERATING_FILTERS, ITERATOR, LAZY_FILTERS, MISSING, MISSING_VARIABLES, NOT_NONE,
-    OPERAND, ORDERED, ORDERING_FILTERS, REFUSE, is_attribute,
+    ATTRIBUTE_FILTERS, COMPARE, GET_ATTRIBUTE, GET_ITEM, HAS_ATTRIBUTE, ITERATED, ITERATING_FILTERS, ITERATOR, LAZY_FILTERS,
+    MISSING, MISSING_VARIABLES, NOT_NONE, OPERAND, ORDERED, ORDERING_FILTERS, REFUSE, is_attribute,
 };
 use minijinja::machinery::Span;
 use minijinja::machinery::ast::{
@@ -78,7 +78,7 @@ pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
         Stmt::EmitRaw(s) => Stmt::EmitRaw(Spanned::new(EmitRaw { raw: s.raw }, s.span())),
         Stmt::ForLoop(s) => {
             let (target, iter, filter_expr) =
-                (free(&s.target), filtered(ITERATED, free(&s.iter)), s.filter_expr.as_ref().map(free));
+                (target(&s.target), filtered(ITERATED, free(&s.iter)), s.filter_expr.as_ref().map(free));
             let (body, else_body) = (all(&s.body), all(&s.else_body));
             let recursive = s.recursive;
             Stmt::ForLoop(Spanned::new(ForLoop { target, iter, filter_expr, recursive, body, else_body }, s.span()))
@@ -91,19 +91,22 @@ pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
             if jumps(&s.body) {
                 return refusal(s.span());
             }
-            let assignments = s.assignments.iter().map(|(target, expr)| (free(target), held(expr))).collect();
+            let assignments = s.assignments.iter().map(|(target, expr)| (self::target(target), held(expr))).collect();
             Stmt::WithBlock(Spanned::new(WithBlock { assignments, body: all(&s.body) }, s.span()))
         }
         Stmt::Set(s) => {
             let filter = if matches!(s.target, Expr::GetAttr(_)) { ATTRIBUTE } else { BOUND };
-            Stmt::Set(Spanned::new(Set { target: free(&s.target), expr: held_by(filter, &s.expr) }, s.span()))
+            Stmt::Set(Spanned::new(Set { target: target(&s.target), expr: held_by(filter, &s.expr) }, s.span()))
         }
         Stmt::SetBlock(s) => {
             let filter = s.filter.as_ref().map(free);
             if jumps(&s.body) {
                 return refusal(s.span());
             }
-            Stmt::SetBlock(Spanned::new(SetBlock { target: free(&s.target), filter, body: scoped(&s.body, s.span()) }, s.span()))
+            Stmt::SetBlock(Spanned::new(
+                SetBlock { target: target(&s.target), filter, body: scoped(&s.body, s.span()) },
+                s.span(),
+            ))
         }
         Stmt::AutoEscape(s) => {
             if jumps(&s.body) {
@@ -161,7 +164,16 @@ fn refusal<'a>(span: Span) -> Stmt<'a> {
 }
 
 fn macro_of<'a>(s: &Spanned<Macro<'a>>) -> Spanned<Macro<'a>> {
-    let (args, defaults) = (s.args.iter().map(free).collect(), s.defaults.iter().map(held).collect());
+    let names: Vec<&str> = s.args.iter().filter_map(|arg| if let Expr::Var(arg) = arg { Some(arg.id) } else { None }).collect();
+    let default = |expr: &Expr<'a>| {
+        // MiniJinja does not see other arguments there.
+        if !reads(expr, &names) {
+            return held(expr);
+        }
+        let why = "a default value of a macro reads another argument of it";
+        filtered(REFUSE, Expr::Const(Spanned::new(Const { value: why.into() }, expr.span())))
+    };
+    let (args, defaults) = (s.args.iter().map(target).collect(), s.defaults.iter().map(default).collect());
     Spanned::new(Macro { name: s.name, args, defaults, body: all(&s.body) }, s.span())
 }
 
@@ -194,6 +206,47 @@ fn arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
         CallArg::KwargSplat(expr) => CallArg::KwargSplat(held(expr)),
     };
     args.iter().map(guard).collect()
+}
+
+/// Whether an expression reads one of these variables.
+fn reads(expr: &Expr<'_>, names: &[&str]) -> bool {
+    let any = |items: &[Expr<'_>]| items.iter().any(|item| reads(item, names));
+    let part = |part: &Option<Expr<'_>>| part.as_ref().is_some_and(|part| reads(part, names));
+    let args = |args: &[CallArg<'_>]| {
+        args.iter().any(|arg| match arg {
+            CallArg::Pos(expr) | CallArg::Kwarg(_, expr) | CallArg::PosSplat(expr) | CallArg::KwargSplat(expr) => {
+                reads(expr, names)
+            }
+        })
+    };
+    match expr {
+        Expr::Var(s) => names.contains(&s.id),
+        Expr::Const(_) => false,
+        Expr::Slice(s) => reads(&s.expr, names) || part(&s.start) || part(&s.stop) || part(&s.step),
+        Expr::UnaryOp(s) => reads(&s.expr, names),
+        Expr::BinOp(s) => reads(&s.left, names) || reads(&s.right, names),
+        Expr::Compare(s) => reads(&s.expr, names) || s.ops.iter().any(|op| reads(&op.expr, names)),
+        Expr::IfExpr(s) => reads(&s.test_expr, names) || reads(&s.true_expr, names) || part(&s.false_expr),
+        Expr::Filter(s) => part(&s.expr) || args(&s.args),
+        Expr::Test(s) => reads(&s.expr, names) || args(&s.args),
+        Expr::GetAttr(s) => reads(&s.expr, names),
+        Expr::GetItem(s) => reads(&s.expr, names) || reads(&s.subscript_expr, names),
+        Expr::Call(s) => reads(&s.expr, names) || args(&s.args),
+        Expr::List(s) => any(&s.items),
+        Expr::Tuple(s) => any(&s.items),
+        Expr::Map(s) => any(&s.keys) || any(&s.values),
+    }
+}
+
+/// What is assigned to: variables, a tuple of them, an attribute of a namespace.
+fn target<'a>(expr: &Expr<'a>) -> Expr<'a> {
+    match expr {
+        Expr::Var(s) => Expr::Var(Spanned::new(Var { id: s.id }, s.span())),
+        Expr::GetAttr(s) => Expr::GetAttr(Spanned::new(GetAttr { expr: target(&s.expr), name: s.name }, s.span())),
+        Expr::List(s) => Expr::List(Spanned::new(List { items: s.items.iter().map(target).collect() }, s.span())),
+        Expr::Tuple(s) => Expr::Tuple(Spanned::new(Tuple { items: s.items.iter().map(target).collect() }, s.span())),
+        other => free(other),
+    }
 }
 
 /// The expression with a guard around its value, unless the value is known to be small.
@@ -297,8 +350,14 @@ fn filter<'a>(s: &Spanned<Filter<'a>>) -> Expr<'a> {
     if ITERATING_FILTERS.contains(&s.name) {
         input = input.map(|input| filtered(NOT_NONE, input));
     }
-    if let Some((_, place)) = ORDERING_FILTERS.iter().find(|(name, _)| *name == s.name) {
-        let args = std::iter::once(text(s.name, s.span())).chain(attribute(&s.args, *place)).collect();
+    if let Some((_, place)) = ATTRIBUTE_FILTERS.iter().find(|(name, _)| *name == s.name) {
+        let args = attribute(&s.args, "attribute", *place);
+        if !args.is_empty() {
+            input = input.map(|input| filtered_by(HAS_ATTRIBUTE, input, args));
+        }
+    }
+    if let Some((_, name, place)) = ORDERING_FILTERS.iter().find(|(name, ..)| *name == s.name) {
+        let args = std::iter::once(text(s.name, s.span())).chain(attribute(&s.args, name, *place)).collect();
         input = input.map(|input| filtered_by(ORDERED, input, args));
     }
     if s.name == "last" {
@@ -308,10 +367,10 @@ fn filter<'a>(s: &Spanned<Filter<'a>>) -> Expr<'a> {
     if LAZY_FILTERS.contains(&s.name) { filtered(ITERATOR, filter) } else { filter }
 }
 
-/// The argument `attribute`, by name or by place.
-fn attribute<'a>(args: &[CallArg<'a>], place: usize) -> Vec<CallArg<'a>> {
+/// An argument, by name or by place.
+fn attribute<'a>(args: &[CallArg<'a>], name: &str, place: usize) -> Vec<CallArg<'a>> {
     let named = args.iter().find_map(|arg| match arg {
-        CallArg::Kwarg("attribute", expr) => Some(expr),
+        CallArg::Kwarg(own, expr) if *own == name => Some(expr),
         _ => None,
     });
     let placed = args.get(place).and_then(|arg| match arg {
@@ -324,8 +383,13 @@ fn attribute<'a>(args: &[CallArg<'a>], place: usize) -> Vec<CallArg<'a>> {
 /// A chain of comparisons. Equality is MiniJinja's own; order and membership are Python's.
 fn comparison<'a>(first: &Expr<'a>, ops: &[(CompareOpKind, &Expr<'a>)], span: Span) -> Expr<'a> {
     if ops.iter().all(|(op, _)| matches!(op, CompareOpKind::Eq | CompareOpKind::Ne)) {
-        let ops = ops.iter().map(|(op, expr)| CompareOp { op: *op, expr: free(expr) }).collect();
-        return Expr::Compare(Spanned::new(Compare { expr: free(first), ops }, span));
+        // A range or a view is equal to no list.
+        let side = |expr: &Expr<'a>| match expr {
+            Expr::Var(_) | Expr::Call(_) | Expr::Filter(_) => operand(expr),
+            _ => free(expr),
+        };
+        let ops = ops.iter().map(|(op, expr)| CompareOp { op: *op, expr: side(expr) }).collect();
+        return Expr::Compare(Spanned::new(Compare { expr: side(first), ops }, span));
     }
     let membership = ops.iter().any(|(op, _)| matches!(op, CompareOpKind::In | CompareOpKind::NotIn));
     let side = if membership { held } else { free };
@@ -351,6 +415,8 @@ fn binary<'a>(whole: &Expr<'a>, s: &Spanned<BinOp<'a>>) -> Expr<'a> {
     match s.op {
         BinOpKind::Concat => of(as_text),
         BinOpKind::In => compared(CompareOpKind::In),
+        BinOpKind::Eq => compared(CompareOpKind::Eq),
+        BinOpKind::Ne => compared(CompareOpKind::Ne),
         BinOpKind::Lt => compared(CompareOpKind::Lt),
         BinOpKind::Lte => compared(CompareOpKind::Lte),
         BinOpKind::Gt => compared(CompareOpKind::Gt),

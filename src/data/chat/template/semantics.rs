@@ -25,6 +25,8 @@ pub(super) const ITERATOR: &str = "lehr_iterator";
 pub(super) const ORDERED: &str = "lehr_ordered";
 /// A variable that Jinja2 defines and MiniJinja does not.
 pub(super) const MISSING: &str = "lehr_missing";
+/// A list whose items have an attribute.
+pub(super) const HAS_ATTRIBUTE: &str = "lehr_has_attribute";
 /// Refuses the template.
 pub(super) const REFUSE: &str = "lehr_refuse";
 /// The test of a chain of comparisons: operators and operands.
@@ -38,8 +40,27 @@ pub(super) const ITERATING_FILTERS: &[&str] = &[
     "batch", "count", "dictsort", "first", "groupby", "items", "join", "last", "length", "list", "max", "min", "reverse",
     "slice", "sort", "sum", "unique",
 ];
-/// Filters that order their input, and the position of their argument `attribute`.
-pub(super) const ORDERING_FILTERS: &[(&str, usize)] = &[("groupby", 0), ("max", 1), ("min", 1), ("sort", 2)];
+/// Filters that order their input, and the argument that says by what: its name and position.
+pub(super) const ORDERING_FILTERS: &[(&str, &str, usize)] = &[
+    ("dictsort", "by", 1),
+    ("groupby", "attribute", 0),
+    ("max", "attribute", 1),
+    ("min", "attribute", 1),
+    ("sort", "attribute", 2),
+];
+/// Filters that read an attribute of each item, and the position of the argument `attribute`; 99: by name only.
+pub(super) const ATTRIBUTE_FILTERS: &[(&str, usize)] = &[
+    ("groupby", 0),
+    ("join", 1),
+    ("map", 99),
+    ("max", 1),
+    ("min", 1),
+    ("rejectattr", 0),
+    ("selectattr", 0),
+    ("sort", 2),
+    ("sum", 0),
+    ("unique", 1),
+];
 /// Variables of Jinja2 in macros and templates that MiniJinja does not define.
 pub(super) const MISSING_VARIABLES: &[&str] = &["kwargs", "self", "varargs"];
 
@@ -137,6 +158,13 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
         None => Ok::<_, Error>(Value::from_object(PythonIterator::new(value.try_iter()?))),
     });
     environment.add_filter(ORDERED, ordered);
+    environment.add_filter(HAS_ATTRIBUTE, has_attribute);
+    for (name, rest) in [("even", 0), ("odd", 1)] {
+        environment.add_test(name, move |value: &Value| match i128::try_from(value.clone()) {
+            Ok(number) => Ok(number.rem_euclid(2) == rest),
+            Err(_) => Err(refused(format!("is {name}: a value of type {}, not an integer", type_name(value)))),
+        });
+    }
     environment.add_filter(MISSING, |value: &Value, name: &str| match value.is_undefined() {
         true => Err(refused(format!("reads the variable {name} of Jinja2, which lehr does not have"))),
         false => Ok(value.clone()),
@@ -219,6 +247,15 @@ fn ordered(state: &mut State, value: &Value, filter: &str, attribute: Option<&Va
         Some(_) => value.try_iter()?.collect::<Vec<_>>().into(),
         None => not_none(value)?,
     };
+    if filter == "dictsort" {
+        let by_value = attribute.is_some_and(|by| by.as_str() == Some("value"));
+        let pairs = value.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten();
+        let keys: Vec<Value> = pairs.map(|(key, item)| if by_value { item } else { key }).collect();
+        for pair in keys.windows(2) {
+            order("<", &pair[0], &pair[1], 0)?;
+        }
+        return Ok(value);
+    }
     let names = attribute.filter(|name| !name.is_none()).map(ToString::to_string);
     let keys: Vec<Value> = match &names {
         None => vec![value.clone()],
@@ -243,6 +280,27 @@ fn ordered(state: &mut State, value: &Value, filter: &str, attribute: Option<&Va
         }
     }
     Ok(value)
+}
+
+/// Jinja2 takes the item of that name, or else the method of the dict, which MiniJinja does not see.
+fn has_attribute(value: &Value, names: &Value) -> Result<Value, Error> {
+    let Some(names) = names.as_str() else { return Ok(value.clone()) };
+    for name in names.split(',').map(str::trim) {
+        let is_method = |name: &str| [DICT, CHANGING_DICT].iter().any(|methods| methods.contains(&name));
+        if !name.split('.').any(is_method) {
+            continue;
+        }
+        let items = match as_object::<PythonIterator>(value) {
+            Some(iterator) => iterator.unread(),
+            None if value.as_object().is_some() => value.try_iter()?.collect(),
+            None => Vec::new(),
+        };
+        let is_missing = |item: &Value| is_dict(item) && item.get_item(&name.into()).is_ok_and(|found| found.is_undefined());
+        if name.contains('.') || items.iter().any(is_missing) {
+            return Err(refused(format!("takes {name}, the method of a dict, for an attribute")));
+        }
+    }
+    Ok(value.clone())
 }
 
 /// A chain of comparisons: `value`, then operators and operands in turn. As in Python, the first that is false ends it.
