@@ -696,7 +696,7 @@ fn ranks_that_disagree_are_refused_in_one_line() {
     let dry = [&flags("--seed=1", "--data=text.txt")[..], &["--dry-run"]].concat();
     let output = two(&place, &flags("--seed=1", "--data=text.txt"), &dry);
     assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
-    assert!(output.err.contains("error: command: lehr pretrain with --dry-run"), "{}", output.err);
+    assert!(output.err.contains("error: command: lehr pretrain --dry-run on rank 1 on"), "{}", output.err);
 
     // An error on all ranks is reported once.
     let output = two(&place, &flags("--seed=1", "--data=none.txt"), &flags("--seed=1", "--data=none.txt"));
@@ -823,6 +823,11 @@ fn other_commands_are_refused_by_name() {
         let output = run(&mut command);
         assert!(output.code != Some(0) && errors(&output).len() == 1, "{args:?}: {}", output.err);
         assert!(errors(&output)[0].contains(&format!("`lehr {}` runs in one process", args[0])), "{}", output.err);
+    }
+    if cfg!(feature = "app") {
+        let output = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--window"])));
+        assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+        assert!(errors(&output)[0].starts_with("error: --window: ") && !output.err.contains("one process"), "{}", output.err);
     }
     let output = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--dry-run"])));
     assert!(output.code == Some(0) && output.out.lines().count() == 1, "{}{}", output.out, output.err);

@@ -42,7 +42,8 @@ fn use_of(typed: &ArgMatches) -> RankUse {
 fn words(typed: &ArgMatches) -> String {
     let part = typed.subcommand().and_then(|(_, typed)| typed.subcommand_name());
     let flag = match use_of(typed) {
-        RankUse::First => Some("with --dry-run or --write-shaders"),
+        RankUse::First if name_of(typed) == "doctor" => Some("--write-shaders"),
+        RankUse::First => Some("--dry-run"),
         RankUse::Windowless => Some("--window"),
         RankUse::All | RankUse::None => None,
     };
@@ -94,6 +95,7 @@ fn agree_under(launched: &Launched, parsed: Result<CommandLine>) -> Result<Optio
         world.leave();
         return Ok(world.is_root().then_some((cli, typed)));
     }
+    world.start_setup();
     Ok(Some((cli, typed)))
 }
 
@@ -171,6 +173,6 @@ mod tests {
         let of = |words_of: &[&str]| words(&line(words_of).1);
         assert_eq!(of(&["lehr", "pretrain", "--seed", "1"]), of(&["lehr", "pretrain", "--seed", "2"]));
         assert_eq!(of(&["lehr", "merge", "sweep", "run", "--every", "5"]), "lehr merge sweep");
-        assert_ne!(of(&["lehr", "pretrain", "--dry-run"]), of(&["lehr", "pretrain"]));
+        assert_eq!(of(&["lehr", "pretrain", "--dry-run"]), "lehr pretrain --dry-run");
     }
 }

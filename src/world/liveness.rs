@@ -11,7 +11,7 @@ use web_time::Instant;
 /// State of a rank, which decides how its process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// No step of the setup is done; the first one collects errors of all ranks.
+    /// No step of the command's setup is done; the first one collects errors of all ranks.
     Start,
     /// All ranks execute the same program.
     Setup,

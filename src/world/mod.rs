@@ -296,6 +296,13 @@ impl World {
         self.comm.as_ref().is_some_and(|comm| comm.liveness.phase() == Phase::Idle)
     }
 
+    /// All ranks have the same command: the next step of the setup is the command's first, in which an error before it is exchanged.
+    pub fn start_setup(&self) {
+        if let Some(comm) = &self.comm {
+            comm.liveness.set_phase(Phase::Start);
+        }
+    }
+
     /// End of the setup: from now on the other ranks execute commands of rank 0.
     pub fn start_following(&self) {
         if let Some(comm) = &self.comm {
