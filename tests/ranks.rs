@@ -353,8 +353,185 @@ fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
         let mut trainer = long_run(&place, "run", "3");
         signal(pid_of(rank, &place.path("")), "STOP");
         assert!(!trainer.end().success(), "rank {rank}: {}", trainer.diagnostics());
-        assert!(trainer.stderr().contains(&format!("no heartbeat from rank {rank} ")), "{}", trainer.diagnostics());
+        let text = trainer.stderr();
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(lines.len(), 1, "rank {rank}: {}", trainer.diagnostics());
+        assert!(lines[0].contains(&format!("no heartbeat from rank {rank} ")), "{}", trainer.diagnostics());
+        assert!(lines[0].contains("saved checkpoints are valid"), "{}", lines[0]);
         resume(&place, "run", 1);
+    }
+}
+
+/// A process that was stopped for less than the timeout of the others, and one whose ranks were all stopped for longer, continue.
+#[test]
+fn a_suspended_job_continues() {
+    let Some(_turn) = turn() else { return };
+    let place = Place::new();
+    let mut command =
+        on_ranks(2, &pretrain(&place, "run", &["--batch-size=6", "--max-steps=1000000", "--eval-every=0", "--control"]));
+    let mut trainer = Trainer::start(command.env("LEHR_RANK_TIMEOUT", "3"));
+    let step = trainer.wait_for_step(3)["step"].as_u64().unwrap();
+    let pids = [0, 1].map(|rank| pid_of(rank, &place.path("")));
+    pids.iter().for_each(|pid| signal(*pid, "STOP"));
+    std::thread::sleep(Duration::from_secs(6));
+    pids.iter().for_each(|pid| signal(*pid, "CONT"));
+    trainer.wait_for_step(step + 200);
+    trainer.send(r#"{"command":"Stop"}"#);
+    trainer.end();
+    assert!(!trainer.stderr().contains("error:"), "{}", trainer.diagnostics());
+    assert_eq!(trainer.received.last().unwrap()["reason"], "stopped", "{}", trainer.diagnostics());
+}
+
+/// The shell command on each of `ranks` ranks, in which `$rank` is the rank, then lehr.
+fn in_shell(place: &Place, ranks: usize, script: &str, lehr: &[&str]) -> CommandOutput {
+    let script = format!("rank=${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}; {script}; exec \"$@\"");
+    let mut command = mpirun();
+    command.args(launcher().unwrap()).args(["-n", &ranks.to_string(), "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_lehr")]);
+    command.args(lehr).args(DEVICE).current_dir(place.path("")).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
+    run(command.env("LEHR_RANK_TIMEOUT", "4"))
+}
+
+/// A short run.
+const SHORT: [&str; 7] =
+    ["pretrain", "--run=run", "--data=text.txt", "--preset=nano", "--batch-size=4", "--seq-len=16", "--max-steps=5"];
+
+/// A rank that hangs before it has started lehr.
+#[test]
+fn a_rank_that_does_not_start_ends_the_others() {
+    let Some(_turn) = turn() else { return };
+    for (ranks, stopped) in [(2, 1), (3, 0)] {
+        let place = Place::new();
+        let output = in_shell(&place, ranks, &format!("[ $rank != {stopped} ] || kill -STOP $$"), &SHORT);
+        assert!(output.code != Some(0) && errors(&output).len() == 1, "rank {stopped}: {}", output.err);
+        assert!(errors(&output)[0].contains("no connection to all ranks within 4 s"), "{}", output.err);
+        assert!(!place.path("run").exists(), "no run folder");
+    }
+}
+
+/// Errors before training on one rank name it; those of all ranks are reported once.
+#[test]
+fn errors_of_flags_and_files_are_reported_once() {
+    let Some(_turn) = turn() else { return };
+    let place = Place::new();
+    std::fs::write(place.path("c.toml"), "[train]\nseed = 3\n").unwrap();
+    json_lines(&mut on_ranks(1, &pretrain(&place, "old", &["--batch-size=4", "--max-steps=4"])));
+    let elsewhere = "[ $rank != 1 ] || cd /";
+    let data = format!("--data={}", place.path("text.txt").display());
+    let here = ["pretrain", data.as_str(), "--run=run", "--preset=nano"];
+    let with = |flag: &'static str| [&here[..], &[flag]].concat();
+    let (config, again, doctor) = (with("--config=c.toml"), with("--run=other"), ["doctor", "--only=nosuch"]);
+    let timeout = "export LEHR_RANK_TIMEOUT=abc";
+    let timeout_of_2 = "[ $rank != 2 ] || export LEHR_RANK_TIMEOUT=abc";
+    for (script, args, of_rank, words) in [
+        (elsewhere, &config[..], Some(1), "--config c.toml"),
+        (elsewhere, &["pretrain", "--resume=old"], Some(1), "--resume old"),
+        (timeout_of_2, &here, Some(2), "LEHR_RANK_TIMEOUT=abc"),
+        (timeout, &here, None, "LEHR_RANK_TIMEOUT=abc"),
+        (":", &again, None, "--run"),
+        (":", &with("--nosuch"), None, "--nosuch"),
+        (":", &with("--config=none.toml"), None, "--config none.toml"),
+        (":", &["pretrain", "--resume=nosuch"], None, "--resume nosuch"),
+        (":", &["sft", "--init=nosuch", "--data=text.txt"], None, "--init nosuch"),
+        (":", &doctor, None, "--only nosuch"),
+    ] {
+        let output = in_shell(&place, 3, script, args);
+        assert!(output.code != Some(0) && errors(&output).len() == 1, "{args:?}: {}", output.err);
+        let line = errors(&output)[0];
+        let named = of_rank.is_none_or(|rank| line.starts_with(&format!("error: rank {rank} on ")));
+        assert!(named && line.contains(words), "{args:?}: {}", output.err);
+        assert!(!place.path("run").exists(), "no run folder");
+    }
+    // The exit code of an invalid command line, also from other ranks.
+    let output = in_shell(&place, 3, ":", &with("--nosuch"));
+    assert_eq!(output.code, Some(2), "{}", output.err);
+}
+
+/// Without a launcher that sets the number of ranks, a rank above 0 shows that there are more.
+#[test]
+fn a_rank_that_finds_itself_alone_is_refused() {
+    let Some(_turn) = turn() else { return };
+    let place = Place::new();
+    let output = run(place.lehr(SHORT).args(DEVICE).env("PMIX_RANK", "3"));
+    assert!(output.code == Some(1) && errors(&output).len() == 1, "{}", output.err);
+    assert!(errors(&output)[0].contains("PMIX_RANK=3"), "{}", output.err);
+    assert!(!place.path("run").exists(), "no run folder");
+}
+
+/// Commands without checkpoints: the line names the rank that reports, and claims nothing of checkpoints.
+#[test]
+fn a_hang_in_other_commands_is_reported_once() {
+    let Some(_turn) = turn() else { return };
+    let place = Place::new();
+    let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=40", "--first-seed=7", "--work=work", "--out=out"];
+    let mut command = on_ranks(3, &place.lehr(args));
+    let child = command.env("LEHR_RANK_TIMEOUT", "3").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let until = Instant::now() + common::PATIENCE;
+    while !place.path("work/arms").exists() {
+        assert!(Instant::now() < until, "no arm has begun");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(pid_of(0, &place.path("")), "STOP");
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert!(!output.status.success() && lines.len() == 1, "{text}");
+    assert!(lines[0].contains("error: rank ") && lines[0].contains("no heartbeat from rank 0 "), "{text}");
+    assert!(!lines[0].contains("checkpoint"), "{text}");
+}
+
+/// Flip a bit of every copy of these bytes in a process's memory; returns the number of copies.
+fn flip_in_memory(pid: u32, bytes: &[u8]) -> usize {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
+    let mut found = 0;
+    for line in maps.lines() {
+        let mut words = line.split(' ');
+        let (start, end) = words.next().unwrap().split_once('-').unwrap();
+        let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+        if !words.next().unwrap().starts_with("rw") {
+            continue;
+        }
+        let mut content = vec![0; (end - start) as usize];
+        if memory.read_exact_at(&mut content, start).is_err() {
+            continue;
+        }
+        for at in (0..content.len().saturating_sub(bytes.len())).filter(|at| content[*at..].starts_with(bytes)) {
+            memory.write_all_at(&[bytes[8] ^ 1], start + at as u64 + 8).unwrap();
+            found += 1;
+        }
+    }
+    found
+}
+
+/// A bit of a weight that changes on one rank is found before the next save: no checkpoint has it.
+#[test]
+fn no_checkpoint_has_weights_of_a_faulty_rank() {
+    let Some(_turn) = turn() else { return };
+    for rank in [0, 1] {
+        let place = Place::new();
+        let flags = ["--batch-size=6", "--max-steps=1000000", "--eval-every=0", "--save-every=7", "--control"];
+        let mut trainer = Trainer::start(&mut on_ranks(2, &pretrain(&place, "run", &flags)));
+        trainer.wait_for_step(103);
+        trainer.send(r#"{"command":"Pause"}"#);
+        let step = trainer.wait_for_kind("Paused")["step"].as_u64().unwrap();
+        trainer.send(r#"{"command":"SaveNow"}"#);
+        trainer.wait_for("a save", |e| e["event"] == "Checkpoint" && e["step"] == step);
+        let file = place.checkpoint("run", step, "model.safetensors");
+        let header = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+        // Within the embeddings or the first block.
+        let bytes = file[8 + header..][..64].to_vec();
+        assert!(flip_in_memory(pid_of(rank, &place.path("")), &bytes) > 0, "rank {rank}: no weights found");
+        trainer.send(r#"{"command":"Resume"}"#);
+        assert!(!trainer.end().success(), "{}", trainer.diagnostics());
+        assert!(
+            trainer.stderr().contains("on rank 1 on") && trainer.stderr().contains("differ from"),
+            "{}",
+            trainer.diagnostics()
+        );
+        let saved = lehr::run_folder::checkpoints::list(&lehr::vfs::RealFs, &place.path("run")).unwrap();
+        assert_eq!(saved.iter().map(|(step, _)| *step).max(), Some(step), "rank {rank}");
+        resume(&place, "run", 2);
     }
 }
 
@@ -493,7 +670,7 @@ fn ranks_that_disagree_are_refused_in_one_line() {
     };
     let output = two(&place, &flags("--seed=1", "--data=text.txt"), &flags("--seed=2", "--data=text.txt"));
     assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
-    assert!(output.err.contains("error: flags") && output.err.contains("rank 1 on"), "{}", output.err);
+    assert!(output.err.contains("error: --seed: 2 on rank 1 on") && output.err.contains(", 1 on rank 0 on"), "{}", output.err);
     assert!(!place.path("run").exists(), "no run folder");
 
     // The same file name, another text.
@@ -508,6 +685,18 @@ fn ranks_that_disagree_are_refused_in_one_line() {
     let output = run(&mut command);
     assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
     assert!(output.err.contains("tokens of --data") && output.err.contains("rank 1 on"), "{}", output.err);
+
+    // Other commands, also one that runs in one process.
+    for other in [&["generate", "--model=m", "--prompt=a"][..], &["doctor"]] {
+        let output = two(&place, &flags("--seed=1", "--data=text.txt"), other);
+        assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+        assert!(output.err.contains(&format!("error: command: lehr {} on rank 1 on", other[0])), "{}", output.err);
+        assert!(output.err.contains("lehr pretrain on rank 0 on"), "{}", output.err);
+    }
+    let dry = [&flags("--seed=1", "--data=text.txt")[..], &["--dry-run"]].concat();
+    let output = two(&place, &flags("--seed=1", "--data=text.txt"), &dry);
+    assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+    assert!(output.err.contains("error: command: lehr pretrain --dry-run on rank 1 on"), "{}", output.err);
 
     // An error on all ranks is reported once.
     let output = two(&place, &flags("--seed=1", "--data=none.txt"), &flags("--seed=1", "--data=none.txt"));
@@ -634,6 +823,11 @@ fn other_commands_are_refused_by_name() {
         let output = run(&mut command);
         assert!(output.code != Some(0) && errors(&output).len() == 1, "{args:?}: {}", output.err);
         assert!(errors(&output)[0].contains(&format!("`lehr {}` runs in one process", args[0])), "{}", output.err);
+    }
+    if cfg!(feature = "app") {
+        let output = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--window"])));
+        assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+        assert!(errors(&output)[0].starts_with("error: --window: ") && !output.err.contains("one process"), "{}", output.err);
     }
     let output = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--dry-run"])));
     assert!(output.code == Some(0) && output.out.lines().count() == 1, "{}{}", output.out, output.err);

@@ -216,7 +216,10 @@ impl GradedRows<'_> {
         let answers: Vec<(&Question, &str)> = waiting.iter().map(|(_, question, answer)| (question, answer.as_str())).collect();
         let grades = match &mut self.grader {
             Some(grader) => grader.grade(&answers)?,
-            None => answers.iter().map(|(question, answer)| math::verdict::grade_question(question, answer, false)).collect(),
+            None => answers
+                .iter()
+                .map(|(question, answer)| math::verdict::grade_question(question, answer, math::GradingRules::default()))
+                .collect(),
         };
         for ((row, ..), grade) in waiting.into_iter().zip(&grades) {
             self.give(row, grade)?;

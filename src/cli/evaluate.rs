@@ -99,11 +99,11 @@ fn text(args: &Args) -> anyhow::Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
-    let context = config.model.max_position_embeddings;
+    let (context, why) = config.model.usable_context();
     let seq_len = args.seq_len.unwrap_or(context.min(1024));
     anyhow::ensure!(
         (1..=context).contains(&seq_len),
-        "--seq-len {seq_len}: must lie between 1 and the model's context of {context}"
+        "--seq-len {seq_len}: this model takes 1 to {context} tokens at once ({why})"
     );
     let mut notices = Notices::new();
     let whole = args.val_fraction >= 1.0;

@@ -59,6 +59,9 @@ pub struct Args {
 /// Maximum tokens in a row.
 const MAX_ROOM: usize = 1 << 20;
 
+/// Maximum bytes of a prompt: encoding takes up to 150 bytes of memory for each.
+const MAX_PROMPT: usize = 4 << 20;
+
 /// Generate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     check(args)?;
@@ -78,6 +81,21 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens",
         args.max_new_tokens
     );
+    anyhow::ensure!(
+        !args.chat || ids.len() < context,
+        "--prompt: the conversation has {} tokens, but the model's context holds {context}, reply included; shorten it",
+        ids.len()
+    );
+    if let Some((most, why)) = config.model.exact_context() {
+        anyhow::ensure!(
+            max_len <= most,
+            "--max-new-tokens {}: {} tokens with the prompt's {}, but this model takes at most {most} at once ({why}); ask for fewer, or \
+             shorten --prompt",
+            args.max_new_tokens,
+            max_len,
+            ids.len()
+        );
+    }
     if max_len > context {
         // As in transformers: positions continue beyond those seen in training.
         output::note(&format!("note: the model was trained on contexts of {context} tokens; text beyond them may be incoherent"));
@@ -134,14 +152,16 @@ fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Res
 
 /// The prompt from the flag, or from standard input.
 fn prompt(args: &Args) -> anyhow::Result<String> {
-    let mut text = String::new();
-    match &args.prompt {
-        Some(prompt) => text.clone_from(prompt),
+    let bytes = match &args.prompt {
+        Some(prompt) => prompt.clone().into_bytes(),
         None => {
-            std::io::stdin().take(16 << 20).read_to_string(&mut text)?;
+            let mut bytes = Vec::new();
+            std::io::stdin().take(MAX_PROMPT as u64 + 1).read_to_end(&mut bytes)?;
+            bytes
         }
-    }
-    Ok(text)
+    };
+    anyhow::ensure!(bytes.len() <= MAX_PROMPT, "--prompt: more than {} MiB of text; shorten it", MAX_PROMPT >> 20);
+    String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("--prompt: standard input is not UTF-8"))
 }
 
 fn sampling(args: &Args) -> Sampling {

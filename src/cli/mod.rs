@@ -175,20 +175,25 @@ fn check_fork(typed: &ArgMatches, wanted: Stage) -> anyhow::Result<()> {
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let matches = match command().try_get_matches() {
-        Ok(matches) => matches,
-        Err(error) => return refused(&error),
+    let parsed = command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let parsed = match parsed {
+        Err(error) if is_help(&error) => {
+            // A closed pipe is not an error.
+            let _ = error.print();
+            return error.exit_code();
+        }
+        parsed => parsed.map_err(|error| refused(&error)),
     };
-    let cli = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(error) => return refused(&error),
-    };
-    let (name, typed) = matches.subcommand().unwrap_or(("", &matches));
-    if let Some(result) = launched::result(name, typed) {
-        return exit_code(result);
-    }
+    let result = launched::agree(parsed).and_then(|line| line.map_or(Ok(0), |(cli, matches)| execute(cli, &matches, started)));
+    let code = exit_code(crate::world::report(result));
+    crate::world::finalize(code)
+}
+
+/// Execute a command; returns the exit code.
+fn execute(cli: Cli, matches: &ArgMatches, started: web_time::Instant) -> anyhow::Result<i32> {
+    let typed = matches.subcommand().map_or(matches, |(_, typed)| typed);
     let Some(command) = cli.command else { return without_command() };
-    let result = match command {
+    match command {
         #[cfg(feature = "app")]
         Commands::App(args) => app::run(&args),
         Commands::Pretrain(args) => pretrain::run(&args, typed, started),
@@ -212,10 +217,7 @@ pub fn main() -> i32 {
         Commands::Report(args) => report::run(&args),
         Commands::Completions(args) => manuals::completions(&args),
         Commands::Man(args) => manuals::man(&args),
-    };
-    let code = exit_code(result);
-    crate::world::finalize(code);
-    code
+    }
 }
 
 fn exit_code(result: anyhow::Result<i32>) -> i32 {
@@ -233,16 +235,15 @@ fn exit_code(result: anyhow::Result<i32>) -> i32 {
 /// Exit code of an invalid command line.
 const USAGE_ERROR: i32 = 2;
 
-/// Help and version as clap prints them; an error in one line.
-fn refused(error: &clap::Error) -> i32 {
-    if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // A closed pipe is not an error.
-        let _ = error.print();
-        return error.exit_code();
-    }
+/// Whether clap's error is help or the version, which it prints.
+fn is_help(error: &clap::Error) -> bool {
+    !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
+/// Clap's error, in one line.
+fn refused(error: &clap::Error) -> anyhow::Error {
     let first = std::env::args_os().nth(1).unwrap_or_default();
-    output::error_line(&anyhow::anyhow!("{}", one_line(&error.to_string(), &first.to_string_lossy())));
-    USAGE_ERROR
+    UsageError(one_line(&error.to_string(), &first.to_string_lossy())).into()
 }
 
 /// Clap's error message in one line: the error, its tips, and the command whose help to read.
@@ -267,19 +268,13 @@ fn one_line(text: &str, first: &str) -> String {
 }
 
 /// `lehr` without arguments: the window if there is a display, else help.
-fn without_command() -> i32 {
+fn without_command() -> anyhow::Result<i32> {
     #[cfg(feature = "app")]
     if crate::app::has_display() {
-        return match app::run(&app::Args::default()) {
-            Ok(code) => code,
-            Err(error) => {
-                output::error_line(&error);
-                1
-            }
-        };
+        return app::run(&app::Args::default());
     }
     let _ = Cli::command().print_help();
-    0
+    Ok(0)
 }
 
 #[cfg(test)]

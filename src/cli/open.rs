@@ -132,13 +132,10 @@ pub fn fitting_rows(device: &Device, config: &ModelConfig, seq_len: usize, wante
 /// The tokenizer of a model folder; rejected when it has tokens beyond the model's vocabulary.
 pub fn tokenizer(dir: &Path, config: &HfConfig) -> anyhow::Result<Tokenizer> {
     let tokenizer = Tokenizer::from_folder(dir)?;
-    anyhow::ensure!(
-        tokenizer.vocab_size() <= config.model.vocab_size,
-        "{}: the tokenizer has {} tokens, but config.json says vocab_size = {}; they belong to different models",
-        dir.display(),
-        tokenizer.vocab_size(),
-        config.model.vocab_size
-    );
+    tokenizer.check_model(config.model.vocab_size).with_context(|| shown(dir))?;
+    if let Some(text) = tokenizer.class_note() {
+        super::output::note(&format!("note: {text}"));
+    }
     Ok(tokenizer)
 }
 

@@ -101,7 +101,7 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
         return super::app::train_in_window(settings.stage().name(), args.run.as_deref(), args.resume.as_deref());
     }
     if args.dry_run {
-        return plan(&settings, args.json);
+        return plan(&settings, &start, args.json);
     }
     let commands = args.control.then(|| Box::new(std::io::BufReader::new(std::io::stdin())) as CommandReader);
     let finished = train(settings, &start, commands, output::console_listener(args.json), started)?;
@@ -171,22 +171,26 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
     Ok(())
 }
 
-fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
+fn plan(settings: &Settings, start: &RunStart, json: bool) -> anyhow::Result<i32> {
     let mut listener: Listener = output::console_listener(false);
-    let DryRun { settings, config, plan, device } = dry_run(settings, &mut listener)?;
+    let DryRun { settings, config, plan, device, done } = dry_run(settings, start, &mut listener)?;
+    let left = settings.train.max_steps.saturating_sub(done.unwrap_or(0));
     let most = device.sizes().max_tensor_bytes;
     let parameters = crate::model::Parameters::new(&config, most)?.count();
     let trained = crate::model::Parameters::trained(&config, most)?.count();
-    let seconds = estimated_seconds(&settings, &config, &device)?;
+    let seconds = estimated_seconds(&settings, left, &config, &device)?;
     if json {
         let parts: serde_json::Map<String, serde_json::Value> =
             plan.parts.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
         output::json_line(&serde_json::json!({
             "parameters": parameters, "trained_parameters": trained, "micro_batch": plan.micro_batch, "bytes": parts, "total_bytes": plan.total(),
-            "adapter": device.summary().name, "estimated_seconds": seconds,
+            "adapter": device.summary().name, "estimated_seconds": seconds, "resumed_at_step": done,
             "merge_ring": plan.ring.map(|(place, bytes)| serde_json::json!({ "place": place, "bytes": bytes })),
         }))?;
         return Ok(0);
+    }
+    if let Some(done) = done {
+        output::line(&format!("resumed      after {done} of {} updates", settings.train.max_steps))?;
     }
     output::line(&format!("parameters   {}", output::count(parameters as u64)))?;
     if config.lora.is_some() {
@@ -208,12 +212,7 @@ fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
     }
     output::line(&format!("{:<12} {} on {}", "together", human_bytes(plan.total()), device.summary().name))?;
     if let Some(seconds) = seconds {
-        output::line(&format!(
-            "{:<12} about {} for {} steps",
-            "time",
-            output::duration(seconds.max(1.0)),
-            settings.train.max_steps
-        ))?;
+        output::line(&format!("{:<12} about {} for {left} steps", "time", output::duration(seconds.max(1.0))))?;
     }
     Ok(0)
 }
@@ -222,6 +221,7 @@ fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
 /// reach. `None` for GRPO, where the length of completions is unknown.
 fn estimated_seconds(
     settings: &Settings,
+    steps: u64,
     config: &crate::config::ModelConfig,
     device: &crate::device::Device,
 ) -> anyhow::Result<Option<f64>> {
@@ -230,7 +230,7 @@ fn estimated_seconds(
     }
     let reached = device.sizes().share_of_peak;
     let t = &settings.train;
-    let tokens = (t.max_steps * t.batch_size as u64 * t.seq_len as u64) as f64;
+    let tokens = (steps * t.batch_size as u64 * t.seq_len as u64) as f64;
     let context = (t.seq_len as f64 + 1.0) / 2.0;
     let again = if t.checkpoints_activations() { config.flops_per_token_forward(context) } else { 0.0 };
     let flops = config.flops_per_token_training(context) + again;

@@ -38,7 +38,7 @@ pub fn command(command: clap::Command) -> clap::Command {
     let help = [
         (
             "data",
-            "Rows (JSONL, a list in JSON, Parquet, Arrow; .gz, .zst) with messages, conversations, prompt and completion, instruction and output, or text; or a folder of such files. PATH:WEIGHT sees each row WEIGHT times an epoch. May be repeated",
+            "Rows (JSONL or a list in JSON, also .gz or .zst; Parquet, Arrow) with messages, conversations, prompt and completion, instruction and output, or text; or a folder of such files. PATH:WEIGHT sees each row WEIGHT times an epoch. May be repeated",
         ),
         ("val_data", "Validation rows in a separate file; then --val-fraction is not used"),
         ("val_fraction", "Share of the rows of each file held out for validation; fixed when the run starts"),

@@ -95,6 +95,14 @@ impl ModelConfig {
         window.into_iter().chain(dynamic).min_by_key(|(most, _)| *most)
     }
 
+    /// Tokens that the model takes at once, and what bounds them: its context, or less where transformers computes differently beyond.
+    pub fn usable_context(&self) -> (usize, String) {
+        let whole = self.max_position_embeddings;
+        self.exact_context()
+            .filter(|(most, _)| *most < whole)
+            .unwrap_or_else(|| (whole, "its context, max_position_embeddings".to_owned()))
+    }
+
     /// Whether q and k have RMSNorm on each head.
     pub fn qk_norm(&self) -> bool {
         self.architecture == Architecture::Qwen3

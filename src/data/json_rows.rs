@@ -84,6 +84,9 @@ fn not_json(text: &str, error: &serde_json::Error, example: &str) -> anyhow::Err
     let at = text.lines().take(error.line().saturating_sub(1)).map(|line| line.len() + 1).sum::<usize>()
         + error.column().saturating_sub(1);
     let near = text.get(at.saturating_sub(9)..(at + 9).min(text.len())).unwrap_or_default();
+    if what.contains("recursion limit") {
+        return anyhow!("JSON nested more than 127 deep, at byte {}; rows are flatter. Remove the field", at + 1);
+    }
     match ["NaN", "Infinity"].into_iter().find(|word| near.contains(word)) {
         Some(word) => anyhow!("not JSON: {word} at byte {}, which JSON has no number for. Write null", at + 1),
         None if at == 0 => anyhow!("not JSON: {what} at byte 1. A row is {example}; convert CSV and other formats first"),
@@ -141,6 +144,14 @@ mod tests {
             let error = read("x.json", text.as_bytes()).expect_err(text).to_string();
             assert!(error.contains(wanted), "{text}\n{error}");
         }
+        let deep = format!("{{\"a\": {}{}}}", "[".repeat(200), "]".repeat(200));
+        assert!(read("x.json", deep.as_bytes()).unwrap_err().to_string().contains(":1: JSON nested more than 127 deep"));
+        let mut tar = vec![0; 512];
+        tar[..5].copy_from_slice(b"a.txt");
+        tar[257..262].copy_from_slice(b"ustar");
+        assert!(read("a.jsonl", &tar).unwrap_err().to_string().contains("this is a tar archive; unpack it first"));
+        let packed = zstd::encode_all(&tar[..], 1).unwrap();
+        assert!(read("a.tar.zst", &packed).unwrap_err().to_string().contains("this is a tar archive"));
         let utf16: Vec<u8> = "\u{FEFF}{\"a\": 1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(read("a.jsonl", &utf16).unwrap_err().to_string().contains("this is UTF-16 text; convert it to UTF-8 first"));
         assert!(read("a.parquet", b"{}").unwrap_err().to_string().contains("is not a Parquet file"));

@@ -6,6 +6,7 @@
 
 mod build;
 mod chat;
+mod classes;
 mod companions;
 mod ends;
 mod files;
@@ -23,10 +24,11 @@ pub(super) use word_splitter::WordMemory;
 
 use super::shown;
 use anyhow::{Result, anyhow, bail, ensure};
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
 /// The token that the built-in tokenizers append to each of several documents.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -100,6 +102,8 @@ pub struct Tokenizer {
     generation: Arc<ends::Generation>,
     /// Computed on first use, because it takes a rendering of the chat template.
     ends: Arc<OnceLock<EndTokens>>,
+    /// [`Tokenizer::class_note`].
+    class_note: Option<Arc<str>>,
 }
 
 /// Fast implementations for the built-in kinds of tokenizers.
@@ -119,8 +123,8 @@ enum TokenSpelling {
     ByteLevel,
     /// The token's text is the text itself.
     Verbatim,
-    /// Decoded by the crate.
-    Other,
+    /// Decoded by the crate; the rules say what can be streamed, `None` that nothing can.
+    Other(Option<stream::DecoderRules>),
 }
 
 /// Ids by code point, in pages of 256: a lookup is two loads, and an unused script costs nothing.
@@ -148,7 +152,7 @@ impl CharTable {
 
 impl Tokenizer {
     /// The ids of a text, without special tokens at either end: for text from a chat template. For a complete text use
-    /// [`Self::encode_text`]. The text of a special token becomes that token, as in `transformers`.
+    /// [`Self::encode_text`]. The text of a special token becomes that token, as in `transformers`, unless `split_special_tokens` is set.
     ///
     /// An error if the tokenizer has no token for a character (only `chars` and external tokenizers).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
@@ -283,9 +287,26 @@ fn unknown_char(c: char) -> anyhow::Error {
     )
 }
 
-/// Runs the crate's code on external text; a panic becomes an error.
+thread_local! {
+    /// Whether a panic of this thread is reported as an error.
+    static IN_GUARD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs the crate's code on external text; a panic becomes an error, without the usual text.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !IN_GUARD.get() {
+                usual(info);
+            }
+        }));
+    });
+    let before = IN_GUARD.replace(true);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    IN_GUARD.set(before);
+    match outcome {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(_) => Err("the tokenizers library panicked on it".into()),
     }

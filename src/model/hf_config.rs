@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Class and `model_type` of an architecture.
-fn names(architecture: Architecture) -> (&'static str, &'static str) {
+pub(crate) fn names(architecture: Architecture) -> (&'static str, &'static str) {
     match architecture {
         Architecture::Llama => ("LlamaForCausalLM", "llama"),
         Architecture::Mistral => ("MistralForCausalLM", "mistral"),

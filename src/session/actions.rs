@@ -112,6 +112,7 @@ impl Run<'_> {
             return Ok(());
         }
         self.folder.check(self.vfs)?;
+        self.trainer.ensure_same_before_save()?;
         let step = self.trainer.state.step;
         self.watch_save(step, false);
         let origin = CheckpointOrigin { step, ..self.origin.clone() };

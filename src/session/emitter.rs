@@ -73,7 +73,7 @@ impl<'a> EventEmitter<'a> {
     fn report_failure(&mut self, written: anyhow::Result<()>) {
         if let (Err(error), false) = (written, self.failure_reported) {
             self.failure_reported = true;
-            let text = format!("{error:#}; training continues without it");
+            let text = format!("{error:#}; it is not written any further");
             (self.listener)(Notification::Event(&Event::Warning { text }));
         }
     }

@@ -292,20 +292,33 @@ pub struct DryRun {
     pub plan: MemoryPlan,
     /// The device it would use.
     pub device: Device,
+    /// Updates that the resumed run has made; `None` for a new run.
+    pub done: Option<u64>,
 }
 
-/// Determine what a run needs, without starting it.
+/// Determine what a run needs, without starting it. A resumed run is planned from its newest valid checkpoint; its folder is only read.
 ///
 /// # Errors
 /// As [`train`], where applicable.
-pub fn dry_run(settings: &Settings, listener: &mut Listener) -> anyhow::Result<DryRun> {
-    settings.validate()?;
+pub fn dry_run(settings: &Settings, start: &RunStart, listener: &mut Listener) -> anyhow::Result<DryRun> {
     let mut settings = settings.clone();
-    let start_from = StartingPoint::resolve(&RealFs, &settings.start)?;
-    let loaded = stage::load(&mut settings, start_from.folder(), false, listener)?;
+    let start_from = match &start.resume {
+        None => {
+            settings.validate()?;
+            StartingPoint::resolve(&RealFs, &settings.start)?
+        }
+        Some(run) => {
+            let checkpoint = newest(&RealFs, run, listener)?;
+            settings = resumed_settings(run, settings, start.max_steps, checkpoint.step(), listener)?;
+            settings.validate()?;
+            StartingPoint::Resume(Box::new(checkpoint))
+        }
+    };
+    let done = start_from.resumed().map(Checkpoint::step);
+    let loaded = stage::load(&mut settings, start_from.folder(), done.is_some(), listener)?;
     let device = open_device(&World::solo(), &settings, &loaded.config, listener)?;
     let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
-    Ok(DryRun { settings, config: loaded.config, plan, device })
+    Ok(DryRun { settings, config: loaded.config, plan, device, done })
 }
 
 fn open_device(world: &World, settings: &Settings, config: &ModelConfig, listener: &mut Listener) -> anyhow::Result<Device> {

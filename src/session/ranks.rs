@@ -8,6 +8,7 @@ use crate::config::{DeviceSettings, Settings, Stage};
 use crate::device::Device;
 use crate::event::{Event, Finished};
 use crate::train::Trainer;
+use crate::vfs::shown;
 use crate::world::{OtherRankFailed, World, share};
 use anyhow::{Context as _, Result};
 use sha2::{Digest, Sha256};
@@ -20,12 +21,18 @@ fn hash(text: &str) -> String {
     crate::model::checkpoint::hex(&Sha256::digest(text))[..16].to_string()
 }
 
-/// Settings as text, without the device, which may differ between ranks.
-fn text_of(settings: &Settings) -> Result<String> {
-    Ok(toml::to_string(&Settings { device: DeviceSettings::default(), ..settings.clone() })?)
+/// Every setting that is not of the device, by its flag. Settings that are not set are left out.
+fn flags(settings: &Settings) -> Result<Vec<(String, String)>> {
+    let settings = Settings { device: DeviceSettings::default(), ..settings.clone() };
+    let sections = toml::Table::try_from(settings)?;
+    let flags = sections.into_iter().flat_map(|(name, section)| match section {
+        toml::Value::Table(section) => section.into_iter().collect(),
+        value => vec![(name, value)],
+    });
+    Ok(flags.map(|(name, value)| (format!("--{}", name.replace('_', "-")), value.to_string())).collect())
 }
 
-/// Check version and flags, before anything is opened.
+/// Check the flags, before anything is opened.
 ///
 /// # Errors
 /// A difference, with its rank.
@@ -34,12 +41,14 @@ pub(super) fn check_flags(world: &World, settings: &Settings, start: &RunStart) 
         return Ok(());
     }
     world.watch_signals(Control::interrupted, Control::interrupt);
-    let paths = format!("{:?} {:?} {:?}", start.run, start.resume, start.max_steps);
-    world.ensure_equal(&[
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("flags (hash)", hash(&(text_of(settings)? + &paths))),
-        ("stage", settings.stage().name().to_owned()),
-    ])
+    let path = |name: &str, path: &Option<PathBuf>| (name.to_owned(), path.as_deref().map_or("not set".into(), shown));
+    let mut values = vec![path("--run", &start.run), path("--resume", &start.resume)];
+    match start.resume {
+        // Rank 0 reads the settings of the run.
+        Some(_) => values.extend(start.max_steps.map(|steps| ("--max-steps".to_owned(), steps.to_string()))),
+        None => values.extend(flags(settings)?),
+    }
+    world.ensure_equal(&values)
 }
 
 /// On rank 0: send settings and starting point to the other ranks.
@@ -63,12 +72,16 @@ pub(super) fn check_data(world: &World, settings: &Settings, loaded: &LoadedData
         return Ok(());
     }
     let (material, config) = (&loaded.material, &loaded.config);
-    world.ensure_equal(&[
-        ("tokens of --data for training and validation", format!("{:?}", material.tokens())),
-        ("content of --data (hash)", material.content_hash().map_or("none".into(), |hash| hash.chars().take(16).collect())),
-        ("shape of the model", format!("{config:?}")),
-        ("settings (hash)", hash(&text_of(settings)?)),
-    ])
+    let mut values = vec![
+        ("tokens of --data for training and validation".to_owned(), format!("{:?}", material.tokens())),
+        (
+            "content of --data (hash)".to_owned(),
+            material.content_hash().map_or("none".into(), |hash| hash.chars().take(16).collect()),
+        ),
+        ("shape of the model".to_owned(), format!("{config:?}")),
+    ];
+    values.extend(flags(settings)?);
+    world.ensure_equal(&values)
 }
 
 /// Whether ranks have different kinds of devices.
@@ -122,7 +135,7 @@ pub(super) fn follow(world: &World, device: &DeviceSettings) -> Result<Finished>
     // Allocates it; rank 0 broadcasts the weights.
     world.check_all(trainer.keep_reference(None))?;
     let _signals = Control::listen(None)?;
-    let reason = trainer.follow().with_context(|| world.name(world.rank()))?;
+    let reason = trainer.follow()?;
     if reason == FAILED {
         return Err(OtherRankFailed.into());
     }

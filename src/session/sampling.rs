@@ -71,6 +71,12 @@ impl Run<'_> {
             if asked.chat { self.as_chat(&asked.prompt)? } else { (self.tokenizer.clone(), asked.prompt.clone()) };
         let ids = tokenizer.encode_prompt(&prompt, asked.chat)?;
         let Run { trainer, settings, sampler, .. } = self;
+        let most = trainer.model.max_context();
+        anyhow::ensure!(
+            !asked.chat || ids.len() < most,
+            "the conversation has {} tokens, but the run's context (--seq-len) holds {most}, reply included; shorten it",
+            ids.len()
+        );
         if sampler.is_none() {
             *sampler = Some(Generator::new(&trainer.device, &trainer.model, 1, trainer.model.max_context())?);
         }

@@ -68,6 +68,9 @@ pub(super) fn load(
     };
     notices.take().into_iter().for_each(|text| listener(Notification::Event(&Event::Warning { text })));
     let mut loaded = loaded?;
+    if let Some(text) = loaded.tokenizer.class_note() {
+        listener(Notification::Event(&Event::Warning { text: text.to_owned() }));
+    }
     if let Some(dir) = existing.filter(|_| settings.has_frozen_weights()) {
         let dtype = settings.train.dtype.unwrap_or_default();
         let exact = if dtype == WeightsDtype::Auto { untrained_element(dir, settings, resumed)? } else { ElementType::F32 };
@@ -151,17 +154,17 @@ fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, no
     let dir =
         existing.context("--init: reinforcement learning starts from a model; name its folder, or a run (RUN, RUN@STEP)")?;
     let (tokenizer, config) = model(dir)?;
-    let context = config.max_position_embeddings;
+    let (context, why) = config.usable_context();
     if let Some(rollout) = &mut settings.rollout {
         let most = rollout.max_completion_length;
         ensure!(
             most < context,
-            "--max-completion-length {most}: the model's context (max_position_embeddings) holds {context} tokens, prompt included"
+            "--max-completion-length {most}: this model takes at most {context} tokens at once, prompt included ({why})"
         );
         if rollout.max_prompt_length > context - most {
             rollout.max_prompt_length = context - most;
             notices.push(format!(
-                "prompts of up to {} tokens: the model's context of {context} tokens holds no more beside --max-completion-length {most}",
+                "prompts of up to {} tokens: this model takes at most {context} at once ({why}), with --max-completion-length {most}",
                 context - most
             ));
         }
@@ -202,7 +205,7 @@ fn rows(
     let (tokenizer, config) = model(dir)?;
     let train = &mut settings.train;
     if train.seq_len == 0 {
-        train.seq_len = config.max_position_embeddings.min(MOST_SEQ_LEN);
+        train.seq_len = config.usable_context().0.min(MOST_SEQ_LEN);
     }
     check(settings, &config, &tokenizer)?;
     let day = sft.date.clone().unwrap_or_else(today);
@@ -251,20 +254,15 @@ fn plan_updates(settings: &mut Settings, epochs: f64, source: &mut chat::ChatSou
 }
 
 fn check(settings: &Settings, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
-    ensure!(
-        tokenizer.vocab_size() <= config.vocab_size,
-        "the tokenizer has {} tokens, but the model's vocab_size is {}; use the model's own tokenizer",
-        tokenizer.vocab_size(),
-        config.vocab_size
-    );
+    tokenizer.check_model(config.vocab_size)?;
     if let Some(problem) = config.problems().into_iter().next() {
         anyhow::bail!("{problem}");
     }
+    let (most, why) = config.usable_context();
     ensure!(
-        settings.train.seq_len <= config.max_position_embeddings,
-        "--seq-len {}: the model's context (max_position_embeddings) is {}; use at most that",
-        settings.train.seq_len,
-        config.max_position_embeddings
+        settings.train.seq_len <= most,
+        "--seq-len {}: this model takes at most {most} tokens at once ({why}); use at most that",
+        settings.train.seq_len
     );
     Ok(())
 }

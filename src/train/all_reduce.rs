@@ -180,13 +180,17 @@ pub(super) fn broadcast_arena(world: &World, device: &Device, arena: &Arena) -> 
     Ok(())
 }
 
-/// The ranks whose arena differs from rank 0's in any bit.
+/// The ranks whose arenas differ from rank 0's in any bit.
 ///
 /// # Errors
 /// A lost rank, or a device fault.
-pub(super) fn ranks_that_differ(world: &World, device: &Device, arena: &Arena) -> Result<Vec<usize>> {
+pub(super) fn ranks_that_differ<'a>(
+    world: &World,
+    device: &Device,
+    arenas: impl Iterator<Item = &'a Arena>,
+) -> Result<Vec<usize>> {
     let mut hash = 0u64;
-    for chunk in chunks(arena, CHUNK) {
+    for chunk in arenas.flat_map(|arena| chunks(arena, CHUNK)) {
         let bits: Vec<u32> = device.read(&chunk)?;
         // Not cryptographic: errors are random.
         for bits in bits {

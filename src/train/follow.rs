@@ -2,6 +2,7 @@
 
 use super::Trainer;
 use super::all_reduce::{broadcast_arena, ranks_that_differ};
+use crate::device::Arena;
 use crate::world::{END, World};
 use anyhow::{Result, ensure};
 
@@ -11,7 +12,7 @@ const COMPARE_EVERY: u64 = 100;
 const STATE: &str = "state";
 /// Command: broadcast weights only, for ranks with different kinds of devices.
 const WEIGHTS: &str = "weights";
-/// Command: compare weights.
+/// Command: compare weights, and optionally moments.
 const COMPARISON: &str = "comparison";
 
 impl Trainer {
@@ -29,7 +30,7 @@ impl Trainer {
                 STATE => self.broadcast_arenas()?,
                 WEIGHTS => broadcast_arena(&world, device, &model.values)?,
                 // Rank 0 reports differences.
-                COMPARISON => drop(ranks_that_differ(&world, device, &model.values)?),
+                COMPARISON => drop(self.ranks_that_differ(announced.read()?)?),
                 _ => stage.follow(device, model, optimizer, &announced)?,
             }
         }
@@ -50,13 +51,17 @@ impl Trainer {
     }
 
     fn broadcast_arenas(&self) -> Result<()> {
-        let Self { device, model, optimizer, .. } = self;
-        let second = optimizer.second.iter().flat_map(|second| [&second.m, &second.v]);
+        let Self { device, model, .. } = self;
         let reference = self.reference().map(|reference| &reference.values);
         // With adapters, the frozen base.
         let frozen = (!model.adapters.is_empty()).then(|| model.base().1);
-        let arenas = [&model.values, &optimizer.m, &optimizer.v].into_iter().chain(second).chain(frozen).chain(reference);
+        let arenas = std::iter::once(&model.values).chain(self.moments()).chain(frozen).chain(reference);
         arenas.into_iter().try_for_each(|arena| broadcast_arena(&self.world, device, arena))
+    }
+
+    fn moments(&self) -> impl Iterator<Item = &Arena> {
+        let second = self.optimizer.second.iter().flat_map(|second| [&second.m, &second.v]);
+        [&self.optimizer.m, &self.optimizer.v].into_iter().chain(second)
     }
 
     /// On rank 0, after an update: broadcast weights if devices differ, and compare weights at intervals.
@@ -73,22 +78,41 @@ impl Trainer {
             broadcast_arena(world, device, &model.values)?;
             task.done();
         }
-        let step = self.state.step;
-        if !is_step_done || !step.is_multiple_of(COMPARE_EVERY) {
+        if !is_step_done || !self.state.step.is_multiple_of(COMPARE_EVERY) {
             return Ok(());
         }
-        let task = world.announce(COMPARISON, &())?;
-        let found = ranks_that_differ(world, device, &model.values)?;
+        self.ensure_same(false)
+    }
+
+    /// On rank 0, before a save: compare weights and moments, so that a checkpoint has those of all ranks. Ranks with different kinds of devices
+    /// compare weights only. After an error within a command of all ranks, nothing is compared.
+    ///
+    /// # Errors
+    /// Weights or moments that differ, a lost rank, or a device fault.
+    pub fn ensure_same_before_save(&self) -> Result<()> {
+        if self.world.is_solo() || !self.world.is_idle() { Ok(()) } else { self.ensure_same(!self.mixed_devices) }
+    }
+
+    fn ensure_same(&self, with_moments: bool) -> Result<()> {
+        let (world, step) = (&self.world, self.state.step);
+        let task = world.announce(COMPARISON, &with_moments)?;
+        let found = self.ranks_that_differ(with_moments)?;
         task.done();
         let names: Vec<String> = found.iter().map(|rank| world.name(*rank)).collect();
         ensure!(
             found.is_empty(),
-            "update {step}: the weights on {} differ from those on {}: a device or driver fault. The run ends; the last checkpoint is valid. \
+            "update {step}: the weights{} on {} differ from those on {}: a device or driver fault. The run ends; saved checkpoints are valid. \
              Check the devices with `lehr doctor` under the same launcher",
+            if with_moments { " or moments" } else { "" },
             names.join(", "),
             world.name(0)
         );
         Ok(())
+    }
+
+    fn ranks_that_differ(&self, with_moments: bool) -> Result<Vec<usize>> {
+        let moments = self.moments().filter(|_| with_moments);
+        ranks_that_differ(&self.world, &self.device, std::iter::once(&self.model.values).chain(moments))
     }
 
     /// The ranks of this run.

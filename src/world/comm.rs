@@ -1,9 +1,10 @@
 //! The communication thread of a rank: collectives run there while the device computes, and every wait has a deadline.
 #![cfg_attr(not(all(unix, feature = "mpi")), allow(dead_code, reason = "only MPI is finalized"))]
 
-use super::liveness::Liveness;
+use super::liveness::{Liveness, Phase};
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use web_time::Instant;
@@ -44,8 +45,8 @@ pub(super) trait Transport {
     fn announced(&mut self) -> Result<Option<Vec<u8>>>;
     /// Make progress; called regularly while the thread is idle.
     fn poll(&mut self) -> Result<()>;
-    /// End communication; collective.
-    fn finalize(&mut self) -> Result<()>;
+    /// End communication; collective. Returns the highest exit code of all ranks.
+    fn finalize(&mut self, code: i32) -> Result<i32>;
     /// Terminate all ranks.
     fn abort(&mut self, code: i32);
 }
@@ -64,6 +65,8 @@ pub(super) struct Comm {
     pub topology: Topology,
     pub liveness: Arc<Liveness>,
     jobs: Sender<Job>,
+    /// Set when communication has ended on all ranks.
+    pub has_ended: AtomicBool,
 }
 
 /// The result of a collective in flight.
@@ -74,7 +77,7 @@ pub struct Pending<T> {
 enum State<T> {
     Ready(T),
     Arrived { what: &'static str, result: Result<T> },
-    InFlight { comm: Arc<Comm>, what: &'static str, from: Receiver<Result<T>>, since: Instant },
+    InFlight { comm: Arc<Comm>, what: &'static str, from: Receiver<Result<T>> },
 }
 
 /// Elements per collective: larger messages are slower, at least in shared memory. Those of one all-reduce are in flight together.
@@ -85,20 +88,24 @@ const BLOCK: usize = 1024;
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval between polls of an idle thread.
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
+/// Time, beyond two heartbeats, in which a rank reports an error and ends the others.
+const REPORT_TIME: Duration = Duration::from_secs(3);
 /// Maximum time for MPI_Finalize or MPI_Abort.
 const FINALIZE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of ranks that one waits for before it reports an error.
+pub(super) const MAX_TURNS: usize = 10;
 /// The receiver of a job's result was dropped.
 const ENDED: &str = "the communication thread has ended";
 
 impl Comm {
-    /// Start the thread, which calls `make` to create the transport.
+    /// Start the thread, which calls `make` to create the transport; `None` if that takes longer than the timeout.
     ///
     /// # Errors
     /// Errors of `make`, or the thread cannot be created.
     pub fn start<T: Transport + 'static>(
         liveness: Arc<Liveness>,
         make: impl FnOnce() -> Result<(T, Topology)> + Send + 'static,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
         let (jobs, next) = channel::<Job>();
         let (made, ready) = channel();
         let work = move || {
@@ -118,8 +125,11 @@ impl Comm {
             }
         };
         std::thread::Builder::new().name("ranks".into()).spawn(work)?;
-        let topology = ready.recv().context(ENDED)??;
-        Ok(Self { topology, liveness, jobs })
+        match ready.recv_timeout(liveness.timeout) {
+            Ok(topology) => Ok(Some(Self { topology: topology?, liveness, jobs, has_ended: AtomicBool::new(false) })),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => bail!(ENDED),
+        }
     }
 
     /// Queue a job for the thread.
@@ -136,7 +146,7 @@ impl Comm {
             let _ = send.send(job(worker));
         };
         let _ = comm.jobs.send(Box::new(job));
-        Pending { state: State::InFlight { comm: Arc::clone(comm), what, from, since: Instant::now() } }
+        Pending { state: State::InFlight { comm: Arc::clone(comm), what, from } }
     }
 
     /// Receive the next message of rank 0; waits while rank 0 sends heartbeats.
@@ -155,9 +165,7 @@ impl Comm {
                 comm.liveness.begin();
                 return Ok(message);
             }
-            if let Some((_, seconds)) = comm.liveness.lost(std::iter::once(0)) {
-                bail!("{}", comm.lost_message(0, seconds, "waiting for its next command"));
-            }
+            comm.ensure_all_alive(std::iter::once(0), "waiting for its next command")?;
         }
     }
 
@@ -166,38 +174,66 @@ impl Comm {
     /// # Errors
     /// A lost rank.
     pub fn ensure_alive(&self, what: &str) -> Result<()> {
-        let others = (0..self.topology.hosts.len()).filter(|rank| *rank != self.topology.rank);
-        match self.liveness.lost(others) {
-            Some((rank, seconds)) => bail!("{}", self.lost_message(rank, seconds, what)),
-            None => Ok(()),
-        }
+        self.ensure_all_alive(self.others(), what)
     }
 
-    fn lost_message(&self, rank: usize, seconds: f64, what: &str) -> String {
-        format!(
-            "no heartbeat from {} for {seconds:.0} s ({what}): the process is dead or hangs, and the run ends; the last checkpoint is valid",
-            self.topology.name(rank)
+    fn ensure_all_alive(&self, ranks: impl Iterator<Item = usize>, what: &str) -> Result<()> {
+        let Some((rank, seconds)) = self.liveness.lost(ranks) else { return Ok(()) };
+        self.wait_for_report(&[rank]);
+        bail!(
+            "no heartbeat from {} for {seconds:.0} s ({what}): the process is dead or hangs, and {}",
+            self.topology.name(rank),
+            self.what_ends()
         )
     }
 
-    /// Finalize MPI at the end of the process, or terminate all ranks if they may be waiting for this one.
-    pub fn finalize(&self, code: i32) {
-        let is_done = self.liveness.phase() == super::Phase::Done;
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let own = self.topology.rank;
+        (0..self.topology.hosts.len()).filter(move |rank| *rank != own)
+    }
+
+    /// What ends with this command.
+    fn what_ends(&self) -> &'static str {
+        match self.liveness.phase() {
+            Phase::Idle | Phase::Busy => "the run ends; saved checkpoints are valid",
+            Phase::Start | Phase::Setup | Phase::Done => "the command ends",
+        }
+    }
+
+    /// One rank reports an error that all find: the lowest one, except the ranks `to_blame`. The others wait until its report has ended them;
+    /// if it does not, the next one reports. A process that was stopped waits too, because the others have lost it.
+    pub fn wait_for_report(&self, to_blame: &[usize]) {
+        let lower = (0..self.topology.rank).filter(|rank| !to_blame.contains(rank));
+        let alive = lower.filter(|rank| !self.liveness.is_late(std::iter::once(*rank))).count();
+        let turns = alive + usize::from(self.liveness.was_stopped());
+        std::thread::sleep((2 * self.liveness.interval() + REPORT_TIME) * turns.min(MAX_TURNS) as u32);
+    }
+
+    /// Finalize MPI at the end of the process, or terminate all ranks if they may be waiting for this one. Returns the exit code: the highest
+    /// of all ranks.
+    pub fn finalize(&self, code: i32) -> i32 {
+        if self.has_ended.load(Ordering::SeqCst) {
+            return code;
+        }
+        let is_done = self.liveness.phase() == Phase::Done;
         if !is_done {
             // Also read inside a collective.
             self.liveness.set_abort(code);
         }
         let (send, done) = channel();
         let job = move |worker: &mut Worker| {
-            match is_done {
-                true => drop(worker.transport.finalize()),
-                false => worker.transport.abort(code),
-            }
-            let _ = send.send(());
+            let _ = send.send(match is_done {
+                true => worker.transport.finalize(code).unwrap_or(code),
+                false => {
+                    worker.transport.abort(code);
+                    code
+                }
+            });
         };
         let _ = self.jobs.send(Box::new(job));
+        self.has_ended.store(is_done, Ordering::SeqCst);
         // If the thread is blocked, the launcher notices the end of the process.
-        let _ = done.recv_timeout(FINALIZE_TIMEOUT);
+        done.recv_timeout(FINALIZE_TIMEOUT).unwrap_or(code)
     }
 }
 
@@ -233,26 +269,32 @@ impl<T> Pending<T> {
     }
 
     fn wait_for(self, with_timeout: bool) -> Result<T> {
-        let (comm, what, from, since) = match self.state {
+        let (comm, what, from) = match self.state {
             State::Ready(value) => return Ok(value),
             State::Arrived { what, result } => return result.context(what),
-            State::InFlight { comm, what, from, since } => (comm, what, from, since),
+            State::InFlight { comm, what, from } => (comm, what, from),
         };
+        let mut waited = Duration::ZERO;
         loop {
+            let begin = Instant::now();
             match from.recv_timeout(POLL_INTERVAL) {
                 Ok(result) => return result.context(what),
                 Err(RecvTimeoutError::Disconnected) => bail!("{what}: {ENDED}"),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             comm.ensure_alive(what)?;
-            if with_timeout && since.elapsed() > comm.liveness.timeout {
+            // Without the time for which this process was stopped.
+            waited += begin.elapsed().min(2 * POLL_INTERVAL);
+            // A rank without a heartbeat is reported as lost.
+            if with_timeout && waited > comm.liveness.timeout && !comm.liveness.is_late(comm.others()) {
                 let ranks = comm.liveness.behind(comm.topology.rank);
                 let names: Vec<String> = ranks.iter().map(|rank| comm.topology.name(*rank)).collect();
                 let names = if names.is_empty() { "the other ranks".to_owned() } else { names.join(", ") };
+                comm.wait_for_report(&ranks);
                 bail!(
-                    "waited {:.0} s for {names} ({what}), and the run ends; the last checkpoint is valid. Set a longer timeout with \
-                     LEHR_RANK_TIMEOUT=SECONDS",
-                    comm.liveness.timeout.as_secs_f64()
+                    "waited {:.0} s for {names} ({what}), and {}. Set a longer timeout with LEHR_RANK_TIMEOUT=SECONDS",
+                    comm.liveness.timeout.as_secs_f64(),
+                    comm.what_ends()
                 );
             }
         }

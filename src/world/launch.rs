@@ -61,7 +61,7 @@ fn of(get: impl Fn(&str) -> Option<String>) -> Option<Launched> {
 impl Launched {
     fn found(&self) -> String {
         let size = self.size.map_or(String::new(), |size| format!(" as one of {size} processes"));
-        let value = self.size.map_or(String::new(), |size| format!("={size}"));
+        let value = self.size.or(self.rank).map_or(String::new(), |number| format!("={number}"));
         format!("lehr was started{size} by {} ({}{value})", self.by, self.variable)
     }
 
@@ -83,11 +83,22 @@ impl Launched {
         )
     }
 
-    /// The error of an MPI library that finds another number of ranks.
+    /// The error of `--window`.
+    pub fn without_window(&self) -> String {
+        format!(
+            "--window: {}, which may have no display; leave --window out, and watch the run with `lehr app RUN`",
+            self.found()
+        )
+    }
+
+    /// The error of an MPI library that finds another number of ranks, or fewer than this process's rank requires.
     #[cfg_attr(not(all(unix, feature = "mpi")), allow(dead_code, reason = "needs an MPI library"))]
     pub(super) fn other_size(&self, size: usize, library: &str) -> Option<String> {
-        let is_same = self.size.is_none_or(|wanted| wanted == size);
-        (!is_same).then(|| {
+        let is_possible = match self.size {
+            Some(wanted) => wanted == size,
+            None => self.rank.is_none_or(|rank| rank < size),
+        };
+        (!is_possible).then(|| {
             format!(
                 "{}, but its MPI library ({library}) finds {size}: the launcher does not match the library (with srun, see `srun --mpi=list`), \
                  or lehr was started by the batch script itself instead of srun; LEHR_WORLD=solo starts a single process",
@@ -152,5 +163,18 @@ mod tests {
         assert_eq!(launched.other_size(8, "x"), None);
         let text = launched.other_size(1, "MPICH 4").unwrap();
         assert!(text.contains("finds 1") && text.contains("MPICH 4") && !text.contains("  ") && !text.contains('\n'), "{text}");
+        let text = launched.without_window();
+        assert!(text.starts_with("--window: ") && text.contains("leave --window out") && !text.contains("one process"), "{text}");
+        // The size is unknown, but rank 3 is not the only one.
+        let of_rank = |rank| Launched {
+            by: "a PMIx launcher",
+            variable: "PMIX_RANK",
+            size: None,
+            rank: Some(rank),
+            is_batch_script: false,
+        };
+        assert_eq!((of_rank(0).other_size(1, "x"), of_rank(3).other_size(4, "x")), (None, None));
+        let text = of_rank(3).other_size(1, "Open MPI 4").unwrap();
+        assert!(text.contains("PMIX_RANK=3") && text.contains("finds 1"), "{text}");
     }
 }

@@ -1,15 +1,18 @@
-//! Heartbeats of the other ranks: when the last one arrived, and how many collectives that rank has begun.
+//! Heartbeats of the other ranks: when the last one arrived, and how many collectives that rank has begun. A clock detects that this process
+//! itself was stopped, which says nothing about the others.
 #![cfg_attr(not(all(unix, feature = "mpi")), allow(dead_code, reason = "threads of one process are not lost"))]
 
 use anyhow::{Context as _, Result};
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use web_time::Instant;
 
 /// State of a rank, which decides how its process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// No step of the command's setup is done; the first one collects errors of all ranks.
+    Start,
     /// All ranks execute the same program.
     Setup,
     /// No command is in progress; the other ranks wait for one of rank 0.
@@ -19,6 +22,8 @@ pub(super) enum Phase {
     /// No rank waits for another.
     Done,
 }
+
+const PHASES: [Phase; 5] = [Phase::Start, Phase::Setup, Phase::Idle, Phase::Busy, Phase::Done];
 
 /// Default of `LEHR_RANK_TIMEOUT`: seconds that a rank may lag behind.
 const TIMEOUT_SECONDS: f64 = 600.0;
@@ -36,6 +41,10 @@ pub(super) struct Liveness {
     progress: AtomicU64,
     peers: Mutex<Vec<Peer>>,
     signals: Mutex<Option<Signals>>,
+    /// Last tick of the clock thread; `None` without one.
+    clock: Mutex<Option<Instant>>,
+    /// Whether this process was stopped for so long that the others have lost it.
+    was_stopped: AtomicBool,
     /// Time that another rank may lag behind.
     pub timeout: Duration,
 }
@@ -62,31 +71,73 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The value of `LEHR_RANK_TIMEOUT`.
+/// Seconds of `LEHR_RANK_TIMEOUT`, or the default.
+///
+/// # Errors
+/// An invalid value.
+pub(super) fn timeout_seconds() -> Result<f64> {
+    std::env::var("LEHR_RANK_TIMEOUT").map_or(Ok(TIMEOUT_SECONDS), |text| timeout(&text))
+}
+
 fn timeout(text: &str) -> Result<f64> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=1e7).contains(seconds));
     seconds.with_context(|| format!("LEHR_RANK_TIMEOUT={}: set a number of seconds from 0.1 to 1e7", crate::vfs::clean(text)))
 }
 
 impl Liveness {
-    /// Without peers: ranks that cannot be lost (threads).
-    ///
-    /// # Errors
-    /// An invalid `LEHR_RANK_TIMEOUT`.
-    pub fn new() -> Result<Self> {
-        let seconds = match std::env::var("LEHR_RANK_TIMEOUT") {
-            Ok(text) => timeout(&text)?,
-            Err(_) => TIMEOUT_SECONDS,
-        };
-        Ok(Self {
-            phase: AtomicU8::new(Phase::Setup as u8),
+    /// Without peers: ranks that cannot be lost (threads). With the default timeout if that of the environment is invalid, which is an error
+    /// of the setup.
+    pub fn new() -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Start as u8),
             abort: AtomicI32::new(0),
             begun: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             peers: Mutex::default(),
             signals: Mutex::new(None),
-            timeout: Duration::from_secs_f64(seconds),
-        })
+            clock: Mutex::new(None),
+            was_stopped: AtomicBool::new(false),
+            timeout: Duration::from_secs_f64(timeout_seconds().unwrap_or(TIMEOUT_SECONDS)),
+        }
+    }
+
+    /// Start the clock: a thread that runs while this process does, and ends with the last reference.
+    ///
+    /// # Errors
+    /// The thread cannot be created.
+    pub fn start_clock(self: &Arc<Self>) -> Result<()> {
+        let (weak, pause) = (Arc::downgrade(self), self.interval() / 4);
+        let work = move || {
+            while let Some(liveness) = weak.upgrade() {
+                liveness.tick();
+                drop(liveness);
+                std::thread::sleep(pause);
+            }
+        };
+        std::thread::Builder::new().name("clock".into()).spawn(work)?;
+        Ok(())
+    }
+
+    /// A tick of the clock. If the last one is long ago, this process was stopped: heartbeats that have arrived meanwhile were not received,
+    /// and are expected from now on.
+    fn tick(&self) {
+        let Some(gap) = lock(&self.clock).replace(Instant::now()).map(|last| last.elapsed()) else { return };
+        if gap > self.max_silence() / 2 {
+            lock(&self.peers).iter_mut().for_each(|peer| peer.at = Instant::now());
+        }
+        if gap > self.max_silence() {
+            self.was_stopped.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether this process is running without an interruption, so that it can tell whether others are.
+    fn is_on_time(&self) -> bool {
+        lock(&self.clock).is_none_or(|last| last.elapsed() <= self.max_silence() / 2)
+    }
+
+    /// Whether this process was stopped for so long that the others have lost it.
+    pub fn was_stopped(&self) -> bool {
+        self.was_stopped.load(Ordering::SeqCst)
     }
 
     /// Expect heartbeats of `size` ranks from now on.
@@ -105,7 +156,7 @@ impl Liveness {
     }
 
     pub fn phase(&self) -> Phase {
-        [Phase::Setup, Phase::Idle, Phase::Busy, Phase::Done][usize::from(self.phase.load(Ordering::SeqCst)).min(3)]
+        PHASES[usize::from(self.phase.load(Ordering::SeqCst)).min(PHASES.len() - 1)]
     }
 
     pub fn set_phase(&self, phase: Phase) {
@@ -170,9 +221,20 @@ impl Liveness {
     }
 
     /// The first of these ranks that is lost, and the seconds since its last heartbeat.
-    pub fn lost(&self, mut of: impl Iterator<Item = usize>) -> Option<(usize, f64)> {
-        let (peers, silence) = (lock(&self.peers), self.max_silence());
-        let rank = of.find(|rank| peers.get(*rank).is_some_and(|peer| peer.at.elapsed() > silence))?;
+    pub fn lost(&self, of: impl Iterator<Item = usize>) -> Option<(usize, f64)> {
+        let found = self.silent(of, self.max_silence());
+        // Afterwards, because this process may be stopped in between.
+        found.filter(|_| self.is_on_time())
+    }
+
+    /// Whether one of these ranks is late with its heartbeat: it may be lost soon.
+    pub fn is_late(&self, of: impl Iterator<Item = usize>) -> bool {
+        self.silent(of, 3 * self.interval()).is_some()
+    }
+
+    fn silent(&self, mut of: impl Iterator<Item = usize>, most: Duration) -> Option<(usize, f64)> {
+        let peers = lock(&self.peers);
+        let rank = of.find(|rank| peers.get(*rank).is_some_and(|peer| peer.at.elapsed() > most))?;
         Some((rank, peers[rank].at.elapsed().as_secs_f64()))
     }
 
@@ -188,7 +250,7 @@ mod tests {
     use super::*;
 
     fn three() -> Liveness {
-        let liveness = Liveness { timeout: Duration::from_millis(100), ..Liveness::new().unwrap() };
+        let liveness = Liveness { timeout: Duration::from_millis(100), ..Liveness::new() };
         liveness.expect(3);
         liveness
     }
@@ -202,6 +264,18 @@ mod tests {
         assert_eq!(liveness.lost([1].into_iter()), None);
         let (rank, seconds) = liveness.lost([1, 2].into_iter()).unwrap();
         assert!(rank == 2 && seconds >= 0.15, "{rank} {seconds}");
+    }
+
+    /// After a stop of this process, the others are not lost: their heartbeats were not received.
+    #[test]
+    fn a_stopped_process_does_not_blame_the_others() {
+        let liveness = three();
+        liveness.tick();
+        std::thread::sleep(Duration::from_millis(150));
+        assert_eq!(liveness.lost(0..3), None, "the clock has not ticked");
+        liveness.tick();
+        assert!(liveness.was_stopped());
+        assert_eq!(liveness.lost(0..3), None, "their time begins again");
     }
 
     #[test]

@@ -25,6 +25,7 @@ use comm::Comm;
 use liveness::{Liveness, Phase};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -45,6 +46,17 @@ impl std::fmt::Debug for World {
 #[derive(Debug, thiserror::Error)]
 #[error("another rank failed")]
 pub struct OtherRankFailed;
+
+/// The error of a rank that waits in vain for the others at the start.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "rank {rank}: no connection to all ranks within {seconds:.0} s (MPI_Init): a rank has not started lehr, hangs, or has ended. Set a longer \
+     timeout with LEHR_RANK_TIMEOUT=SECONDS"
+)]
+pub struct NotConnected {
+    rank: usize,
+    seconds: f64,
+}
 
 /// A command in progress on all ranks. If it is dropped without [`CollectiveTask::done`], it has failed on this rank, and the process ends by
 /// terminating the others.
@@ -80,6 +92,9 @@ impl Announced {
     }
 }
 
+/// What a rank contributes to a step of the setup: named values that must be equal, or its error.
+type SetupPart = Result<BTreeMap<String, String>, String>;
+
 /// The last command of a run; its argument is the reason.
 pub const END: &str = "end";
 
@@ -92,7 +107,8 @@ impl World {
     /// The ranks of the MPI launcher that started this process, or a single process. Every call in a process returns the same world.
     ///
     /// # Errors
-    /// A launcher and a binary without MPI, or an MPI library that does not match the launcher: every rank would train a copy.
+    /// A launcher and a binary without MPI, or an MPI library that does not match the launcher: every rank would train a copy. [`NotConnected`]
+    /// if another rank has not started.
     pub fn open() -> Result<Self> {
         let Some(launched) = launch::launched() else { return Ok(Self::solo()) };
         #[cfg(all(unix, feature = "mpi"))]
@@ -112,8 +128,8 @@ impl World {
     pub fn threads(size: usize) -> Result<Vec<Self>> {
         let start = |(rank, transport)| -> Result<Self> {
             let topology = threads::topology(rank, size);
-            let comm = Comm::start(Arc::new(Liveness::new()?), move || Ok((transport, topology)))?;
-            Ok(Self { comm: Some(Arc::new(comm)) })
+            let comm = Comm::start(Arc::new(Liveness::new()), move || Ok((transport, topology)))?;
+            Ok(Self { comm: comm.map(Arc::new) })
         };
         threads::transports(size).into_iter().enumerate().map(start).collect()
     }
@@ -275,6 +291,18 @@ impl World {
         self.comm.as_ref().map_or(0, |comm| comm.liveness.total_progress(comm.topology.rank))
     }
 
+    /// Whether no command is in progress, so that another may be announced. False for a single process.
+    pub fn is_idle(&self) -> bool {
+        self.comm.as_ref().is_some_and(|comm| comm.liveness.phase() == Phase::Idle)
+    }
+
+    /// All ranks have the same command: the next step of the setup is the command's first, in which an error before it is exchanged.
+    pub fn start_setup(&self) {
+        if let Some(comm) = &self.comm {
+            comm.liveness.set_phase(Phase::Start);
+        }
+    }
+
     /// End of the setup: from now on the other ranks execute commands of rank 0.
     pub fn start_following(&self) {
         if let Some(comm) = &self.comm {
@@ -318,37 +346,60 @@ impl World {
     /// This rank's error, or [`OtherRankFailed`].
     pub fn check_all<T>(&self, result: Result<T>) -> Result<T> {
         let Some(comm) = &self.comm else { return result };
-        let own = result.as_ref().err().map(|error| format!("{error:#}"));
-        let all = self.all_gather_values(&own)?;
-        if all.iter().all(Option::is_none) {
+        let own = result.as_ref().map(|_| BTreeMap::new()).map_err(|error| format!("{error:#}"));
+        let all = self.gather_setup(comm, &own)?;
+        self.outcome(comm, &all, result)
+    }
+
+    /// Check that every (name, value) is equal on all ranks. A rank may call [`World::check_all`] with an error instead.
+    ///
+    /// # Errors
+    /// On rank 0, the first difference, with its rank; [`OtherRankFailed`] on the others.
+    pub fn ensure_equal<N: AsRef<str>>(&self, values: &[(N, String)]) -> Result<()> {
+        let Some(comm) = &self.comm else { return Ok(()) };
+        let own = values.iter().map(|(name, value)| (name.as_ref().to_owned(), value.clone())).collect();
+        let all = self.gather_setup(comm, &Ok(own))?;
+        self.outcome(comm, &all, Ok(()))?;
+        let all: Vec<&BTreeMap<String, String>> = all.iter().flatten().collect();
+        // In the order of this call, then names that only other ranks have.
+        let names = values.iter().map(|(name, _)| name.as_ref()).chain(all.iter().flat_map(|of| of.keys().map(String::as_str)));
+        let found = names.into_iter().find_map(|name| {
+            let rank = all.iter().position(|of| of.get(name) != all[0].get(name))?;
+            let [other, first] = [rank, 0].map(|rank| all[rank].get(name).map_or("not set", String::as_str));
+            Some(format!("{name}: {other} on {}, {first} on {}; must be the same on all ranks", self.name(rank), self.name(0)))
+        });
+        let Some(text) = found else { return Ok(()) };
+        comm.liveness.set_phase(Phase::Done);
+        if self.is_root() { Err(anyhow::anyhow!(text)) } else { Err(OtherRankFailed.into()) }
+    }
+
+    /// One message for all steps of the setup, so that an error meets the step in which the other ranks are.
+    fn gather_setup(&self, comm: &Comm, own: &SetupPart) -> Result<Vec<SetupPart>> {
+        let all = self.all_gather_values(own)?;
+        comm.liveness.set_phase(Phase::Setup);
+        Ok(all)
+    }
+
+    /// The result of a step of the setup on this rank.
+    fn outcome<T>(&self, comm: &Comm, all: &[SetupPart], result: Result<T>) -> Result<T> {
+        if all.iter().all(Result::is_ok) {
             return result;
         }
         comm.liveness.set_phase(Phase::Done);
-        let same_as_root = all.first() == Some(&own);
+        let same_as_root = |error: &anyhow::Error| all[0].as_ref().err() == Some(&format!("{error:#}"));
         match result {
             Err(error) if self.is_root() => Err(error),
-            Err(error) if !same_as_root => Err(error.context(self.name(self.rank()))),
+            Err(error) if !same_as_root(&error) => Err(error.context(self.name(self.rank()))),
             _ => Err(OtherRankFailed.into()),
         }
     }
 
-    /// Check that every (name, value) is equal on all ranks.
-    ///
-    /// # Errors
-    /// On rank 0, the first difference, with its rank; [`OtherRankFailed`] on the others.
-    pub fn ensure_equal(&self, values: &[(&str, String)]) -> Result<()> {
-        let own: Vec<String> = values.iter().map(|(_, value)| value.clone()).collect();
-        let all = self.all_gather_values(&own)?;
-        let differing = |i: usize| all.iter().position(|of| of.get(i) != all[0].get(i));
-        let found = values.iter().enumerate().find_map(|(i, (name, _))| {
-            let rank = differing(i)?;
-            let [other, first] = [rank, 0].map(|rank| all[rank].get(i).map_or("", String::as_str));
-            Some(format!("{name}: {other} on {}, {first} on {}; must be the same on all ranks", self.name(rank), self.name(0)))
-        });
-        self.check_all(match found {
-            Some(text) if self.is_root() => Err(anyhow::anyhow!(text)),
-            _ => Ok(()),
-        })
+    /// End communication, for a command that continues on rank 0 alone; [`World::open`] then returns a single process. Collective.
+    pub fn leave(&self) {
+        if let Some(comm) = &self.comm {
+            comm.liveness.set_phase(Phase::Done);
+            comm.finalize(0);
+        }
     }
 
     /// Check regularly whether this rank has `received` a signal, and call `stop` on rank 0 if any rank has.
@@ -375,12 +426,51 @@ impl World {
     }
 }
 
-/// Finalize MPI at the end of the process; terminates all ranks if they may be waiting for this one.
-pub fn finalize(code: i32) {
+/// The result of a command as this process reports it: an error names the rank, except rank 0. [`OtherRankFailed`] if another rank reports it.
+/// An error before the first step of the setup is exchanged with the other ranks, which are in that step.
+///
+/// # Errors
+/// The error of `result`, or [`OtherRankFailed`].
+pub fn report<T>(result: Result<T>) -> Result<T> {
+    let world = opened();
+    let (Err(error), Some(comm)) = (&result, &world.comm) else { return result };
+    if error.is::<OtherRankFailed>() {
+        return result;
+    }
+    let result = if comm.liveness.phase() == Phase::Start { world.check_all(result) } else { result };
+    if comm.liveness.was_stopped() {
+        comm.wait_for_report(&[]);
+    }
+    let name = world.name(world.rank());
+    result.map_err(|error| match world.is_root() || error.is::<OtherRankFailed>() || error.to_string().starts_with(&name) {
+        true => error,
+        false => error.context(name),
+    })
+}
+
+/// The world of this process, if it was opened.
+fn opened() -> World {
     #[cfg(all(unix, feature = "mpi"))]
-    mpi::finalize(code);
+    return mpi::opened();
     #[cfg(not(all(unix, feature = "mpi")))]
-    let _ = code;
+    World::solo()
+}
+
+/// Finalize MPI at the end of the process; terminates all ranks if they may be waiting for this one. Returns the exit code: the highest of all
+/// ranks.
+pub fn finalize(code: i32) -> i32 {
+    #[cfg(all(unix, feature = "mpi"))]
+    return mpi::finalize(code);
+    #[cfg(not(all(unix, feature = "mpi")))]
+    code
+}
+
+/// Check `LEHR_RANK_TIMEOUT`.
+///
+/// # Errors
+/// An invalid value.
+pub fn check_timeout() -> Result<()> {
+    liveness::timeout_seconds().map(|_| ())
 }
 
 /// The share of `count` items of `rank` among `size`; see [`World::share`].

@@ -1,56 +1,96 @@
 //! MPI transport, by the `ferrompi` crate. One thread makes every call (`MPI_THREAD_FUNNELED`). Collectives are nonblocking and tested in a
 //! loop, which also sends and receives heartbeats.
 
-use super::World;
-use super::comm::{Comm, Topology, Transport, back_off};
+use super::comm::{Comm, MAX_TURNS, Topology, Transport, back_off};
 use super::launch::Launched;
 use super::liveness::{Heartbeat, Liveness};
+use super::{NotConnected, OtherRankFailed, Phase, World};
 use anyhow::{Context as _, Result, bail};
 use ferrompi::{Communicator, Mpi, Request, Source, ThreadLevel};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use web_time::Instant;
 
 /// MPI can be initialized once in a process.
-static OPENED: OnceLock<Result<World, String>> = OnceLock::new();
+static OPENED: OnceLock<Result<World, Failure>> = OnceLock::new();
+
+/// Why there is no world.
+#[derive(Clone)]
+enum Failure {
+    /// MPI cannot be used.
+    Unusable(String),
+    /// The ranks have not connected in time; a thread is still inside of MPI_Init.
+    NotConnected(NotConnected),
+    /// Rank 0 reports it.
+    OtherRank,
+}
 
 /// Tags of point-to-point messages.
 const ANNOUNCEMENT: i32 = 1;
 const HEARTBEAT: i32 = 2;
 const SCATTERED: i32 = 3;
 const GATHERED: i32 = 4;
+/// Time in which a rank reports that others have not connected.
+const START_REPORT_TIME: Duration = Duration::from_secs(3);
 /// Maximum bytes of one broadcast.
 const BROADCAST_CHUNK: usize = 64 << 20;
 
-/// The ranks of the launcher.
+/// The ranks of the launcher; a single process after they have ended their communication.
 pub(super) fn open(launched: &Launched) -> Result<World> {
-    let opened = OPENED.get_or_init(|| start(launched).map_err(|error| format!("{error:#}")));
-    opened.clone().map_err(|text| anyhow::anyhow!(text))
+    let opened = OPENED.get_or_init(|| start(launched));
+    match opened.clone() {
+        Ok(World { comm: Some(comm) }) if comm.has_ended.load(Ordering::SeqCst) => Ok(World::solo()),
+        Ok(world) => Ok(world),
+        Err(Failure::Unusable(text)) => bail!(text),
+        Err(Failure::NotConnected(error)) => Err(error.into()),
+        Err(Failure::OtherRank) => Err(OtherRankFailed.into()),
+    }
 }
 
-fn start(launched: &Launched) -> Result<World> {
-    let liveness = Arc::new(Liveness::new()?);
-    let (shared, launched) = (Arc::clone(&liveness), launched.clone());
-    let comm = Comm::start(liveness, move || {
+/// The world, if it was opened.
+pub(super) fn opened() -> World {
+    OPENED.get().and_then(|opened| opened.as_ref().ok()).cloned().unwrap_or_default()
+}
+
+fn start(launched: &Launched) -> Result<World, Failure> {
+    let liveness = Arc::new(Liveness::new());
+    let (shared, copy) = (Arc::clone(&liveness), launched.clone());
+    let timeout = liveness.timeout;
+    let started = Comm::start(liveness, move || {
         let mut transport = Ranks::new(shared)?;
-        if let Some(text) = launched.other_size(transport.size(), &library()) {
+        if let Some(text) = copy.other_size(transport.size(), &library()) {
             bail!("{text}");
         }
         let topology = transport.topology()?;
         Ok((transport, topology))
-    })?;
-    let is_one = comm.topology.hosts.len() == 1;
-    if is_one {
-        comm.liveness.set_phase(super::Phase::Done);
-        comm.finalize(0);
+    });
+    let rank = launched.rank.unwrap_or(0);
+    match started {
+        Ok(None) => {
+            // The lowest rank ends the others by its exit.
+            std::thread::sleep(START_REPORT_TIME * rank.min(MAX_TURNS) as u32);
+            Err(Failure::NotConnected(NotConnected { rank, seconds: timeout.as_secs_f64() }))
+        }
+        // With a size from the launcher, rank 0 finds it too.
+        Err(_) if rank > 0 && launched.size.is_some() => Err(Failure::OtherRank),
+        Err(error) => Err(Failure::Unusable(format!("{error:#}"))),
+        Ok(Some(comm)) if comm.topology.hosts.len() == 1 => {
+            comm.liveness.set_phase(Phase::Done);
+            comm.finalize(0);
+            Ok(World::solo())
+        }
+        Ok(Some(comm)) => Ok(World { comm: Some(Arc::new(comm)) }),
     }
-    Ok(World { comm: (!is_one).then(|| Arc::new(comm)) })
 }
 
 /// See [`super::finalize`].
-pub(super) fn finalize(code: i32) {
-    if let Some(Ok(World { comm: Some(comm) })) = OPENED.get() {
-        comm.finalize(code);
+pub(super) fn finalize(code: i32) -> i32 {
+    match OPENED.get() {
+        Some(Ok(World { comm: Some(comm) })) => comm.finalize(code),
+        // Functions that the MPI library calls at exit may wait for MPI_Init.
+        Some(Err(Failure::NotConnected(_))) => signal_hook::low_level::exit(code),
+        _ => code,
     }
 }
 
@@ -76,6 +116,7 @@ impl Ranks {
         let mpi = Mpi::init_thread(ThreadLevel::Funneled).context("MPI cannot be initialized")?;
         let world = mpi.world();
         liveness.expect(world.size() as usize);
+        liveness.start_clock()?;
         let usr1 = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&usr1)).context("SIGUSR1")?;
         Ok(Self { mpi: Some(mpi), world, liveness, sent: Instant::now(), usr1 })
@@ -256,15 +297,17 @@ impl Transport for Ranks {
         if self.mpi.is_some() { self.exchange_heartbeats() } else { Ok(()) }
     }
 
-    fn finalize(&mut self) -> Result<()> {
+    fn finalize(&mut self, mut code: i32) -> Result<i32> {
         if self.mpi.is_some() && self.size() > 1 {
-            self.all_gather(&[])?;
+            let all = self.all_gather(&code.to_le_bytes())?;
+            let codes = all.iter().filter_map(|bytes| Some(i32::from_le_bytes(bytes.as_slice().try_into().ok()?)));
+            code = codes.max().unwrap_or(code);
             // Receive pending heartbeats: MPI requires that no message is left.
             self.sent = Instant::now();
             self.exchange_heartbeats()?;
         }
         self.mpi = None;
-        Ok(())
+        Ok(code)
     }
 
     fn abort(&mut self, code: i32) {

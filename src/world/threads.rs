@@ -118,8 +118,8 @@ impl Transport for Threads {
         Ok(())
     }
 
-    fn finalize(&mut self) -> Result<()> {
-        Ok(())
+    fn finalize(&mut self, code: i32) -> Result<i32> {
+        Ok(code)
     }
 
     fn abort(&mut self, _code: i32) {}

@@ -259,6 +259,97 @@ fn a_dry_run_writes_nothing() {
     assert!(!place.path("run").exists());
 }
 
+#[test]
+fn a_dry_run_of_a_resumed_run_shows_its_plan() {
+    let t = Trained::get();
+    let before = t.place.events("run");
+    let new = json_lines(t.place.pretrain("other", RECIPE).arg("--dry-run")).remove(0);
+    let same = json_lines(&mut t.place.resume("run", &["--dry-run", "--max-steps=20"])).remove(0);
+    assert_eq!((&new["resumed_at_step"], &same["resumed_at_step"]), (&Value::Null, &json!(12)));
+    for part in ["parameters", "micro_batch", "bytes", "total_bytes"] {
+        assert_eq!(new[part], same[part], "{part}");
+    }
+    let output = run(&mut t.place.lehr(["pretrain", "--resume=run", "--dry-run", "--max-steps=20"]));
+    assert!(
+        output.out.starts_with("resumed      after 12 of 20 updates\n") && output.out.contains(" for 8 steps\n"),
+        "{}",
+        output.out
+    );
+    let late = run(&mut t.place.lehr(["pretrain", "--resume=run", "--dry-run", "--max-steps=12"]));
+    assert!(late.code == Some(1) && late.err.contains("--max-steps 12: the run has made 12 updates"), "{}", late.err);
+    assert_eq!(t.place.events("run"), before, "the folder is only read");
+}
+
+/// What does not fit is refused before anything is computed, with the flag that sets it.
+#[test]
+fn too_long_for_the_model_names_the_flag() {
+    let (t, place) = (Trained::get(), Place::new());
+    for name in ["windowed", "plain"] {
+        copy_model(t, &place.path(name));
+    }
+    std::fs::write(place.path("plain/chat_template.jinja"), "{{ messages[0].content }}").unwrap();
+    let mut config: Value = serde_json::from_slice(&std::fs::read(t.model().join("config.json")).unwrap()).unwrap();
+    let context = config["max_position_embeddings"].as_u64().unwrap() as usize;
+    for (field, value) in
+        [("model_type", json!("mistral")), ("architectures", json!(["MistralForCausalLM"])), ("sliding_window", json!(12))]
+    {
+        config[field] = value;
+    }
+    std::fs::write(place.path("windowed/config.json"), config.to_string()).unwrap();
+    let text = std::fs::read_to_string(place.path("text.txt")).unwrap();
+    let row = json!({"prompt": text[..4], "completion": text[4..8]});
+    std::fs::write(place.path("rows.jsonl"), format!("{row}\n")).unwrap();
+    let (short, long) = (format!("--prompt={}", &text[..2]), format!("--prompt={}", &text[..4 * context]));
+    for (args, wanted) in [
+        (
+            vec!["eval", "--model=windowed", "--data=text.txt", "--seq-len=16"],
+            "--seq-len 16: this model takes 1 to 12 tokens at once",
+        ),
+        (
+            vec!["sft", "--init=windowed", "--data=rows.jsonl", "--seq-len=16"],
+            "--seq-len 16: this model takes at most 12 tokens at once",
+        ),
+        (
+            vec!["grpo", "--init=windowed", "--task=kk", "--max-completion-length=12"],
+            "--max-completion-length 12: this model takes at most 12",
+        ),
+        (vec!["generate", "--model=windowed", &short, "--max-new-tokens=20"], "--max-new-tokens 20: 2"),
+        (vec!["generate", "--model=plain", "--chat", &long], "--prompt: the conversation has"),
+    ] {
+        let output = run(&mut place.lehr(&args));
+        assert!(output.code != Some(0) && output.err.contains(wanted), "{args:?}: {}\nwanted: {wanted}", output.err);
+    }
+    // The defaults fit.
+    let output = run(&mut place.lehr(["sft", "--init=windowed", "--data=rows.jsonl", "--dry-run"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
+    let output = run(&mut place.lehr(["eval", "--model=windowed", "--data=text.txt", "--max-tokens=100"]));
+    assert_eq!(output.code, Some(0), "{}", output.err);
+    // A continuation of a text may go beyond the context, as in transformers.
+    let output = run(&mut place.lehr(["generate", "--model=plain", &long, "--max-new-tokens=2"]));
+    assert!(output.code == Some(0) && output.err.contains("text beyond them may be incoherent"), "{}", output.err);
+}
+
+/// A fault of the tokenizers library is one line, without the text of its panic.
+#[test]
+fn a_faulty_tokenizer_gives_one_line() {
+    let (t, place) = (Trained::get(), Place::new());
+    copy_model(t, &place.path("model"));
+    let file = place.path("model/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    tokenizer["normalizer"] = json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"});
+    std::fs::write(file, tokenizer.to_string()).unwrap();
+    let output = run(&mut place.lehr(["generate", "--model=model", "--prompt=aaa", "--max-new-tokens=1"]));
+    assert!(output.code == Some(1) && output.err.starts_with("error: ") && output.err.lines().count() == 1, "{}", output.err);
+}
+
+fn copy_model(t: &Trained, folder: &std::path::Path) {
+    std::fs::create_dir(folder).unwrap();
+    for entry in std::fs::read_dir(t.model()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+}
+
 /// A model that has seen some puzzles answers held-out ones: shares, intervals and parts, all together and by number of people.
 #[test]
 fn eval_of_a_task_reports_shares_with_intervals() {

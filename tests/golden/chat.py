@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Chat templates rendered by transformers: tests/golden/chat.json, which tests/chat.rs compares with.
+"""Chat templates rendered by transformers: chat.json and semantics.json in tests/golden, which tests/parity/sft/templates.rs compares with.
 
     pip install transformers jinja2
     tests/golden/chat.py                    the templates below
@@ -275,6 +275,80 @@ CHATS = [
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "a + b, \"exactly\"", "parameters": {"type": "object", "properties": {}}}}]
 
 
+# Expressions and blocks in which Jinja2 and Python differ from other engines. Rendered alike:
+RENDERED = [
+    "{% set y=1 %}{% for m in messages %}{%- generation -%}{% set y=2 %}{{ y }}{%- endgeneration -%}{{ y }} {% endfor %}",
+    "{% filter upper %}{% set y=2 %}y{{ y }}{% endfilter %}{{ y is defined }}",
+    "{% set x %}{% set y=2 %}a{{ y }}{% endset %}{{ x }}{{ y is defined }}",
+    "{% if true %}{% set y=2 %}{% endif %}{{ y }}{% for i in [1] %}{% set y=3 %}{% endfor %}{{ y }}",
+    "{{ range(3) }}|{{ range(1, 4) }}|{{ range(0, 10, 3) | list }}|{{ range(5, 0, -2) }}|{{ [range(2)] }}|{{ range(4)[1] }}{{ range(4)[-1] }}{{ range(3) | length }}",
+    "{% for i in range(3) %}{{ i }}/{{ loop.length }} {% endfor %}{{ range(0) | list }}{{ 2 in range(3) }}{{ range(3) is sequence }}{{ range(3) | join('-') }}",
+    "{{ props.items() }}|{{ props.keys() }}|{{ props.values() }}|{{ [props.keys()] }}|{{ props.keys() ~ '' }}|{{ props.items() | string }}",
+    "{% for k, v in props.items() %}{{ k }}={{ v }};{% endfor %}{{ props.keys() | list }}{{ props.keys() | length }}{{ 'items' in props.keys() }}",
+    "{{ props.values() | join(',') }}|{{ props.keys() | first }}|{% set k = props.keys() %}{{ k }}|{{ k is sequence }}{{ k is iterable }}{{ k is mapping }}[{{ k[0] }}]",
+    "{{ props['items'] }}|{{ props['keys'] is defined }}{{ props.keys is defined }}{{ props['zzz'] is defined }}{{ props.zzz is defined }}{{ props.pop is defined }}{{ props['pop'] is defined }}",
+    "{{ 'yes' if props.items else 'no' }}{{ 'yes' if props.keys is none else 'no' }}{{ props.items is string }}{{ props.items is mapping }}{{ props.items is iterable }}",
+    "{% set key = 'items' %}{{ props[key] }}{{ schema['items'].type }}{{ schema['items']['type'] }}{{ schema.items.type is defined }}{{ schema.type }}",
+    "{{ messages[0].content.title is defined }}{{ messages[0].content.nothing is defined }}{{ messages.index is defined }}{{ messages.append is defined }}{{ (1, 2).count is defined }}",
+    "{{ props.get('items') }}{{ props.get('keys', 'd') }}{{ odd.get('get') }}{{ odd['get'] }}{{ odd['update'] }}[{{ odd.update }}]",
+    "{% for m in messages | selectattr('role', 'equalto', 'nobody') %}x{% else %}none{% endfor %}{% if messages | selectattr('role', 'equalto', 'nobody') %}true{% endif %}",
+    "{% set r = messages | map(attribute='role') %}{{ r | join(',') }}|{{ r | join(',') }}|{% for m in messages | map(attribute='role') %}{{ m }}{{ loop.length }}{{ loop.last }}{% endfor %}",
+    "{% set r = messages | map(attribute='role') %}{{ r | first }}{{ r | first }}{{ messages | reverse | map(attribute='role') | list }}{{ 'abc' | reverse }}{{ [props] | map(attribute='items') | list }}{{ 4 is even }}{{ {'b': 2, 'a': 1} | dictsort(by='value') }}",
+    "{{ [3, 1, 2] | sort }}{{ ['b', 'A'] | sort }}{{ messages | sort(attribute='role') | map(attribute='role') | list }}{{ [1, 2.5, true] | max }}{{ ['b', 'a'] | min }}{{ [none, none] | sort }}{{ messages | sort(attribute='nobody') | length }}",
+    "{{ 1 < 2 }}{{ 1 < 2.5 < 3 }}{{ 'a' < 'b' }}{{ true < 2 }}{{ [1, 2] < [1, 3] }}{{ (1,) <= (1, 2) }}{{ 3 > 2 > 2 }}{{ 1 < 0 }}{{ 2 is gt 1 }}{{ [1, 2, 3] | select('gt', 1) | list }}",
+    "{{ 'a' in 'abc' }}{{ 1 in [1, 2] }}{{ 'role' in messages[0] }}{{ 'x' not in props }}{{ 'x' in nobody }}{{ 1 == '1' }}{{ 1 == 1.0 }}",
+    "{% for x in nobody %}a{% else %}b{% endfor %}{{ nobody | list }}{{ nobody | length }}{{ nobody | join }}",
+    "{{ lipsum is defined }}{{ cycler is defined }}{{ joiner is defined }}{{ range is defined }}{{ dict is defined }}{{ namespace is defined }}",
+    "{% set ns = namespace(items=1, keys=2) %}{% set ns.items = ns.items + ns.keys %}{{ ns.items }}{{ ns['keys'] }}{{ ns.values is defined }}",
+    "{% macro f(m, p='>') %}{{ p }}{{ m.role }}{% endmacro %}{{ f(messages[0]) }}{{ f(messages[0], p='!') }}{{ [1] + [2] }}{{ [0] * 2 }}{{ messages[:1] | length }}",
+    "{{ {'a': 1}.items() | list }}{{ {'a': 1} | items | list }}{{ {'b': 1, 'a': 2} | dictsort }}{{ messages[0] | attr('content') is defined }}{{ messages[0]['content'][0] }}",
+    "{% for n in tree recursive %}{{ n.n }}{{ loop(n.c) if n.c }}{% endfor %}{% for g in messages | groupby('role') %}{{ g.grouper }}{{ g.list | length }}{% endfor %}",
+]
+# An error, here and in transformers:
+WRONG = [
+    "{{ 'a' < 1 }}", "{{ none < 1 }}", "{{ [1] < (1,) }}", "{{ {} < {} }}", "{{ nobody < 1 }}", "{{ 1 < 'a' < 2 }}", "{{ 'a' is lt 1 }}", "{{ [1, 'a'] | sort }}",
+    "{{ {1: 1, 'b': 2} | dictsort }}", "{{ {'a': 1, 'b': 'x'} | dictsort(by='value') }}", "{{ 'a' is even }}",
+    "{{ [1, none] | max }}", "{{ [messages[0], {'role': 1}] | sort(attribute='role') | list }}", "{{ messages | groupby('nobody') | list }}", "{{ [1, 'a'] | select('gt', 1) | list }}",
+    "{% for x in none %}a{% endfor %}", "{% for x in 3 %}a{% endfor %}", "{{ none | list }}", "{{ none | join }}", "{{ none | length }}", "{{ none | first }}",
+    "{{ 'a' in none }}", "{{ 1 in 'abc' }}", "{{ 1 in 2 }}", "{% for n in [1] recursive %}{{ loop(none) }}{% endfor %}",
+    "{{ props.keys() | tojson }}", "{{ range(3) | tojson }}", "{{ messages | map(attribute='role') | tojson }}", "{{ messages | map(attribute='role') | length }}",
+    "{{ messages | map(attribute='role') | last }}", "{{ range(2) + [1] }}", "{{ props.keys() + [1] }}", "{{ props.items | length }}", "{% for k in props.items %}a{% endfor %}",
+    "{{ props.pop('items') }}", "{{ 'a,b' | split(',') }}", "{{ [1] | zip([2]) | list }}", "{{ 'ab' is startingwith 'a' }}", "{{ range(0, 5, 0) }}", "{{ range(200000) | list }}",
+    "{% for x in [1] %}{% generation %}{% break %}{% endgeneration %}{% endfor %}",
+]
+# Texts with an address, and what lehr does not have: an error here.
+REFUSED = [
+    "{{ props.items }}", "{{ [props.items] }}", "{{ 'x'.upper }}", "{{ schema.items }}", "{{ messages | map(attribute='role') }}", "{{ range }}", "{{ 'x' ~ props.keys }}",
+    "{% macro f() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ f(1) }}", "{% macro f() %}{% for a in varargs %}{{ a }}{% endfor %}{% endmacro %}{{ f(1) }}", "{{ self is defined }}",
+    "{{ range(3) == [0, 1, 2] }}", "{% set r = range(2) %}{{ r == [0, 1] }}", "{% macro f(x, y=x) %}{{ y }}{% endmacro %}{{ f(1) }}",
+    "{{ [{'items': 1}, {}] | selectattr('items') | list | length }}", "{{ [{}] | map(attribute='items') | list }}",
+    "{% set f = props.keys %}{{ f() }}", "{{ range(3)[:2] }}", "{{ props.keys()[:1] }}", "{{ (1).real }}", "{% set j = joiner(',') %}{{ j() }}",
+    "{% for x in [1] %}{% with y = 1 %}{% continue %}{% endwith %}{% endfor %}",
+]
+
+
+def semantics(to=HERE / "semantics.json"):
+    context = {
+        "props": {"type": "array", "items": {"type": "string"}},
+        "schema": {"type": "array", "items": {"type": "integer"}},
+        "odd": {"get": "g", "update": "u"},
+        "tree": [{"n": 1, "c": [{"n": 2, "c": []}]}],
+    }
+    messages, cases = [SAY["user2"], SAY["assistant"]], []
+    for kind, templates in {"rendered": RENDERED, "wrong": WRONG, "refused": REFUSED}.items():
+        for template in templates:
+            try:
+                text = render_jinja_template([messages], chat_template=template, add_generation_prompt=False, **context)[0][0]
+                assert kind != "wrong", template
+                cases.append({"template": template, "text": text} if kind == "rendered" else {"template": template})
+            except Exception as error:  # noqa: BLE001
+                assert kind != "rendered" and not isinstance(error, AssertionError), (template, error)
+                cases.append({"template": template, "error": str(error)})
+    out = {"transformers": transformers.__version__, "messages": messages, "context": context, "cases": cases}
+    Path(to).write_text(json.dumps(out, ensure_ascii=False, indent=1) + "\n")
+    print(len(cases), "cases of semantics")
+
+
 def main(folder=None, to=HERE / "chat.json"):
     out = []
     templates = {"plain": plain(), **TEMPLATES}
@@ -305,3 +379,5 @@ def main(folder=None, to=HERE / "chat.json"):
 
 
 main(*sys.argv[1:])
+if len(sys.argv) == 1:
+    semantics()

@@ -12,4 +12,5 @@ mod merge;
 mod reference;
 mod rollouts;
 mod sft;
+mod tokenizer_classes;
 mod vocabularies;

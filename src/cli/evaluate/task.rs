@@ -64,7 +64,7 @@ fn lengths(
     tokenizer: &Tokenizer,
     chat: bool,
     asked: Option<usize>,
-    context: usize,
+    (context, why): (usize, String),
 ) -> anyhow::Result<(usize, usize)> {
     let mut longest = 0;
     for n in 0..task.eval_questions() {
@@ -72,12 +72,14 @@ fn lengths(
     }
     ensure!(
         longest < context,
-        "--task {}: a question has {longest} tokens, but the model's context (max_position_embeddings) holds {context}; use shorter questions",
+        "--task {}: a question has {longest} tokens, but this model takes at most {context} at once, answer included ({why}); use shorter questions",
         task.name()
     );
     let most = asked.unwrap_or(MOST_TOKENS).min(context - longest);
     if asked.is_some_and(|asked| asked > most) {
-        output::note(&format!("note: answers of up to {most} tokens: the model's context is {context}"));
+        output::note(&format!(
+            "note: answers of up to {most} tokens: this model takes at most {context} at once, question included ({why})"
+        ));
     }
     Ok((longest, most))
 }
@@ -91,7 +93,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let tokenizer = open::tokenizer(&dir, &config)?;
     let mut task = questions(args, &tokenizer)?;
     let (count, chat) = (task.eval_questions(), args.task.chat);
-    let context = config.model.max_position_embeddings;
+    let context = config.model.usable_context();
     let (longest, most) = lengths(task.as_ref(), &tokenizer, chat, own.max_completion_length, context)?;
     let device = open::device(&args.device)?;
     let max_len = longest + most;

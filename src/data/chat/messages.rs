@@ -32,6 +32,7 @@ impl Turns {
             message.retain(|_, value| !value.is_null());
             share_gpt(&at, &mut message)?;
             role(&at, &message)?;
+            tool_calls(&at, &message)?;
             content(&at, &mut message)?;
             let counts = counts(&at, &mut message)?;
             let assistant = message["role"] == "assistant";
@@ -72,12 +73,33 @@ fn share_gpt(at: &str, message: &mut Object) -> Result<()> {
     Ok(())
 }
 
+/// Roles of public data, as chat templates write them.
+const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
+
+/// Checks that calls of tools are a list of objects, as templates read them.
+fn tool_calls(at: &str, message: &Object) -> Result<()> {
+    const CURE: &str = "must be a list of objects, {\"type\": \"function\", \"function\": {...}}. Decode JSON in strings";
+    match message.get("tool_calls") {
+        Some(Value::Array(calls)) => match calls.iter().position(|call| !call.is_object()) {
+            Some(i) => bail!("{at}.tool_calls[{i}]: {CURE}"),
+            None => Ok(()),
+        },
+        // Columns with a fixed type store "no calls" as an empty string.
+        Some(Value::String(text)) if text.is_empty() => Ok(()),
+        Some(_) => bail!("{at}.tool_calls: {CURE}"),
+        None => Ok(()),
+    }
+}
+
 fn role(at: &str, message: &Object) -> Result<()> {
     match message.get("role") {
         Some(Value::String(role)) => match role.as_str() {
             "" => bail!("{at}.role: must be a string, such as user or assistant"),
             "human" => bail!("{at}.role: \"human\" is unknown to chat templates. Write user"),
             "gpt" | "model" | "bot" => bail!("{at}.role: {role:?} is unknown to chat templates. Write assistant"),
+            _ if ROLES.iter().any(|known| role != *known && role.trim().eq_ignore_ascii_case(known)) => {
+                bail!("{at}.role: {role:?} is unknown to chat templates. Write {}", role.trim().to_ascii_lowercase())
+            }
             _ => Ok(()),
         },
         Some(_) => bail!("{at}.role: must be a string, such as user or assistant"),
@@ -158,6 +180,12 @@ pub(super) fn extra(row: &Object) -> Result<Map<String, Value>> {
         Some(tools) => tools.clone(),
     };
     ensure!(tools.is_array() || tools.is_null(), "tools: must be a list");
+    let wrong = tools.as_array().into_iter().flatten().position(|tool| !tool.is_object());
+    if let Some(i) = wrong {
+        bail!(
+            "tools[{i}]: must be an object, {{\"type\": \"function\", ...}}; transformers refuses it too. Decode JSON in strings"
+        );
+    }
     if !tools.is_null() {
         extra.insert("tools".into(), tools);
     }
@@ -208,6 +236,16 @@ mod tests {
         }
     }
 
+    /// transformers raises ValueError for a tool that is not a dict.
+    #[test]
+    fn tools_are_objects() {
+        let of = |tools: Value| extra(json!({"tools": tools}).as_object().unwrap()).map_err(|e| e.to_string());
+        assert!(of(json!("[{\"type\": \"function\"}]")).is_ok() && of(json!([{}])).is_ok());
+        for tools in [json!([{}, "{\"type\": \"function\"}"]), json!("[{}, \"{}\"]"), json!([{}, 1])] {
+            assert!(of(tools).unwrap_err().starts_with("tools[1]: must be an object"));
+        }
+    }
+
     #[test]
     fn public_message_formats_are_read() {
         let read = |value: Value| Turns::read("messages", value);
@@ -239,6 +277,10 @@ mod tests {
             (json!({"role": "user", "weight": 1}), "messages[0]: is to count in the loss, but only"),
             (json!({"role": "human"}), "messages[0].role: \"human\" is unknown to chat templates. Write user"),
             (json!({"role": "gpt"}), "Write assistant"),
+            (json!({"role": "Assistant"}), "messages[0].role: \"Assistant\" is unknown to chat templates. Write assistant"),
+            (json!({"role": " USER"}), "Write user"),
+            (json!({"tool_calls": "[{}]"}), "messages[0].tool_calls: must be a list of objects"),
+            (json!({"tool_calls": ["{}"]}), "messages[0].tool_calls[0]: must be a list of objects"),
             (json!({"content": [{"type": "image_url", "image_url": "x"}]}), "messages[0].content[0]: is of type \"image_url\""),
             (json!({"content": [{"type": "text"}]}), "messages[0].content[0].text: must be a string"),
             (json!({"content": [3]}), "messages[0].content[0].text: must be a string"),

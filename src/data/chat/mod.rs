@@ -167,7 +167,8 @@ impl ExampleReader<'_> {
         // The first token has no predecessor, so it is never a target.
         let learns = |example: &Example| example.scored.iter().skip(1).any(|scored| *scored);
         read_rows(path, self.progress, |place, row| {
-            let mut example = encoder.encode(&row.with_kwargs(kwargs)).with_context(|| place.to_owned())?;
+            let row = row.with_kwargs(kwargs);
+            let mut example = encoder.encode(&row).with_context(|| place.to_owned())?;
             let anything = learns(&example);
             if example.tokens.len() > seq_len {
                 example.tokens.truncate(seq_len);
@@ -179,7 +180,7 @@ impl ExampleReader<'_> {
                 examples.push(example);
             } else {
                 let list = if anything { &mut counts.cut_off } else { &mut counts.nothing };
-                list.get_or_insert_with(|| (0, place.to_owned())).0 += 1;
+                list.get_or_insert_with(|| (0, format!("{place}{}", if anything { String::new() } else { row.roles() }))).0 += 1;
             }
             Ok(())
         })?;

@@ -35,6 +35,20 @@ impl ChatRow {
     }
 }
 
+impl ChatRow {
+    /// The roles of its messages, for a notice; empty for text.
+    pub(super) fn roles(&self) -> String {
+        let (Self::Messages(chat) | Self::Turn(_, chat)) = self else { return String::new() };
+        let mut roles: Vec<&str> = Vec::new();
+        for role in chat.messages.iter().filter_map(|message| message["role"].as_str()) {
+            if !roles.contains(&role) && roles.len() < 8 {
+                roles.push(role);
+            }
+        }
+        format!(" (roles: {})", shown(&roles.join(", ")))
+    }
+}
+
 impl Chat {
     /// A chat with one user message.
     pub fn of_user(text: &str) -> Self {

@@ -7,8 +7,10 @@ mod bound;
 mod engine;
 mod guard;
 mod limits;
+mod objects;
 mod print;
 mod pythonic;
+mod semantics;
 mod worker;
 
 use anyhow::{Result, bail, ensure};

@@ -79,8 +79,18 @@ impl Columns {
         self.done += 1;
         let row = row.map_err(|e| {
             let e = e.to_string();
-            let brotli = if e.contains("brotli") { "; compress it with zstd or snappy instead" } else { "" };
-            anyhow!("{}: row {}: cannot be read: {}{brotli}", self.name, self.done, shown(&e))
+            let cure = match () {
+                () if e.contains("brotli") => "; compress it with zstd or snappy instead",
+                () if e.contains("IPC decompression") => {
+                    return anyhow!(
+                        "{}: its columns are compressed, which lehr does not read in Arrow files. Write it without compression, or as \
+                         Parquet",
+                        self.name
+                    );
+                }
+                () => "",
+            };
+            anyhow!("{}: row {}: cannot be read: {}{cure}", self.name, self.done, shown(&e))
         })?;
         Ok(Some((self.done, row)))
     }

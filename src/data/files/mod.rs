@@ -53,6 +53,11 @@ impl FileFormat {
             return Ok(Self::Parquet);
         }
         let extension = extension(path);
+        let packed = head.starts_with(b"\x1F\x8B") || head.starts_with(b"\x28\xB5\x2F\xFD");
+        ensure!(
+            !packed || !["parquet", "arrow"].contains(&extension.as_str()),
+            "{name}: is compressed as a whole; decompress it first. Parquet compresses its own columns"
+        );
         if head.starts_with(b"ARROW1") || (extension == "arrow" && !head.is_empty()) {
             return Ok(Self::Arrow);
         }

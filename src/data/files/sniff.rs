@@ -4,8 +4,8 @@
 const MAGIC: &[(&[u8], &str)] = &[
     (b"\x1F\x8B", "gzip-compressed twice; unpack it first (gunzip)"),
     (b"PK\x03\x04", "a zip archive; unpack it first"),
-    (b"PAR1", "a Parquet file inside a compressed one; unpack it first"),
-    (b"ARROW1", "an Arrow file inside a compressed one; unpack it first"),
+    (b"PAR1", "a Parquet file inside a compressed one; decompress it first: Parquet compresses its own columns"),
+    (b"ARROW1", "an Arrow file inside a compressed one; decompress it first"),
     (b"\x28\xB5\x2F\xFD", "zstd-compressed; unpack it first (unzstd)"),
     (b"\xFD7zXZ\x00", "xz-compressed; unpack it first (unxz)"),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive; unpack it first"),
@@ -23,6 +23,9 @@ const UTF16: &str = "UTF-16 text; convert it to UTF-8 first (iconv -f UTF-16 -t 
 pub(super) fn not_text(head: &[u8]) -> Option<&'static str> {
     if let Some((_, what)) = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Some(what);
+    }
+    if head.get(257..262) == Some(b"ustar") {
+        return Some("a tar archive; unpack it first (tar -xf)");
     }
     if head.starts_with(b"BZh") && head.get(4..10) == Some(b"1AY&SY") {
         return Some("bzip2-compressed; unpack it first (bunzip2)");

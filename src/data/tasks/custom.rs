@@ -1,6 +1,6 @@
 //! The task `custom`: rows of `prompt` and `answer`, and a selectable grader.
 
-use super::math::verdict;
+use super::math::{GradingRules, verdict};
 #[cfg(not(target_arch = "wasm32"))]
 use super::process::GraderProcess;
 use super::question_set::{QuestionSource, RowReader};
@@ -24,6 +24,7 @@ const MAX_REGEXES: usize = 1024;
 /// Grades completions against the answers of rows.
 pub struct RowGrader {
     kind: Kind,
+    rules: GradingRules,
     regexes: HashMap<String, Regex>,
 }
 
@@ -51,7 +52,7 @@ impl RowGrader {
             (Grader::Number, None) => Kind::Number,
             (Grader::Regex, None) => Kind::Regex,
         };
-        Ok(Self { kind, regexes: HashMap::new() })
+        Ok(Self { kind, rules: GradingRules::default(), regexes: HashMap::new() })
     }
 
     /// Checks that completions can be graded against this answer.
@@ -80,7 +81,8 @@ impl RowGrader {
             Kind::Process(process) => process.grade(answers),
             Kind::Exact => Ok(answers.iter().map(|(q, answer)| verdict(q.answer.trim() == answer.trim())).collect()),
             Kind::Number => {
-                Ok(answers.iter().map(|(question, answer)| verdict::grade_question(question, answer, false)).collect())
+                let graded = |(question, answer): &(&Question, &str)| verdict::grade_question(question, answer, self.rules);
+                Ok(answers.iter().map(graded).collect())
             }
             Kind::Regex => {
                 if self.regexes.len() > MAX_REGEXES {
@@ -126,7 +128,8 @@ impl Custom {
     pub(crate) fn open(input: &TaskInput<'_>, notices: &mut Notices) -> Result<Self> {
         let &TaskInput { settings, data, seed, tokenizer, date } = input;
         let question_stream = QuestionStream::new(settings, tokenizer, date, None, false)?;
-        let grader = RowGrader::new(settings)?;
+        let mut grader = RowGrader::new(settings)?;
+        grader.rules.digits_apart = tokenizer.is_some_and(verdict::splits_digits);
         let make = |row: Object| {
             let question = row_question(&row, &question_stream)?;
             grader.check(&question.answer)?;

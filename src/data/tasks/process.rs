@@ -26,6 +26,9 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 /// Number of bytes kept from the end of standard error.
 const KEPT_BYTES: usize = 2048;
 
+/// Greatest magnitude of a reward: sums and squares of a batch stay finite in single precision.
+const MOST_REWARD: f64 = 1e12;
+
 /// Consecutive batches without any grade before the program is given up.
 const MOST_BARREN: u32 = 3;
 /// Attempts to start the program, and the pause between them.
@@ -211,7 +214,13 @@ impl GraderProcess {
             if std::mem::replace(&mut seen[place], true) {
                 return Err(self.fault(running, &format!("gave two verdicts for id {}", verdict.id)));
             }
-            grades[asked[place]] = verdict.reward.filter(|reward| reward.is_finite()).map(|reward| Grade {
+            let reward = verdict.reward.filter(|reward| reward.is_finite());
+            if let Some(reward) = reward.filter(|reward| reward.abs() > MOST_REWARD) {
+                let what =
+                    format!("gave the reward {reward:e}; a reward must lie between {:e} and {MOST_REWARD:e}", -MOST_REWARD);
+                return Err(self.fault(running, &what));
+            }
+            grades[asked[place]] = reward.map(|reward| Grade {
                 reward,
                 correct: verdict.correct.unwrap_or(reward >= 1.0),
                 parts: verdict.parts,

@@ -25,6 +25,8 @@ pub(super) struct Companions {
     /// `vocab_size` of `config.json`.
     pub(super) most: Option<usize>,
     pub(super) generation: Generation,
+    /// `config.json`, which may decide about the tokenizer's class; empty for a GGUF file.
+    pub(super) model: Map<String, Value>,
 }
 
 impl Companions {

@@ -1,12 +1,15 @@
 //! Tokenizer files: reading untrusted `tokenizer.json` and its companion files, and writing them so that `AutoTokenizer` opens them.
 
+use super::classes::{ClassParts, ClassSource};
 use super::companions::{self, Companions, merge_map};
 use super::ends::Generation;
+use super::stream::{DecoderRules, is_byte_token};
 use super::{BuiltinTokenizer, CharTable, END_OF_TEXT, TokenSpelling, Tokenizer, build, growth, guarded, word_splitter};
 use crate::config::Architecture;
 use crate::data::{shown, shown_path};
 use crate::model::adapter::holder;
 use crate::model::gguf::is_gguf;
+use crate::model::hf_config::names;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
@@ -34,6 +37,8 @@ impl Tokenizer {
     /// in `transformers`; if these name no role, the ids in `generation_config.json` or `config.json` give the tokens that end and begin a
     /// text.
     ///
+    /// Text is split by the rules of the folder's `tokenizer_class` where `transformers` 5 has some: [`Self::class_note`].
+    ///
     /// Errors name the file and what is wrong with it: larger than 64 MiB, not JSON, a duplicate token, ids that repeat, are negative or
     /// far beyond the number of tokens, an end token outside the model's vocabulary, merges that are left out at random.
     pub fn from_folder(path: &Path) -> Result<Self> {
@@ -59,16 +64,21 @@ impl Tokenizer {
         let most = model.get("vocab_size").and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
         let generation = Generation::new(read_config(&folder.join("generation_config.json"))?, &model)?;
         let added = read_config(&folder.join("added_tokens.json"))?;
-        Self::from_bytes(&name, json, Companions { config, added, extra, most, generation })
+        Self::from_bytes(&name, json, Companions { config, added, extra, most, generation, model })
     }
 
     /// The files with which `AutoTokenizer.from_pretrained` opens this tokenizer: (name, content). Context length in tokens.
     ///
-    /// For a Qwen2 model transformers 5 builds a `Qwen2Tokenizer` with its own rules, whatever `tokenizer_class` says, which loses the
-    /// spaces of a tokenizer that is not Qwen's. An `auto_map` without a slow class makes it use tokenizer.json unchanged.
+    /// transformers 5 builds some classes by rules of their own, and for a Qwen2 model a `Qwen2Tokenizer` whatever `tokenizer_class` says. If
+    /// these rules are not this tokenizer's, another class and an `auto_map` without a slow class make it use tokenizer.json unchanged.
     pub fn files(&self, model_max_length: usize, architecture: Architecture) -> Result<Vec<(String, Vec<u8>)>> {
         let mut config = (*self.config).clone();
-        if architecture == Architecture::Qwen2 && !config.contains_key("tokenizer_class") {
+        let model = Map::from_iter([("model_type".to_owned(), json!(names(architecture).1))]);
+        let (other_rules, _) = ClassSource::of(&config, &model).replaced(&ClassParts::of(&self.json)?, self.has_bytes())?;
+        if other_rules.is_some() {
+            config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
+        }
+        if architecture == Architecture::Qwen2 && (other_rules.is_some() || !config.contains_key("tokenizer_class")) {
             config.insert("auto_map".into(), json!({"AutoTokenizer": [null, "unused.Unused"]}));
         }
         config.insert("model_max_length".into(), json!(model_max_length));
@@ -84,11 +94,19 @@ impl Tokenizer {
 
     /// Checks and loads a `tokenizer.json` with its companion files. `name` is for messages.
     pub(super) fn from_bytes(name: &str, json: Vec<u8>, files: Companions) -> Result<Self> {
-        let file: TokenizerFile = serde_json::from_slice(&json).map_err(|e| anyhow!("{name}: {}", shown(&e.to_string())))?;
+        let read = |json: &[u8]| -> Result<TokenizerFile> {
+            serde_json::from_slice(json).map_err(|e| anyhow!("{name}: {}", shown(&e.to_string())))
+        };
+        let mut file = read(&json)?;
         check_ids(name, &file)?;
+        let (json, class_note) = by_class(json, &file, &files).with_context(|| name.to_owned())?;
+        if class_note.is_some() {
+            file = read(&json)?;
+        }
         let mut inner =
             guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(|e| anyhow!("{name}: cannot be used: {}", shown(&e)))?;
         growth::check(name, &inner)?;
+        inner.set_encode_special_tokens(files.config.get("split_special_tokens") == Some(&json!(true)));
         if let tokenizers::models::ModelWrapper::BPE(model) = inner.get_model() {
             let dropout = model.dropout.unwrap_or(0.0);
             ensure!(dropout <= 0.0, "{name}: model.dropout = {dropout}: leaves out merges at random; set it to null");
@@ -106,15 +124,17 @@ impl Tokenizer {
             );
         }
         companions::add_tokens(&mut inner, &files)?;
+        growth::check_ids(name, &inner)?;
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |id| *id as usize + 1);
         let role = |role: &str| companions::content(&files.config, role).and_then(|token| vocab.get(token).copied());
         let (eos, bos, pad) = (role("eos_token"), role("bos_token"), role("pad_token"));
         let added = inner.get_added_tokens_decoder();
         let Companions { config, extra, generation, .. } = files;
+        let rules = DecoderRules::of(file.decoder.as_ref().unwrap_or(&Value::Null));
         let mut tokenizer = Self {
             direct: BuiltinTokenizer::Off,
-            spelling: if file.has_byte_level_decoder() { TokenSpelling::ByteLevel } else { TokenSpelling::Other },
+            spelling: if file.has_byte_level_decoder() { TokenSpelling::ByteLevel } else { TokenSpelling::Other(rules) },
             json: json.into(),
             extra: Arc::new(extra),
             special: Arc::new(added.iter().filter(|(_, t)| t.special).map(|(id, _)| *id).collect()),
@@ -126,10 +146,34 @@ impl Tokenizer {
             config: Arc::new(config),
             generation: Arc::new(generation),
             ends: Arc::default(),
+            class_note: class_note.map(Into::into),
         };
         tokenizer.name_roles();
         tokenizer.recognise(&vocab, added);
         Ok(tokenizer)
+    }
+
+    /// What differs between the folder's `tokenizer.json` and the rules of its `tokenizer_class`, if anything does: a line for the user.
+    pub fn class_note(&self) -> Option<&str> {
+        self.class_note.as_deref()
+    }
+
+    /// Refuses a tokenizer with tokens that a model with this vocabulary does not have.
+    ///
+    /// # Errors
+    /// As above, naming both sizes.
+    pub fn check_model(&self, vocab_size: usize) -> Result<()> {
+        let own = self.vocab_size();
+        ensure!(
+            own <= vocab_size,
+            "the tokenizer has {own} tokens, but the model's vocab_size (config.json) is {vocab_size}; they belong to different models"
+        );
+        Ok(())
+    }
+
+    /// Whether every byte is a token, as `byte_fallback` needs.
+    fn has_bytes(&self) -> bool {
+        (0..=255u8).all(|byte| self.inner.token_to_id(&format!("<0x{byte:02X}>")).is_some())
     }
 
     /// If no file names the end and begin tokens, and there is no chat template that relies on them, uses the ids of the model's
@@ -167,7 +211,8 @@ impl Tokenizer {
         // Including those that only the companion files name.
         let added: BTreeMap<u32, AddedToken> = added.into_iter().collect();
         mine["added_tokens"] = added.iter().map(|(id, token)| build::added_token(*id, token)).collect();
-        if self.eos.is_some() == end.is_empty() {
+        // The direct implementation reads the marker as a token.
+        if self.eos.is_some() == end.is_empty() || self.inner.get_encode_special_tokens() {
             return;
         }
         let Some(chars) = chars else {
@@ -184,6 +229,18 @@ impl Tokenizer {
             self.spelling = TokenSpelling::Verbatim;
         }
     }
+}
+
+/// A `tokenizer.json` with the rules of the folder's class, and a note if they are others.
+fn by_class(json: Vec<u8>, file: &TokenizerFile, files: &Companions) -> Result<(Vec<u8>, Option<String>)> {
+    let bytes = file.model.vocab.0.iter().filter(|(token, _)| is_byte_token(token)).count();
+    let source = ClassSource::of(&files.config, &files.model);
+    let (parts, note) = source.replaced(&ClassParts::of(&json)?, bytes == 256)?;
+    let json = match parts {
+        Some(parts) => parts.put_into(&json)?,
+        None => json,
+    };
+    Ok((json, note))
 }
 
 /// Why there is no tokenizer, and the remedy.

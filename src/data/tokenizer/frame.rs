@@ -60,7 +60,11 @@ impl Tokenizer {
     /// # Errors
     /// None are known.
     pub(crate) fn rules(&self) -> Result<Vec<u8>> {
-        Ok(serde_json::to_vec(&*self.inner)?)
+        let mut rules = serde_json::to_vec(&*self.inner)?;
+        if self.inner.get_encode_special_tokens() {
+            rules.extend(b"split_special_tokens");
+        }
+        Ok(rules)
     }
 
     /// The tokens that [`Self::encode_text`] adds before and after a text.

@@ -28,6 +28,30 @@ pub(super) fn check(name: &str, inner: &tokenizers::Tokenizer) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a post-processor that adds an id without a token, which no model has a row for. `name` is for messages.
+///
+/// # Errors
+/// The id.
+pub(super) fn check_ids(name: &str, inner: &tokenizers::Tokenizer) -> Result<()> {
+    for id in added_ids(&json(inner.get_post_processor())?) {
+        let is_token = u32::try_from(id).is_ok_and(|id| inner.id_to_token(id).is_some());
+        ensure!(is_token, "{name}: post_processor: adds the token id {id}, but the tokenizer has no such token. Correct the id");
+    }
+    Ok(())
+}
+
+/// The ids that a post-processor can add.
+fn added_ids(part: &Value) -> Vec<u64> {
+    match part["type"].as_str().unwrap_or_default() {
+        "Sequence" => steps(part, &["processors"]).flat_map(added_ids).collect(),
+        "TemplateProcessing" => {
+            let tokens = part["special_tokens"].as_object().into_iter().flat_map(serde_json::Map::values);
+            tokens.filter_map(|token| token["ids"].as_array()).flatten().filter_map(Value::as_u64).collect()
+        }
+        _ => ["sep", "cls"].iter().filter_map(|role| part[role][1].as_u64()).collect(),
+    }
+}
+
 fn json(part: Option<&impl Serialize>) -> Result<Value> {
     Ok(serde_json::to_value(part)?)
 }
@@ -142,6 +166,15 @@ mod tests {
         assert_eq!(decoded("BAAAAAECAwRhYgAAY2RlZmcA"), b"\x04\0\0\0\x01\x02\x03\x04ab\0\0cdefg\0");
         assert_eq!(longest_text("BAAAAAECAwRhYgAAY2RlZmcA"), 5.0);
         assert_eq!((longest_text(""), longest_text("////////")), (1.0, 6.0));
+    }
+
+    #[test]
+    fn added_ids_are_found() {
+        let template = json!({"type": "TemplateProcessing", "single": [], "pair": [],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1, 99_999], "tokens": ["a", "b"]}}});
+        let bert = json!({"type": "BertProcessing", "sep": ["[SEP]", 7], "cls": ["[CLS]", 8]});
+        assert_eq!(added_ids(&json!({"type": "Sequence", "processors": [template, bert]})), [1, 99_999, 7, 8]);
+        assert_eq!(added_ids(&Value::Null), [0u64; 0]);
     }
 
     #[test]

@@ -142,8 +142,111 @@ fn other_decoders_stream_too() {
     let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
     let ids = [1, 2, 3, 4, 5, 6, 7, 2, 1];
     assert_eq!(tokenizer.decode(&ids).unwrap(), "the cats🙂 cat the");
+    // The bytes are held back until their run ends: one more that is invalid would change them all.
     let (text, parts) = streamed(&tokenizer, &ids);
-    assert_eq!((text.as_str(), parts[3].as_str(), parts[6].as_str()), ("the cats🙂 cat the", "", "🙂"));
+    assert_eq!((text.as_str(), parts[6].as_str(), parts[7].as_str()), ("the cats🙂 cat the", "", "🙂 cat"));
+}
+
+/// A tokenizer of 25 tokens with this decoder: byte tokens (complete, invalid, ASCII), marked words, spaces, suffixes.
+fn with_decoder(decoder: Value) -> Tokenizer {
+    let mut tokens: Vec<String> = ["<unk>", "▁the", "▁", "s", " x ", "a</w>", "##b", "▁▁", "\u{fffd}", "é", "Ġa", "Ã", "©", "ab"]
+        .map(String::from)
+        .to_vec();
+    tokens.extend([0x41, 0x20, 0x16, 0xad, 0xf0, 0x9f, 0x99, 0x82, 0xc3, 0xa9, 0xff].map(|byte: u8| format!("<0x{byte:02X}>")));
+    let vocab: serde_json::Map<String, Value> = tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
+    let json = json!({"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+        "decoder": decoder, "model": {"type": "BPE", "unk_token": "<unk>", "byte_fallback": true, "vocab": vocab, "merges": []}});
+    Tokenizer::from_bytes("decoder", serde_json::to_vec(&json).unwrap(), companions::Companions::default()).unwrap()
+}
+
+/// Decoders of published tokenizers, and others that rewrite earlier text.
+static DECODERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+    let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    let strip = |start: u32, stop: u32| json!({"type": "Strip", "content": " ", "start": start, "stop": stop});
+    let (bytes, fuse) = (json!({"type": "ByteFallback"}), json!({"type": "Fuse"}));
+    let meta = |scheme: &str| json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true});
+    let sequence = |steps: &[&Value]| json!({"type": "Sequence", "decoders": steps});
+    let spaces = replace("▁", " ");
+    let decoders = [
+        Value::Null,
+        sequence(&[&spaces, &bytes, &fuse, &strip(1, 0)]),
+        sequence(&[&spaces, &bytes, &fuse, &strip(3, 0)]),
+        sequence(&[&spaces, &bytes, &fuse]),
+        sequence(&[&bytes, &meta("always")]),
+        sequence(&[&bytes, &fuse, &strip(0, 2)]),
+        sequence(&[&fuse, &bytes]),
+        sequence(&[&fuse, &replace("ab", "c")]),
+        sequence(&[&spaces, &json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})]),
+        meta("first"),
+        meta("never"),
+        json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+        json!({"type": "BPEDecoder", "suffix": "</w>"}),
+        json!({"type": "CTC", "pad_token": "<unk>", "word_delimiter_token": "▁", "cleanup": true}),
+    ];
+    decoders.into_iter().map(with_decoder).collect()
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever a decoder makes of later tokens, the pieces are the whole text; before a long text, too, of which only the end is kept.
+    #[test]
+    fn streaming_equals_decoding_for_every_decoder(ids in prop::collection::vec(0u32..26, 0..90)) {
+        for (n, tokenizer) in DECODERS.iter().enumerate() {
+            // A decoder may fail on some tokens (Strip at the end of an empty one); so does the stream.
+            let Ok(whole) = tokenizer.decode(&ids) else { continue };
+            prop_assert_eq!(streamed(tokenizer, &ids).0, whole, "decoder {}", n);
+        }
+    }
+
+    /// A continuation says what the whole says behind its beginning, wherever it is cut.
+    #[test]
+    fn streaming_continues_a_text(ids in prop::collection::vec(0u32..26, 1..60), at in 0usize..60) {
+        let at = at.min(ids.len());
+        for tokenizer in &DECODERS[1..5] {
+            let (before, whole) = (tokenizer.decode(&ids[..at]).unwrap(), tokenizer.decode(&ids).unwrap());
+            // Bytes after bytes alter what precedes them.
+            let Some(wanted) = whole.strip_prefix(&before) else { continue };
+            let mut stream = tokenizer.decode_stream(&ids[..at]);
+            let text: String = ids[at..].iter().map(|id| stream.push(*id).unwrap()).collect();
+            prop_assert_eq!(text + &stream.finish().unwrap(), wanted);
+        }
+    }
+}
+
+/// Text comes as soon as no later token can change it.
+#[test]
+fn streaming_holds_back_no_more_than_necessary() {
+    let llama = &DECODERS[1];
+    let token = |text: &str| llama.token_id(text).unwrap();
+    let (_, parts) = streamed(llama, &["▁the", "s", "<0x41>", "<0xAD>", "▁the"].map(token));
+    assert_eq!(parts, ["the", "s", "", "", "\u{fffd}\u{fffd} the"]);
+}
+
+#[test]
+fn a_panic_of_the_crate_is_an_error() {
+    let json = json!({"version": "1.0", "added_tokens": [], "normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "b"},
+        "pre_tokenizer": null, "post_processor": null, "decoder": null, "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}});
+    let tokenizer = Tokenizer::from_bytes("x", serde_json::to_vec(&json).unwrap(), companions::Companions::default());
+    let error = error_of(tokenizer.and_then(|tokenizer| tokenizer.encode("aaa")));
+    assert!(error.contains("tokenizer"), "{error}");
+}
+
+#[test]
+fn a_post_processor_adds_only_tokens() {
+    let mut file: Value = serde_json::from_slice(BYTES_EOS.json()).unwrap();
+    let mut load = |id: u32| {
+        file["post_processor"] = json!({"type": "TemplateProcessing", "pair": [], "single": [
+            {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [id], "tokens": ["<s>"]}}});
+        Tokenizer::from_bytes("x", serde_json::to_vec(&file).unwrap(), companions::Companions::default())
+    };
+    assert_eq!(load(256).unwrap().encode_text("a").unwrap(), [256, 97]);
+    let error = error_of(load(99_999));
+    assert!(error.contains("post_processor: adds the token id 99999"), "{error}");
+    let error = error_of(BYTES_EOS.check_model(256));
+    assert!(error.contains("257 tokens") && error.contains("is 256"), "{error}");
+    assert!(BYTES_EOS.check_model(257).is_ok());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 /// Metadata of an architecture that is used, or that does not affect the arithmetic.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 27] = [
     "vocab_size",
     "context_length",
     "embedding_length",
@@ -31,6 +31,9 @@ const KNOWN: [&str; 24] = [
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
     "rope.scaling.finetuned",
+    "rope.scaling.llama3_factor",
+    "rope.scaling.llama3_high_freq_factor",
+    "rope.scaling.llama3_low_freq_factor",
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
     "tensor_data_layout",
@@ -144,28 +147,50 @@ impl GgufFile {
                 names::ROPE_FREQS
             );
             if factors.iter().any(|factor| *factor != 1.0) {
-                out = json!(RopeScaling::Llama3(llama3_of(factors, theta, head_dim)?));
+                out = json!(RopeScaling::Llama3(self.llama3(factors, theta, head_dim)?));
             }
         }
         out["rope_theta"] = json!(theta);
         Ok(out)
     }
+
+    /// The Llama 3 settings that give these factors: those that lehr wrote beside them, or those published by Meta.
+    fn llama3(&self, factors: &[f32], theta: f64, head_dim: usize) -> Result<Llama3Scaling> {
+        let pairs = head_dim / 2;
+        ensure!(factors.len() == pairs, "tensor '{}' has {} factors, a head has {pairs}", names::ROPE_FREQS, factors.len());
+        let usual = published(factors);
+        let number =
+            |name: &str, usual: f64| Ok::<_, anyhow::Error>(self.number(&format!("rope.scaling.{name}"))?.unwrap_or(usual));
+        let original = self.whole("rope.scaling.original_context_length")?;
+        let found = Llama3Scaling {
+            factor: number("llama3_factor", usual.factor)?,
+            low_freq_factor: number("llama3_low_freq_factor", usual.low_freq_factor)?,
+            high_freq_factor: number("llama3_high_freq_factor", usual.high_freq_factor)?,
+            original_max_position_embeddings: original.unwrap_or(usual.original_max_position_embeddings),
+        };
+        ensure!(
+            gives(&found, factors, theta, head_dim),
+            "tensor '{}': its factors are not those of Llama 3 (factor {}, low_freq_factor {}, high_freq_factor {}, {} tokens)",
+            names::ROPE_FREQS,
+            found.factor,
+            found.low_freq_factor,
+            found.high_freq_factor,
+            found.original_max_position_embeddings
+        );
+        Ok(found)
+    }
 }
 
-/// The Llama 3 settings that give these factors: those published by Meta, with the factor of the file.
-fn llama3_of(factors: &[f32], theta: f64, head_dim: usize) -> Result<Llama3Scaling> {
-    let pairs = head_dim / 2;
-    ensure!(factors.len() == pairs, "tensor '{}' has {} factors, a head has {pairs}", names::ROPE_FREQS, factors.len());
+/// The settings published by Meta, with the factor of the file.
+fn published(factors: &[f32]) -> Llama3Scaling {
     let factor = f64::from(factors.iter().copied().fold(1.0, f32::max));
-    let found = Llama3Scaling { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
-    let own = llama3_factors(&found, theta, head_dim);
-    let same = own.iter().zip(factors).all(|(a, b)| (a - b).abs() <= 1e-4 * a.abs());
-    ensure!(
-        same,
-        "tensor '{}': its factors are not those of Llama 3 (factor {factor}, low_freq_factor 1, high_freq_factor 4, 8192 tokens)",
-        names::ROPE_FREQS
-    );
-    Ok(found)
+    Llama3Scaling { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 }
+}
+
+/// Whether these settings give these factors.
+fn gives(scaling: &Llama3Scaling, factors: &[f32], theta: f64, head_dim: usize) -> bool {
+    let own = llama3_factors(scaling, theta, head_dim);
+    own.iter().zip(factors).all(|(a, b)| (a - b).abs() <= 1e-4 * a.abs())
 }
 
 /// The divisor of each rotary frequency (convert_hf_to_gguf.py).
@@ -219,8 +244,23 @@ pub(super) fn settings(model: &ModelConfig) -> Result<Metadata> {
         out.set(format!("{scaling}.factor"), MetadataValue::F32(factor as f32));
     };
     match model.rope_scaling {
-        // Llama 3's factors are stored as a tensor.
-        None | Some(RopeScaling::Llama3(_)) => {}
+        None => {}
+        // The factors are stored as a tensor, which llama.cpp reads; settings that do not follow from it are for lehr.
+        Some(RopeScaling::Llama3(llama3)) => {
+            let factors = llama3_factors(&llama3, model.rope_theta, model.head_dim);
+            if published(&factors) != llama3 {
+                let original =
+                    u32::try_from(llama3.original_max_position_embeddings).context("original_max_position_embeddings")?;
+                out.set(format!("{scaling}.original_context_length"), MetadataValue::U32(original));
+                for (name, value) in [
+                    ("factor", llama3.factor),
+                    ("low_freq_factor", llama3.low_freq_factor),
+                    ("high_freq_factor", llama3.high_freq_factor),
+                ] {
+                    out.set(format!("{scaling}.llama3_{name}"), MetadataValue::F32(value as f32));
+                }
+            }
+        }
         Some(RopeScaling::Linear { factor }) => scaled("linear", factor),
         // lehr does not exceed the original context, within which there is no scaling.
         Some(RopeScaling::Dynamic { .. }) => {}

@@ -4,8 +4,9 @@ use lehr::config::MathKind;
 use lehr::data::tasks::math::answer::{LocatedAnswer, after_reasoning, find};
 use lehr::data::tasks::math::countdown::Countdown;
 use lehr::data::tasks::math::reading::{ParsedAnswer, last_number, number};
-use lehr::data::tasks::math::{distinct, grade, made, row_question, verdict};
+use lehr::data::tasks::math::{GradingRules, distinct, grade, made, row_question, verdict};
 use lehr::data::tasks::{Question, Split};
+use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -64,8 +65,12 @@ fn arithmetic_solutions_are_graded_correct() {
             let (end, sum) = tokens.split_last().unwrap();
             assert_eq!(*end, "=");
             assert_eq!(value(sum).to_string(), row.answer, "{}", row.prompt);
-            assert!(grade(&row.answer, &row.completion).correct, "{}", row.text);
-            assert_eq!(grade(&row.answer, &format!("{} 0", row.completion)).reward, f64::from(row.answer == "0"), "{}", row.text);
+            let question = Question { prompt: row.prompt.clone(), answer: row.answer.clone(), level: 0 };
+            for rules in [GradingRules::default(), GradingRules { made: true, ..GradingRules::default() }] {
+                let graded = |completion: &str| verdict::grade_question(&question, completion, rules);
+                assert!(graded(&row.completion).correct, "{}", row.text);
+                assert_eq!(graded(&format!("{} 0", row.completion)).reward, f64::from(row.answer == "0"), "{}", row.text);
+            }
             assert_eq!(row.text.split_whitespace().collect::<Vec<_>>().join(" "), row.text);
             words.extend(row.text.split(' ').map(str::to_owned));
         }
@@ -184,7 +189,6 @@ fn numbers_are_compared_as_numbers() {
             "1,\\!234",
             "1\\,234",
             "１２３４",
-            "1 2 3 4",
             "1234 dollars",
             "1234\\text{ m}^3",
             "x = 1234",
@@ -241,7 +245,7 @@ fn numbers_are_compared_as_numbers() {
     ];
     let read = |text: &str| {
         let text = text.strip_prefix("#### ").map_or(text, |line| line.trim_end_matches(" dollars"));
-        number(text).map(ParsedAnswer::Quantity)
+        number(text, false).map(ParsedAnswer::Quantity)
     };
     let all: Vec<(usize, &str)> = same.iter().enumerate().flat_map(|(i, list)| list.iter().map(move |text| (i, *text))).collect();
     for (i, a) in &all {
@@ -274,7 +278,7 @@ fn numbers_are_compared_as_numbers() {
         "2^",
         "\\frac{1}",
     ] {
-        assert_eq!(number(no), None, "{no}");
+        assert_eq!(number(no, false), None, "{no}");
     }
 }
 
@@ -302,8 +306,8 @@ fn the_last_number_is_the_answer() {
         ("none", None),
         ("", None),
     ] {
-        let found = last_number(text).map(ParsedAnswer::Quantity);
-        let wanted = wanted.map(|wanted| ParsedAnswer::Quantity(number(wanted).unwrap()));
+        let found = last_number(text, false).map(ParsedAnswer::Quantity);
+        let wanted = wanted.map(|wanted| ParsedAnswer::Quantity(number(wanted, false).unwrap()));
         assert_eq!(found.is_some(), wanted.is_some(), "{text}: {found:?}");
         assert!(found.zip(wanted).is_none_or(|(found, wanted)| found.same(&wanted)), "{text}");
     }
@@ -342,7 +346,8 @@ fn marked_answers_are_found() {
         ("The answer is $1,234.00.", true),
         ("\\boxed{1234}", true),
         ("\\boxed{1234} dollars, not 5", true),
-        ("1 2 3 4", true),
+        ("1 234", true),
+        ("1 2 3 4", false),
         ("1234 or 5", false),
         ("5 or 1234", false),
         ("\\boxed{x}", false),
@@ -359,13 +364,34 @@ fn marked_answers_are_found() {
     }
     // The prompt may have opened the reasoning; a question is not its own answer.
     let asked = |prompt: &str| Question { prompt: prompt.into(), answer: "1234".into(), level: 0 };
-    assert!(!verdict::grade_question(&asked("q <think>\n"), "it is 1234", false).correct);
-    assert!(verdict::grade_question(&asked("q <think>\n"), "x</think>it is 1234", false).correct);
-    let product = |prompt: &str, made: bool| verdict::grade_question(&asked(prompt), "\\boxed{617 \\times 2}", made);
+    assert!(!verdict::grade_question(&asked("q <think>\n"), "it is 1234", GradingRules::default()).correct);
+    assert!(verdict::grade_question(&asked("q <think>\n"), "x</think>it is 1234", GradingRules::default()).correct);
+    let product = |prompt: &str, made: bool| {
+        verdict::grade_question(&asked(prompt), "\\boxed{617 \\times 2}", GradingRules { made, ..GradingRules::default() })
+    };
     assert!(product("How much?", false).correct);
     assert_eq!(product("What is 2 times 617?", false).reason, "not worked out");
     assert_eq!(product("How much?", true).reason, "not worked out");
-    assert!(verdict::grade_question(&asked("617 * 2 ="), "1 2 3 4", true).correct);
+    // Digits with spaces are a number only where lehr or its vocabulary writes numbers so.
+    let apart = |prompt: &str, rules: GradingRules| verdict::grade_question(&asked(prompt), "\\boxed{1 2 3 4}", rules).correct;
+    let made = GradingRules { made: true, digits_apart: false };
+    let digits_apart = GradingRules { made: false, digits_apart: true };
+    assert!(apart("617 * 2 =", made) && apart("How much?", digits_apart) && apart("6 1 7 * 2 =", GradingRules::default()));
+    assert!(!apart("617 * 2 =", GradingRules::default()) && !apart("How much?", GradingRules::default()));
+    let built = |kind: TokenizerKind, text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.txt"), text).unwrap();
+        let corpus = Corpus::open(&[dir.path().join("a.txt")], &mut Notices::new()).unwrap();
+        Tokenizer::build(&kind, &corpus, None, &mut Notices::new()).unwrap()
+    };
+    assert!(verdict::splits_digits(&built(TokenizerKind::Words, "4 7 + 1 2 = 5 9")));
+    for kind in [TokenizerKind::Bytes, TokenizerKind::Chars] {
+        assert!(!verdict::splits_digits(&built(kind.clone(), "4 7 + 1 2 = 5 9")), "{kind:?}");
+    }
+    for (answer, output) in [("42", "\\boxed{4 2}"), ("357", "\\boxed{3 5 7}"), ("3 5 7", "\\boxed{357}"), ("357", "3 5 7")] {
+        assert!(!grade(answer, output).correct, "{answer}: {output}");
+    }
+    assert!(grade("3 5 7", "\\boxed{3 5 7}").correct);
 }
 
 /// The verdicts of math-verify, which does not read `<answer>` and `####`.
@@ -434,7 +460,11 @@ fn gsm8k_and_math_rows_are_read() {
         (r#"{"problem": "p", "answer": "x^2+1"}"#, "so \\boxed{1+x^2}", true),
         (r#"{"problem": "p", "answer": "no solution"}"#, "so \\boxed{\\text{No solution}}", true),
     ] {
-        assert_eq!(verdict::grade_question(&row(text).unwrap(), output, false).correct, right, "{text} {output}");
+        assert_eq!(
+            verdict::grade_question(&row(text).unwrap(), output, GradingRules::default()).correct,
+            right,
+            "{text} {output}"
+        );
     }
     for (text, says) in [
         (r#"{"question": "q", "answer": "They have 5 apples, so they have 10 apples in all"}"#, "answer: \"They have"),

@@ -174,7 +174,7 @@ fn stages_refuse_each_others_runs_and_flags() {
         (sft_args(&["--num-train-epochs=-1"]), 1, "--num-train-epochs -1: must be above 0"),
         (sft_args(&["--hidden-size=8"]), 1, "--hidden-size: fine-tuning takes shape and tokenizer from the model"),
         (sft_args(&["--preset=nano"]), 1, "--preset: fine-tuning takes"),
-        (sft_args(&["--seq-len=4096"]), 1, "--seq-len 4096: the model's context"),
+        (sft_args(&["--seq-len=4096"]), 1, "--seq-len 4096: this model takes at most"),
         (sft_args(&["--chat-template=none.jinja"]), 1, "--chat-template none.jinja"),
         (sft_args(&["--date=yesterday"]), 1, "--date yesterday: must be a day"),
     ] {

@@ -73,6 +73,26 @@ fn templates_render_as_in_transformers() {
     assert!(rendered > 100 && refused > 10 && marked > 20, "{rendered} {refused} {marked}");
 }
 
+/// What Jinja2 and Python define otherwise than other engines is rendered alike, or refused with the template's line.
+#[test]
+fn semantics_are_those_of_jinja2_or_refused() {
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(golden("semantics.json")).unwrap()).unwrap();
+    let extra = file["context"].as_object().unwrap().clone();
+    let chat = Chat { messages: file["messages"].as_array().unwrap().clone(), extra, ..Chat::default() };
+    let (mut rendered, mut refused, mut wrong) = (0, 0, Vec::new());
+    for case in file["cases"].as_array().unwrap() {
+        let source = case["template"].as_str().unwrap();
+        let got = ChatTemplate::new(source, Map::new(), 0).and_then(|template| template.render(&chat, false));
+        match (case["text"].as_str(), got) {
+            (Some(text), Ok(got)) if got.text == text => rendered += 1,
+            (None, Err(error)) if error.to_string().contains("line 1") => refused += 1,
+            (text, got) => wrong.push(format!("{source}\n  lehr:   {got:?}\n  jinja2: {text:?} {}", case["error"])),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(rendered > 20 && refused > 40, "{rendered} {refused}");
+}
+
 /// What Qwen3's template does not say of its assistant's part is what the same template with `{% generation %}` says, as transformers
 /// reads it: from where the generation prompt ends.
 #[test]

@@ -1,6 +1,7 @@
 //! Size limits on values, so that every operation of the engine on them (print, join, compare, drop) is bounded too.
 
 use super::limits::{DEPTH, ITEMS, TEXT, over};
+use super::objects::{DictView, PythonIterator, PythonRange};
 use super::print::as_text;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{DynObject, ObjectRepr, Rest, Serde, Tuple, Value, ValueKind, ValueOrKwargs};
@@ -58,11 +59,34 @@ impl ValueTotals {
         if depth >= DEPTH {
             return Err(over(&format!("values nested more than {DEPTH} deep")));
         }
+        if let Some(view) = object.downcast_ref::<DictView>() {
+            let items = self.items(&view.items, depth + 1)?;
+            return Ok(items.map(|items| Value::from_object(DictView { name: view.name, items })));
+        }
+        if let Some(iterator) = object.downcast_ref::<PythonIterator>() {
+            let items = self.items(&iterator.unread(), depth + 1)?;
+            return Ok(items.map(|items| Value::from_object(PythonIterator::new(items))));
+        }
+        if let Some(range) = object.downcast_ref::<PythonRange>() {
+            self.items += range.len();
+            return Ok(None);
+        }
         match object.repr() {
             ObjectRepr::Seq | ObjectRepr::Iterable => self.list(value, object, depth + 1),
             ObjectRepr::Map => self.map(object, depth + 1),
             _ => Ok(None),
         }
+    }
+
+    /// As [`Self::walk`], for the items of a value.
+    fn items(&mut self, items: &[Value], depth: usize) -> Result<Option<Vec<Value>>, Error> {
+        let (mut out, mut changed) = (Vec::with_capacity(items.len()), false);
+        for item in items {
+            let new = self.walk(item, depth)?;
+            changed |= new.is_some();
+            out.push(new.unwrap_or_else(|| item.clone()));
+        }
+        Ok(changed.then_some(out))
     }
 
     fn list(&mut self, value: &Value, object: &DynObject, depth: usize) -> Result<Option<Value>, Error> {
@@ -120,7 +144,7 @@ pub(super) fn printf(state: &State, args: Rest<ValueOrKwargs>) -> Result<Value, 
 
 /// The arguments of a format, lists as Python prints them.
 pub(super) fn printed_lists(state: &State, args: &[Value]) -> Result<Vec<Value>, Error> {
-    args.iter().map(|arg| if arg.kind() == ValueKind::Seq { as_text(state, arg) } else { Ok(arg.clone()) }).collect()
+    args.iter().map(|arg| if arg.as_object().is_some() { as_text(state, arg) } else { Ok(arg.clone()) }).collect()
 }
 
 /// Checks that `text.format(args)` or `text % args` stays within the limits, assuming the longest argument and the greatest width for every

@@ -4,8 +4,8 @@ use super::bound::{bound, bound_attribute, check, check_format, printed_lists, p
 use super::guard::{ATTRIBUTE, BOUND, guarded};
 use super::limits::{OUTPUT, Recursion, check_source, over};
 use super::print::as_text;
-use super::pythonic;
 use super::{CLOSE, OPEN};
+use super::{pythonic, semantics};
 use crate::data::chat::python::strftime;
 use crate::data::shown;
 use anyhow::{Result, anyhow};
@@ -77,9 +77,11 @@ fn environment(date: i64) -> Environment<'static> {
         minijinja::escape_formatter(out, state, &as_text(state, value)?)
     });
     // MiniJinja iterates over none as over an empty list; Python raises an error.
-    environment
-        .add_test("iterable", |value: &Jinja| !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number));
+    environment.add_test("iterable", |value: &Jinja| {
+        !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain)
+    });
     pythonic::add_to(&mut environment);
+    semantics::add_to(&mut environment);
     environment.add_filter(BOUND, bound);
     environment.add_filter(ATTRIBUTE, bound_attribute);
     environment.add_filter("format", printf);
@@ -103,6 +105,9 @@ fn method(state: &mut State, value: &Jinja, name: &str, args: &[Jinja]) -> Resul
             let args = printed_lists(state, args)?;
             return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, &args);
         }
+    }
+    if let Some(view) = semantics::view(state, value, name, args)? {
+        return Ok(view);
     }
     match pythonic::method(state, value, name, args)? {
         Some(value) => Ok(value),

@@ -38,8 +38,8 @@ pub(super) const DEPTH: usize = 100;
 pub(super) const ITEMS: usize = 1_000_000;
 /// Maximum bytes of strings in one value, and of the output of one step.
 pub(super) const TEXT: usize = 32 << 20;
-/// Maximum bytes of a rendering.
-pub(super) const OUTPUT: usize = 64 << 20;
+/// Maximum bytes of a rendering: a million tokens. Encoding it takes up to 150 bytes of memory for each.
+pub(super) const OUTPUT: usize = 4 << 20;
 /// Maximum steps of the engine per rendering; 64 bytes of output or 2 values read are one step.
 const STEPS: u64 = 2_000_000;
 /// Additional steps per message.

@@ -1,6 +1,7 @@
 //! Values as text, as Python writes them: `str`, `repr` and `json.dumps`.
 
 use super::limits::{TEXT, over};
+use super::objects::{BoundMethod, DictView, PythonRange, refused, type_name};
 use crate::data::chat::python::{to_float_text, to_quoted};
 use minijinja::value::{ObjectRepr, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
@@ -54,6 +55,19 @@ fn write_repr(value: &Value, out: &mut String) -> Result<(), Error> {
         return push(out, "Undefined", WHAT);
     }
     let Some(object) = value.as_object() else { return push(out, &value.to_string(), WHAT) };
+    if let Some(range) = object.downcast_ref::<PythonRange>() {
+        return push(out, &range.text(), WHAT);
+    }
+    if let Some(method) = object.downcast_ref::<BoundMethod>() {
+        let (name, of) = (&method.name, method.of);
+        return Err(refused(format!("prints {name}, the method of a {of}. For the value of that key write ['{name}']")));
+    }
+    if let Some(view) = object.downcast_ref::<DictView>() {
+        push(out, view.name, WHAT)?;
+        push(out, "(", WHAT)?;
+        write_repr(&Value::from(view.items.clone()), out)?;
+        return push(out, ")", WHAT);
+    }
     match object.repr() {
         ObjectRepr::Map if !object.type_name().ends_with("::Loop") => {
             // The engine's own type, which has no public name.
@@ -80,7 +94,7 @@ fn write_repr(value: &Value, out: &mut String) -> Result<(), Error> {
             }
             push(out, close, WHAT)
         }
-        _ => push(out, &value.to_string(), WHAT),
+        _ => Err(refused(format!("prints a {}, which Python writes with its address. Write | list behind it", type_name(value)))),
     }
 }
 
@@ -135,6 +149,11 @@ impl JsonWriter<'_> {
 
     fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         match value.kind() {
+            _ if !matches!(type_name(value), "list" | "tuple")
+                && matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) =>
+            {
+                Err(not_json(&format!("Object of type {}", type_name(value))))
+            }
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 self.push("[")?;

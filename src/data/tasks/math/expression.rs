@@ -89,10 +89,10 @@ const MAGNITUDES: &[(&str, u64)] = &[
 /// Currencies that precede a number.
 const CURRENCIES: &[&str] = &["USD", "EUR", "GBP", "INR", "US", "Rs", "CAD", "AUD"];
 
-/// Parses a text that is one number or expression as a whole; for an equation, its right side.
-pub fn single(tokens: &[MathToken]) -> Option<Quantity> {
+/// Parses a text that is one number or expression as a whole; for an equation, its right side. With `digits_apart`, `1 2 3` is a number.
+pub fn single(tokens: &[MathToken], digits_apart: bool) -> Option<Quantity> {
     let tokens = right_side(trimmed(tokens))?;
-    if let Some(joined) = digits_apart(tokens) {
+    if let Some(joined) = in_groups(tokens, digits_apart) {
         return Some(joined);
     }
     let mut parser = Parser::new(tokens, true)?;
@@ -130,8 +130,8 @@ fn right_side(tokens: &[MathToken]) -> Option<&[MathToken]> {
     if tokens[..at].iter().any(several) { None } else { Some(&tokens[at + 1..]) }
 }
 
-/// Numbers with spaces: single digits as in `1 2 3`, and groups as in `1 234 567`.
-fn digits_apart(tokens: &[MathToken]) -> Option<Quantity> {
+/// Numbers with spaces: groups as in `1 234 567`, and with `digits_apart` single digits as in `1 2 3`.
+fn in_groups(tokens: &[MathToken], digits_apart: bool) -> Option<Quantity> {
     let (negative, rest) = match tokens.split_first() {
         Some((first, rest)) if first.is('-') => (true, rest),
         _ => (false, tokens),
@@ -144,7 +144,7 @@ fn digits_apart(tokens: &[MathToken]) -> Option<Quantity> {
         })
         .collect();
     let groups = groups.filter(|groups| groups.len() > 1 && groups.len() <= 64)?;
-    let single = groups.iter().all(|group| group.len() == 1);
+    let single = digits_apart && groups.iter().all(|group| group.len() == 1);
     let thousands = groups[0].len() <= 3 && groups[1..].iter().all(|group| group.len() == 3);
     let value: BigInt = (single || thousands).then(|| groups.concat().parse().ok())??;
     let value = ExactValue::rational(BigRational::from_integer(if negative { -value } else { value }));

@@ -12,7 +12,7 @@ mod tokens;
 pub mod value;
 pub mod verdict;
 
-pub use verdict::grade;
+pub use verdict::{GradingRules, grade};
 
 use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
@@ -20,13 +20,14 @@ use super::question_set::{HeldOutQuestions, QuestionSource, RowReader};
 use super::question_stream::QuestionStream;
 use super::{Grade, Question, Split, Task, TaskInput};
 use crate::config::{MathKind, TaskSettings};
-use crate::data::chat::question_chat;
+use crate::data::chat::{prompt_chat, question_chat};
 use crate::data::json_rows::Object;
 use crate::data::{Notices, shown};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use countdown::Countdown;
 use serde::Serialize;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// Difficulty grades.
 pub const GRADES: std::ops::RangeInclusive<usize> = 1..=5;
@@ -118,6 +119,7 @@ pub struct Math {
     grades: Vec<usize>,
     seed: u64,
     source: QuestionSource,
+    digits_apart: bool,
 }
 
 impl Math {
@@ -137,8 +139,11 @@ impl Math {
         let make = |row: Object| {
             let mut question = row_question(&row)?;
             let key = question.prompt.clone();
-            let chat = question_chat(question.prompt.trim_end(), &row)?;
-            question.prompt = question_stream.conversation(chat)?.unwrap_or(question.prompt);
+            let is_list = asked_in_messages(&row);
+            let chat = if is_list { prompt_chat(&row)? } else { question_chat(question.prompt.trim_end(), &row)? };
+            let rendered = question_stream.conversation(chat)?;
+            ensure!(rendered.is_some() || !is_list, "prompt: is a list of messages, which needs --chat");
+            question.prompt = rendered.unwrap_or(question.prompt);
             Ok((key, question))
         };
         let reader = RowReader { example: EXAMPLE, tokenizer, make };
@@ -148,13 +153,20 @@ impl Math {
             let distinct = distinct(kind, grades.clone(), seed, Split::Eval);
             HeldOutQuestions::make(settings, distinct, "--difficulty", notices, |_, row| question(&question_stream, row))
         })?;
-        Ok(Self { kind, question_stream, grades, seed, source })
+        let digits_apart = tokenizer.is_some_and(verdict::splits_digits);
+        Ok(Self { kind, question_stream, grades, seed, source, digits_apart })
     }
 }
 
 fn question(question_stream: &QuestionStream, row: MathRow) -> Result<Question> {
     let prompt = question_stream.chat(&row.prompt)?.unwrap_or(row.prompt);
     Ok(Question { prompt, answer: row.answer, level: row.level })
+}
+
+/// Whether a row asks its question in messages: `prompt` is the only field of a question, and a list.
+fn asked_in_messages(row: &Object) -> bool {
+    let field = QUESTIONS.iter().find(|(field, _)| row.get(*field).is_some_and(|value| !value.is_null()));
+    field.is_some_and(|(field, _)| *field == "prompt") && row["prompt"].is_array()
 }
 
 /// A row as a question: `question`, `problem` or `prompt`; and `answer` or `solution`, which is a number or a few words, or a text with
@@ -166,7 +178,16 @@ pub fn row_question(row: &Object) -> Result<Question> {
     let there = |field: &str| row.get(field).filter(|value| !value.is_null());
     let asked = QUESTIONS.iter().find_map(|(field, end)| Some((field, there(field)?, end)));
     let (field, asked, end) = asked.context("question: missing. Give the question")?;
-    let asked = asked.as_str().with_context(|| format!("{field}: must be a string"))?;
+    let asked = match asked {
+        Value::String(text) => Cow::Borrowed(text.as_str()),
+        // Messages for the chat template; what they say is the question.
+        Value::Array(_) if asked_in_messages(row) => {
+            let messages = prompt_chat(row)?.messages;
+            Cow::Owned(messages.iter().filter_map(|message| message["content"].as_str()).collect::<Vec<_>>().join("\n"))
+        }
+        Value::Array(_) => bail!("{field}: must be a string. Give messages in the field prompt"),
+        _ => bail!("{field}: must be a string"),
+    };
     let found = ANSWERS.iter().find_map(|field| Some((*field, there(field)?)));
     let (field, answer) = found.context("answer: missing. Give the number, or a text that ends in #### and the number")?;
     let own = match answer {
@@ -204,7 +225,7 @@ impl Task for Math {
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
         // Generated problems have to be computed: `4 7 * 3` is not an answer to `4 7 * 3 =`.
-        let made = !self.grades.is_empty();
-        Ok(answers.iter().map(|(question, completion)| verdict::grade_question(question, completion, made)).collect())
+        let rules = GradingRules { made: !self.grades.is_empty(), digits_apart: self.digits_apart };
+        Ok(answers.iter().map(|(question, completion)| verdict::grade_question(question, completion, rules)).collect())
     }
 }

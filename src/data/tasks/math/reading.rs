@@ -46,7 +46,7 @@ impl ParsedAnswer {
     }
 
     fn of_tokens(all: &[MathToken], may_be_list: bool) -> Option<Self> {
-        if let Some(quantity) = single(all) {
+        if let Some(quantity) = single(all, false) {
             return Some(Self::Quantity(quantity));
         }
         if let (true, Some(list)) = (may_be_list, Self::list(all)) {
@@ -206,9 +206,10 @@ pub fn numbers_in(text: &str) -> Vec<BigRational> {
     tokens(text).into_iter().filter_map(value).collect()
 }
 
-/// Parses a text that is a number or an expression as a whole, or an equation whose right side is one.
-pub fn number(text: &str) -> Option<Quantity> {
-    single(&short_tokens(text)?)
+/// Parses a text that is a number or an expression as a whole, or an equation whose right side is one. With `digits_apart`, a number may
+/// have spaces between its digits.
+pub fn number(text: &str, digits_apart: bool) -> Option<Quantity> {
+    single(&short_tokens(text)?, digits_apart)
 }
 
 /// The first number of a line after `####`, whatever follows. `directly`: only signs may precede it.
@@ -231,11 +232,12 @@ pub fn first_number(line: &str, directly: bool) -> Option<Quantity> {
     (0..=signed).rev().find_map(|signed| leading(&all[at - signed..])).map(|(quantity, _)| quantity)
 }
 
-/// The last number of a text, or the expression that contains it; `None` if it is one of several alternatives (`41 or 42`).
-pub fn last_number(text: &str) -> Option<Quantity> {
+/// The last number of a text, or the expression that contains it; `None` if it is one of several alternatives (`41 or 42`). With
+/// `digits_apart`, a text that is a number as a whole may have spaces between its digits.
+pub fn last_number(text: &str, digits_apart: bool) -> Option<Quantity> {
     let all = tokens(text);
     if all.len() <= super::expression::MOST_TOKENS
-        && let Some(quantity) = single(&all)
+        && let Some(quantity) = single(&all, digits_apart)
     {
         return Some(quantity);
     }
@@ -245,7 +247,8 @@ pub fn last_number(text: &str) -> Option<Quantity> {
         let last = all[..end].iter().rposition(MathToken::is_number)?;
         let start = run_start(&all, last);
         let run = run(&all, start, last);
-        let quantity = single(run).or_else(|| leading(run).filter(|(_, read)| start + read > last).map(|(quantity, _)| quantity));
+        let quantity = single(run, digits_apart)
+            .or_else(|| leading(run).filter(|(_, read)| start + read > last).map(|(quantity, _)| quantity));
         if quantity.is_none() && last > start && all[last - 1].is('^') && unit_before(&all, last - 1) {
             end = last - 1;
             continue;
