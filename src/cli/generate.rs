@@ -5,6 +5,7 @@ use crate::config::{CacheSettings, DeviceSettings, StorageSettings};
 use crate::data::chat::{self, Chat};
 use crate::data::{StopStringFilter, Tokenizer};
 use crate::model::Generator;
+use crate::model::hf_config::HfConfig;
 use crate::ops::sample::Sampling;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -75,31 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         !ids.is_empty(),
         "--prompt: holds no token, and this tokenizer has none that begins or ends a text; give at least one character"
     );
-    let (context, max_len) = (config.model.max_position_embeddings, ids.len().saturating_add(args.max_new_tokens));
-    anyhow::ensure!(
-        max_len <= MAX_ROOM,
-        "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens",
-        args.max_new_tokens
-    );
-    anyhow::ensure!(
-        !args.chat || ids.len() < context,
-        "--prompt: the conversation has {} tokens, but the model's context holds {context}, reply included; shorten it",
-        ids.len()
-    );
-    if let Some((most, why)) = config.model.exact_context() {
-        anyhow::ensure!(
-            max_len <= most,
-            "--max-new-tokens {}: {} tokens with the prompt's {}, but this model takes at most {most} at once ({why}); ask for fewer, or \
-             shorten --prompt",
-            args.max_new_tokens,
-            max_len,
-            ids.len()
-        );
-    }
-    if max_len > context {
-        // As in transformers: positions continue beyond those seen in training.
-        output::note(&format!("note: the model was trained on contexts of {context} tokens; text beyond them may be incoherent"));
-    }
+    let max_len = check_length(args, &config, ids.len())?;
     let device = open::device(&args.device)?;
     let model = open::frozen_model(&device, &dir, &config, max_len, args.storage.dtype)?;
     let generator = Generator::with_cache(&device, &model, 1, max_len, args.cache.kv_cache_dtype.element())?;
@@ -137,6 +114,33 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         writeln!(out, "{}", output::generated(&rest))?;
     }
     Ok(0)
+}
+
+/// The length of prompt and text in tokens, checked against the model's context.
+fn check_length(args: &Args, config: &HfConfig, prompt: usize) -> anyhow::Result<usize> {
+    let (context, max_len) = (config.model.max_position_embeddings, prompt.saturating_add(args.max_new_tokens));
+    anyhow::ensure!(
+        max_len <= MAX_ROOM,
+        "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens",
+        args.max_new_tokens
+    );
+    anyhow::ensure!(
+        !args.chat || prompt < context,
+        "--prompt: the conversation has {prompt} tokens, but the model's context holds {context}, reply included; shorten it"
+    );
+    if let Some((most, why)) = config.model.exact_context() {
+        anyhow::ensure!(
+            max_len <= most,
+            "--max-new-tokens {}: {max_len} tokens with the prompt's {prompt}, but this model takes at most {most} at once ({why}); ask for \
+             fewer, or shorten --prompt",
+            args.max_new_tokens
+        );
+    }
+    if max_len > context {
+        // As in transformers: positions continue beyond those seen in training.
+        output::note(&format!("note: the model was trained on contexts of {context} tokens; text beyond them may be incoherent"));
+    }
+    Ok(max_len)
 }
 
 /// The tokenizer with the template in use, and the conversation as text.

@@ -143,7 +143,7 @@ impl DecodeStream {
     fn decode_more(&mut self, hold: bool) -> Result<String> {
         let mut now = self.tokenizer.decode(&self.ids)?;
         if !now.starts_with(&self.shown) {
-            // The continuation alters what precedes it (it goes on with a run of bytes): the text before stays as it was shown.
+            // The continuation alters what precedes it (it extends a run of bytes): the text before stays as it was shown.
             self.ids.drain(..self.before);
             (self.before, self.shown) = (0, String::new());
             now = self.tokenizer.decode(&self.ids)?;

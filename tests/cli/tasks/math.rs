@@ -317,6 +317,7 @@ fn the_last_number_is_the_answer() {
     }
 }
 
+// Length: a table.
 #[test]
 fn marked_answers_are_found() {
     use LocatedAnswer::{Hashes, Marked, Plain};

@@ -71,6 +71,7 @@ const LOOKING_TESTS: &[&str] = &[
 ];
 
 /// The statement with guards added.
+// Length: one arm per kind of statement.
 pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
     match statement {
         Stmt::Template(s) => Stmt::Template(Spanned::new(Template { children: all(&s.children) }, s.span())),
@@ -277,6 +278,7 @@ fn text<'a>(text: &str, span: Span) -> CallArg<'a> {
 }
 
 /// The expression with guards inside only, except around lazy lists.
+// Length: one arm per kind of expression.
 fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
     match expr {
         Expr::Var(s) => {
