@@ -229,7 +229,7 @@ fn truncated_and_dropped_rows_are_counted() {
     let result = notices.lines().join("\n");
     assert!(result.contains("2 of 4 rows cut: longer than --seq-len 16"), "{result}");
     assert!(result.contains("1 of 4 rows dropped, the first at") && result.contains("a.jsonl:3: no token to learn"), "{result}");
-    assert!(result.contains("a.jsonl:4: nothing to learn: no message of the assistant counts"), "{result}");
+    assert!(result.contains("a.jsonl:4 (roles: user): nothing to learn: no message of the assistant counts"), "{result}");
     assert_eq!(found.tokens().0, 6 + 16);
     let batch = found.batch(0, 2);
     assert_eq!(batch.targets.iter().filter(|t| **t != IGNORE).count(), 5 + 15);

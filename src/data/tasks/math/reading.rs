@@ -105,7 +105,14 @@ impl ParsedAnswer {
 }
 
 fn words(all: &[MathToken]) -> Option<String> {
-    let words: String = all.iter().map(spelt).collect();
+    let mut words = String::new();
+    for (i, token) in all.iter().enumerate() {
+        // `3 5 7` is not 357.
+        if i > 0 && token.is_number() && all[i - 1].is_number() {
+            words.push(' ');
+        }
+        words.push_str(&spelt(token));
+    }
     let words = words.trim_end_matches(['.', ',', ';', ':']);
     let bare = words.strip_prefix('(').and_then(|words| words.strip_suffix(')')).unwrap_or(words);
     let count = all.iter().filter(|token| token.word().is_some()).count();
