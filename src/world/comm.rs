@@ -98,7 +98,7 @@ pub(super) const MAX_TURNS: usize = 10;
 const ENDED: &str = "the communication thread has ended";
 
 impl Comm {
-    /// Start the thread, which calls `make` to create the transport; `None` if that takes longer than the timeout.
+    /// Start the thread, which calls `make` to create the transport; `None` if that takes longer than its timeout.
     ///
     /// # Errors
     /// Errors of `make`, or the thread cannot be created.
@@ -125,7 +125,7 @@ impl Comm {
             }
         };
         std::thread::Builder::new().name("ranks".into()).spawn(work)?;
-        match ready.recv_timeout(liveness.timeout) {
+        match ready.recv_timeout(liveness.start_timeout()) {
             Ok(topology) => Ok(Some(Self { topology: topology?, liveness, jobs, has_ended: AtomicBool::new(false) })),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => bail!(ENDED),

@@ -27,6 +27,8 @@ const PHASES: [Phase; 5] = [Phase::Start, Phase::Setup, Phase::Idle, Phase::Busy
 
 /// Default of `LEHR_RANK_TIMEOUT`: seconds that a rank may lag behind.
 const TIMEOUT_SECONDS: f64 = 600.0;
+/// Minimum of the seconds in which all ranks must start: processes and MPI take some.
+const START_SECONDS: f64 = 20.0;
 /// Maximum seconds without a heartbeat.
 const SILENT_SECONDS: f64 = 60.0;
 
@@ -143,6 +145,11 @@ impl Liveness {
     /// Expect heartbeats of `size` ranks from now on.
     pub fn expect(&self, size: usize) {
         *lock(&self.peers) = vec![Peer { at: Instant::now(), begun: 0, progress: 0 }; size];
+    }
+
+    /// Time in which all ranks must start.
+    pub fn start_timeout(&self) -> Duration {
+        self.timeout.max(Duration::from_secs_f64(START_SECONDS))
     }
 
     /// Time between two heartbeats.

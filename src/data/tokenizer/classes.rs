@@ -1,6 +1,7 @@
 //! The rules that transformers 5 uses for a folder's `tokenizer_class` (`models/auto/tokenization_auto.py`). Some classes take only vocabulary,
 //! merges, added tokens and post-processor from `tokenizer.json` and bring the other parts themselves. lehr does the same and says so where it
-//! makes a difference; transformers 4 followed `tokenizer.json`.
+//! makes a difference; transformers 4 followed `tokenizer.json`. One difference remains: such a class loses the added tokens of `tokenizer.json`
+//! that `added_tokens_decoder` does not list, where there is one; lehr keeps them.
 
 use super::guarded;
 use crate::data::shown;
