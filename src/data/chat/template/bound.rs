@@ -4,7 +4,7 @@ use super::limits::{DEPTH, ITEMS, TEXT, over};
 use super::objects::{DictView, PythonIterator, PythonRange};
 use super::print::as_text;
 use minijinja::formatting::{FormatStyle, format};
-use minijinja::value::{DynObject, ObjectRepr, Rest, Serde, Tuple, Value, ValueKind, ValueOrKwargs};
+use minijinja::value::{DynObject, Kwargs, ObjectRepr, Rest, Serde, Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, State};
 use serde::{Serialize, Serializer};
 
@@ -144,7 +144,12 @@ pub(super) fn printf(state: &State, args: Rest<ValueOrKwargs>) -> Result<Value, 
 
 /// The arguments of a format, lists as Python prints them.
 pub(super) fn printed_lists(state: &State, args: &[Value]) -> Result<Vec<Value>, Error> {
-    args.iter().map(|arg| if arg.as_object().is_some() { as_text(state, arg) } else { Ok(arg.clone()) }).collect()
+    let printed = |value: &Value| if value.as_object().is_some() { as_text(state, value) } else { Ok(value.clone()) };
+    let named = |arg: &Value| -> Result<Value, Error> {
+        let pairs = arg.try_iter()?.map(|key| Ok((key.to_string(), printed(&arg.get_item(&key)?)?)));
+        Ok(Kwargs::from_iter(pairs.collect::<Result<Vec<_>, Error>>()?).into())
+    };
+    args.iter().map(|arg| if arg.is_kwargs() { named(arg) } else { printed(arg) }).collect()
 }
 
 /// Checks that `text.format(args)` or `text % args` stays within the limits, assuming the longest argument and the greatest width for every
