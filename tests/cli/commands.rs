@@ -286,8 +286,10 @@ fn too_long_for_the_model_names_the_flag() {
     let (t, place) = (Trained::get(), Place::new());
     for name in ["windowed", "plain"] {
         copy_model(t, &place.path(name));
+        // The text has not all characters of lehr's own template.
+        let template = "{% for message in messages %}{{ message.content }}{% endfor %}";
+        std::fs::write(place.path(name).join("chat_template.jinja"), template).unwrap();
     }
-    std::fs::write(place.path("plain/chat_template.jinja"), "{{ messages[0].content }}").unwrap();
     let mut config: Value = serde_json::from_slice(&std::fs::read(t.model().join("config.json")).unwrap()).unwrap();
     let context = config["max_position_embeddings"].as_u64().unwrap() as usize;
     for (field, value) in
