@@ -314,6 +314,15 @@ fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success(), "kill -{name} {pid}");
 }
 
+/// MPICH's launcher kills a stopped process and does not wait for its end.
+fn wait_for_end(pid: u32) {
+    let until = Instant::now() + common::PATIENCE;
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        assert!(Instant::now() < until, "process {pid} does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A run on three ranks without an end, after its first checkpoint.
 fn long_run(place: &Place, name: &str, timeout: &str) -> Trainer {
     let flags = ["--batch-size=6", "--max-steps=1000000", "--eval-every=0", "--save-every=10"];
@@ -351,13 +360,15 @@ fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
     for rank in 0..3 {
         let place = Place::new();
         let mut trainer = long_run(&place, "run", "3");
-        signal(pid_of(rank, &place.path("")), "STOP");
+        let stopped = pid_of(rank, &place.path(""));
+        signal(stopped, "STOP");
         assert!(!trainer.end().success(), "rank {rank}: {}", trainer.diagnostics());
         let text = trainer.stderr();
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(lines.len(), 1, "rank {rank}: {}", trainer.diagnostics());
         assert!(lines[0].contains(&format!("no heartbeat from rank {rank} ")), "{}", trainer.diagnostics());
         assert!(lines[0].contains("saved checkpoints are valid"), "{}", lines[0]);
+        wait_for_end(stopped);
         resume(&place, "run", 1);
     }
 }
