@@ -1,13 +1,14 @@
 //! The rules that transformers 5 uses for a folder's `tokenizer_class` (`models/auto/tokenization_auto.py`). Some classes take only vocabulary,
 //! merges, added tokens and post-processor from `tokenizer.json` and bring the other parts themselves. lehr does the same and says so where it
-//! makes a difference; transformers 4 followed `tokenizer.json`. One difference remains: such a class loses the added tokens of `tokenizer.json`
-//! that `added_tokens_decoder` does not list, where there is one; lehr keeps them.
+//! makes a difference; transformers 4 followed `tokenizer.json`. One difference remains, with a note: such a class loses the added tokens of
+//! `tokenizer.json` that `added_tokens_decoder` does not list, where there is one; lehr keeps them.
 
 use super::guarded;
 use crate::data::shown;
 use anyhow::{Result, anyhow};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 
 /// Classes with rules of their own that lehr does not have. Others are unknown to transformers too, which then follows `tokenizer.json`.
 const FOREIGN: [&str; 16] = [
@@ -129,6 +130,26 @@ impl<'a> ClassSource<'a> {
             shown(class)
         );
         Ok((Some(parts), Some(note)))
+    }
+
+    /// A note about the added tokens of the file that its class would lose.
+    pub(super) fn lost_tokens<'t>(&self, file: &ClassParts, added: impl Iterator<Item = &'t str>) -> Option<String> {
+        let class = self.class(file)?;
+        self.parts(class).filter(|_| file.model.r#type.as_deref().is_none_or(|kind| kind == "BPE"))?;
+        let content = |token: &'a Value| token.as_str().or_else(|| token.get("content")?.as_str());
+        let listed = self.config.get("added_tokens_decoder")?.as_object()?.values();
+        let roles = self.config.iter().filter(|(key, _)| key.ends_with("_token")).map(|(_, token)| token);
+        let lists = self.config.iter().filter(|(key, _)| key.ends_with("_special_tokens"));
+        let lists = lists.flat_map(|(_, tokens)| tokens.as_array().into_iter().flatten());
+        let known: HashSet<&str> = listed.chain(roles).chain(lists).filter_map(content).collect();
+        let lost: Vec<&str> = added.filter(|token| !known.contains(token)).collect();
+        let (first, more) = (shown(lost.first()?), lost.len() - 1);
+        Some(format!(
+            "tokenizer_class = {}: with this class transformers 5 drops the added token {first:?} of tokenizer.json{}, which \
+             added_tokens_decoder does not list; lehr keeps all. List them there",
+            shown(class),
+            if more > 0 { format!(" and {more} more") } else { String::new() }
+        ))
     }
 
     /// The parts of a class that lehr knows.

@@ -74,11 +74,14 @@ impl Tokenizer {
     pub fn files(&self, model_max_length: usize, architecture: Architecture) -> Result<Vec<(String, Vec<u8>)>> {
         let mut config = (*self.config).clone();
         let model = Map::from_iter([("model_type".to_owned(), json!(names(architecture).1))]);
-        let (other_rules, _) = ClassSource::of(&config, &model).replaced(&ClassParts::of(&self.json)?, self.has_bytes())?;
-        if other_rules.is_some() {
+        let (source, rules) = (ClassSource::of(&config, &model), ClassParts::of(&self.json)?);
+        let added = self.inner.get_added_tokens_decoder();
+        let is_lossy = source.lost_tokens(&rules, added.values().map(|token| token.content.as_str())).is_some();
+        let has_other_rules = is_lossy || source.replaced(&rules, self.has_bytes())?.0.is_some();
+        if has_other_rules {
             config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
         }
-        if architecture == Architecture::Qwen2 && (other_rules.is_some() || !config.contains_key("tokenizer_class")) {
+        if architecture == Architecture::Qwen2 && (has_other_rules || !config.contains_key("tokenizer_class")) {
             config.insert("auto_map".into(), json!({"AutoTokenizer": [null, "unused.Unused"]}));
         }
         config.insert("model_max_length".into(), json!(model_max_length));
@@ -235,12 +238,15 @@ impl Tokenizer {
 fn by_class(json: Vec<u8>, file: &TokenizerFile, files: &Companions) -> Result<(Vec<u8>, Option<String>)> {
     let bytes = file.model.vocab.0.iter().filter(|(token, _)| is_byte_token(token)).count();
     let source = ClassSource::of(&files.config, &files.model);
-    let (parts, note) = source.replaced(&ClassParts::of(&json)?, bytes == 256)?;
+    let rules = ClassParts::of(&json)?;
+    let (parts, note) = source.replaced(&rules, bytes == 256)?;
+    let lost = source.lost_tokens(&rules, file.added_tokens.iter().map(|token| token.content.as_str()));
+    let notes: Vec<String> = note.into_iter().chain(lost).collect();
     let json = match parts {
         Some(parts) => parts.put_into(&json)?,
         None => json,
     };
-    Ok((json, note))
+    Ok((json, (!notes.is_empty()).then(|| notes.join(". "))))
 }
 
 /// Why there is no tokenizer, and the remedy.
