@@ -104,7 +104,8 @@ fn stated(found: LocatedAnswer<'_>, digits_apart: bool) -> Option<Quantity> {
     match found {
         LocatedAnswer::Marked(text) => number(text, digits_apart),
         LocatedAnswer::Hashes(line) => first_number(line, false),
-        LocatedAnswer::Plain(text) => last_number(text, digits_apart),
+        // A response that is nothing but digits is one number: no other reading of it could be an answer.
+        LocatedAnswer::Plain(text) => number(text, true).or_else(|| last_number(text, digits_apart)),
     }
 }
 
