@@ -60,6 +60,7 @@ def template():
         "doubled": "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
         "itself": "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}",
         "indent": "{{ messages|tojson(indent=10000000000) }}",
+        "format-not-ascii": "{{ '%(é'|format(1) }}",
         "macro": "{% macro f(x, n) %}{% if n %}{{ f([x], n - 1) }}{% else %}{{ x }}{% endif %}{% endmacro %}{{ f(1, 9) }}",
         "lists": "{{ [1] * 3 + range(3)|list }}{{ 'a'.join(['b', 'c'])[::-1]|upper|replace('A', '%s') }}{{ '%5d'|format(3) }}",
     }.items():

@@ -74,6 +74,10 @@ fn hostile() -> Vec<(String, &'static str)> {
         // Lists that cost nothing until they are read.
         (format!("{ns}{}{{{{ ns.x|length }}}}", repeat(40, "{% set ns.x = ns.x + ns.x %}")), "over a limit"),
         (format!("{ns}{}{{{{ ns.x }}}}", repeat(40, "{% set ns.x = [ns.x, ns.x] %}")), "values in one value"),
+        ("{{ '%(é'|format(1) }}".into(), "ASCII"),
+        ("{{ '%(é)s'|format(a=1) }}".into(), "ASCII"),
+        ("{{ '{é}'.format(1) }}".into(), "ASCII"),
+        ("{{ '{:é>9}'.format(1) }}".into(), "ASCII"),
         (format!("{ns}{}", repeat(40, "{% set ns.x = ns.x|chain(ns.x) %}")), "filter chain is unknown"),
         ("{{ [1] * 100000000 }}".into(), "values in one value"),
         ("{{ [[1] * 100000] * 100000 ~ '' }}".into(), "values in one value"),
@@ -196,6 +200,7 @@ fn guards_change_nothing_that_a_template_sees() {
         ),
         ("{%- for m in messages -%}\r\n  {{ m.role }}\r\n{%- endfor %}\r\nend\r\n", "systemuserassistantuserend"),
         ("{{ '%s-%03d'|format('a', 7) }} {{ '{:>4}|{a}'.format('b', a=1) }}", "a-007    b|1"),
+        ("{{ '{é}é'.replace('{é}', 'é') }}{{ 'é %s é'|format('é') }}{{ 'é {} é'.format('é') }}", "ééé é éé é é"),
         ("{{ '{a} {b}'.format(a=[true, 'x'], b={'c': none}) }} {{ '%(a)s'|format(a=[1.0]) }}", "[True, 'x'] {'c': None} [1.0]"),
     ] {
         assert_eq!(render(source), wanted, "{source}");

@@ -155,6 +155,12 @@ pub(super) fn printed_lists(state: &State, args: &[Value]) -> Result<Vec<Value>,
 /// Checks that `text.format(args)` or `text % args` stays within the limits, assuming the longest argument and the greatest width for every
 /// field.
 pub(super) fn check_format(text: &str, field: char, args: &[Value]) -> Result<(), Error> {
+    // MiniJinja reads fields byte by byte, and panics within a character.
+    let end = if field == '{' { '}' } else { ')' };
+    let opened = text.split(field).skip(1).filter(|part| field == '{' || part.starts_with('('));
+    if opened.map(|part| part.split(end).next().unwrap_or_default()).any(|name| !name.is_ascii()) {
+        return Err(Error::new(ErrorKind::InvalidOperation, "format: fields have ASCII names and formats only"));
+    }
     let fields = text.matches(field).count();
     let mut longest = 32;
     for arg in args {
