@@ -1,8 +1,8 @@
 //! RMSNorm of query or key heads and their rotation; the arithmetic is that of `rmsnorm` and `rope`.
 
 use super::Heads;
-use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled, task_rows, with_scratch};
-use crate::ops::rmsnorm::host::{backward_row, dot3, scaled, squares};
+use crate::device::cpu::{Cpu, OutputTile, TileGrid, Tiled, task_rows};
+use crate::ops::rmsnorm::host::{add_block_sums, backward_row, dot3, scaled, squares};
 use crate::ops::rope::host::rotate_row;
 use crate::simd;
 use fearless_simd::prelude::*;
@@ -120,21 +120,10 @@ fn backward_tile<S: Simd>(
     }
 }
 
-/// See [`super::backward_gain`]. Tasks sum blocks of rows, whose sums are then added in order.
+/// See [`super::backward_gain`].
 pub fn backward_gain(cpu: &Cpu, heads: Heads, [raw, table, rstd, dqkv]: [&[f32]; 4], positions: &[u32], dgain: &mut [f32]) {
-    let (each, width) = (heads.tile_rows(), heads.width);
-    let blocks = heads.matrix_rows.div_ceil(each);
-    with_scratch(blocks * width, |sums| {
-        let tiles = Tiled::new(sums, TileGrid::rows(blocks, width, 1));
-        cpu.for_tiles([tiles], |[block, _], [mut sums]| {
-            let range = block * each..heads.matrix_rows.min((block + 1) * each);
-            simd!(cpu, s => gain_block(s, heads, range, [raw, table, rstd, dqkv], positions, sums.row(0)));
-        });
-        let (first, others) = sums.split_at_mut(width);
-        for block in others.chunks_exact(width) {
-            first.iter_mut().zip(block).for_each(|(sum, b)| *sum += b);
-        }
-        dgain.iter_mut().zip(first).for_each(|(d, sum)| *d += *sum);
+    add_block_sums(cpu, heads.matrix_rows, heads.tile_rows(), dgain, |range, sums| {
+        simd!(cpu, s => gain_block(s, heads, range, [raw, table, rstd, dqkv], positions, sums));
     });
 }
 

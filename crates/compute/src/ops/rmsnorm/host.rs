@@ -169,22 +169,31 @@ pub fn backward_row<S: Simd, const ADD: bool>(
     }
 }
 
-/// `dgain` (cols) += the gradient of the loss by the gain: the sum over all rows of dy * x * rstd. Tasks sum blocks of rows, whose sums
-/// are then added in order.
+/// `dgain` (cols) += the gradient of the loss by the gain: the sum over all rows of dy * x * rstd.
 pub fn backward_gain(cpu: &Cpu, size: MatrixSize, x: &[f32], rstd: &[f32], dy: &[f32], dgain: &mut [f32]) {
     let each = task_rows(size.rows, size.cols);
-    let blocks = size.rows.div_ceil(each);
-    with_scratch(blocks * size.cols, |sums| {
-        let tiles = Tiled::new(sums, TileGrid::rows(blocks, size.cols, 1));
-        cpu.for_tiles([tiles], |[block, _], [mut sums]| {
-            let range = block * each..size.rows.min((block + 1) * each);
-            simd!(cpu, s => gain_block(s, size, range, x, rstd, dy, sums.row(0)));
-        });
-        let (first, others) = sums.split_at_mut(size.cols);
-        for block in others.chunks_exact(size.cols) {
+    add_block_sums(cpu, size.rows, each, dgain, |range, sums| {
+        simd!(cpu, s => gain_block(s, size, range, x, rstd, dy, sums));
+    });
+}
+
+/// `out` += the sums over `rows` rows, of which `block` sums a range into its slice: tasks sum `each` rows, and their sums are added in order.
+pub fn add_block_sums(
+    cpu: &Cpu,
+    rows: usize,
+    each: usize,
+    out: &mut [f32],
+    block: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+) {
+    let (blocks, width) = (rows.div_ceil(each), out.len());
+    with_scratch(blocks * width, |sums| {
+        let tiles = Tiled::new(sums, TileGrid::rows(blocks, width, 1));
+        cpu.for_tiles([tiles], |[i, _], [mut sums]| block(i * each..rows.min((i + 1) * each), sums.row(0)));
+        let (first, others) = sums.split_at_mut(width);
+        for block in others.chunks_exact(width) {
             first.iter_mut().zip(block).for_each(|(sum, b)| *sum += b);
         }
-        dgain.iter_mut().zip(first).for_each(|(d, sum)| *d += *sum);
+        out.iter_mut().zip(first).for_each(|(d, sum)| *d += *sum);
     });
 }
 
