@@ -205,13 +205,13 @@ fn uneven_batches_are_balanced_and_reported() {
     assert!(warnings.iter().any(|text| text.contains("--batch-size 7 on 3 ranks")), "{warnings:?}");
     let output = run(&mut on_ranks(3, &pretrain(&place, "too-few", &["--batch-size=2"])));
     assert_ne!(output.code, Some(0));
-    assert_eq!(errors(&output).len(), 1, "{}", output.err);
+    assert_eq!(errors(&output.err).len(), 1, "{}", output.err);
     assert!(output.err.contains("--batch-size 2: fewer sequences than ranks (3)"), "{}", output.err);
 }
 
 /// Error lines of lehr, without those of mpirun.
-fn errors(output: &CommandOutput) -> Vec<&str> {
-    output.err.lines().filter(|line| line.starts_with("error: ")).collect()
+fn errors(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.starts_with("error: ")).collect()
 }
 
 /// Rows with 1 to 50 targets: a mean of means over ranks would differ. Packed rows too.
@@ -364,7 +364,7 @@ fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
         signal(stopped, "STOP");
         assert!(!trainer.end().success(), "rank {rank}: {}", trainer.diagnostics());
         let text = trainer.stderr();
-        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+        let lines = errors(&text);
         assert_eq!(lines.len(), 1, "rank {rank}: {}", trainer.diagnostics());
         assert!(lines[0].contains(&format!("no heartbeat from rank {rank} ")), "{}", trainer.diagnostics());
         assert!(lines[0].contains("saved checkpoints are valid"), "{}", lines[0]);
@@ -414,8 +414,8 @@ fn a_rank_that_does_not_start_ends_the_others() {
         let place = Place::new();
         let output =
             in_shell(&place, ranks, &format!("export LEHR_RANK_TIMEOUT=4; [ $rank != {stopped} ] || kill -STOP $$"), &SHORT);
-        assert!(output.code != Some(0) && errors(&output).len() == 1, "rank {stopped}: {}", output.err);
-        assert!(errors(&output)[0].contains("no connection to all ranks within 20 s"), "{}", output.err);
+        assert!(output.code != Some(0) && errors(&output.err).len() == 1, "rank {stopped}: {}", output.err);
+        assert!(errors(&output.err)[0].contains("no connection to all ranks within 20 s"), "{}", output.err);
         assert!(!place.path("run").exists(), "no run folder");
     }
 }
@@ -447,8 +447,8 @@ fn errors_of_flags_and_files_are_reported_once() {
         (":", &doctor, None, "--only nosuch"),
     ] {
         let output = in_shell(&place, 3, script, args);
-        assert!(output.code != Some(0) && errors(&output).len() == 1, "{args:?}: {}", output.err);
-        let line = errors(&output)[0];
+        assert!(output.code != Some(0) && errors(&output.err).len() == 1, "{args:?}: {}", output.err);
+        let line = errors(&output.err)[0];
         let named = of_rank.is_none_or(|rank| line.starts_with(&format!("error: rank {rank} on ")));
         assert!(named && line.contains(words), "{args:?}: {}", output.err);
         assert!(!place.path("run").exists(), "no run folder");
@@ -464,8 +464,8 @@ fn a_rank_that_finds_itself_alone_is_refused() {
     let Some(_turn) = turn() else { return };
     let place = Place::new();
     let output = run(place.lehr(SHORT).args(DEVICE).env("PMIX_RANK", "3"));
-    assert!(output.code == Some(1) && errors(&output).len() == 1, "{}", output.err);
-    assert!(errors(&output)[0].contains("PMIX_RANK=3"), "{}", output.err);
+    assert!(output.code == Some(1) && errors(&output.err).len() == 1, "{}", output.err);
+    assert!(errors(&output.err)[0].contains("PMIX_RANK=3"), "{}", output.err);
     assert!(!place.path("run").exists(), "no run folder");
 }
 
@@ -485,7 +485,7 @@ fn a_hang_in_other_commands_is_reported_once() {
     signal(pid_of(0, &place.path("")), "STOP");
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+    let lines = errors(&text);
     assert!(!output.status.success() && lines.len() == 1, "{text}");
     assert!(lines[0].contains("error: rank ") && lines[0].contains("no heartbeat from rank 0 "), "{text}");
     assert!(!lines[0].contains("checkpoint"), "{text}");
@@ -681,7 +681,7 @@ fn ranks_that_disagree_are_refused_in_one_line() {
         ["pretrain", "--run=run", "--preset=nano", "--batch-size=4", "--seq-len=16", "--max-steps=5", seed, data]
     };
     let output = two(&place, &flags("--seed=1", "--data=text.txt"), &flags("--seed=2", "--data=text.txt"));
-    assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+    assert!(output.code != Some(0) && errors(&output.err).len() == 1, "{}", output.err);
     assert!(output.err.contains("error: --seed: 2 on rank 1 on") && output.err.contains(", 1 on rank 0 on"), "{}", output.err);
     assert!(!place.path("run").exists(), "no run folder");
 
@@ -695,24 +695,24 @@ fn ranks_that_disagree_are_refused_in_one_line() {
     command.args(["-n", "1", lehr]).args(args).args(DEVICE);
     command.args([":", "-n", "1", "-wdir"]).arg(place.path("other")).arg(lehr).args(args).args(DEVICE);
     let output = run(&mut command);
-    assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+    assert!(output.code != Some(0) && errors(&output.err).len() == 1, "{}", output.err);
     assert!(output.err.contains("tokens of --data") && output.err.contains("rank 1 on"), "{}", output.err);
 
     // Other commands, also one that runs in one process.
     for other in [&["generate", "--model=m", "--prompt=a"][..], &["doctor"]] {
         let output = two(&place, &flags("--seed=1", "--data=text.txt"), other);
-        assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+        assert!(output.code != Some(0) && errors(&output.err).len() == 1, "{}", output.err);
         assert!(output.err.contains(&format!("error: command: lehr {} on rank 1 on", other[0])), "{}", output.err);
         assert!(output.err.contains("lehr pretrain on rank 0 on"), "{}", output.err);
     }
     let dry = [&flags("--seed=1", "--data=text.txt")[..], &["--dry-run"]].concat();
     let output = two(&place, &flags("--seed=1", "--data=text.txt"), &dry);
-    assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+    assert!(output.code != Some(0) && errors(&output.err).len() == 1, "{}", output.err);
     assert!(output.err.contains("error: command: lehr pretrain --dry-run on rank 1 on"), "{}", output.err);
 
     // An error on all ranks is reported once.
     let output = two(&place, &flags("--seed=1", "--data=none.txt"), &flags("--seed=1", "--data=none.txt"));
-    assert!(output.code != Some(0) && errors(&output).len() == 1 && output.err.contains("none.txt"), "{}", output.err);
+    assert!(output.code != Some(0) && errors(&output.err).len() == 1 && output.err.contains("none.txt"), "{}", output.err);
     assert!(!place.path("run").exists(), "no run folder");
 }
 
@@ -743,7 +743,7 @@ fn a_rank_without_its_device_ends_the_setup() {
         command.args(["-n", "1", env!("CARGO_BIN_EXE_lehr")]).args(args).args(["--threads=1", adapter]);
     }
     let output = run(&mut command);
-    assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
+    assert!(output.code != Some(0) && errors(&output.err).len() == 1, "{}", output.err);
     assert!(output.err.contains("error: rank 1 on") && output.err.contains("no such GPU"), "{}", output.err);
     assert!(!place.path("run").exists(), "no run folder");
 }
@@ -833,13 +833,13 @@ fn other_commands_are_refused_by_name() {
         let mut command = mpirun();
         command.args(launcher().unwrap()).args(["-n", "2", env!("CARGO_BIN_EXE_lehr")]).args(args).current_dir(place.path(""));
         let output = run(&mut command);
-        assert!(output.code != Some(0) && errors(&output).len() == 1, "{args:?}: {}", output.err);
-        assert!(errors(&output)[0].contains(&format!("`lehr {}` runs in one process", args[0])), "{}", output.err);
+        assert!(output.code != Some(0) && errors(&output.err).len() == 1, "{args:?}: {}", output.err);
+        assert!(errors(&output.err)[0].contains(&format!("`lehr {}` runs in one process", args[0])), "{}", output.err);
     }
     if cfg!(feature = "app") {
         let output = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--window"])));
-        assert!(output.code != Some(0) && errors(&output).len() == 1, "{}", output.err);
-        assert!(errors(&output)[0].starts_with("error: --window: ") && !output.err.contains("one process"), "{}", output.err);
+        assert!(output.code != Some(0) && errors(&output.err).len() == 1, "{}", output.err);
+        assert!(errors(&output.err)[0].starts_with("error: --window: ") && !output.err.contains("one process"), "{}", output.err);
     }
     let output = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--dry-run"])));
     assert!(output.code == Some(0) && output.out.lines().count() == 1, "{}{}", output.out, output.err);
