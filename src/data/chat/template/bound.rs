@@ -1,11 +1,11 @@
 //! Size limits on values, so that every operation of the engine on them (print, join, compare, drop) is bounded too.
 
 use super::limits::{DEPTH, ITEMS, TEXT, over};
-use super::objects::{DictView, PythonIterator, PythonRange};
+use super::objects::{DictView, PythonIterator, PythonRange, refused};
 use super::print::as_text;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{DynObject, Kwargs, ObjectRepr, Rest, Serde, Tuple, Value, ValueKind, ValueOrKwargs};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::{Error, State};
 use serde::{Serialize, Serializer};
 
 /// The value, if it is within the limits. Lazy lists become plain lists, as in Python: otherwise each read would walk through all that they
@@ -136,7 +136,7 @@ impl Serialize for OrderedPairs {
 pub(super) fn printf(state: &State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let args: Vec<Value> = args.0.into_iter().map(ValueOrKwargs::into_value).collect();
     let Some((Some(text), args)) = args.split_first().map(|(text, args)| (text.as_str(), args)) else {
-        return Err(Error::new(ErrorKind::InvalidOperation, "format: the format must be a text"));
+        return Err(refused("format: the format must be a text".into()));
     };
     check_format(text, '%', args)?;
     format(FormatStyle::Printf, text, &printed_lists(state, args)?).map(Value::from)
@@ -159,7 +159,7 @@ pub(super) fn check_format(text: &str, field: char, args: &[Value]) -> Result<()
     let end = if field == '{' { '}' } else { ')' };
     let opened = text.split(field).skip(1).filter(|part| field == '{' || part.starts_with('('));
     if opened.map(|part| part.split(end).next().unwrap_or_default()).any(|name| !name.is_ascii()) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "format: fields have ASCII names and formats only"));
+        return Err(refused("format: fields have ASCII names and formats only".into()));
     }
     let fields = text.matches(field).count();
     let mut longest = 32;

@@ -3,6 +3,7 @@
 use super::bound::{bound, bound_attribute, check, check_format, printed_lists, printf};
 use super::guard::{ATTRIBUTE, BOUND, guarded};
 use super::limits::{OUTPUT, Recursion, check_source, over};
+use super::objects::refused;
 use super::print::as_text;
 use super::{CLOSE, OPEN};
 use super::{pythonic, semantics};
@@ -86,9 +87,7 @@ fn environment(date: i64) -> Environment<'static> {
     environment.add_filter(ATTRIBUTE, bound_attribute);
     environment.add_filter("format", printf);
     environment.add_filter(GENERATION, |text: String| format!("{OPEN}{text}{CLOSE}"));
-    environment.add_function("raise_exception", |text: String| -> Result<Jinja, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, text))
-    });
+    environment.add_function("raise_exception", |text: String| -> Result<Jinja, Error> { Err(refused(text)) });
     environment.add_function("strftime_now", move |format: String| match format.len() {
         0..=1024 => Ok(strftime(&format, date)),
         _ => Err(over("strftime_now with a format of more than 1024 bytes")),

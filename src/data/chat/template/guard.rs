@@ -73,6 +73,12 @@ const LOOKING_TESTS: &[&str] = &[
 /// The statement with guards added.
 // Length: one arm per kind of statement.
 pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
+    if let Some((body, span)) = scope_of(statement)
+        && jumps(body)
+    {
+        let why = "break and continue must stand outside of generation, filter, set and with blocks";
+        return Stmt::EmitExpr(Spanned::new(EmitExpr { expr: refusal(why, span) }, span));
+    }
     match statement {
         Stmt::Template(s) => Stmt::Template(Spanned::new(Template { children: all(&s.children) }, s.span())),
         Stmt::EmitExpr(s) => Stmt::EmitExpr(Spanned::new(EmitExpr { expr: free(&s.expr) }, s.span())),
@@ -89,9 +95,6 @@ pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
             Stmt::IfCond(Spanned::new(IfCond { expr: free(&s.expr), true_body, false_body }, s.span()))
         }
         Stmt::WithBlock(s) => {
-            if jumps(&s.body) {
-                return refusal(s.span());
-            }
             let assignments = s.assignments.iter().map(|(target, expr)| (self::target(target), held(expr))).collect();
             Stmt::WithBlock(Spanned::new(WithBlock { assignments, body: all(&s.body) }, s.span()))
         }
@@ -101,26 +104,17 @@ pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
         }
         Stmt::SetBlock(s) => {
             let filter = s.filter.as_ref().map(free);
-            if jumps(&s.body) {
-                return refusal(s.span());
-            }
             Stmt::SetBlock(Spanned::new(
                 SetBlock { target: target(&s.target), filter, body: scoped(&s.body, s.span()) },
                 s.span(),
             ))
         }
         Stmt::AutoEscape(s) => {
-            if jumps(&s.body) {
-                return refusal(s.span());
-            }
             let body = scoped(&s.body, s.span());
             Stmt::AutoEscape(Spanned::new(AutoEscape { enabled: free(&s.enabled), body }, s.span()))
         }
         Stmt::FilterBlock(s) => {
             let (filter, filter_span) = (free(&s.filter), s.filter_span);
-            if jumps(&s.body) {
-                return refusal(s.span());
-            }
             Stmt::FilterBlock(Spanned::new(FilterBlock { filter, filter_span, body: scoped(&s.body, s.span()) }, s.span()))
         }
         Stmt::Macro(s) => Stmt::Macro(macro_of(s)),
@@ -143,36 +137,41 @@ fn scoped<'a>(statements: &[Stmt<'a>], span: Span) -> Vec<Stmt<'a>> {
     vec![Stmt::WithBlock(Spanned::new(WithBlock { assignments: Vec::new(), body: all(statements) }, span))]
 }
 
+/// The body of a block with a scope, which MiniJinja cannot leave by a jump.
+fn scope_of<'s, 'a>(statement: &'s Stmt<'a>) -> Option<(&'s [Stmt<'a>], Span)> {
+    match statement {
+        Stmt::WithBlock(s) => Some((&s.body, s.span())),
+        Stmt::SetBlock(s) => Some((&s.body, s.span())),
+        Stmt::AutoEscape(s) => Some((&s.body, s.span())),
+        Stmt::FilterBlock(s) => Some((&s.body, s.span())),
+        _ => None,
+    }
+}
+
 /// Whether statements leave a loop around them.
 fn jumps(statements: &[Stmt<'_>]) -> bool {
     statements.iter().any(|statement| match statement {
         Stmt::Continue(_) | Stmt::Break(_) => true,
         Stmt::IfCond(s) => jumps(&s.true_body) || jumps(&s.false_body),
         Stmt::ForLoop(s) => jumps(&s.else_body),
-        Stmt::WithBlock(s) => jumps(&s.body),
-        Stmt::SetBlock(s) => jumps(&s.body),
-        Stmt::AutoEscape(s) => jumps(&s.body),
-        Stmt::FilterBlock(s) => jumps(&s.body),
-        _ => false,
+        other => scope_of(other).is_some_and(|(body, _)| jumps(body)),
     })
 }
 
-/// In place of a block that is left by a jump, which MiniJinja cannot do.
-fn refusal<'a>(span: Span) -> Stmt<'a> {
-    const WHY: &str = "break and continue must stand outside of generation, filter, set and with blocks";
-    let why = Expr::Const(Spanned::new(Const { value: WHY.into() }, span));
-    Stmt::EmitExpr(Spanned::new(EmitExpr { expr: filtered(REFUSE, why) }, span))
+/// An expression that refuses the template.
+fn refusal<'a>(why: &str, span: Span) -> Expr<'a> {
+    filtered(REFUSE, Expr::Const(Spanned::new(Const { value: why.into() }, span)))
 }
 
 fn macro_of<'a>(s: &Spanned<Macro<'a>>) -> Spanned<Macro<'a>> {
     let names: Vec<&str> = s.args.iter().filter_map(|arg| if let Expr::Var(arg) = arg { Some(arg.id) } else { None }).collect();
     let default = |expr: &Expr<'a>| {
         // MiniJinja does not see other arguments there.
-        if !reads(expr, &names) {
-            return held(expr);
+        if reads(expr, &names) {
+            refusal("a default value of a macro reads another argument of it", expr.span())
+        } else {
+            held(expr)
         }
-        let why = "a default value of a macro reads another argument of it";
-        filtered(REFUSE, Expr::Const(Spanned::new(Const { value: why.into() }, expr.span())))
     };
     let (args, defaults) = (s.args.iter().map(target).collect(), s.defaults.iter().map(default).collect());
     Spanned::new(Macro { name: s.name, args, defaults, body: all(&s.body) }, s.span())

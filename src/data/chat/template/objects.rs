@@ -150,8 +150,9 @@ pub(super) fn as_object<T: 'static>(value: &Value) -> Option<&T> {
     value.as_object().and_then(|object| object.downcast_ref())
 }
 
-/// The engine's own types, which have no public name.
+/// Whether the value is a dict of the template or of its data.
 pub(super) fn is_dict(value: &Value) -> bool {
+    // The engine's own types, which have no public name.
     let own = |name: &str| name.ends_with("::Namespace") || name.ends_with("::Loop");
     value.as_object().is_some_and(|object| object.repr() == ObjectRepr::Map && !own(object.type_name()))
 }

@@ -175,18 +175,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
         None if is_dict(value) => Ok(Value::UNDEFINED),
         None => value.get_attr(name),
     });
-    environment.add_test(COMPARE, compare);
-    for (names, operator) in [
-        (["lt", "lessthan", "<"], "<"),
-        (["le", "<=", "<="], "<="),
-        (["gt", "greaterthan", ">"], ">"),
-        (["ge", ">=", ">="], ">="),
-    ] {
-        for name in names {
-            environment.add_test(name, move |a: &Value, b: &Value| in_order(operator, a, b));
-        }
-    }
-    environment.add_test("in", |state: &State, item: &Value, of: &Value| contains(state, of, item));
+    add_comparisons(environment);
     environment.add_function("range", |first: i64, stop: Option<i64>, step: Option<i64>| {
         PythonRange::new(first, stop, step).map(Value::from_object)
     });
@@ -197,6 +186,26 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     }
     ["bool", "chain", "lines", "split", "zip"].iter().for_each(|name| environment.remove_filter(name));
     ["endingwith", "safe", "startingwith"].iter().for_each(|name| environment.remove_test(name));
+}
+
+/// Registers the tests of order and membership.
+fn add_comparisons(environment: &mut Environment<'static>) {
+    environment.add_test(COMPARE, compare);
+    for (name, operator) in [
+        ("lt", "<"),
+        ("lessthan", "<"),
+        ("<", "<"),
+        ("le", "<="),
+        ("<=", "<="),
+        ("gt", ">"),
+        ("greaterthan", ">"),
+        (">", ">"),
+        ("ge", ">="),
+        (">=", ">="),
+    ] {
+        environment.add_test(name, move |a: &Value, b: &Value| in_order(operator, a, b));
+    }
+    environment.add_test("in", |state: &State, item: &Value, of: &Value| contains(state, of, item));
 }
 
 /// The attribute that Python's type of this value has.
