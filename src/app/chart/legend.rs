@@ -64,8 +64,11 @@ fn rows<'a>(ui: &Ui, drawn: &'a [DrawnCurve], axis: Axis, position: &str) -> Vec
 
 /// The name of a line, and whether its value is a mean of several points. The newest value never is: nothing lies behind it.
 fn name(d: &DrawnCurve) -> String {
-    let is_mean = d.raw.is_some() && d.raw != d.value;
-    if is_mean { format!("{} (smoothed)", d.name) } else { d.name.clone() }
+    marked(&d.name, d.raw.is_some() && d.raw != d.value)
+}
+
+fn marked(name: &str, is_smoothed: bool) -> String {
+    if is_smoothed { format!("{name} (smoothed)") } else { name.to_owned() }
 }
 
 /// The value at the cross-hair, with its own place if that is another one; a dash if the curve has none.
@@ -104,11 +107,9 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
         }
     }
     let runs_width = drawn.iter().map(|d| small_width(ui, &d.run)).fold(small_width(ui, position), f32::max);
-    let head = |metric: &str| if is_mean(metric) { format!("{metric} (smoothed)") } else { metric.to_owned() };
     // With space for the longest texts, as in a single run's legend.
     let is_smoothed = |metric: &str| drawn.iter().any(|d| d.name == metric && d.pale.is_some());
-    let longest = |metric: &str| if is_smoothed(metric) { format!("{metric} (smoothed)") } else { metric.to_owned() };
-    let one_line: f32 = names.iter().map(|(name, _)| small_width(ui, &longest(name)) + SAMPLE.x + 14.0).sum();
+    let one_line: f32 = names.iter().map(|(name, _)| small_width(ui, &marked(name, is_smoothed(name))) + SAMPLE.x + 14.0).sum();
     let is_narrow = runs_width + one_line > ui.available_width();
     egui::ScrollArea::horizontal().id_salt("legend").show(ui, |ui| {
         egui::Grid::new("legend").spacing([10.0, 1.0]).min_row_height(0.0).min_col_width(0.0).show(ui, |ui| {
@@ -116,7 +117,7 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
             for (name, style) in &names {
                 // Where columns are narrow, the line stands above the name.
                 let head = |ui: &mut Ui| {
-                    let name = head(name);
+                    let name = marked(name, is_mean(name));
                     ui.spacing_mut().item_spacing = egui::vec2(4.0, 0.0);
                     sample_ui(ui, ui.visuals().weak_text_color(), *style);
                     let words = if is_narrow { in_two_lines(&name) } else { name };
