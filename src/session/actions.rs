@@ -168,6 +168,8 @@ impl Run<'_> {
             data_tokens: self.data_tokens,
             data_hash: self.data_hash.clone(),
             eval_loss: self.eval_loss,
+            accuracy: self.accuracy,
+            final_eval_step: self.final_eval_step,
             watch: self.watch.clone(),
         }
     }

@@ -186,7 +186,7 @@ fn begin_run<'a>(
     let tensorboard = settings.save.tensorboard.then(|| TensorBoard::create(vfs, folder.path(), last_saved)).transpose()?;
     let origin = origin_of(&folder, &settings, &trainer, &start_from)?;
     let tokens_before = file.as_ref().map_or(trainer.state.num_tokens, |file| file.tokens_before);
-    let TrainerFile { seconds, eval_loss, samples_bytes, watch, .. } = file.unwrap_or_default();
+    let TrainerFile { seconds, eval_loss, accuracy, final_eval_step, samples_bytes, watch, .. } = file.unwrap_or_default();
     let SaveSettings { keep_last, keep_every, .. } = settings.save;
     Ok(Run {
         vfs,
@@ -206,7 +206,8 @@ fn begin_run<'a>(
         checkpoint: start_from.resumed().map(|checkpoint| checkpoint.path.clone()),
         unsaved: FailedSaves::default(),
         eval_loss,
-        accuracy: None,
+        accuracy,
+        final_eval_step: final_eval_step.filter(|step| last_saved == Some(*step)),
         grad_norms,
         watch,
         seconds_before: seconds,

@@ -49,6 +49,8 @@ pub struct Run<'a> {
     pub(super) unsaved: FailedSaves,
     pub(super) eval_loss: Option<f64>,
     pub(super) accuracy: Option<f64>,
+    /// The step of the final evaluation, which is not repeated when a completed run is resumed.
+    pub(super) final_eval_step: Option<u64>,
     pub(super) grad_norms: GradNorms,
     pub(super) watch: RescueWatch,
     /// Seconds of training before this start.
@@ -179,9 +181,10 @@ impl Run<'_> {
     fn finish(&mut self, reason: &str) -> anyhow::Result<Finished> {
         self.drain()?;
         let step = self.trainer.state.step;
-        if reason == "completed" {
+        if reason == "completed" && self.final_eval_step != Some(step) {
             // The final evaluation uses the whole validation split.
             self.evaluate(0)?;
+            self.final_eval_step = Some(step);
         }
         let within_a_step = self.trainer.pending_step().is_some();
         if within_a_step || (self.last_saved != Some(step) && step > 0) {

@@ -41,6 +41,12 @@ pub struct TrainerFile {
     /// The last validation loss.
     #[serde(with = "crate::event::optional_number")]
     pub eval_loss: Option<f64>,
+    /// The last exact match on held-out questions.
+    #[serde(default, with = "crate::event::optional_number")]
+    pub accuracy: Option<f64>,
+    /// The step of the final evaluation, if it is in the log already.
+    #[serde(default)]
+    pub final_eval_step: Option<u64>,
     /// State of spike detection.
     #[serde(default)]
     pub watch: RescueWatch,

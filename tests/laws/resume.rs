@@ -399,6 +399,10 @@ fn a_finished_run_is_extended() {
         output.out,
         output.err
     );
+    // Its final evaluation is not repeated.
+    let events = place.events("short");
+    assert_eq!(kind(&events, "Eval").iter().filter(|eval| eval["step"] == 8).count(), 1);
+    assert_eq!(events.last().unwrap()["eval_loss"], kind(&events, "Eval").last().unwrap()["eval_loss"]);
     let output = run(&mut place.resume("short", &["--max-steps=8"]));
     assert!(
         output.code == Some(1) && output.err.contains("--max-steps 8: the run has made 8 updates; name a number above that"),
