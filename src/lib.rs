@@ -26,35 +26,16 @@
 //! | 9 | [`papers`] | claims of papers as experiments |
 //! | 10 | [`cli`] | the commands |
 
-pub use lehr_compute::{device, ops, rng};
-
-#[cfg(all(feature = "app", not(target_arch = "wasm32")))]
+#[cfg(feature = "app")]
 pub mod app;
-#[cfg(not(target_arch = "wasm32"))]
 pub mod backend;
-#[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
-pub mod config;
-pub mod data;
-pub mod event;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod history;
-pub mod landscape;
-pub mod merge;
-pub mod model;
-pub mod number_format;
-#[cfg(not(target_arch = "wasm32"))]
 pub mod papers;
-pub mod plot;
-pub mod progress;
-#[cfg(not(target_arch = "wasm32"))]
 pub mod report;
-pub mod run_folder;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod session;
-pub mod stats;
-#[cfg(not(target_arch = "wasm32"))]
 pub mod story;
-pub mod train;
-pub mod vfs;
-pub mod world;
+
+pub use lehr_compute::{device, ops, rng};
+pub use lehr_core::{
+    config, data, event, history, landscape, merge, model, number_format, plot, progress, run_folder, session, stats, train, vfs,
+    world,
+};

@@ -158,7 +158,7 @@ fn path_of(code: &str) -> Option<&str> {
 
 /// Whether a path is there: from the root, or as `session/open.rs`, from `src` of a crate.
 fn exists(path: &str) -> bool {
-    ["", "src", "crates/compute/src"].iter().any(|from| root().join(from).join(path).exists())
+    ["", "src", "crates/core/src", "crates/compute/src"].iter().any(|from| root().join(from).join(path).exists())
 }
 
 /// As web pages make it from a heading.
@@ -483,13 +483,13 @@ mod checks_can_fail {
 
     #[test]
     fn paths_and_items_are_recognised() {
-        assert_eq!(path_of("src/event.rs"), Some("src/event.rs"));
+        assert_eq!(path_of("crates/core/src/event.rs"), Some("crates/core/src/event.rs"));
         assert_eq!(path_of("scripts/test --locked"), Some("scripts/test"));
         assert_eq!(path_of("session/nowhere.rs"), Some("session/nowhere.rs"));
         for other in ["crates/compute/src/ops/NAME.rs", "runs/a/events.jsonl", "ops/*/host.rs", "docs/{a,b}", "a / b"] {
             assert_eq!(path_of(other), None, "{other}");
         }
-        assert!(exists("src/event.rs") && !exists("session/nowhere.rs"));
+        assert!(exists("crates/core/src/event.rs") && !exists("session/nowhere.rs"));
         assert_eq!(item("Trainer::step()"), Some(vec!["Trainer", "step"]));
         assert_eq!(item("a == b"), None);
         assert_eq!(item("reward"), None);

@@ -50,7 +50,7 @@
         return view.axis === "step" ? "step " + grouped(x) : grouped(x) + " tokens";
     }
 
-    // ---- ticks: a port of src/plot/scale.rs, so that these charts and the still pictures are marked alike
+    // ---- ticks: a port of crates/core/src/plot/scale.rs, so that these charts and the still pictures are marked alike
 
     const whole = (v) => Math.abs(v - Math.round(v)) <= 1e-6 * Math.max(1, Math.abs(v));
 

@@ -3,7 +3,7 @@
 
     python3 scripts/gpus/estimate.py [--kernels MODEL] [--fusions]
 
-The operations are those of src/model/transformer.rs, with the FLOPs and bytes that src/ops states. A kernel takes the longest of its
+The operations are those of crates/core/src/model/transformer.rs, with the FLOPs and bytes that src/ops states. A kernel takes the longest of its
 arithmetic, its memory traffic and a launch. How much of a card's peak its kernels reach is assumed, below, from the compilers' figures
 (scripts/check-gpus); nothing here was measured.
 """

@@ -4,7 +4,7 @@
 
 An answer is a value, written in one of the ways below, and a response that writes the same value or another in the same or another way,
 in a box or in a sentence. Printed are, for each way of writing, how often both agree, how often only lehr says right, how often only
-math-verify does; ways that are known to differ (module docs of src/data/tasks/math/verdict.rs) are marked. Exit code 1 if others differ.
+math-verify does; ways that are known to differ (module docs of crates/core/src/data/tasks/math/verdict.rs) are marked. Exit code 1 if others differ.
 With --golden FILE, a sample of the rows on which both agree is written, with the verdict.
 """
 

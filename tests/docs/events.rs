@@ -4,7 +4,7 @@ use super::{compare, read, root};
 use std::collections::BTreeMap;
 
 /// The sources that define events and commands.
-const SOURCES: &[&str] = &["src/event.rs", "src/event/tokens.rs", "src/event/inside.rs"];
+const SOURCES: &[&str] = &["crates/core/src/event.rs", "crates/core/src/event/tokens.rs", "crates/core/src/event/inside.rs"];
 
 /// A field, or a variant of an enum.
 #[derive(Debug, Default, PartialEq)]
@@ -156,7 +156,7 @@ fn page(all: &BTreeMap<String, Type>) -> String {
     let mut shown = vec!["Event".to_owned(), "Command".to_owned(), "Number".to_owned()];
     let mut out = String::from(
         "# Events and commands\n\n\
-         Made from the source of the contract (`src/event.rs`) by `LEHR_RENEW=1 cargo test --test docs`; do not edit.\n\n\
+         Made from the source of the contract (`crates/core/src/event.rs`) by `LEHR_RENEW=1 cargo test --test docs`; do not edit.\n\n\
          A run appends its events to `events.jsonl`, one JSON object a line with the kind in `event`. With `--control` a trainer reads \
          commands from standard input, one JSON object a line with the kind in `command`, and answers each with an event. A number that \
          JSON cannot hold is the string `\"NaN\"`, `\"Infinity\"` or `\"-Infinity\"`.\n\n## Events\n\n",

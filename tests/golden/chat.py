@@ -5,7 +5,7 @@
     tests/golden/chat.py                    the templates below
     tests/golden/chat.py FOLDER out.json    every *.jinja of a folder: LEHR_CHAT_GOLDENS=out.json cargo test --test parity sft templates_render
 
-The templates are written here, in the manner of those that models bring. The plain one is read out of src/data/chat/template.rs.
+The templates are written here, in the manner of those that models bring. The plain one is read out of crates/core/src/data/chat/template.rs.
 """
 
 import itertools

@@ -322,7 +322,7 @@ mod gates_can_fail {
         assert_eq!(wrong_layers("src/new/mod.rs", "").len(), 1);
         let fine =
             "use crate::{bind, device::{Device, self}, model}; // crate::train\n#[cfg(test)] mod tests { use crate::cli; }";
-        assert_eq!(wrong_layers("src/data/a.rs", &code(fine)), Vec::<String>::new());
+        assert_eq!(wrong_layers("crates/core/src/data/a.rs", &code(fine)), Vec::<String>::new());
     }
 
     #[test]

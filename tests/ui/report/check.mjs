@@ -91,7 +91,7 @@ function truth(run, metric) {
     return found;
 }
 
-/** The script marks axes as the still pictures do: `ticks.json` is checked against src/plot/scale.rs by its tests. */
+/** The script marks axes as the still pictures do: `ticks.json` is checked against crates/core/src/plot/scale.rs by its tests. */
 function ticks() {
     const at = (name) => new URL(name, import.meta.url), source = readFileSync(at("../../../assets/report/report.js"), "utf8");
     const between = (from, to) => source.slice(source.indexOf(from), source.indexOf(to));

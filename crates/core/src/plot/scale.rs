@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn the_reports_script_marks_axes_alike() {
         type Case = (String, f64, f64, usize, Vec<String>);
-        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/ui/report/ticks.json")).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../../../tests/ui/report/ticks.json")).unwrap();
         assert!(cases.len() > 100);
         for (kind, lo, hi, most, labels) in cases {
             let values = match kind.as_str() {
