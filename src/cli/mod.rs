@@ -2,44 +2,30 @@
 
 #[cfg(feature = "app")]
 mod app;
-mod bench;
-mod bench_rollouts;
-mod bench_tune;
-mod chat;
-mod chat_json;
-mod data;
-mod data_rows;
-mod demo;
-mod doctor;
-mod doctor_ranks;
-mod evaluate;
-mod export;
-mod generate;
-mod grpo;
+mod devices;
+mod evaluation;
+mod generation;
 mod held_out_text;
-mod inspect;
-mod landscape;
 mod launched;
-mod lesson;
 mod manuals;
-mod merge;
-mod merge_sweep;
+mod merging;
 mod open;
 mod output;
-mod pretrain;
-mod replay;
-mod report;
-mod reproduce;
-mod score;
-mod sft;
-mod story_output;
+mod stories;
+mod training;
 
 use crate::config::{Settings, Stage, UsageError};
 use crate::session::starting_point::settings_of_fork;
 use crate::world::OtherRankFailed;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use devices::{bench, doctor};
+use evaluation::{evaluate, inspect, replay, score};
+use generation::{chat, generate};
+use merging::{export, landscape, merge};
 use std::any::TypeId;
+use stories::{demo, lesson, report, reproduce};
+use training::{data, grpo, pretrain, sft};
 
 /// Train small language models on a GPU or a CPU, and watch, merge and understand them while they train.
 #[derive(Parser, Debug)]
