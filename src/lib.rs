@@ -11,7 +11,7 @@
 //!
 //! # Layers
 //!
-//! Lowest first; a module imports from its own layer and from those above it in this list:
+//! Lowest first; a module imports from its own layer and from those above it in this list. Layers 2 to 6 are the crate `lehr_core`:
 //!
 //! | layer | modules | hold |
 //! |---|---|---|
