@@ -1,5 +1,5 @@
 // Add the parts of a product whose depth was divided among workgroups: parts[0] + parts[1] + ..., in this order.
-//   dw, y, residual (numbers: rows of `stride`, of which `cols` are real)   parts (parts x numbers)   bias (cols)
+//   dw, dx, y, residual (numbers: rows of `stride`, of which `cols` are real)   parts (parts x numbers)   bias (cols)
 #import grid
 struct Dims { numbers: u32, cols: u32, stride: u32, parts: u32 }
 
@@ -9,6 +9,7 @@ struct Dims { numbers: u32, cols: u32, stride: u32, parts: u32 }
 @group(0) @binding(3) var<storage, read_write> y:        array<f32>;
 @group(0) @binding(4) var<storage, read>       bias:     array<f32>;
 @group(0) @binding(5) var<storage, read>       residual: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dx:       array<f32>;
 
 fn sum_at(at: u32) -> f32 {
     let safe = min(at, dims.numbers - 1u);
@@ -25,6 +26,24 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     let at = linear_group(group, groups) * 64u + local;
     if at < dims.numbers && at % dims.stride < dims.cols {
         dw[at] += sum_at(at);
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward_input(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                  @builtin(local_invocation_index) local: u32) {
+    let at = linear_group(group, groups) * 64u + local;
+    if at < dims.numbers && at % dims.stride < dims.cols {
+        dx[at] = sum_at(at);
+    }
+}
+
+@compute @workgroup_size(64)
+fn backward_input_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                      @builtin(local_invocation_index) local: u32) {
+    let at = linear_group(group, groups) * 64u + local;
+    if at < dims.numbers && at % dims.stride < dims.cols {
+        dx[at] += sum_at(at);
     }
 }
 

@@ -37,6 +37,7 @@ CARDS = [
 ]
 MEMORY_SHARE = 0.75  # of the data sheet's bandwidth, in a kernel that streams
 TILE = 64  # rows and columns of the smallest tile of a product
+LOGITS = 256 << 20  # bytes of logits at once: `Sizes::GPU`
 ENOUGH = 256  # workgroups among which the depth of a product with few tiles is divided: `parts` of src/ops/matmul/choose.rs
 
 
@@ -81,7 +82,7 @@ class Kernel:
     """All dispatches of one kind in a step."""
 
     kind: str  # matmul, attention or memory
-    calls: int
+    calls: float
     flops: float  # of all calls
     numbers: float  # read and written, of all calls
     groups: float = 1e9  # workgroups of a call
@@ -99,11 +100,11 @@ class Kernel:
         return bounds[bound], bound
 
 
-def product(calls: int, rows: int, cols: int, depth: int, added: bool = False) -> Kernel:
+def product(calls: float, rows: int, cols: int, depth: int, added: bool = False, divided: bool = False) -> Kernel:
     passes = 2 if added else 1
     numbers = rows * depth + cols * depth + passes * rows * cols
     groups = math.ceil(rows / TILE) * math.ceil(cols / TILE)
-    if added or 8 < rows <= TILE:
+    if divided or 8 < rows <= TILE:
         groups *= max(min(ENOUGH // groups, depth // 128), 1)
     return Kernel("matmul", calls, calls * 2.0 * rows * cols * depth, calls * float(numbers), groups)
 
@@ -134,9 +135,20 @@ def training_step(m: Model) -> dict[str, Kernel]:
         "gradients of inputs": [(n, into, out) for out, into in linear],
         "gradients of weights": [(out, into, n) for out, into in linear],
     }.items():
-        parts = [product(layers, *size, added=kind == "gradients of weights") for size in sizes]
+        backward, added = kind != "forward products", kind == "gradients of weights"
+        parts = [product(layers, *size, added=added, divided=backward) for size in sizes]
+        if kind == "gradients of inputs":
+            # SwiGLU's gradient in the last one's epilogue: reads gate and up, writes their gradients.
+            parts[-1].numbers += 3 * layers * n * m.hidden
         kernels[kind] = together(parts)
-    head = [product(1, n, m.vocab, c), product(1, n, c, m.vocab), product(1, m.vocab, c, n, added=True)]
+    # Logits of all tokens at once would take gigabytes.
+    chunk = min(n, max(LOGITS // (4 * m.vocab) // 64 * 64, 64))
+    chunks = n / chunk
+    head = [
+        product(chunks, chunk, m.vocab, c),
+        product(chunks, chunk, c, m.vocab, divided=True),
+        product(chunks, m.vocab, c, chunk, added=True, divided=True),
+    ]
     kernels["head"] = together(head)
     kernels["attention forward"] = attention(2, 1, 1, layers)
     kernels["attention backward"] = attention(7, 3, 4, 2 * layers)
@@ -146,7 +158,7 @@ def training_step(m: Model) -> dict[str, Kernel]:
         kernels["q/k norm and RoPE"] = stream(6 * layers, layers * n * ((4 + 7 + 3) * (q + k) + 2 * 2 * k))
     else:
         kernels["RoPE"] = stream(2 * layers, layers * 2 * 3 * n * (q + k))
-    kernels["SwiGLU"] = stream(2 * layers, layers * n * m.hidden * (3 + 5))
+    kernels["SwiGLU"] = stream(layers, layers * n * m.hidden * 3)
     kernels["loss"] = stream(3, 4.0 * n * m.vocab)
     kernels["embedding"] = stream(2, 4.0 * n * c)
     kernels["norm of the gradient, AdamW"] = stream(6, 9.0 * m.parameters)
@@ -162,7 +174,7 @@ def fusions(m: Model) -> list[tuple[str, float]]:
         ("norm in the next product's loads", 2 * 2 * n * c),
         ("norm's two gradients in one pass", 2 * 2 * n * c),
         ("SwiGLU in the product's epilogue", 2 * n * f),
-        ("SwiGLU's gradient in the product's epilogue", 2 * n * f),
+        ("SwiGLU's gradient in the product's epilogue (done)", 2 * n * f),
     ]
     if m.qk_norm:
         return [*found, ("q/k norm with RoPE and the copy of values (done)", (4 + 3) * n * rotated)]
@@ -257,7 +269,7 @@ def main() -> None:
     table("Sampling, tokens/s (estimates)", rows, ["model", "sequences", *(c.name for c in CARDS)])
     for m in MODELS:
         kernels = training_step(m)
-        body = [[k, str(v.calls), f"{v.flops / 1e9:,.1f}", f"{4 * v.numbers / 1e6:,.1f}"] for k, v in kernels.items()]
+        body = [[k, str(math.ceil(v.calls)), f"{v.flops / 1e9:,.1f}", f"{4 * v.numbers / 1e6:,.1f}"] for k, v in kernels.items()]
         title = f"{m.name}: {m.parameters / 1e6:,.1f} M parameters, a step of {m.batch} x {m.time} tokens"
         header = ["kernels", "calls", "GFLOP", "MB"]
         if wanted == m.name:

@@ -9,8 +9,6 @@ from pathlib import Path
 COLUMNS = ["registers", "spills", "lds", "occupancy", "cycles", "instructions"]
 # A kernel may grow by this much against the committed figures: a compiler's heuristics jump.
 MARGINS = {"registers": (1.10, 8), "cycles": (1.15, 200)}
-# ptxas moves a few bytes to memory where that lets another workgroup run; no other compiler may.
-TOLERATED = {"ptxas": 32}
 # Older GPUs: what their compilers say is printed, but not kept, and nothing of it is a failure.
 FOR_INFORMATION = {"vega10", "polaris10"}
 
@@ -63,7 +61,7 @@ def main() -> int:
             failures.append(f"{device}: nothing was compiled")
             continue
         driver, kernels = read(path)
-        spilling = [f"{k}: spills {f['spills']}" for k, f in kernels.items() if number(f["spills"]) > TOLERATED.get(device, 0)]
+        spilling = [f"{k}: spills {f['spills']}" for k, f in kernels.items() if number(f["spills"]) > 0]
         before_driver, before = known.get(device, ("", {}))
         worse = []
         if before_driver == driver:

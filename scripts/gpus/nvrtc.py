@@ -3,6 +3,10 @@
 FOLDER holds the Metal translations that `cargo test --test shaders` writes (target/translated/metal): they are C++, and with a header that
 defines what they use of Metal they are CUDA. NVRTC (the package nvidia-cuda-nvrtc) compiles them for CHIP (sm_86) and its ptxas says what
 they take. LIST is what `lehr doctor --write-shaders` says of NVIDIA: kernels that only other vendors get are left out. Prints the table of vkstat. Bounds checks of buffers are left out, as on Vulkan, where the driver has them.
+
+Told the size of a workgroup and no more, ptxas moves a few bytes of some kernels to memory so that another workgroup fits on a multiprocessor.
+Such a kernel is compiled again with one workgroup as the aim (`__launch_bounds__(threads, 1)`): what spills then does not fit in registers, and
+is what the table says. The kernels and the bytes of the first compilation go to standard error.
 """
 
 import ctypes
@@ -48,6 +52,10 @@ __device__ inline float4 operator+(float4 a, float4 b) { return {a.x + b.x, a.y 
 __device__ inline float4 operator*(float4 a, float4 b) { return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w}; }
 __device__ inline float4 operator*(float a, float4 b) { return {a * b.x, a * b.y, a * b.z, a * b.w}; }
 __device__ inline float4 operator*(float4 b, float a) { return a * b; }
+__device__ inline float4 operator/(float4 a, float4 b) { return {a.x / b.x, a.y / b.y, a.z / b.z, a.w / b.w}; }
+__device__ inline float4 operator-(float4 a, float4 b) { return {a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w}; }
+__device__ inline float4 operator-(float4 a) { return {-a.x, -a.y, -a.z, -a.w}; }
+__device__ inline bool4 operator>=(float4 a, float4 b) { return {a.x >= b.x, a.y >= b.y, a.z >= b.z, a.w >= b.w}; }
 __device__ inline float4 select(float4 a, float4 b, bool4 c) {
     return {c.x ? b.x : a.x, c.y ? b.y : a.y, c.z ? b.z : a.z, c.w ? b.w : a.w};
 }
@@ -57,6 +65,9 @@ __device__ inline uint min(uint a, Bound) { return a; }
 __device__ inline float max(float a, float b) { return fmaxf(a, b); }
 __device__ inline float clamp(float a, float low, float high) { return fminf(fmaxf(a, low), high); }
 __device__ inline float exp(float a) { return __expf(a); }
+__device__ inline float4 exp(float4 a) { return {exp(a.x), exp(a.y), exp(a.z), exp(a.w)}; }
+__device__ inline float4 max(float4 a, float4 b) { return {max(a.x, b.x), max(a.y, b.y), max(a.z, b.z), max(a.w, b.w)}; }
+__device__ inline float4 abs(float4 a) { return {fabsf(a.x), fabsf(a.y), fabsf(a.z), fabsf(a.w)}; }
 __device__ inline float log(float a) { return __logf(a); }
 __device__ inline float quad_shuffle_xor(float a, uint mask) { return __shfl_xor_sync(~0u, a, mask); }
 __device__ inline float simd_shuffle_xor(float a, uint mask) { return __shfl_xor_sync(~0u, a, mask); }
@@ -141,10 +152,20 @@ def compiled(nvrtc: ctypes.CDLL, source: str, chip: str) -> tuple[bool, str]:
     return failed == 0, log.value.decode()
 
 
+def figures(nvrtc: ctypes.CDLL, source: str, chip: str) -> tuple[dict[str, int] | None, str]:
+    """Registers, bytes of spills and of shared memory, or none; and what the compiler said."""
+    good, log = compiled(nvrtc, source, chip)
+    patterns = {"registers": r"Used (\d+) registers", "spills": r"(\d+) bytes spill stores", "shared": r"(\d+) bytes smem"}
+    found = {name: re.search(pattern, log) for name, pattern in patterns.items()}
+    if not good or found["registers"] is None:
+        return None, log
+    return {name: int(match[1]) if match else 0 for name, match in found.items()}, log
+
+
 def main() -> int:
     folder, chip = Path(sys.argv[1]), sys.argv[2]
     listed = {line.split(":")[0].removesuffix(".wgsl") for line in Path(sys.argv[3]).read_text().splitlines()}
-    nvrtc, failed = library(), 0
+    nvrtc, failed, chosen = library(), 0, []
     print(f"# NVIDIA {chip} | NVRTC, ptxas")
     print("\t".join(["kernel", "registers", "spills", "lds", "occupancy", "cycles", "instructions", "wave", "milliseconds"]))
     patterns = ["matmul_shared*.metal", "attention_*_shared_*.metal", "attention_decode_tiled_*.metal"]
@@ -154,14 +175,18 @@ def main() -> int:
         if stem not in listed:
             continue
         name = stem if stem.endswith(f".{entry}") else name
-        good, log = compiled(nvrtc, cuda(path.read_text()), chip)
-        registers, spills = re.search(r"Used (\d+) registers", log), re.search(r"(\d+) bytes spill stores", log)
-        if not good or registers is None:
+        source = cuda(path.read_text())
+        first, log = figures(nvrtc, source, chip)
+        if first is not None and first["spills"] > 0:
+            chosen.append(f"{name}: {first['spills']} bytes with {first['registers']} registers")
+            first, log = figures(nvrtc, re.sub(r"__launch_bounds__\((\d+)\)", r"__launch_bounds__(\1, 1)", source), chip)
+        if first is None:
             print(f"{path.name}: {log.strip()[:400]}", file=sys.stderr)
             failed += 1
             continue
-        shared = re.search(r"(\d+) bytes smem", log)
-        print(f"{name}\t{registers[1]}\t{spills[1] if spills else 0}\t{shared[1] if shared else '-'}\t-\t-\t-\t32\t-")
+        print(f"{name}\t{first['registers']}\t{first['spills']}\t{first['shared'] or '-'}\t-\t-\t-\t32\t-")
+    if chosen:
+        print("Spilled so that another workgroup fits, and not otherwise:\n" + "\n".join(chosen), file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -1,9 +1,12 @@
-"""Every kernel executed by software Vulkan drivers, for scripts/check-gpus --run: run.py LEHR CACHE FOLDER [DRIVER...]
+"""Every kernel executed by software Vulkan drivers, for scripts/check-gpus --run: run.py LEHR CACHE FOLDER TESTS [DRIVER...]
 
 Drivers: `installed` (the machine's lavapipe), `newest` (the lavapipe in CACHE), `swiftshader` (Chromium's, or the library that
 $LEHR_SWIFTSHADER names). Each runs `lehr doctor` with the kernels that it gets (lavapipe those of software adapters, SwiftShader those of
 GPUs), with those of GPUs, with WebGPU's default limits, and with float16 products, which drivers without cooperative matrices must refuse. What doctor says is kept in FOLDER. Fails when a kernel is wrong, when compiling takes more than a minute, or when the process needs
 more than 2 GB.
+
+TESTS is the binary of tests/kernels.rs, which then runs instead of doctor (more shapes, more seeds), or `-`: with the kernels of GPUs, with
+all limits and with WebGPU's default ones.
 """
 
 import json
@@ -25,6 +28,8 @@ VARIANTS: list[tuple[str, dict[str, str], list[str]]] = [
     ("hardware, float16", {"LEHR_CLASS": "hardware"}, FLOAT16),
     ("hardware, float16, default limits", {"LEHR_CLASS": "hardware", "LEHR_LIMITS": "default"}, FLOAT16),
 ]
+# The test that runs on a device; the others are of the CPU, or choose the class themselves.
+TEST = "kernels_match_their_references"
 # Of these drivers only this one lists cooperative matrices; the others must say so.
 COOPERATIVE, REFUSAL = "newest", "lists no cooperative matrices"
 
@@ -49,7 +54,7 @@ def drivers(cache: Path, folder: Path) -> dict[str, tuple[Path, list[str]]]:
     return found
 
 
-def doctor(command: list[str], environment: dict[str, str], out: Path) -> tuple[int, float, float, int]:
+def execute(command: list[str], environment: dict[str, str], out: Path) -> tuple[int, float, float, int]:
     """Exit status, seconds, seconds of processor time, and the most bytes of memory."""
     begin = time.monotonic()
     with out.open("wb") as file, out.with_suffix(".err").open("wb") as errors:
@@ -86,6 +91,14 @@ def evaluate(out: Path, status: int, processor: float, memory: int) -> tuple[str
     return name, compiling, wrong
 
 
+def evaluate_tests(out: Path, status: int) -> list[str]:
+    """What is wrong with a run of the test binary: a test that was renamed must not pass."""
+    text = out.read_text(errors="replace")
+    if status == 0 and "test result: ok. 1 passed" in text:
+        return []
+    return [f"exit status {status}: {out}, {out.with_suffix('.err')}"]
+
+
 def self_test() -> None:
     """A check that cannot fail is a defect: what is wrong must be found, what is right must not."""
     right = {"kernel": "a", "compile_seconds": 70.0, "passed": True, "detail": ""}
@@ -104,10 +117,42 @@ def self_test() -> None:
             wrong = evaluate(out, status, processor, memory)[2]
             if len(wrong) != bool(expected) or expected not in "".join(wrong):
                 sys.exit(f"run.py: expected {expected!r}, found {wrong}")
+        for status, text, right in [(0, "ok. 1 passed", True), (101, "FAILED. 0 passed", False), (0, "ok. 0 passed", False)]:
+            out.write_text(f"test result: {text}; 0 ignored")
+            if bool(evaluate_tests(out, status)) == right:
+                sys.exit(f"run.py: tests with status {status} and {text!r} are not evaluated")
+
+
+def report(driver: str, variant: str, verdict: str, wrong: list[str]) -> bool:
+    print(f"{driver:<12} {variant:<33} {verdict}", flush=True)
+    for text in wrong:
+        print(f"check-gpus: {driver}, {variant}: {text}", file=sys.stderr, flush=True)
+    return bool(wrong)
+
+
+def run_doctor(driver: str, prefix: list[str], lehr: str, variant: str, flags: list[str], environment: dict[str, str], out: Path) -> bool:
+    """Whether something is wrong."""
+    command = [*prefix, lehr, "doctor", "--json", "--adapter", "vulkan", *flags]
+    status, seconds, processor, memory = execute(command, environment, out)
+    if flags == FLOAT16 and driver != COOPERATIVE:
+        refused = status == 1 and REFUSAL in out.with_suffix(".err").read_text()
+        return report(driver, variant, "refused" if refused else "WRONG", [] if refused else ["float16 was not refused"])
+    name, compiling, wrong = evaluate(out, status, processor, memory)
+    times = f"compile {compiling:5.1f} s, all {seconds:5.1f} s ({processor:.1f} of processor time), {memory / 1e6:,.0f} MB  {name}"
+    return report(driver, variant, f"{'WRONG' if wrong else 'ok':<6} {times}", wrong)
+
+
+def run_tests(driver: str, prefix: list[str], tests: str, variant: str, environment: dict[str, str], out: Path) -> bool:
+    """Whether something is wrong."""
+    command = [*prefix, tests, "--exact", TEST, "--nocapture"]
+    status, seconds, processor, memory = execute(command, {**environment, "LEHR_ADAPTER": "vulkan"}, out)
+    wrong = evaluate_tests(out, status)
+    times = f"all {seconds:5.1f} s ({processor:.1f} of processor time), {memory / 1e6:,.0f} MB"
+    return report(driver, variant, f"{'WRONG' if wrong else 'ok':<6} tests/kernels, {times}", wrong)
 
 
 def main() -> int:
-    lehr, cache, folder, wanted = sys.argv[1], Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve(), sys.argv[4:]
+    lehr, cache, folder, tests, wanted = sys.argv[1], Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve(), sys.argv[4], sys.argv[5:]
     folder.mkdir(parents=True, exist_ok=True)
     found, failed = drivers(cache, folder), False
     for driver in wanted or ["installed", "newest", "swiftshader"]:
@@ -120,23 +165,14 @@ def main() -> int:
             # What a driver compiled before would take no time.
             apart = {"VK_DRIVER_FILES": str(manifest), "VK_ICD_FILENAMES": str(manifest), "MESA_SHADER_CACHE_DISABLE": "true"}
             environment = {**os.environ, **settings, **apart}
-            command = [*prefix, lehr, "doctor", "--json", "--adapter", "vulkan", *flags]
-            out = folder / f"{driver}-{variant.replace(', ', '-').replace(' ', '-')}.jsonl"
-            status, seconds, processor, memory = doctor(command, environment, out)
-            if flags == FLOAT16 and driver != COOPERATIVE:
-                refused = status == 1 and REFUSAL in out.with_suffix(".err").read_text()
-                print(f"{driver:<12} {variant:<33} {'refused' if refused else 'WRONG'}", flush=True)
-                failed = failed or not refused
+            name = f"{driver}-{variant.replace(', ', '-').replace(' ', '-')}"
+            if tests == "-":
+                wrong = run_doctor(driver, prefix, lehr, variant, flags, environment, folder / f"{name}.jsonl")
+            elif settings and not flags:
+                wrong = run_tests(driver, prefix, tests, variant, environment, folder / f"{name}-tests.txt")
+            else:
                 continue
-            name, compiling, wrong = evaluate(out, status, processor, memory)
-            print(
-                f"{driver:<12} {variant:<33} {'WRONG' if wrong else 'ok':<6} compile {compiling:5.1f} s, all {seconds:5.1f} s "
-                f"({processor:.1f} of processor time), {memory / 1e6:,.0f} MB  {name}",
-                flush=True,
-            )
-            for text in wrong:
-                print(f"check-gpus: {driver}, {variant}: {text}", file=sys.stderr, flush=True)
-            failed = failed or bool(wrong)
+            failed = failed or wrong
     return int(failed)
 
 

@@ -9,6 +9,9 @@ pub struct Sizes {
     pub training_tokens: usize,
     /// Bytes of activations of one forward and backward pass.
     pub activation_bytes: u64,
+    /// Bytes of logits computed at once. A GPU reads the head and adds to its gradient once for each chunk of rows: with 64 MiB and 151,936
+    /// tokens that would be 64 rows.
+    pub logits_bytes: u64,
     /// Prompt tokens in one prefill pass.
     pub prefill_tokens: usize,
     /// Completions sampled at once.
@@ -30,7 +33,9 @@ impl Sizes {
     pub const GPU: Self = Self {
         max_tensor_bytes: SAFE_BINDING,
         training_tokens: 32_768,
-        activation_bytes: 2 << 30,
+        // The logits, which these include, leave room for as many tokens as with 64 MiB.
+        activation_bytes: (2 << 30) + (192 << 20),
+        logits_bytes: 256 << 20,
         prefill_tokens: 4096,
         rollout_rows: 512,
         rollout_cache_bytes: 4 << 30,
@@ -45,6 +50,7 @@ impl Sizes {
         max_tensor_bytes: SAFE_BINDING,
         training_tokens: 4096,
         activation_bytes: 2 << 30,
+        logits_bytes: 64 << 20,
         prefill_tokens: 512,
         rollout_rows: 64,
         rollout_cache_bytes: 1 << 30,
@@ -59,6 +65,7 @@ impl Sizes {
         max_tensor_bytes: if cfg!(target_pointer_width = "32") { SAFE_BINDING } else { 1 << 40 },
         training_tokens: 4096,
         activation_bytes: 2 << 30,
+        logits_bytes: 64 << 20,
         prefill_tokens: 512,
         rollout_rows: 64,
         rollout_cache_bytes: 1 << 30,

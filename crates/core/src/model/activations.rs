@@ -140,12 +140,9 @@ pub struct Activations<T> {
     pub gradients: Option<Gradients<T>>,
 }
 
-/// Maximum bytes of logits: larger chunks are not faster.
-const LOGITS_BYTES: usize = 64 << 20;
-
 /// Rows of logits computed at once: a multiple of 64, so that chunks are aligned.
 pub fn chunk_rows(rows: usize, vocab_stride: usize, sizes: Sizes) -> usize {
-    let most = LOGITS_BYTES.min(sizes.max_tensor_bytes as usize) / (4 * vocab_stride);
+    let most = sizes.logits_bytes.min(sizes.max_tensor_bytes) as usize / (4 * vocab_stride);
     rows.min((most / 64 * 64).max(64))
 }
 

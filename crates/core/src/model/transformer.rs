@@ -310,8 +310,15 @@ pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
 fn record_mlp_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, i: usize, grads: &Trained<Tensor>) {
     let (d, a, w, g) = (gradients(acts), &acts.blocks[i], &m.weights.blocks[i], grads.block(i));
     let adapter = |product| adapter_backward(m, acts, i, product, grads);
-    record_product_backward(r, [&d.stream, &a.hidden, &w.down, &d.hidden], g.map(|g| &g.down), adapter(Product::Down));
-    swiglu::backward(r, &a.gate_up, &d.hidden, &d.gate_up);
+    if adapter(Product::Down).is_none() {
+        if let Some(g) = g {
+            matmul::backward_weight(r, &d.stream, &a.hidden, &g.down);
+        }
+        matmul::backward_swiglu(r, [&d.stream, &w.down, &a.gate_up], &d.hidden, &d.gate_up);
+    } else {
+        record_product_backward(r, [&d.stream, &a.hidden, &w.down, &d.hidden], g.map(|g| &g.down), adapter(Product::Down));
+        swiglu::backward(r, &a.gate_up, &d.hidden, &d.gate_up);
+    }
     let gate_up = [&d.gate_up, &a.mlp_in, &w.gate_up, &d.norm_in];
     record_product_backward(r, gate_up, g.map(|g| &g.gate_up), adapter(Product::GateUp));
     if let Some(g) = g {

@@ -94,7 +94,9 @@ pub fn within_memory(c: &ModelConfig, settings: &Settings, mut sizes: Sizes) -> 
         }
         let rollout_cache_bytes = (sizes.rollout_cache_bytes / 2).max(1 << 20);
         let fewer_rollouts = Sizes { rollout_cache_bytes, prefill_tokens: (sizes.prefill_tokens / 2).max(64), ..sizes };
-        let fewer_rows = Sizes { activation_bytes: (sizes.activation_bytes / 2).max(1 << 20), ..sizes };
+        let (activation_bytes, logits_bytes) =
+            ((sizes.activation_bytes / 2).max(1 << 20), (sizes.logits_bytes / 2).max(64 << 20));
+        let fewer_rows = Sizes { activation_bytes, logits_bytes, ..sizes };
         // The larger part first, as far as it goes.
         let smaller = match plan.part("rollouts") > plan.part("activations") {
             true => [fewer_rollouts, fewer_rows],

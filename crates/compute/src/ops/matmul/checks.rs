@@ -13,6 +13,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "matmul (split dispatches)", run: check_split },
     Check { name: "matmul (divided depth)", run: check_divided_depth },
     Check { name: "matmul (every tile)", run: check_every_tile },
+    Check { name: "matmul (gradient of SwiGLU)", run: check_swiglu },
     Check { name: "matmul (bias gradient)", run: check_bias },
     Check { name: "matmul (large vocabularies)", run: check_large_vocabulary },
 ];
@@ -215,7 +216,8 @@ fn check_split(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     result
 }
 
-/// Sums so long that a GPU divides them among workgroups: in the features of few rows, and in the rows of a weight's gradient.
+/// Sums so long that a GPU divides them among workgroups: in the features of few rows, in the rows of a weight's gradient, and in the outputs
+/// of an input's.
 fn check_divided_depth(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let [n, stride, _] = draw_features(case);
     let (rows, k) = (case.int(super::choose::FEW_ROWS + 1, 64), 4 * case.int(64, 300));
@@ -229,7 +231,13 @@ fn check_divided_depth(device: &Device, case: &mut Case) -> anyhow::Result<()> {
         return Ok(());
     }
     let (rows, n, k) = (case.int(256, 900), 4 * case.int(1, 30), 4 * case.int(1, 30));
-    Layer::draw(device, case, rows, n, k, n).check(device, case, None, &[Product::Weight])
+    Layer::draw(device, case, rows, n, k, n).check(device, case, None, &[Product::Weight])?;
+    if case.worst > 1.0 {
+        return Ok(());
+    }
+    let (rows, n, k) = (case.int(1, 150), case.int(256, 900), 4 * case.int(1, 30));
+    let stride = n.next_multiple_of(4) + 4 * case.int(0, 1);
+    Layer::draw(device, case, rows, n, k, stride).check(device, case, None, &[Product::Input, Product::InputAdd])
 }
 
 /// One product a tile and a case, because a software adapter takes up to a second to compile each kernel.
@@ -250,6 +258,22 @@ fn check_every_tile(device: &Device, case: &mut Case) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn check_swiglu(device: &Device, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, n, k) = (case.int(1, 200), 4 * case.int(1, 60), 4 * case.int(1, 60));
+    let layer = Layer::draw(device, case, rows, n, k, n);
+    let scale = case.pick(&[1.0, 5.0, 60.0]);
+    let gate_up = case.normals(rows * 2 * k, scale);
+    let (dy, w, x) = (layer.dy.upload(device, case, "dy"), layer.w.upload(device, case, "w"), [rows, 2 * k]);
+    let (inputs, dh, out) = (
+        case.upload(device, "gate_up", &x, &gate_up),
+        case.poisoned(device, "dh", &[rows, k]),
+        case.poisoned(device, "dgate_up", &x),
+    );
+    case.replay(device, |r| super::backward_swiglu(r, [&dy, &w, &inputs], &dh, &out))?;
+    let sums = twin::backward_input(&wide(&layer.dy.values), &wide(&layer.w.values), n, k);
+    case.compare(device, &out, &super::swiglu::twin::backward(&wide(&gate_up), &sums, k))
 }
 
 fn check_bias(device: &Device, case: &mut Case) -> anyhow::Result<()> {

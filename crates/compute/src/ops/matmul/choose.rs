@@ -12,12 +12,16 @@ const DIRECT_4X8: RegisterTile = RegisterTile::new(KernelFamily::Direct, 4, 8);
 const SHARED_4X4: RegisterTile = RegisterTile::new(KernelFamily::Shared, 4, 4);
 const SHARED_8X4: RegisterTile = RegisterTile::new(KernelFamily::Shared, 8, 4);
 const SHARED_8X8: RegisterTile = RegisterTile::new(KernelFamily::Shared, 8, 8);
+const SHARED_4X8: RegisterTile = RegisterTile::new(KernelFamily::Shared, 4, 8);
 
 /// All tiles in use. Larger ones in registers take a compiler seconds each, newer lavapipes and SwiftShader a minute.
-pub(super) const ALL: [RegisterTile; 5] = [DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8X4, SHARED_8X8];
+pub(super) const ALL: [RegisterTile; 6] = [DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8X4, SHARED_8X8, SHARED_4X8];
 
 /// Rows up to which a product is one of a few row vectors, as in decoding.
 pub(super) const FEW_ROWS: usize = 8;
+
+/// Rows or columns up to which a product is one block of the smallest tile for GPUs high or wide.
+const THIN: usize = 64;
 
 /// The candidate tiles for a large product; the first is used without tuning. Where float16 inputs are permitted, cooperative tiles are
 /// first.
@@ -38,6 +42,30 @@ pub(super) fn hardware_candidates(vendor: Vendor) -> &'static [RegisterTile] {
     }
 }
 
+/// Further candidates for a product of at most [`THIN`] rows, such as those of decoding: twice as wide. Intel's compiler spills them, and on the
+/// others half as many threads fit.
+pub(super) fn thin_candidates(vendor: Vendor) -> &'static [RegisterTile] {
+    match vendor {
+        Vendor::Amd | Vendor::Nvidia => &[SHARED_4X8],
+        Vendor::Apple | Vendor::Intel | Vendor::Qualcomm | Vendor::Other => &[],
+    }
+}
+
+/// The candidates for a product of this shape. A tile that is higher or wider than the result would leave threads without work.
+fn suitable(gpu: &Gpu, shape: &GemmShape) -> Vec<RegisterTile> {
+    let tiles = candidates(gpu);
+    if gpu.class() == GpuClass::Software {
+        return tiles;
+    }
+    let [low, narrow] = [shape.rows <= THIN, shape.cols <= THIN];
+    let more = if low { thin_candidates(gpu.vendor()) } else { &[] };
+    let fits = |tile: &RegisterTile| {
+        let [rows, cols] = tile.block();
+        !(low && rows > THIN || narrow && cols > THIN)
+    };
+    tiles.into_iter().chain(more.iter().copied()).filter(fits).collect()
+}
+
 /// A product whose depth is divided among workgroups.
 #[derive(Clone, Copy)]
 pub(super) struct SplitDepth {
@@ -55,7 +83,8 @@ impl SplitDepth {
 }
 
 /// How a GPU divides the depth of a product whose result alone is too little for it, if it is: the gradient of a weight, which is small
-/// and sums over all tokens, and the products of decoding, which have one tile of rows.
+/// and sums over all tokens; that of the head's input, which sums over the vocabulary; and the products of decoding, which have one tile of
+/// rows.
 pub(super) fn parts(device: &Device, role: Role, shape: &GemmShape) -> Option<SplitDepth> {
     /// Workgroups that occupy any GPU.
     const ENOUGH: usize = 256;
@@ -65,15 +94,14 @@ pub(super) fn parts(device: &Device, role: Role, shape: &GemmShape) -> Option<Sp
     let thin = match role {
         // Up to one tile, so that the parts, and with them the bits, do not depend on the number of rows.
         Role::Forward => (FEW_ROWS + 1..=64).contains(&shape.rows),
-        Role::BackwardInput => false,
-        Role::BackwardWeight => true,
+        Role::BackwardInput | Role::BackwardWeight => true,
     };
     if !thin || shape.depth < 2 * LEAST {
         return None;
     }
     let tile = match role {
-        Role::BackwardWeight => choose(device, gpu, role, shape).unwrap_or(SHARED_4X4),
-        _ => SHARED_4X4,
+        Role::Forward => SHARED_4X4,
+        Role::BackwardInput | Role::BackwardWeight => choose(device, gpu, role, shape).unwrap_or(SHARED_4X4),
     };
     let [block_rows, block_cols] = tile.block();
     let groups = shape.rows.div_ceil(block_rows) * shape.cols.div_ceil(block_cols);
@@ -87,7 +115,7 @@ pub(super) fn parts(device: &Device, role: Role, shape: &GemmShape) -> Option<Sp
 /// All tiles that are suitable for this adapter.
 pub fn tiles(gpu: &Gpu) -> Vec<RegisterTile> {
     let float32: &[RegisterTile] = match gpu.class() {
-        GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4, SHARED_8X8, DIRECT_16X8],
+        GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4, SHARED_8X8, SHARED_4X8, DIRECT_16X8],
         GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],
     };
     gpu.cooperative().into_iter().flat_map(cooperative::tiles).chain(float32.iter().copied()).collect()
@@ -108,8 +136,8 @@ pub fn choose(device: &Device, gpu: &Gpu, role: Role, shape: &GemmShape) -> Opti
         let vectors = gpu.class() == GpuClass::Hardware && role == Role::Forward && aligned;
         return (!vectors).then(|| small(gpu));
     }
-    let tiles = candidates(gpu);
-    if shape.flops() < 2.0 * SMALLEST_MEASURED {
+    let tiles = suitable(gpu, shape);
+    if tiles.len() == 1 || shape.flops() < 2.0 * SMALLEST_MEASURED {
         return Some(tiles[0]);
     }
     let class = Class::of(gpu, shape);
@@ -120,15 +148,23 @@ pub fn choose(device: &Device, gpu: &Gpu, role: Role, shape: &GemmShape) -> Opti
     Some(named(&device.tuned(&key, &names, |name| seconds(device, role, named(name), class.example()))))
 }
 
+/// The tile for the gradient of an input with SwiGLU's in its epilogue: none on software adapters, whose kernels take long to compile, none
+/// where the depth is divided, none with cooperative matrices.
+pub(super) fn fused(device: &Device, gpu: &Gpu, shape: &GemmShape) -> Option<RegisterTile> {
+    if gpu.class() == GpuClass::Software || parts(device, Role::BackwardInput, shape).is_some() {
+        return None;
+    }
+    choose(device, gpu, Role::BackwardInput, shape).filter(|tile| tile.family == KernelFamily::Shared)
+}
+
 /// Multiply-adds below which no choice of tile matters.
 const SMALLEST_MEASURED: f64 = 1e6;
 
 /// Products that are expected to agree on the best tile.
 #[derive(Clone, Copy)]
 struct Class {
-    /// Rows and columns of the example.
-    edge: usize,
-    /// Terms of the example.
+    rows: usize,
+    cols: usize,
     depth: usize,
 }
 
@@ -141,15 +177,21 @@ impl Class {
             GpuClass::Hardware if numbers >= 1 << 21 => 2048,
             _ => 512,
         };
-        Self { edge, depth: if shape.depth < 256 { 128 } else { 512 } }
+        let long = (edge * edge / THIN).min(16_384);
+        let [rows, cols] = match gpu.class() {
+            GpuClass::Hardware if shape.rows <= THIN => [THIN, long],
+            GpuClass::Hardware if shape.cols <= THIN => [long, THIN],
+            _ => [edge, edge],
+        };
+        Self { rows, cols, depth: if shape.depth < 256 { 128 } else { 512 } }
     }
 
     fn name(self) -> String {
-        format!("{0}x{0}x{1}", self.edge, self.depth)
+        format!("{}x{}x{}", self.rows, self.cols, self.depth)
     }
 
     fn example(self) -> [usize; 3] {
-        [self.edge, self.edge, self.depth]
+        [self.rows, self.cols, self.depth]
     }
 }
 
@@ -237,9 +279,10 @@ fn gpu_peak_gflops(device: &Device, gpu: &Gpu) -> anyhow::Result<f64> {
 /// The tiles that the checks run: all that this adapter may choose.
 pub(super) fn checked(gpu: &Gpu) -> Vec<RegisterTile> {
     let float32: &[RegisterTile] = match gpu.class() {
-        GpuClass::Hardware if gpu.is_software() => &[SHARED_4X4, SHARED_8X4, SHARED_8X8],
+        GpuClass::Hardware if gpu.is_software() => &[SHARED_4X4, SHARED_8X4, SHARED_8X8, SHARED_4X8],
         GpuClass::Hardware => hardware_candidates(gpu.vendor()),
         GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],
     };
-    gpu.cooperative().into_iter().flat_map(cooperative::tiles).chain(float32.iter().copied()).collect()
+    let thin = if gpu.class() == GpuClass::Hardware && !gpu.is_software() { thin_candidates(gpu.vendor()) } else { &[] };
+    gpu.cooperative().into_iter().flat_map(cooperative::tiles).chain(float32.iter().chain(thin).copied()).collect()
 }

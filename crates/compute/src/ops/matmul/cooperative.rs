@@ -17,7 +17,7 @@
 use super::choose::SplitDepth;
 use super::shared::locate;
 use super::source::{Epilogue, KernelFamily, RegisterTile, Role, Variant, XYZW};
-use super::{GemmShape, cost, dispatch, dispatch_in_parts};
+use super::{GemmShape, added_by, cost, dispatch, dispatch_in_parts};
 use crate::device::{CooperativeMatrix, Dispatcher, Extent, Op, Recorder, Shader, Tensor, Vendor};
 use crate::ops::wgsl_text::WgslText;
 use crate::{shader, uniform};
@@ -115,7 +115,7 @@ pub(super) fn record_backward(
                 Op { name, cost, reads, writes: [out, maxima, ("parts", &scratch)] },
                 |wgsl| {
                     dispatch_maxima(wgsl, role, &shape)?;
-                    dispatch_in_parts(wgsl, (role, element), parts, role.entry(), &shape)
+                    dispatch_in_parts(wgsl, (role, element), parts, added_by(role, accumulate), &shape)
                 },
                 |_, _, _| unreachable!("a device with cooperative matrices is a GPU"),
             );

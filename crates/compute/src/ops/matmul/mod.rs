@@ -20,7 +20,7 @@ pub use choose::{candidates, choose, measured_peak_gflops, tiles};
 pub use source::{Epilogue, KernelFamily, LANES, RegisterTile, Role, Variant};
 
 use super::stored::StoredShader;
-use super::{WG, column_group, row_constants, row_iterations, row_lanes};
+use super::{WG, column_group, row_constants, row_iterations, row_lanes, swiglu};
 use crate::device::cpu::gemm;
 use crate::device::{Cost, Dispatcher, ElementType, Extent, Numbers, Op, Recorder, Shader, Tensor, Vendor, grid};
 use crate::{bind, shader, uniform};
@@ -84,6 +84,33 @@ pub fn forward(r: &mut Recorder<'_>, x: &Tensor, w: &Tensor, y: &Tensor, extra: 
 /// When shapes do not match (a defect of the caller).
 pub fn backward_input(r: &mut Recorder<'_>, dy: &Tensor, w: &Tensor, dx: &Tensor, accumulate: bool) {
     record_backward(r, Role::BackwardInput, None, [dy, w, dx], accumulate);
+}
+
+/// `dh = dy w`, and from it the gradient of SwiGLU's input, `dgate_up` (R, 2 F): on a GPU in the epilogue of the product where that is one kernel,
+/// so that `dh` (R, F) is neither written nor read; else through `dh`.
+///
+/// # Panics
+/// When shapes do not match (a defect of the caller).
+pub fn backward_swiglu(r: &mut Recorder<'_>, [dy, w, gate_up]: [&Tensor; 3], dh: &Tensor, dgate_up: &Tensor) {
+    let shape = shape(Role::BackwardInput, [dy, w, dh]);
+    let tile = r.device().gpu().and_then(|gpu| choose::fused(r.device(), gpu, &shape));
+    let Some(tile) = tile else {
+        backward_input(r, dy, w, dh, false);
+        return swiglu::backward(r, gate_up, dh, dgate_up);
+    };
+    let [rows, stride] = dgate_up.matrix();
+    let fits =
+        rows == shape.rows && stride == 2 * shape.cols && gate_up.matrix() == dgate_up.matrix() && shape.cols.is_multiple_of(4);
+    assert!(fits, "{} {:?}: not twice {} columns", dgate_up.name(), dgate_up.shape(), shape.cols);
+    let (element, shape) = (w.element(), GemmShape { strides: [shape.strides[0], shape.strides[1], stride], ..shape });
+    let numbers = (rows * shape.cols) as f64;
+    let product = cost(&shape, element, false);
+    let cost = Cost { flops: product.flops + 15.0 * numbers, bytes: product.bytes + 12.0 * numbers };
+    r.op(
+        Op { name: "matmul.backward_swiglu", cost, reads: bind!(dy, w, gate_up), writes: bind!(dgate_up) },
+        |wgsl| dispatch(wgsl, (Role::BackwardInput, element), tile, Epilogue::Swiglu, &shape),
+        |_, _, _| unreachable!("a device with tiles is a GPU"),
+    );
 }
 
 /// `dw += dy^T x`
@@ -224,7 +251,7 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<RegisterTile>,
         let scratch = parts.scratch(device, &shape);
         return r.op(
             Op { name, cost, reads, writes: [(out_name, out), ("parts", &scratch)] },
-            |wgsl| dispatch_in_parts(wgsl, (role, element), parts, role.entry(), &shape),
+            |wgsl| dispatch_in_parts(wgsl, (role, element), parts, added_by(role, accumulate), &shape),
             |_, _, _| unreachable!("a device that divides products is a GPU"),
         );
     }
@@ -332,6 +359,11 @@ fn dispatch_in_parts(
     wgsl.run_part(&PARTS, entry, &[], dims, Extent { groups, iterations: parts }, 0.0)
 }
 
+/// Entry point of shaders/parts.wgsl for a product of a backward pass.
+fn added_by(role: Role, accumulate: bool) -> &'static str {
+    if role == Role::BackwardInput && accumulate { "backward_input_add" } else { role.entry() }
+}
+
 /// Summed indices of one of several parts, a multiple of every tile's slab.
 fn part_span(depth: usize, parts: usize) -> usize {
     depth.div_ceil(parts).next_multiple_of(16)
@@ -390,7 +422,8 @@ pub fn sources() -> Vec<(String, String)> {
 /// As [`sources`], of the tiles that a GPU of this vendor may get; those with cooperative matrices only where it lists their shape.
 pub fn hardware_sources(vendor: Vendor) -> Vec<(String, String)> {
     let cooperative = cooperative::shape_of(vendor).into_iter().flat_map(cooperative::tiles);
-    sources_of(&choose::hardware_candidates(vendor).iter().copied().chain(cooperative).collect::<Vec<_>>())
+    let float32 = [choose::hardware_candidates(vendor), choose::thin_candidates(vendor)].concat();
+    sources_of(&float32.into_iter().chain(cooperative).collect::<Vec<_>>())
 }
 
 fn sources_of(tiles: &[RegisterTile]) -> Vec<(String, String)> {
@@ -401,13 +434,14 @@ fn sources_of(tiles: &[RegisterTile]) -> Vec<(String, String)> {
         for (role, right) in Role::ALL.map(|role| (role, ElementType::F32)).into_iter().chain(stored) {
             let epilogues: &[Epilogue] = match role {
                 Role::Forward => &[Epilogue::Store, Epilogue::Bias, Epilogue::Residual],
+                Role::BackwardInput if tile.family == KernelFamily::Shared => &[Epilogue::Store, Epilogue::Add, Epilogue::Swiglu],
                 Role::BackwardInput => &[Epilogue::Store, Epilogue::Add],
                 Role::BackwardWeight => &[Epilogue::Add],
             };
             let divided = match tile.family {
                 KernelFamily::Direct => false,
-                KernelFamily::Shared => role != Role::BackwardInput,
-                KernelFamily::Cooperative(_) => role == Role::BackwardWeight,
+                KernelFamily::Shared => true,
+                KernelFamily::Cooperative(_) => role != Role::Forward,
             };
             let epilogues = [epilogues, if divided { &[Epilogue::Part] } else { &[] }].concat();
             for epilogue in epilogues {
@@ -419,9 +453,10 @@ fn sources_of(tiles: &[RegisterTile]) -> Vec<(String, String)> {
                     }
                     _ => &[],
                 };
-                for (extent, depth, strides) in
-                    [(64, 64, [64; 3]), (65, 65, [68; 3]), (65, 65, [65; 3])].iter().chain(adapters).copied()
-                {
+                // Of a width that is a multiple of 4.
+                let any: &[(usize, usize, [usize; 3])] =
+                    if epilogue == Epilogue::Swiglu { &[] } else { &[(65, 65, [68; 3]), (65, 65, [65; 3])] };
+                for (extent, depth, strides) in [(64, 64, [64; 3])].iter().chain(any).chain(adapters).copied() {
                     let shape = GemmShape { rows: extent, cols: extent, depth, strides };
                     let variant = variant((role, right), tile, epilogue, &shape);
                     let name = format!("{}.{}", variant.stem(), role.entry());
@@ -451,9 +486,11 @@ mod tests {
             assert!(name.ends_with(&format!(".{}", reflection.entry_points[0].name)), "{name}");
             assert!(names.insert(name.clone()), "{name} twice");
         }
-        // 5 tiles x (6 products + 5 with a weight in bfloat16) x 3 alignments; shared tiles write parts of two products (one), too. 7 tiles of
-        // cooperative matrices, with parts of one product. Adapters of an odd rank: three products, and the parts.
-        assert_eq!(names.len(), 5 * (6 + 5) * 3 + 3 * (2 + 1) * 3 + 7 * (6 + 1 + 5) * 3 + 5 * 3 + 3 * 2 + 7 * (3 + 1));
+        // Four tiles have the gradient of SwiGLU, with a weight in bfloat16 or not.
+        // 6 tiles x (6 products + 5 with a weight in bfloat16) x 3 alignments; the 4 shared tiles write parts of three products (two), too. 7
+        // tiles of cooperative matrices, with parts of two products (one). Adapters of an odd rank: three products, and the parts.
+        let cooperative = 7 * ((6 + 5 + 2 + 1) * 3 + 3 + 2);
+        assert_eq!(names.len(), 6 * (6 + 5) * 3 + 4 * (3 + 2) * 3 + 6 * 3 + 4 * 3 + 4 * 2 + cooperative);
     }
 
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.

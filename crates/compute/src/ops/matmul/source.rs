@@ -109,7 +109,7 @@ impl RegisterTile {
 
     /// Summed indices of a slab of a `Shared` tile: as many as fit in 16 KiB of workgroup memory, which every adapter has.
     pub(super) fn depth(self) -> usize {
-        if self.cols > 4 { 8 } else { 16 }
+        if self.rows * self.cols > 32 { 8 } else { 16 }
     }
 
     /// Loop iterations of an invocation for sums of `depth` terms.
@@ -135,6 +135,8 @@ pub enum Epilogue {
     Bias,
     /// result = sums + residual, a matrix like the result
     Residual,
+    /// The sums are the gradient of SwiGLU's output: the result is that of its input, twice as wide. shaders/swiglu.wgsl
+    Swiglu,
     /// The sums of one part of the depth, to a matrix of that part's own: `parts[z]`. Another kernel adds them up.
     Part,
 }
@@ -166,6 +168,7 @@ impl Variant {
             Epilogue::Add => "_add",
             Epilogue::Bias => "_bias",
             Epilogue::Residual => "_residual",
+            Epilogue::Swiglu => "_swiglu",
             Epilogue::Part => "_part",
         };
         let scalar: String =
@@ -236,6 +239,7 @@ impl Variant {
             Epilogue::Residual => {
                 t.line(format!("@group(0) @binding(4) var<storage, read> residual: {};", kind(self.vec4[2])));
             }
+            Epilogue::Swiglu => t.line(format!("@group(0) @binding(4) var<storage, read> gate_up: {};", kind(true))),
         }
         if self.tile.is_cooperative() && super::cooperative::is_scaled(self.role) {
             super::cooperative::declare_maxima(t);
@@ -249,14 +253,22 @@ impl Variant {
 
     /// Binding name of the output.
     fn out_name(&self) -> &'static str {
-        if self.epilogue == Epilogue::Part { "parts" } else { self.role.names()[2] }
+        match self.epilogue {
+            Epilogue::Part => "parts",
+            Epilogue::Swiglu => "dgate_up",
+            _ => self.role.names()[2],
+        }
     }
 
     /// The store of four neighbouring columns.
     fn put(&self, t: &mut WgslText) {
+        if self.epilogue == Epilogue::Swiglu {
+            t.text.push_str(PUT_SWIGLU);
+            return;
+        }
         let out = self.out_name();
         let added = match self.epilogue {
-            Epilogue::Store | Epilogue::Bias | Epilogue::Part => None,
+            Epilogue::Store | Epilogue::Bias | Epilogue::Part | Epilogue::Swiglu => None,
             Epilogue::Add => Some(out),
             Epilogue::Residual => Some("residual"),
         };
@@ -290,6 +302,28 @@ impl Variant {
         t.line("");
     }
 }
+
+/// The gate lies in the first columns, up in as many behind them; the number of columns is a multiple of 4.
+const PUT_SWIGLU: &str = "\
+// 1 / (1 + exp(-x)), with exp of negative numbers only.
+fn sigmoid(x: vec4<f32>) -> vec4<f32> {
+    let e = exp(max(-abs(x), vec4<f32>(-87.0)));
+    return select(e, vec4<f32>(1.0), x >= vec4<f32>(0.0)) / (vec4<f32>(1.0) + e);
+}
+
+// The only store: nothing outside of the result is written.
+fn put(row: u32, col: u32, value: vec4<f32>) {
+    if row < dims.rows && col < dims.cols {
+        let at = (row * dims.out_stride + col) >> 2u;
+        let up = at + (dims.cols >> 2u);
+        let gate = gate_up[at];
+        let s = sigmoid(gate);
+        dgate_up[at] = value * gate_up[up] * s * (vec4<f32>(1.0) + gate * (vec4<f32>(1.0) - s));
+        dgate_up[up] = value * gate * s;
+    }
+}
+
+";
 
 pub(super) const XYZW: [char; 4] = ['x', 'y', 'z', 'w'];
 
