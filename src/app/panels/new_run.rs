@@ -291,7 +291,7 @@ impl NewRun {
         let name = RichText::new(field.name.replace('_', " "));
         let name = if is_changed { name.strong() } else { name };
         let before = value.clone();
-        let help = format!("{}\n--{}", field.help, field.flag);
+        let help = format!("{}\n--{}", field.help.replace('`', ""), field.flag);
         let reset = is_changed.then_some(if base.is_empty() { "none" } else { base.as_str() });
         if row_ui(ui, width, name, &help, reset, |ui, label| value_ui(ui, &key, field, &mut value, label)) {
             value.clone_from(&base);

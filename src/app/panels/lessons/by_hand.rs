@@ -176,10 +176,7 @@ fn chart(ui: &mut Ui, state: &mut AppState, path: PathBuf) {
     let runs = [path];
     let only = [metric.to_owned()];
     let frame = Frame { view: None, runs: &runs, log_x: false, only: &only, raw: true };
-    let touched = ui.push_id("by hand", |ui| chart_ui(ui, state, spec, &frame, spec.log_y, 200.0)).inner;
-    if touched.hover.is_some() {
-        state.cursor = touched.hover;
-    }
+    ui.push_id("by hand", |ui| chart_ui(ui, state, spec, &frame, spec.log_y, 200.0));
 }
 
 /// What happened, and whether it was predicted.

@@ -255,10 +255,7 @@ impl Lessons {
                 }
                 let frame = Frame { view: None, runs: &runs, log_x: false, only: &watch.metrics, raw: true };
                 ui.label(RichText::new(spec.title).strong()).on_hover_text(spec.hint);
-                let touched = chart_ui(ui, state, spec, &frame, spec.log_y, 230.0);
-                if touched.hover.is_some() {
-                    state.cursor = touched.hover;
-                }
+                chart_ui(ui, state, spec, &frame, spec.log_y, 230.0);
             } else if let Some(panel) = watch.panel {
                 let (page, words) = match panel {
                     Panel::Tokens => (Page::Tokens, "Look at the tokens"),
