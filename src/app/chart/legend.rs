@@ -99,6 +99,14 @@ fn small_width(ui: &Ui, text: &str) -> f32 {
     ui.painter().layout_no_wrap(text.to_owned(), font, Color32::WHITE).size().x
 }
 
+/// A run's name, cut where it would leave no space for the values.
+fn short_name(run: &str) -> String {
+    match run.char_indices().nth(24) {
+        Some((at, _)) => format!("{}…", &run[..at]),
+        None => run.to_owned(),
+    }
+}
+
 /// A name in two lines.
 fn in_two_lines(name: &str) -> String {
     let middle = name.len() / 2;
@@ -114,7 +122,7 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
             names.push((&d.name, d.style));
         }
     }
-    let runs_width = drawn.iter().map(|d| small_width(ui, &d.run) + DOT).fold(small_width(ui, position), f32::max);
+    let runs_width = drawn.iter().map(|d| small_width(ui, &short_name(&d.run)) + DOT).fold(small_width(ui, position), f32::max);
     // With space for the longest texts, as in a single run's legend.
     let is_smoothed = |metric: &str| drawn.iter().any(|d| d.name == metric && d.pale.is_some());
     let longest = |name: &str| format!("{name}{}", if is_smoothed(name) { SMOOTHED } else { "" });
@@ -141,8 +149,8 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
             }
             ui.end_row();
             for of in drawn.chunk_by(|a, b| a.run == b.run).take(SAID) {
-                let name = RichText::new(&of[0].run).small();
-                named_ui(ui, of[0].color, if of[0].selected { name.strong() } else { name });
+                let name = RichText::new(short_name(&of[0].run)).small();
+                named_ui(ui, of[0].color, if of[0].selected { name.strong() } else { name }).on_hover_text(&of[0].run);
                 for (name, _) in &names {
                     match of.iter().find(|d| d.name == *name) {
                         Some(d) => ui.label(RichText::new(value(d, axis)).small()).on_hover_text(exact(d, axis)),

@@ -43,11 +43,16 @@ pub const DOT: f32 = 13.0;
 
 /// A run's name after a dot in its colour: some of the colours are too light for small type.
 pub fn named_ui(ui: &mut Ui, color: egui::Color32, name: RichText) -> egui::Response {
-    ui.horizontal(|ui| {
-        ui.spacing_mut().item_spacing.x = 4.0;
-        let (rect, _) = ui.allocate_exact_size(vec2(DOT - 4.0, 9.0), Sense::hover());
-        ui.painter().circle_filled(rect.center(), 4.0, color);
-        ui.label(name)
+    ui.scope(|ui| {
+        // As high as its text.
+        ui.spacing_mut().interact_size.y = 0.0;
+        ui.horizontal(|ui| {
+            ui.spacing_mut().item_spacing.x = 4.0;
+            let (rect, _) = ui.allocate_exact_size(vec2(DOT - 4.0, 9.0), Sense::hover());
+            ui.painter().circle_filled(rect.center(), 4.0, color);
+            ui.label(name)
+        })
+        .inner
     })
     .inner
 }

@@ -102,7 +102,8 @@ impl Lessons {
         let number = shown.map_or(usize::MAX, |shown| shown.number);
         let mut leave = false;
         egui::ScrollArea::vertical().id_salt(number).auto_shrink(false).stick_to_bottom(self.automatic).show(ui, |ui| {
-            ui.set_max_width(WIDTH.min(ui.available_width()));
+            // The bar that scrolls lies over the right edge.
+            ui.set_max_width(WIDTH.min(ui.available_width() - 10.0));
             let error = self.error.as_deref().or(host.as_ref().and_then(Host::error));
             if let Some(error) = error {
                 ui.colored_label(ui.visuals().error_fg_color, error);
