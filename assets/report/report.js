@@ -284,8 +284,8 @@
         draw(paper) {
             // On paper charts stand in two columns, the first across both.
             const first = this === charts[0];
-            this.width = paper ? (first ? 660 : 330) : Math.max(this.box.clientWidth || 560, 200);
-            const height = paper ? (first ? 180 : 160) : Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
+            this.width = paper ? (first ? 860 : 420) : Math.max(this.box.clientWidth || 560, 200);
+            const height = paper ? (first ? 200 : 165) : Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
             const [low, high] = view.from === null ? full(this) : [view.from, view.to];
             for (const line of this.lines) {
                 line.x = this.xs(line, line.grid);
@@ -579,6 +579,13 @@
 
     theme();
     document.querySelectorAll(".shade").forEach(tokens);
+    // On paper the settings of a single run are in the open; those of several are in the table of differences.
+    const settings = document.querySelector("#settings .body > details:first-child");
+    if (settings) {
+        let wasOpen = settings.open;
+        addEventListener("beforeprint", () => { wasOpen = settings.open; settings.open = true; });
+        addEventListener("afterprint", () => { settings.open = wasOpen; });
+    }
     if (data.charts.length) {
         for (const figure of document.querySelectorAll("[data-chart]")) charts.push(new Chart(figure, data.charts[figure.dataset.chart]));
         toolbar();

@@ -12,6 +12,10 @@ pub fn apply(ctx: &egui::Context) {
         // Secondary text must be readable too, also from the last row of a class.
         style.visuals.weak_text_color =
             Some(if style.visuals.dark_mode { Color32::from_gray(168) } else { Color32::from_gray(92) });
+        if !style.visuals.dark_mode {
+            // A white field would be invisible on white.
+            style.visuals.text_edit_bg_color = Some(Color32::from_gray(232));
+        }
         for (kind, size) in [(egui::TextStyle::Small, 11.5), (egui::TextStyle::Body, 13.5), (egui::TextStyle::Button, 13.5)] {
             if let Some(font) = style.text_styles.get_mut(&kind) {
                 font.size = size;

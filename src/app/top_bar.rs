@@ -47,26 +47,38 @@ fn focused_ui(ui: &mut Ui, state: &mut AppState) {
     };
     let h = &run.files.history;
     let standing = standing(run);
-    ui.label(RichText::new(run.name()).strong());
+    // A narrow window has the name and how the run stands; the rest as far as there is space.
+    let has_space = |ui: &Ui, width: f32| ui.available_width() > width;
+    let most = (ui.available_width() - 70.0).clamp(30.0, 400.0);
+    ui.scope(|ui| {
+        ui.set_max_width(most);
+        ui.add(egui::Label::new(RichText::new(run.name()).strong()).truncate());
+    });
     standing_ui(ui, run);
     if standing == "starting" {
         starting_ui(ui, run);
         return;
     }
-    ui.label(format!("step {} of {}", format::count(h.step), format::count(h.max_steps())));
-    if h.max_steps() > 0 {
+    let step = format!("step {} of {}", format::count(h.step), format::count(h.max_steps()));
+    if !has_space(ui, 60.0) {
+        return;
+    }
+    ui.add(egui::Label::new(step).truncate());
+    if h.max_steps() > 0 && has_space(ui, 110.0) {
         let share = h.step as f32 / h.max_steps() as f32;
         ui.add(egui::ProgressBar::new(share.min(1.0)).desired_width(90.0).desired_height(8.0));
     }
-    if let Some(left) = left_seconds(run).filter(|_| standing == "running") {
+    if let Some(left) = left_seconds(run).filter(|_| standing == "running" && has_space(ui, 130.0)) {
         ui.label(RichText::new(format!("about {} left", format::duration(left))).weak());
     }
     let speed = h.newest_mean("tokens_per_second").map(|(speed, _)| format!("{} tokens/s", format::number(speed)));
     let said: Vec<String> = h.figures().iter().map(format::figure).chain(speed).collect();
-    ui.add(egui::Label::new(RichText::new(said.join("   ")).weak()).truncate());
-    if run.loading {
+    if has_space(ui, 60.0) {
+        ui.add(egui::Label::new(RichText::new(said.join("   ")).weak()).truncate());
+    }
+    if run.loading && has_space(ui, 20.0) {
         ui.spinner();
-        ui.label(RichText::new("reading the log").weak());
+        ui.add(egui::Label::new(RichText::new("reading the log").weak()).truncate());
     }
 }
 

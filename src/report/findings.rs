@@ -48,7 +48,9 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
         out += &format!("<ul class=\"findings\">\n{items}</ul>\n");
     }
     let lines: String = runs.iter().map(|run| format!("<li>{}{}</li>\n", dot(run, runs.len()), sentence(run))).collect();
-    out + &format!("<ul class=\"runs\">\n{lines}</ul>\n")
+    out += &format!("<ul class=\"runs\">\n{lines}</ul>\n");
+    // A number is not parted from its percent sign.
+    out.replace(" %", "\u{a0}%")
 }
 
 /// Runs of reinforcement learning compared with the first run that has the same questions and sampling.

@@ -89,7 +89,7 @@ pub(super) fn page(
         if !s.intro.is_empty() {
             let _ = writeln!(out, "<p class=\"intro\">{}</p>", s.intro);
         }
-        let _ = writeln!(out, "{}</section>", s.body);
+        let _ = writeln!(out, "<div class=\"body\">\n{}</div>\n</section>", s.body);
     }
     let _ = write!(
         out,

@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, StepOutcome};
 use super::library::{demo, lesson, lesson_names};
-use super::player::{checked, chosen};
+use super::player::{GuessReply, checked, chosen};
 use super::script::{ConditionalText, Story};
 use super::templates::{self, FactName, names, names_of_expression};
 use super::{ComparisonVerdict, PairedDifference};
@@ -28,6 +28,8 @@ fn facts_named(story: &Story) -> BTreeSet<(String, String)> {
     }
     let cells = story.scenes.iter().flat_map(|s| &s.table).flat_map(|t| t.rows.iter().flatten());
     cells.for_each(|cell| found.extend(names(cell).unwrap()));
+    let reasons = story.scenes.iter().flat_map(|s| &s.question).flat_map(|q| &q.reasons);
+    reasons.for_each(|text| found.extend(names(text).unwrap()));
     let rights = story.scenes.iter().flat_map(|s| &s.question).flat_map(|q| &q.right);
     rights.chain(story.values.values()).for_each(|text| found.extend(names_of_expression(text).unwrap()));
     found.into_iter().filter(|n| steps.contains(n.root.as_str())).map(|n| (n.root, n.path)).collect()
@@ -148,9 +150,14 @@ fn every_outcome_is_told() {
                 let replies: Vec<_> =
                     (0..question.choices.len()).map(|i| checked(question, i, &facts).unwrap().unwrap()).collect();
                 assert!(replies.iter().filter(|r| r.is_right).count() <= 1, "{}: {}", story.name, question.ask);
-                // A wrong guess is answered with the reason.
-                let is_answered = |text: &str| text != "Not quite.";
-                assert!(replies.iter().all(|r| is_answered(&r.text)), "{}: {}: {replies:?}", story.name, question.ask);
+                // A wrong guess is answered with the reason, except where the run leaves the question open.
+                let is_answered = |reply: &GuessReply| {
+                    let reason = reply.text.strip_prefix("Not quite. ").unwrap_or_default();
+                    reply.is_right
+                        || reply.text == "This run does not decide the question."
+                        || reason.len() > 20 && !reason.contains('{')
+                };
+                assert!(replies.iter().all(is_answered), "{}: {}: {replies:?}", story.name, question.ask);
             }
         }
         // Every outcome of a comparison has been shown.

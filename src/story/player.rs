@@ -472,18 +472,25 @@ impl Player {
     }
 }
 
+/// The letter of a question that a run leaves open.
+const UNDECIDED: &str = "?";
+
 /// The reply to a choice, from 0; none if the question has no right answer.
 pub(super) fn checked(question: &StoryQuestion, choice: usize, facts: &Facts) -> Result<Option<GuessReply>> {
     let Some(right) = &question.right else { return Ok(None) };
     let letter = templates::text(right, facts)?;
-    let Some(right) = ('a'..='z').position(|c| letter == c.to_string()) else {
-        let text = "None of the choices fits this run.".to_owned();
-        return Ok(Some(GuessReply { is_right: false, text }));
-    };
-    let is_right = right == choice;
-    let reason = question.reasons.get(choice).map_or("", |text| text.trim());
-    let text = if is_right { "Right.".to_owned() } else { format!("Not quite. {reason}").trim_end().to_owned() };
-    Ok(Some(GuessReply { is_right, text }))
+    if letter == UNDECIDED {
+        return Ok(Some(GuessReply { is_right: false, text: "This run does not decide the question.".into() }));
+    }
+    let right = ('a'..='z').position(|c| letter == c.to_string());
+    if right == Some(choice) {
+        return Ok(Some(GuessReply { is_right: true, text: "Right.".into() }));
+    }
+    let reason = templates::fill(question.reasons.get(choice).map_or("", String::as_str), facts)?;
+    let none = if right.is_none() { "None of the choices describes this run." } else { "" };
+    let parts = ["Not quite.", reason.trim(), none];
+    let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+    Ok(Some(GuessReply { is_right: false, text }))
 }
 
 /// The selected text, if any.

@@ -81,10 +81,10 @@ pub struct StoryQuestion {
     /// Possible answers; none for an open question.
     #[serde(default)]
     pub choices: Vec<String>,
-    /// An expression for the letter of the right choice (`"'b'"`), empty if this run does not decide it.
+    /// An expression for the letter of the right choice (`"'b'"`), `?` if this run does not decide it, empty if none of them fits.
     #[serde(default)]
     pub right: Option<String>,
-    /// For each choice, why it is wrong; empty for one that is always right.
+    /// For each choice, why it is wrong, which may depend on the results; empty for one that is always right.
     #[serde(default)]
     pub reasons: Vec<String>,
     /// The answer after the run.
@@ -404,7 +404,7 @@ impl Story {
         if let Some(question) = &scene.question {
             ensure!(!question.answer.is_empty(), "the question has no answer");
             no_places(&question.ask)?;
-            question.choices.iter().chain(&question.reasons).try_for_each(|text| no_places(text))?;
+            question.choices.iter().try_for_each(|text| no_places(text))?;
             ensure!(
                 question.reasons.is_empty() || question.reasons.len() == question.choices.len(),
                 "question: {} reasons for {} choices",
@@ -421,7 +421,8 @@ impl Story {
             let columns = scene.table.as_ref().map_or(0, |table| table.head.len());
             ensure!(row.len() == columns, "table: a row has {} cells, the head {columns}", row.len());
         }
-        let texts = conditionals.iter().flat_map(|s| s.words()).chain(rows.flatten().map(String::as_str));
+        let reasons = scene.question.iter().flat_map(|q| &q.reasons);
+        let texts = conditionals.iter().flat_map(|s| s.words()).chain(reasons.chain(rows.flatten()).map(String::as_str));
         for text in texts {
             self.check_names(&names(text)?, made).with_context(|| format!("{text:?}"))?;
         }

@@ -105,7 +105,7 @@ fn the_slider_goes_back_and_the_newest_is_followed_until_then() {
     let tokens: Vec<(u64, u64)> = run.files.history.tokens.iter().map(|t| (t.step, t.tokens)).collect();
     let mut harness = harness(desk(run), Page::Tokens, vec2(1200.0, 900.0), Theme::Dark);
     let newest = tokens[tokens.len() - 1];
-    let told = |count: u64| format!("response tokens: {count}");
+    let told = |count: u64| format!("response tokens: {}", lehr::app::format::count(count));
     assert!(harness.query_by_label(&told(newest.1)).is_some());
     // A new step is shown at once.
     let mut more = harness.state().desk.runs[0].files.history.tokens[0].clone();

@@ -124,7 +124,7 @@ fn a_run_that_tells_everything_is_shown_whole() {
         assert!(page.contains(text), "{text}");
     }
     // The page begins with what was found: the merge lies 0.05 lower at each of the last five evaluations.
-    let head = page.split("</header>").next().unwrap();
+    let head = page.split("</header>").next().unwrap().replace('\u{a0}', " ");
     let found = "over its last 5 evaluations the merge has a lower validation loss than the run's own weights: −0.0500 on average (95 % \
                  interval −0.0500 to −0.0500)";
     assert!(head.contains("<h1>Pre-training: base</h1>") && head.contains(found), "{head}");
@@ -182,7 +182,8 @@ fn grpo_has_its_tokens_evaluations_and_completions() {
     // Newcombe's interval from those of 10 % [5, 16] and 40 % [35, 46]: 30 -+ sqrt(5^2 + 6^2).
     let found =
         "10.0 % of held-out questions right at step 0, 40.0 % at step 60: +30.0 percentage points (95 % interval +22.2 to +37.8)";
-    assert!(page.split("</header>").next().unwrap().contains(found), "{}", page.split("</header>").next().unwrap());
+    let head = page.split("</header>").next().unwrap().replace('\u{a0}', " ");
+    assert!(head.contains(found), "{head}");
     // The share of the lowest quarter: 4 / (1 + 2 + 3 + 4).
     assert_eq!(points(&data(&page), "improbable-tokens", 1)[0], (1, Some(0.4)));
 }

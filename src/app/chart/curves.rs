@@ -20,9 +20,12 @@ pub(super) struct DrawnCurve {
     pub shape: Rc<CurveShape>,
     /// The measured curve, drawn behind a smoothed line.
     pub pale: Option<Rc<CurveShape>>,
-    /// At the cross-hair: the displayed value, and the raw one if it differs. None if the curve has no point there.
+    /// The displayed value, and the measured one where that differs: at the cross-hair, or at the end, where a smoothed line has the mean
+    /// of the last tenth instead of a single batch. None if the curve has no point there.
     pub value: Option<f64>,
     pub raw: Option<f64>,
+    /// Whether the displayed value, if it is not a measured one, is the mean of the last tenth.
+    pub is_mean: bool,
     /// Where that was measured, if not at the cross-hair: held-out results are far apart.
     pub measured_at: Option<f64>,
     /// Whether it belongs to the selected run of several, which is drawn above the others.
@@ -60,7 +63,10 @@ impl DrawnCurve {
             }
         }
         for line in &self.shape.lines {
-            plot.line(curve(line).color(self.color).style(self.style).width(if self.selected { 2.6 } else { 1.8 }));
+            // The width of a dotted line is the radius of its dots.
+            let dotted = matches!(self.style, LineStyle::Dotted { .. });
+            let width = if self.selected { 2.6 } else { 1.8 } * if dotted { 0.55 } else { 1.0 };
+            plot.line(curve(line).color(self.color).style(self.style).width(width));
         }
         let is_sparse = self.pale.is_none() && self.shape.lines.iter().map(Vec::len).sum::<usize>() <= SPARSE;
         for line in self.shape.lines.iter().filter(|line| is_sparse || line.len() == 1) {
@@ -114,6 +120,7 @@ pub(super) fn collect(
                     CurveShape::of_lines(lines(&how.cut), how)
                 })
             };
+            let mean = || run.files.history.newest_mean(metric).filter(|_| reach > 0).map(|(mean, _)| mean);
             let at = cursor.map_or(raw.len().checked_sub(1), |x| raw.index_at(clock, how.cut.axis, x));
             let (color, style) = match many {
                 true => (run.color, STYLES[i % STYLES.len()]),
@@ -126,7 +133,8 @@ pub(super) fn collect(
                 style,
                 pale: (reach > 0).then(|| shape(0)),
                 shape: shape(reach),
-                value: at.map(|i| raw.smoothed_at(i, reach)),
+                value: at.map(|i| if cursor.is_none() { mean().unwrap_or(raw.values()[i]) } else { raw.smoothed_at(i, reach) }),
+                is_mean: cursor.is_none(),
                 raw: at.filter(|_| reach > 0).map(|i| raw.values()[i]),
                 measured_at: at
                     .zip(cursor)
@@ -202,6 +210,7 @@ pub(super) fn together(
                 style: STYLES[i % STYLES.len()],
                 value: value.map(|s| s.mean),
                 raw: None,
+                is_mean: false,
                 measured_at: None,
                 pale: None,
                 selected: members.iter().any(|path| state.focus.as_ref() == Some(path)),

@@ -2,6 +2,7 @@
 
 use super::axis::{place_words, short_place};
 use super::curves::DrawnCurve;
+use crate::app::draw::{DOT, named_ui};
 use crate::app::format;
 use crate::history::Axis;
 use eframe::egui::{self, Color32, RichText, Ui};
@@ -48,7 +49,7 @@ fn rows<'a>(ui: &Ui, drawn: &'a [DrawnCurve], axis: Axis, position: &str) -> Vec
     let mut rows: Vec<Vec<&DrawnCurve>> = vec![Vec::new()];
     for d in drawn {
         // A smoothed value is marked so; others may have been measured at another place.
-        let longest = format!("{} 0.00000{}", d.name, if d.pale.is_some() { " (smoothed)" } else { elsewhere });
+        let longest = format!("{} 0.00000{}", d.name, if d.pale.is_some() { SMOOTHED } else { elsewhere });
         let width = SAMPLE.x + 14.0 + small_width(ui, &longest);
         if used + width > space && used > 0.0 {
             rows.push(Vec::new());
@@ -62,14 +63,18 @@ fn rows<'a>(ui: &Ui, drawn: &'a [DrawnCurve], axis: Axis, position: &str) -> Vec
     rows
 }
 
-/// The name of a line, and whether its value is a mean of several points. The newest value never is: nothing lies behind it.
+/// The name of a line, and whether its value is a mean of several points.
 fn name(d: &DrawnCurve) -> String {
-    marked(&d.name, d.raw.is_some() && d.raw != d.value)
+    let mark = match d.raw.is_some() && d.raw != d.value {
+        true if d.is_mean => MEAN,
+        true => SMOOTHED,
+        false => "",
+    };
+    format!("{}{mark}", d.name)
 }
 
-fn marked(name: &str, is_smoothed: bool) -> String {
-    if is_smoothed { format!("{name} (smoothed)") } else { name.to_owned() }
-}
+const SMOOTHED: &str = " (smoothed)";
+const MEAN: &str = " (mean)";
 
 /// The value at the cross-hair, with its own place if that is another one; a dash if the curve has none.
 fn value(d: &DrawnCurve, axis: Axis) -> String {
@@ -80,7 +85,10 @@ fn value(d: &DrawnCurve, axis: Axis) -> String {
 /// The value with all details.
 fn exact(d: &DrawnCurve, axis: Axis) -> String {
     match d.raw {
-        Some(raw) => format!("{}\nsmoothed {}\nmeasured {}", d.name, value(d, axis), format::number(raw)),
+        Some(raw) => {
+            let kind = if d.is_mean { "mean of the last tenth" } else { "smoothed" };
+            format!("{}\n{kind} {}\nmeasured {}", d.name, value(d, axis), format::number(raw))
+        }
         None => format!("{}\n{}", d.name, value(d, axis)),
     }
 }
@@ -91,6 +99,14 @@ fn small_width(ui: &Ui, text: &str) -> f32 {
     ui.painter().layout_no_wrap(text.to_owned(), font, Color32::WHITE).size().x
 }
 
+/// A run's name, cut where it would leave no space for the values.
+fn short_name(run: &str) -> String {
+    match run.char_indices().nth(24) {
+        Some((at, _)) => format!("{}…", &run[..at]),
+        None => run.to_owned(),
+    }
+}
+
 /// A name in two lines.
 fn in_two_lines(name: &str) -> String {
     let middle = name.len() / 2;
@@ -99,17 +115,18 @@ fn in_two_lines(name: &str) -> String {
 }
 
 fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
-    let is_mean = |metric: &str| drawn.iter().any(|d| d.name == metric && name(d) != d.name);
+    let head_of = |metric: &str| drawn.iter().filter(|d| d.name == metric).map(name).max_by_key(String::len).unwrap_or_default();
     let mut names: Vec<(&str, LineStyle)> = Vec::new();
     for d in drawn {
         if !names.iter().any(|(name, _)| *name == d.name) {
             names.push((&d.name, d.style));
         }
     }
-    let runs_width = drawn.iter().map(|d| small_width(ui, &d.run)).fold(small_width(ui, position), f32::max);
+    let runs_width = drawn.iter().map(|d| small_width(ui, &short_name(&d.run)) + DOT).fold(small_width(ui, position), f32::max);
     // With space for the longest texts, as in a single run's legend.
     let is_smoothed = |metric: &str| drawn.iter().any(|d| d.name == metric && d.pale.is_some());
-    let one_line: f32 = names.iter().map(|(name, _)| small_width(ui, &marked(name, is_smoothed(name))) + SAMPLE.x + 14.0).sum();
+    let longest = |name: &str| format!("{name}{}", if is_smoothed(name) { SMOOTHED } else { "" });
+    let one_line: f32 = names.iter().map(|(name, _)| small_width(ui, &longest(name)) + SAMPLE.x + 14.0).sum();
     let is_narrow = runs_width + one_line > ui.available_width();
     egui::ScrollArea::horizontal().id_salt("legend").show(ui, |ui| {
         egui::Grid::new("legend").spacing([10.0, 1.0]).min_row_height(0.0).min_col_width(0.0).show(ui, |ui| {
@@ -117,7 +134,7 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
             for (name, style) in &names {
                 // Where columns are narrow, the line stands above the name.
                 let head = |ui: &mut Ui| {
-                    let name = marked(name, is_mean(name));
+                    let name = head_of(name);
                     ui.spacing_mut().item_spacing = egui::vec2(4.0, 0.0);
                     sample_ui(ui, ui.visuals().weak_text_color(), *style);
                     let words = if is_narrow { in_two_lines(&name) } else { name };
@@ -132,8 +149,8 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
             }
             ui.end_row();
             for of in drawn.chunk_by(|a, b| a.run == b.run).take(SAID) {
-                let name = RichText::new(&of[0].run).small().color(of[0].color);
-                ui.label(if of[0].selected { name.strong() } else { name });
+                let name = RichText::new(short_name(&of[0].run)).small();
+                named_ui(ui, of[0].color, if of[0].selected { name.strong() } else { name }).on_hover_text(&of[0].run);
                 for (name, _) in &names {
                     match of.iter().find(|d| d.name == *name) {
                         Some(d) => ui.label(RichText::new(value(d, axis)).small()).on_hover_text(exact(d, axis)),

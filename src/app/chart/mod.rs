@@ -8,7 +8,6 @@ mod touch;
 
 pub use curves::metrics_of;
 pub use pins::pin_color;
-pub use touch::ChartResponse;
 
 use super::cuts::place;
 use super::state::AppState;
@@ -23,7 +22,7 @@ use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::{Plot, PlotBounds, Span, VLine};
 use legend::legend_ui;
 use pins::{feet_ui, pins_of};
-use touch::{selection, touched};
+use touch::{forget_hidden, point, selection, touched};
 
 /// The range of the axis that all charts show; None shows everything.
 pub type View = Option<(f64, f64)>;
@@ -72,8 +71,9 @@ const UPRIGHT: f32 = 54.0;
 /// Approximate width of the vertical axis with its name.
 const SIDE: f32 = UPRIGHT + 16.0;
 
-/// Draw a chart with this height; `log_y` makes its vertical axis logarithmic.
-pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
+/// Draw a chart with this height; `log_y` makes its vertical axis logarithmic. The range to show from now on, if it was changed.
+pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> Option<View> {
+    forget_hidden(ui.ctx(), state);
     let mut metrics = metrics_of(spec, state, frame.runs);
     metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
     let columns = (ui.available_width().max(50.0) as usize).min(4000);
@@ -113,7 +113,9 @@ pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_
     feet_ui(ui, &pins, &response.transform, response.response.rect);
     // Below the plot, so that plots beside each other stand at one height.
     ui.push_id(spec.title, |ui| legend_ui(ui, &drawn, state.look.axis, position(state)));
-    touched(&response.response, response.inner, &response.transform, (frame, from, to), &pins)
+    let touched = touched(&response.response, response.inner, &response.transform, (frame, from, to), &pins);
+    point(ui.ctx(), state, response.response.id, touched.hover);
+    touched.view
 }
 
 /// From the first to the last moment of these runs.

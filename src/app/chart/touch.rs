@@ -1,17 +1,57 @@
-//! Interaction with a chart: zoom by dragging or with the wheel, pan, reset, select a mark.
+//! Interaction with a chart: the cross-hair, zoom by dragging or with the wheel, pan, reset, select a mark.
 
 use super::pins::Pinned;
 use super::{Frame, View};
+use crate::app::state::AppState;
 use eframe::egui;
 use egui_plot::PlotPoint;
 
 /// Result of an interaction with a chart.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct ChartResponse {
+pub(super) struct ChartResponse {
     /// The range to show from now on.
     pub view: Option<View>,
     /// Position of the pointer on the axis.
     pub hover: Option<f64>,
+}
+
+/// The chart under the pointer, and the pass in which it was drawn.
+#[derive(Clone, Copy)]
+struct Pointed {
+    chart: egui::Id,
+    pass: u64,
+}
+
+fn key() -> egui::Id {
+    egui::Id::unique("cross-hair")
+}
+
+/// Before a chart is drawn: the cross-hair of a chart that is not drawn any more is gone.
+pub(super) fn forget_hidden(ctx: &egui::Context, state: &mut AppState) {
+    let pointed: Option<Pointed> = ctx.data(|d| d.get_temp(key()));
+    if pointed.is_some_and(|p| p.pass + 1 < ctx.cumulative_pass_nr()) {
+        ctx.data_mut(|d| d.remove::<Pointed>(key()));
+        state.cursor = None;
+    }
+}
+
+/// After a chart was drawn: the cross-hair of all charts is where the pointer is, and nowhere when it has left.
+pub(super) fn point(ctx: &egui::Context, state: &mut AppState, chart: egui::Id, hover: Option<f64>) {
+    let pointed: Option<Pointed> = ctx.data(|d| d.get_temp(key()));
+    if hover.is_none() && pointed.is_none_or(|p| p.chart != chart) {
+        return;
+    }
+    match hover {
+        Some(_) => {
+            let pass = ctx.cumulative_pass_nr();
+            ctx.data_mut(|d| d.insert_temp(key(), Pointed { chart, pass }));
+        }
+        None => ctx.data_mut(|d| d.remove::<Pointed>(key())),
+    }
+    // Charts above this one showed the previous position, which also changes below a still pointer when a run grows.
+    if std::mem::replace(&mut state.cursor, hover) != hover {
+        ctx.request_repaint();
+    }
 }
 
 /// Start of a selection on the plot's axis, stored because egui forgets the pointer's origin when the button is released.

@@ -1,16 +1,12 @@
 //! Frames with a title and a hint, columns, legends, single numbers.
 
-use eframe::egui::{self, Color32, RichText, Role, Sense, Ui, WidgetInfo, vec2};
+use eframe::egui::{self, RichText, Role, Sense, Ui, WidgetInfo, vec2};
 
 /// A framed section, as wide as the available space; the hint is a tooltip.
 pub fn card<R>(ui: &mut Ui, title: &str, hint: &str, add: impl FnOnce(&mut Ui) -> R) -> R {
     let frame = egui::Frame::group(ui.style()).inner_margin(10.0).fill(ui.visuals().faint_bg_color);
     let inner = frame.show(ui, |ui| {
         ui.set_width(ui.available_width().max(1.0));
-        if !ui.visuals().dark_mode {
-            // A white field would be invisible on a white card.
-            ui.visuals_mut().text_edit_bg_color = Some(Color32::from_gray(235));
-        }
         ui.horizontal_wrapped(|ui| {
             ui.label(RichText::new(title).strong());
             if !hint.is_empty() {
@@ -40,6 +36,25 @@ pub fn tiles(ui: &mut Ui, min_width: f32, parts: Vec<Part<'_>>) {
             uis[i % columns].add_space(2.0);
         }
     });
+}
+
+/// Width of a run's dot before its name.
+pub const DOT: f32 = 13.0;
+
+/// A run's name after a dot in its colour: some of the colours are too light for small type.
+pub fn named_ui(ui: &mut Ui, color: egui::Color32, name: RichText) -> egui::Response {
+    ui.scope(|ui| {
+        // As high as its text.
+        ui.spacing_mut().interact_size.y = 0.0;
+        ui.horizontal(|ui| {
+            ui.spacing_mut().item_spacing.x = 4.0;
+            let (rect, _) = ui.allocate_exact_size(vec2(DOT - 4.0, 9.0), Sense::hover());
+            ui.painter().circle_filled(rect.center(), 4.0, color);
+            ui.label(name)
+        })
+        .inner
+    })
+    .inner
 }
 
 /// A tooltip at the pointer.

@@ -2,6 +2,7 @@
 
 use super::{figure, short, tooltip};
 use crate::history::{Axis, Cut, History};
+use crate::number_format::count;
 use crate::plot::{Chart, Ink, Series, Values};
 use eframe::egui::{Stroke, Ui};
 
@@ -41,6 +42,10 @@ pub struct Lines<'a> {
 pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     let clock = &run.clock;
     let shown: Vec<_> = it.lines.iter().filter_map(|line| Some((line, run.curves.get(line.metric)?))).collect();
+    // An empty chart would show an axis of its own making.
+    if shown.is_empty() {
+        return;
+    }
     let step = |row: Option<&u32>| row.map(|row| clock.at(Axis::Steps, *row));
     let first = shown.iter().filter_map(|(_, curve)| step(curve.rows().first())).fold(f64::INFINITY, f64::min);
     let from = if first.is_finite() { it.from.max(first) } else { it.from };
@@ -49,7 +54,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
         let near = shown.iter().filter_map(|(line, curve)| {
             let i = curve.index_at(clock, Axis::Steps, x)?;
             let (at, value) = (clock.at(Axis::Steps, curve.rows()[i]), curve.values()[i]);
-            Some(format!("{}: {} (step {at})", line.name, short(value)))
+            Some(format!("{}: {} (step {})", line.name, short(value), count(at as u64)))
         });
         near.collect()
     };

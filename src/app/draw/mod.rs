@@ -11,7 +11,7 @@ mod pick;
 mod token_text;
 
 pub use bars::{BarChart, ViolinChart, bars, violins};
-pub use card::{Part, card, stat, tiles, tooltip};
+pub use card::{DOT, Part, card, named_ui, stat, tiles, tooltip};
 pub use figure::{Painted, figure, paint};
 pub use heat::{DrawnGrid, Heat, HeatLabels};
 pub use lines::{Line, Lines, lines, points};

@@ -16,8 +16,6 @@ pub struct Charts {
     view: View,
     /// A chart that fills the page.
     alone: Option<&'static str>,
-    /// Heights of charts may differ with the page's; kept between frames.
-    hovered: bool,
 }
 
 impl Charts {
@@ -58,16 +56,7 @@ impl Charts {
         let extent = chart::extent(state, &runs);
         let view = self.view.or_else(|| newest_part(state, extent));
         let frame = Frame { view, runs: &runs, log_x: state.look.log_x && state.look.axis != Axis::Wall, only: &[], raw: false };
-        self.hovered = false;
-        let cursor = state.cursor;
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.grid_ui(ui, state, &specs, &frame));
-        if !self.hovered {
-            state.cursor = None;
-        }
-        // Charts above the hovered one showed the previous position, which also changes below a still pointer when a run grows.
-        if state.cursor != cursor {
-            ui.ctx().request_repaint();
-        }
     }
 
     fn grid_ui(&mut self, ui: &mut Ui, state: &mut AppState, specs: &[&'static Spec], frame: &Frame<'_>) {
@@ -102,13 +91,8 @@ impl Charts {
                 }
             });
         });
-        let touched = chart_ui(ui, state, spec, frame, log_y, height);
-        if let Some(view) = touched.view {
+        if let Some(view) = chart_ui(ui, state, spec, frame, log_y, height) {
             self.view = view;
-        }
-        if let Some(x) = touched.hover {
-            self.hovered = true;
-            state.cursor = Some(x);
         }
     }
 
@@ -151,6 +135,10 @@ impl Charts {
             combo.response.labelled_by(label.id).on_hover_text("The unit of the horizontal axis");
             if ui.toggle_value(&mut state.look.log_x, "log x").on_hover_text("Logarithmic horizontal axis").clicked() {
                 self.view = None;
+            }
+            // A slider is made of parts that would not wrap.
+            if ui.available_size_before_wrap().x < 240.0 {
+                ui.end_row();
             }
             let label = ui.label("smoothing");
             let slider = egui::Slider::new(&mut state.look.smooth, 0.0..=0.3).custom_formatter(|share, _| format!("{:.1} %", 100.0 * share));

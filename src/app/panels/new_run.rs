@@ -22,8 +22,8 @@ pub const ESTIMATE: &str = "estimate";
 const SIZE: [f32; 2] = [240.0, 20.0];
 /// Width of the column of reset buttons.
 const RESET: f32 = 44.0;
-/// The least width for help beside the fields.
-const HELP: f32 = 120.0;
+/// The least width for help beside the fields; in less it stands below them.
+const HELP: f32 = 200.0;
 /// After the last change, until the estimate is asked for.
 const PATIENCE: Duration = Duration::from_millis(700);
 
@@ -291,7 +291,7 @@ impl NewRun {
         let name = RichText::new(field.name.replace('_', " "));
         let name = if is_changed { name.strong() } else { name };
         let before = value.clone();
-        let help = format!("{}\n--{}", field.help, field.flag);
+        let help = format!("{}\n--{}", field.help.replace('`', ""), field.flag);
         let reset = is_changed.then_some(if base.is_empty() { "none" } else { base.as_str() });
         if row_ui(ui, width, name, &help, reset, |ui, label| value_ui(ui, &key, field, &mut value, label)) {
             value.clone_from(&base);
@@ -405,7 +405,7 @@ fn name_width<'a>(ui: &Ui, names: impl Iterator<Item = &'a str>) -> f32 {
 }
 
 /// A row of the form: a name, its field, a reset button where the value differs from `reset`, and help, whose first sentence wraps beside
-/// the field. Name, field, button and the first line of the help share a line whatever their heights are. True if reset was pressed.
+/// the field, or below it. Name, field, button and the first line of the help share a line whatever their heights are. True if reset was pressed.
 fn row_ui(
     ui: &mut Ui,
     width: f32,
@@ -430,18 +430,30 @@ fn row_ui(
         // A scrolled page does not know where the window ends.
         let space = ui.available_width().min(ui.clip_rect().right() - ui.cursor().left() - 4.0);
         if space > HELP {
-            let first = help.split("\n--").next().and_then(|text| text.split(". ").next()).unwrap_or_default();
-            let first = first.trim_end_matches('.');
-            ui.vertical(|ui| {
-                ui.set_max_width(space);
-                ui.add_space(3.0);
-                ui.add(egui::Label::new(RichText::new(first).small().weak()).wrap());
-            });
+            help_ui(ui, help, space);
         }
-        is_pressed
+        (is_pressed, space > HELP)
     });
+    let (is_pressed, is_helped) = row.inner;
+    if !is_helped {
+        ui.horizontal_top(|ui| {
+            ui.add_space(width + 10.0);
+            let space = ui.available_width().min(ui.clip_rect().right() - ui.cursor().left() - 4.0);
+            help_ui(ui, help, space.max(HELP));
+        });
+    }
     ui.add_space(2.0);
-    row.inner
+    is_pressed
+}
+
+/// The first sentence of a setting's help.
+fn help_ui(ui: &mut Ui, help: &str, width: f32) {
+    let first = help.split("\n--").next().and_then(|text| text.split(". ").next()).unwrap_or_default();
+    ui.vertical(|ui| {
+        ui.set_max_width(width);
+        ui.add_space(3.0);
+        ui.add(egui::Label::new(RichText::new(first.trim_end_matches('.')).small().weak()).wrap());
+    });
 }
 
 /// A cell as high as a field, its content in the middle of the height.

@@ -1,5 +1,6 @@
 //! The open runs as a tree of forks, merges and stages; what can be done with one; how they differ.
 
+use crate::app::draw::named_ui;
 use crate::app::panels::parts;
 use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, AppState, OpenRun, Page};
@@ -71,6 +72,7 @@ impl Runs {
         // A single run is drawn in the colours of its metrics.
         let are_colored = state.runs.iter().filter(|run| run.visible).count() > 1;
         let mut actions = Vec::new();
+        let is_long = members.len() > LONG;
         for member in members {
             let run = &mut state.runs[member.run];
             let focused = focus.as_deref() == Some(run.files.path.as_path());
@@ -83,9 +85,9 @@ impl Runs {
                     let color = theme::readable(run.color, ui.visuals());
                     let tick = ui.checkbox(&mut run.visible, "").on_hover_text("Draw it in the charts");
                     if run.visible && are_colored {
-                        ui.painter().circle_filled(tick.rect.right_center() - egui::vec2(1.0, 0.0), 4.0, color);
+                        ui.painter().circle_filled(tick.rect.right_center() + egui::vec2(5.0, 0.0), 4.0, color);
                     }
-                    ui.add_space(6.0);
+                    ui.add_space(10.0);
                     let name = egui::Button::selectable(focused, RichText::new(run.name()).strong()).truncate();
                     // A long name leaves space for the word beside it.
                     let space = (ui.available_width() - body_width(ui, standing(run)) - 10.0).max(40.0);
@@ -98,15 +100,20 @@ impl Runs {
                     }
                     standing_ui(ui, run);
                 });
-                let mut said = in_short(run);
+                let mut full = in_short(run);
                 if !member.origin.is_empty() {
-                    said = format!("from {}; {said}", member.origin);
+                    full = format!("from {}; {full}", member.origin);
                 }
+                // A long list has one figure of each run that is not selected.
+                let figure = run.files.history.figures().first().map(format::figure).filter(|_| is_long && !focused);
+                // A number is not parted from its percent sign.
+                let said = figure.as_ref().unwrap_or(&full).replace(" %", "\u{a0}%");
                 ui.horizontal(|ui| {
-                    ui.add_space(14.0 * member.depth as f32 + 26.0);
-                    // A number is not parted from its percent sign.
-                    let said = said.replace(" %", "\u{a0}%");
-                    ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
+                    ui.add_space(14.0 * member.depth as f32 + 30.0);
+                    let label = ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
+                    if figure.is_some() {
+                        label.on_hover_text(full);
+                    }
                 });
             });
         }
@@ -156,6 +163,9 @@ impl Runs {
         actions.into_iter().for_each(|order| state.ask(order));
     }
 }
+
+/// A list of more runs than this is long.
+const LONG: usize = 4;
 
 /// Width of a text in the usual type.
 fn body_width(ui: &Ui, text: &str) -> f32 {
@@ -230,8 +240,8 @@ fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history
         }
         ui.end_row();
         for (i, run) in ticked.iter().enumerate() {
-            let name = RichText::new(beginning(&run.name(), 18)).small().color(theme::readable(run.color, ui.visuals()));
-            ui.label(name).on_hover_text(run.name());
+            let name = RichText::new(beginning(&run.name(), 18)).small();
+            named_ui(ui, theme::readable(run.color, ui.visuals()), name).on_hover_text(run.name());
             for difference in found {
                 let value = difference.values.get(i).map_or("", String::as_str);
                 ui.label(RichText::new(short(value)).small()).on_hover_text(crate::vfs::clean(value));

@@ -293,7 +293,7 @@ fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
     let fields = || schema.iter().flat_map(|section| &section.fields);
     let help = |name: &str| {
         let all = fields().find(|field| field.name == name).unwrap().help.clone();
-        all.split(". ").next().unwrap().trim_end_matches('.').to_owned()
+        all.replace('`', "").split(". ").next().unwrap().trim_end_matches('.').to_owned()
     };
     let place = |changed: bool| {
         let mut form = NewRun::default();

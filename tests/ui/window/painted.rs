@@ -5,18 +5,21 @@ use super::made;
 use eframe::egui::{self, Color32, Rect, Shape, epaint::ColorMode};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable as _;
+use lehr::app::Window;
+use lehr::app::chart::{Frame, chart_ui};
 use lehr::app::panels::{charts::Charts, runs::Runs};
-use lehr::app::state::AppState;
+use lehr::app::state::{AppState, Page};
 use lehr::app::theme;
 use lehr::config::Stage;
 use lehr::event::{Event, Number, Step};
 use lehr::history::Axis;
 use std::path::Path;
+use std::sync::Arc;
 
-type Page<P> = Harness<'static, made::Stand<P>>;
+type Stand<P> = Harness<'static, made::Stand<P>>;
 
 /// Everything that was painted, in order.
-fn shapes<P>(h: &Page<P>) -> Vec<Shape> {
+fn shapes<S>(h: &Harness<'_, S>) -> Vec<Shape> {
     fn flat(shape: &Shape, out: &mut Vec<Shape>) {
         match shape {
             Shape::Vec(parts) => parts.iter().for_each(|part| flat(part, out)),
@@ -29,7 +32,7 @@ fn shapes<P>(h: &Page<P>) -> Vec<Shape> {
 }
 
 /// Painted texts with their places.
-fn texts<P>(h: &Page<P>) -> Vec<(String, Rect)> {
+fn texts<S>(h: &Harness<'_, S>) -> Vec<(String, Rect)> {
     let text =
         |shape| if let Shape::Text(t) = shape { Some((t.galley.text().to_owned(), t.visual_bounding_rect())) } else { None };
     shapes(h).into_iter().filter_map(text).collect()
@@ -109,6 +112,40 @@ fn a_value_that_was_measured_elsewhere_says_where() {
     }
 }
 
+/// Two charts on any page: the pointer over the lower one, away, over it again, and then it is not drawn any more.
+#[test]
+fn the_cross_hair_leaves_with_the_pointer() {
+    let draw = |shown: &mut usize, ui: &mut egui::Ui, desk: &mut AppState| {
+        let runs = [Path::new("runs/a").to_owned()];
+        let frame = Frame { view: None, runs: &runs, log_x: false, only: &[], raw: true };
+        for spec in lehr::history::spec::CHARTS.iter().filter(|s| ["Loss", "Gradient norm"].contains(&s.title)).take(*shown) {
+            chart_ui(ui, desk, spec, &frame, false, 240.0);
+        }
+    };
+    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(400), false);
+    let mut h = made::harness([700.0, 800.0], true, 2, desk, draw);
+    let heads = |h: &Stand<usize>| -> Vec<String> {
+        let of = |(text, _): (String, Rect)| (text == "newest" || text.starts_with("step ")).then_some(text);
+        texts(h).into_iter().filter_map(of).collect()
+    };
+    let none = vec!["newest"; 2];
+    assert_eq!(heads(&h), none);
+    let lower = texts(&h).iter().filter(|(text, _)| text == "newest").map(|(_, r)| r.top()).next().unwrap() + 120.0;
+    for _ in 0..2 {
+        h.hover_at(egui::pos2(400.0, lower));
+        h.run_steps(3);
+        assert!(heads(&h).len() == 2 && heads(&h).iter().all(|head| head.starts_with("step ")), "{:?}", heads(&h));
+        h.hover_at(egui::pos2(400.0, 795.0));
+        h.run_steps(3);
+        assert_eq!(heads(&h), none);
+    }
+    h.hover_at(egui::pos2(400.0, lower));
+    h.run_steps(3);
+    h.state_mut().page = 1;
+    h.run_steps(3);
+    assert_eq!(heads(&h), ["newest"]);
+}
+
 #[test]
 fn without_a_cross_hair_the_newest_values_are_named_so() {
     let h = made::harness([900.0, 1300.0], false, Charts::default(), early_and_late(), Charts::ui);
@@ -118,7 +155,7 @@ fn without_a_cross_hair_the_newest_values_are_named_so() {
 }
 
 /// Labels of the horizontal axis: times end in their unit.
-fn times<P>(h: &Page<P>, below: f32) -> Vec<(String, Rect)> {
+fn times<P>(h: &Stand<P>, below: f32) -> Vec<(String, Rect)> {
     let is_time = |text: &str| text.starts_with(|c: char| c.is_ascii_digit()) && (text.ends_with(" s") || text.ends_with(" min"));
     texts(h).into_iter().filter(|(text, r)| is_time(text) && r.top() > below).collect()
 }
@@ -161,7 +198,7 @@ fn the_axis_keeps_its_labels_when_somebody_zooms() {
 }
 
 /// Widths and colours of painted curves, in order.
-fn curves<P>(h: &Page<P>) -> Vec<(f32, Color32)> {
+fn curves<P>(h: &Stand<P>) -> Vec<(f32, Color32)> {
     let curve = |shape: &Shape| match shape {
         Shape::Path(path) if !path.closed && path.points.len() > 10 => match path.stroke.color {
             ColorMode::Solid(color) => Some((path.stroke.width, color)),
@@ -236,6 +273,15 @@ fn the_list_quotes_no_single_batch() {
     let desk = made::desk("runs/a", Stage::Pretrain, events, false);
     let h = made::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
     h.get_by_label_contains(&format!("training loss {} (mean of 20 steps)", lehr::app::format::number(mean)));
+    // Nor does a smoothed curve's legend.
+    let mut events = between(0, 400);
+    events.push(Event::Step(Step { loss: 0.001, ..made::step(401) }));
+    let losses = (362..=400).map(|n| made::step(n).loss).chain([0.001]);
+    let words = format!("training loss (mean) {}", lehr::app::format::number(losses.sum::<f64>() / 40.0));
+    let mut desk = made::desk("runs/a", Stage::Pretrain, events, false);
+    desk.look.hidden_charts = all_but_losses();
+    let h = made::harness([900.0, 400.0], true, Charts::default(), desk, Charts::ui);
+    assert!(texts(&h).iter().any(|(text, _)| *text == words), "{words}: {:?}", texts(&h));
     let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(40), false);
     let h = made::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
     h.get_by_label_contains(" at step 40");
@@ -301,5 +347,33 @@ fn colours_differ_on_dark_backgrounds_too() {
                 assert!(apart > 50.0, "{a:?} and {b:?}, dark: {}", visuals.dark_mode);
             }
         }
+    }
+}
+
+/// A narrow window wraps: no text beyond its right edge, the bar at the top and the toolbar of the charts included.
+#[test]
+fn a_narrow_window_wraps() {
+    for width in [300.0, 360.0, 420.0, 760.0] {
+        let draw = move |ui: &mut egui::Ui, window: &mut Option<Window>| {
+            let window = window.get_or_insert_with(|| {
+                let backend = Arc::new(lehr::backend::Native::new("lehr".into()));
+                let mut window = Window::new(ui.ctx(), backend, "none".into(), None).unwrap();
+                *window.state() = early_and_late();
+                window.show(Page::Charts);
+                window
+            });
+            window.draw(ui);
+        };
+        let mut h = Harness::builder().with_size([width, 900.0]).with_max_steps(4).build_ui_state(draw, None);
+        h.run_steps(4);
+        let beyond: Vec<_> =
+            texts(&h).into_iter().filter(|(text, r)| !text.trim().is_empty() && r.right() > width + 1.0).collect();
+        // The tabs of a narrow window scroll, and so do legends with a column for each metric.
+        let is_tab = |text: &str| ["Samples", "Merge", "Inside", "New run", "Lessons", "Tokens", "Charts"].contains(&text);
+        assert!(
+            beyond.iter().all(|(text, _)| is_tab(text)),
+            "{width}: {beyond:?} {:?}",
+            texts(&h).iter().filter(|(_, r)| r.top() < 120.0).collect::<Vec<_>>()
+        );
     }
 }

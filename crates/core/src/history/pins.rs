@@ -1,6 +1,7 @@
 //! Events of a run as marks on the axis of every chart.
 
 use crate::event::Event;
+use crate::number_format::count;
 
 /// Kind of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,15 +44,17 @@ pub(super) fn pin(event: &Event) -> Option<(Option<u64>, PinKind, String)> {
         Event::Started(s) if s.parent.as_ref().is_some_and(|parent| parent.ends_with(&format!("@{}", s.step))) => {
             (Some(s.step), PinKind::Start, format!("forked from {}", s.parent.as_deref().unwrap_or_default()))
         }
-        Event::Started(s) => (Some(s.step), PinKind::Start, format!("resumed from step {}", s.step)),
+        Event::Started(s) => (Some(s.step), PinKind::Start, format!("resumed from step {}", count(s.step))),
         Event::Checkpoint(c) => (Some(c.step), PinKind::Save, format!("saved step {}", c.step)),
         Event::Merged(m) if m.path.is_some() => {
             (Some(m.step), PinKind::Merge, format!("merged {} checkpoints, {}", m.steps.len(), m.method))
         }
-        Event::Rescue(r) => (Some(r.step), PinKind::Rescue, format!("{}: back to step {} ({})", r.cause, r.to_step, r.method)),
+        Event::Rescue(r) => {
+            (Some(r.step), PinKind::Rescue, format!("{}: back to step {} ({})", r.cause, count(r.to_step), r.method))
+        }
         Event::HyperChanged { step, name, before, after } => {
             let name = setting_in_words(name);
-            (Some(*step), PinKind::LiveSettings, format!("{name} {before} -> {after}, from step {} on", step + 1))
+            (Some(*step), PinKind::LiveSettings, format!("{name} {before} -> {after}, from step {} on", count(step + 1)))
         }
         Event::Paused { step } => (Some(*step), PinKind::Pause, "paused".into()),
         Event::Warning { text } => (None, PinKind::Warning, text.clone()),

@@ -155,11 +155,16 @@ impl Spec {
     }
 }
 
-/// The colour of held-out losses, the same on every page.
+/// The colours of training and held-out losses, the same on every page, and of accuracies on the same texts.
 fn fixed_color(metric: &str) -> Option<usize> {
     const LOSSES: [&str; 6] =
         ["loss", "eval_loss", "merge/sma/eval_loss", "anneal_estimate", "merge/ema/eval_loss", "merge/wma/eval_loss"];
-    LOSSES.iter().position(|name| *name == metric).or(metric.starts_with("merge/").then_some(2))
+    let loss = match metric {
+        "mean_token_accuracy" => "loss",
+        "eval_mean_token_accuracy" => "eval_loss",
+        other => other,
+    };
+    LOSSES.iter().position(|name| *name == loss).or(metric.starts_with("merge/").then_some(2))
 }
 
 /// An index into the series' colours for a metric, as in the first chart that draws it.
@@ -252,6 +257,8 @@ mod tests {
         for metric in ["loss", "eval_loss", "merge/sma/eval_loss", "anneal_estimate"] {
             assert_eq!(loss.colors(&[metric]), [color_of(metric)], "{metric}");
         }
+        let accuracy = CHARTS.iter().find(|c| c.title == "Accuracy").unwrap();
+        assert_eq!(accuracy.colors(&["mean_token_accuracy", "eval_mean_token_accuracy"]), loss.colors(&["loss", "eval_loss"]));
         let rewards = CHARTS.iter().find(|c| c.title == "Reward").unwrap();
         assert_eq!(rewards.colors(&["reward", "rewards/a", "rewards/b"]), [0, 1, 2]);
     }

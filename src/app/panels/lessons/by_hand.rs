@@ -56,7 +56,9 @@ impl ByHand {
         egui::Frame::new().stroke(egui::Stroke::new(1.5, accent)).inner_margin(12).corner_radius(6.0).show(ui, |ui| {
             ui.set_width(ui.available_width());
             ui.label(RichText::new("Try it by hand").strong().color(accent));
-            ui.label("The same run, but longer. Change a setting while it trains, predict what will happen, and see what did.");
+            ui.label(
+                "The same run, but longer. Change a setting while it trains, predict what will happen, and see whether it did.",
+            );
             let mut actions = Vec::new();
             if let Some(run) = self.run.as_ref().and_then(|path| state.run(path)) {
                 self.run_ui(ui, run, &mut actions);
@@ -176,10 +178,7 @@ fn chart(ui: &mut Ui, state: &mut AppState, path: PathBuf) {
     let runs = [path];
     let only = [metric.to_owned()];
     let frame = Frame { view: None, runs: &runs, log_x: false, only: &only, raw: true };
-    let touched = ui.push_id("by hand", |ui| chart_ui(ui, state, spec, &frame, spec.log_y, 200.0)).inner;
-    if touched.hover.is_some() {
-        state.cursor = touched.hover;
-    }
+    ui.push_id("by hand", |ui| chart_ui(ui, state, spec, &frame, spec.log_y, 200.0));
 }
 
 /// What happened, and whether it was predicted.

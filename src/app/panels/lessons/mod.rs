@@ -102,7 +102,8 @@ impl Lessons {
         let number = shown.map_or(usize::MAX, |shown| shown.number);
         let mut leave = false;
         egui::ScrollArea::vertical().id_salt(number).auto_shrink(false).stick_to_bottom(self.automatic).show(ui, |ui| {
-            ui.set_max_width(WIDTH.min(ui.available_width()));
+            // The bar that scrolls lies over the right edge.
+            ui.set_max_width(WIDTH.min(ui.available_width() - 10.0));
             let error = self.error.as_deref().or(host.as_ref().and_then(Host::error));
             if let Some(error) = error {
                 ui.colored_label(ui.visuals().error_fg_color, error);
@@ -255,10 +256,7 @@ impl Lessons {
                 }
                 let frame = Frame { view: None, runs: &runs, log_x: false, only: &watch.metrics, raw: true };
                 ui.label(RichText::new(spec.title).strong()).on_hover_text(spec.hint);
-                let touched = chart_ui(ui, state, spec, &frame, spec.log_y, 230.0);
-                if touched.hover.is_some() {
-                    state.cursor = touched.hover;
-                }
+                chart_ui(ui, state, spec, &frame, spec.log_y, 230.0);
             } else if let Some(panel) = watch.panel {
                 let (page, words) = match panel {
                     Panel::Tokens => (Page::Tokens, "Look at the tokens"),

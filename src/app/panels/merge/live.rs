@@ -73,7 +73,7 @@ fn newest(ui: &mut Ui, merge: Option<&Merged>) {
     let Some(m) = merge else { return };
     let (loss, gain) = losses(m);
     ui.horizontal_wrapped(|ui| {
-        stat(ui, "step", &m.step.to_string());
+        stat(ui, "step", &crate::app::format::count(m.step));
         stat(ui, "raw", &m.eval_loss.map_or("-".into(), short));
         stat(ui, "merged", &short(loss));
         stat(ui, "merged is", &if gain.is_finite() { super::difference(gain) } else { "-".into() });

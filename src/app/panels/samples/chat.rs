@@ -209,8 +209,9 @@ fn chat_ui(ui: &mut Ui, chat: &ChatProcess) {
                  pre-trained continues the text rather than answering.")
             .on_hover_text(printable(&about.model, 300, false));
     }
-    for turn in &chat.turns {
-        turn_ui(ui, turn);
+    let is_replying = matches!(chat.state, ChatState::Replying);
+    for (i, turn) in chat.turns.iter().enumerate() {
+        turn_ui(ui, turn, is_replying && i + 1 == chat.turns.len());
     }
     match &chat.state {
         ChatState::Loading(line) => {
@@ -230,11 +231,16 @@ fn chat_ui(ui: &mut Ui, chat: &ChatProcess) {
     ui.add_space(6.0);
 }
 
-fn turn_ui(ui: &mut Ui, turn: &Turn) {
+/// A message; `is_written` while the model still writes it.
+fn turn_ui(ui: &mut Ui, turn: &Turn, is_written: bool) {
     let who = if turn.by_model { "model" } else { "you" };
     let color = if turn.by_model { ui.visuals().hyperlink_color } else { ui.visuals().weak_text_color() };
     ui.label(RichText::new(who).small().strong().color(color));
-    let text = RichText::new(printable(&turn.text, SHOWN, false));
+    let is_empty = turn.by_model && turn.text.trim().is_empty() && !is_written;
+    let text = match is_empty {
+        true => RichText::new("(nothing: the model ended its reply at once)").weak(),
+        false => RichText::new(printable(&turn.text, SHOWN, false)),
+    };
     ui.add(egui::Label::new(if turn.refused { text.weak().strikethrough() } else { text }).wrap());
     if !turn.note.is_empty() {
         let note = RichText::new(printable(&turn.note, 600, false)).small();

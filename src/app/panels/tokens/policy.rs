@@ -63,7 +63,7 @@ pub fn ui(ui: &mut Ui, page: &mut TokensPage, run: &OpenRun, actions: &mut Vec<A
 
 fn summary(ui: &mut Ui, now: &event::Tokens) {
     ui.horizontal_wrapped(|ui| {
-        stat(ui, "response tokens", &now.tokens.to_string());
+        stat(ui, "response tokens", &crate::app::format::count(now.tokens));
         let first = |list: &[event::Number]| list.first().map_or(f64::NAN, |n| n.0);
         stat(ui, "below p = 0.25", &percent(first(&now.quartiles.all.share)));
         stat(ui, "and their part of the gradient", &percent(first(&now.quartiles.all.gradient)));
@@ -192,7 +192,7 @@ fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
                 name: "Moved in the right direction",
                 edges: &edges,
                 series,
-                y_label: "share of tokens",
+                y_label: "share",
                 percent: true,
                 top: Some(1.0),
                 line,

@@ -2,6 +2,7 @@
 
 use super::{Fineness, TokensPage, edges, numbers};
 use crate::app::draw::{BarChart, bars, card, percent, stat, tiles};
+use crate::app::format;
 use crate::event::{Number, Predicted};
 use crate::history::History;
 use eframe::egui::Ui;
@@ -11,7 +12,7 @@ pub fn ui(ui: &mut Ui, page: &TokensPage, history: &History) {
     let Some(now) = history.predictions.get(page.entry(history.predictions.len())) else { return };
     ui.horizontal_wrapped(|ui| {
         let first = |list: &[Number]| percent(list.first().map_or(f64::NAN, |n| n.0));
-        stat(ui, "held-out tokens", &now.tokens.to_string());
+        stat(ui, "held-out tokens", &format::count(now.tokens));
         stat(ui, "below p = 0.25", &first(&now.quartiles.share));
         stat(ui, "and their part of the loss", &first(&now.quartiles.loss));
         stat(ui, "of the gradient", &first(&now.quartiles.gradient));
