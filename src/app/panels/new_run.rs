@@ -441,6 +441,7 @@ fn row_ui(
             let space = ui.available_width().min(ui.clip_rect().right() - ui.cursor().left() - 4.0);
             help_ui(ui, help, space.max(HELP));
         });
+        ui.add_space(4.0);
     }
     ui.add_space(2.0);
     is_pressed

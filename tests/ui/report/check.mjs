@@ -185,7 +185,7 @@ async function zooming(page) {
 /** The page begins with what was found; legends show all lines; marks of checkpoints do not cover each other. */
 async function findings(page) {
     const found = await page.value(`[...document.querySelectorAll("header .findings li")].map((li) => li.textContent)`);
-    expect(found.length > 0 && found.every((text) => /95 % interval/.test(text)), `findings: ${found.join(" | ")}`);
+    expect(found.length > 0 && found.every((text) => /95\s% interval/.test(text)), `findings: ${found.join(" | ")}`);
     const hidden = await page.value(`[...document.querySelectorAll(".chart .scroll")].filter((s) => s.scrollHeight > s.clientHeight + 1).length`);
     expect(hidden === 0, `${hidden} legends are cut`);
     const near = await page.value(`(() => {

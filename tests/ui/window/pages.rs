@@ -321,6 +321,13 @@ fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
 }
 
 #[test]
+fn help_stands_below_the_fields_of_a_narrow_form() {
+    let h = made::harness([560.0, 1800.0], true, NewRun::default(), AppState::default(), NewRun::ui);
+    let (field, help) = (h.get_all_by_value("2000").next().unwrap().rect(), h.get_by_label("Number of updates").rect());
+    assert!(help.top() >= field.bottom() && help.left() >= field.left() - 1.0 && help.right() <= 560.0, "{help:?} of {field:?}");
+}
+
+#[test]
 fn a_path_is_chosen_in_a_dialog_or_typed() {
     let mut h = made::harness([900.0, 1800.0], true, NewRun::default(), AppState::default(), NewRun::ui);
     let dialog = |choose: Choose, _: Option<PathBuf>| match choose {
