@@ -16,6 +16,7 @@ const OF_OTHERS: &[&str] = &[
     "--no-default-features",
     "--features",
     "--test",
+    "--tests",
     "--locked",
     "--dry-run",
     "--lib",
