@@ -24,7 +24,7 @@ pub const fn text(stem: &str) -> &'static str {
         }
         i += 1;
     }
-    panic!("no shader has this name")
+    panic!("no shader has this name: a new one is added to SHADERS in shaders/lib.rs")
 }
 
 const fn equal(a: &[u8], b: &[u8]) -> bool {

@@ -24,6 +24,7 @@ fn run_all(device: &Device, seeds: std::ops::Range<u64>) -> Vec<(&'static str, u
             bits.push((check.name, seed, case.bits));
         }
     }
+    assert!(!bits.is_empty(), "LEHR_CHECK: no check has this in its name; `lehr doctor` lists them");
     assert!(failures.is_empty(), "{}: {} failures:\n{}", device.summary().driver, failures.len(), failures.join("\n"));
     bits
 }

@@ -194,7 +194,10 @@ fn flags_that_documents_name_exist() {
             for word in text.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2) {
                 let flag = word.split('=').next().unwrap_or(word).trim_end_matches([',', '.', ';', ':', ']']);
                 if !known.contains(flag) {
-                    failures.push(format!("{}:{line}: `{text}`: no command has {flag}", name(&page)));
+                    failures.push(format!(
+                        "{}:{line}: `{text}`: no command has {flag} (those of other programs: OF_OTHERS in tests/docs/flags.rs)",
+                        name(&page)
+                    ));
                 }
             }
         }
