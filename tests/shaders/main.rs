@@ -178,6 +178,31 @@ fn every_shader_belongs_to_one_op() {
     fail_if_any(&failures);
 }
 
+/// `lehr doctor` and `tests/kernels.rs` run what the list in `ops/mod.rs` has: a check outside of it would never run.
+#[test]
+fn every_check_is_in_the_list() {
+    let folder = texts::folder("crates/compute/src/ops");
+    let list = std::fs::read_to_string(folder.join("mod.rs")).expect("ops/mod.rs");
+    let mut paths = Vec::new();
+    rust_files(&folder, &mut paths);
+    let (mut failures, mut count) = (Vec::new(), 0);
+    for path in paths {
+        let text = std::fs::read_to_string(&path).expect("a source");
+        if !text.contains("pub const CHECKS: &[Check]") {
+            continue;
+        }
+        count += 1;
+        // `matmul` of `ops/matmul/checks.rs`.
+        let inner = path.strip_prefix(&folder).expect("a path inside").with_extension("");
+        let module = inner.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+        if !list.contains(&format!(" {module}::CHECKS,")) {
+            failures.push(format!("{module}::CHECKS is not in the list of `checks` in crates/compute/src/ops/mod.rs"));
+        }
+    }
+    fail_if_any(&failures);
+    assert!(count > 10, "only {count} lists of checks were found");
+}
+
 fn rust_files(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
     for entry in std::fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
