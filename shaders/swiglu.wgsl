@@ -1,6 +1,7 @@
 // SwiGLU: h = silu(gate) * up, silu(g) = g / (1 + exp(-g))          (Shazeer 2020)
 //   gate_up, dgate_up (R, 2 F): gate in the first F columns, up in the others       h, dh (R, F)
 #import grid
+#import sigmoid
 override WG: u32 = 64u;
 override COLS4: u32 = 1u; // a constant, because dividing by a variable is slow
 struct Dims { rows: u32 }
@@ -10,12 +11,6 @@ struct Dims { rows: u32 }
 @group(0) @binding(2) var<storage, read_write> h:        array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read>       dh:       array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> dgate_up: array<vec4<f32>>;
-
-// 1 / (1 + exp(-x)), with exp of negative numbers only.
-fn sigmoid(x: vec4<f32>) -> vec4<f32> {
-    let e = exp(max(-abs(x), vec4<f32>(-87.0)));
-    return select(e, vec4<f32>(1.0), x >= vec4<f32>(0.0)) / (vec4<f32>(1.0) + e);
-}
 
 @compute @workgroup_size(WG)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

@@ -2,7 +2,7 @@
 
 use crate::history::{FigureBasis, SummaryFigure};
 
-pub use crate::number_format::{clock, count, duration};
+pub use crate::number_format::{clock, count, duration, keep_percent_signs};
 
 /// About four digits, without needless zeros: 0.0001234 as 1.234e-4, 12345678 as 12,345,678.
 pub fn number(x: f64) -> String {
@@ -23,6 +23,15 @@ pub fn number(x: f64) -> String {
             trimmed(&format!("{x:.digits$}"))
         }
     }
+}
+
+/// The first characters of a text, and whether there are more.
+pub fn beginning(text: &str, most: usize) -> String {
+    let mut shown: String = text.chars().take(most).collect();
+    if text.chars().count() > most {
+        shown.push('…');
+    }
+    shown
 }
 
 fn trimmed(text: &str) -> String {

@@ -49,8 +49,7 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
     }
     let lines: String = runs.iter().map(|run| format!("<li>{}{}</li>\n", dot(run, runs.len()), sentence(run))).collect();
     out += &format!("<ul class=\"runs\">\n{lines}</ul>\n");
-    // A number is not parted from its percent sign.
-    out.replace(" %", "\u{a0}%")
+    crate::number_format::keep_percent_signs(&out)
 }
 
 /// Runs of reinforcement learning compared with the first run that has the same questions and sampling.

@@ -72,6 +72,11 @@ pub fn percent(share: f64, decimals: usize) -> String {
     if share.is_finite() { format!("{:.decimals$} %", 100.0 * share) } else { "-".into() }
 }
 
+/// A text in which no line break parts a number from its percent sign.
+pub fn keep_percent_signs(text: &str) -> String {
+    text.replace(" %", "\u{a0}%")
+}
+
 /// Invisible characters that could change how a line reads: control characters, joiners, zero-width characters, and those that change the
 /// text direction.
 pub fn is_hidden(c: char) -> bool {

@@ -99,12 +99,9 @@ fn small_width(ui: &Ui, text: &str) -> f32 {
     ui.painter().layout_no_wrap(text.to_owned(), font, Color32::WHITE).size().x
 }
 
-/// A run's name, cut where it would leave no space for the values.
+/// Of a longer run's name only the beginning is shown: it would leave no space for the values.
 fn short_name(run: &str) -> String {
-    match run.char_indices().nth(24) {
-        Some((at, _)) => format!("{}…", &run[..at]),
-        None => run.to_owned(),
-    }
+    format::beginning(run, 24)
 }
 
 /// A name in two lines.

@@ -106,8 +106,7 @@ impl Runs {
                 }
                 // A long list has one figure of each run that is not selected.
                 let figure = run.files.history.figures().first().map(format::figure).filter(|_| is_long && !focused);
-                // A number is not parted from its percent sign.
-                let said = figure.as_ref().unwrap_or(&full).replace(" %", "\u{a0}%");
+                let said = format::keep_percent_signs(figure.as_ref().unwrap_or(&full));
                 ui.horizontal(|ui| {
                     ui.add_space(14.0 * member.depth as f32 + 30.0);
                     let label = ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
@@ -240,7 +239,7 @@ fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history
         }
         ui.end_row();
         for (i, run) in ticked.iter().enumerate() {
-            let name = RichText::new(beginning(&run.name(), 18)).small();
+            let name = RichText::new(format::beginning(&run.name(), 18)).small();
             named_ui(ui, theme::readable(run.color, ui.visuals()), name).on_hover_text(run.name());
             for difference in found {
                 let value = difference.values.get(i).map_or("", String::as_str);
@@ -256,17 +255,8 @@ fn short(value: &str) -> String {
     let elements = value.trim_matches(['[', ']']).split(", ").map(|element| element.trim_matches('"'));
     let last = |path: &str| path.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or(path).to_owned();
     let short = elements.map(last).collect::<Vec<_>>().join(", ");
-    let shown = beginning(&crate::vfs::clean(&short), 28);
+    let shown = format::beginning(&crate::vfs::clean(&short), 28);
     if shown.is_empty() { "none".into() } else { shown }
-}
-
-/// The first characters of a text, and whether there are more.
-fn beginning(text: &str, most: usize) -> String {
-    let mut shown: String = text.chars().take(most).collect();
-    if text.chars().count() > most {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -12,9 +12,7 @@ pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[TextBlock]) {
         ui.add_space(6.0);
         match block {
             TextBlock::Paragraph(words) => {
-                // A number is not parted from its percent sign.
-                let words = words.replace(" %", "\u{a0}%");
-                ui.add(egui::Label::new(RichText::new(words).size(15.0)).wrap());
+                ui.add(egui::Label::new(RichText::new(crate::app::format::keep_percent_signs(words)).size(15.0)).wrap());
             }
             TextBlock::Lines(lines) => {
                 egui::Frame::new().fill(ui.visuals().code_bg_color).inner_margin(8).corner_radius(4.0).show(ui, |ui| {

@@ -305,12 +305,7 @@ impl Variant {
 
 /// The gate lies in the first columns, up in as many behind them; the number of columns is a multiple of 4.
 const PUT_SWIGLU: &str = "\
-// 1 / (1 + exp(-x)), with exp of negative numbers only.
-fn sigmoid(x: vec4<f32>) -> vec4<f32> {
-    let e = exp(max(-abs(x), vec4<f32>(-87.0)));
-    return select(e, vec4<f32>(1.0), x >= vec4<f32>(0.0)) / (vec4<f32>(1.0) + e);
-}
-
+#import sigmoid
 // The only store: nothing outside of the result is written.
 fn put(row: u32, col: u32, value: vec4<f32>) {
     if row < dims.rows && col < dims.cols {
