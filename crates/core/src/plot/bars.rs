@@ -10,7 +10,7 @@ use super::slots::SlotFrame;
 /// Groups of bars side by side, one bar per series, with error bars and values.
 ///
 /// ```
-/// use lehr::plot::Bars;
+/// use lehr_core::plot::Bars;
 /// let svg = Bars::new("Loss by method", &["N = 3", "N = 10"])
 ///     .y("validation loss (nats per token)")
 ///     .bars("sma", &[1.62, 1.58])

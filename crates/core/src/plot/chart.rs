@@ -9,7 +9,7 @@ use super::series::Series;
 /// Lines, dots and bands over two axes, linear or logarithmic.
 ///
 /// ```
-/// use lehr::plot::{Chart, Series};
+/// use lehr_core::plot::{Chart, Series};
 /// let raw = [(0.0, 4.1), (1e6, 1.9), (2e6, 1.7)];
 /// let svg = Chart::new("Merging lowers the loss")
 ///     .x("tokens trained")

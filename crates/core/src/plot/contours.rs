@@ -24,7 +24,7 @@ pub enum Mark {
 /// Contour lines with their values over coloured bands, with marked points.
 ///
 /// ```
-/// use lehr::plot::{Contours, Field, Mark};
+/// use lehr_core::plot::{Contours, Field, Mark};
 /// let axis = vec![-1.0, 0.0, 1.0];
 /// let values = axis.iter().map(|y| axis.iter().map(|x| x * x + y * y).collect()).collect();
 /// let svg = Contours::new("A bowl", Field { xs: axis.clone(), ys: axis, values })

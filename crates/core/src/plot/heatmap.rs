@@ -11,7 +11,7 @@ use super::text::{shorten, visible};
 /// Rows and columns of numbers as coloured cells, with a colour bar and, if they fit, the numbers themselves.
 ///
 /// ```
-/// use lehr::plot::Heatmap;
+/// use lehr_core::plot::Heatmap;
 /// let svg = Heatmap::new("Loss after merging", &["50", "100"], &["3", "6", "10"])
 ///     .x("checkpoints N")
 ///     .y("interval V (updates)")

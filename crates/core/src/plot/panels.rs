@@ -75,7 +75,7 @@ impl Figure {
 /// A grid of charts under one title.
 ///
 /// ```
-/// use lehr::plot::{Chart, Panels};
+/// use lehr_core::plot::{Chart, Panels};
 /// let panel = |name: &str| Chart::new(name).line("", &[(0.0, 1.0), (1.0, 2.0)]);
 /// let svg = Panels::new("Two seeds", 2).panel(panel("seed 1")).panel(panel("seed 2")).svg();
 /// assert!(svg.contains("seed 2"));

@@ -38,7 +38,7 @@ pub struct Histogram {
 /// is the median. If only quantiles are known, a box plot.
 ///
 /// ```
-/// use lehr::plot::Violins;
+/// use lehr_core::plot::Violins;
 /// let svg = Violins::new("Change of probability", &["< 0.25", "> 0.75"])
 ///     .y("p after - p before")
 ///     .violins("all tokens updated", &[vec![-0.1, 0.0, 0.0, 0.1], vec![0.0, 0.01]])
