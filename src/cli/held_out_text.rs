@@ -4,7 +4,7 @@ use super::{open, output};
 use crate::config::{DataSettings, DeviceSettings};
 use crate::data::{self, Notices, TokenCache, TokenRange, Tokenizer};
 use crate::device::Device;
-use crate::model::checkpoint;
+use crate::model_files::checkpoint;
 use crate::progress::silent;
 use crate::run_folder;
 use crate::run_folder::checkpoints::{self, split_step};

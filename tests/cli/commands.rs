@@ -5,8 +5,8 @@
 use crate::common;
 
 use common::{PATIENCE, Place, TINY, Trainer, json_lines, kind, lehr_in, run, step_numbers};
-use lehr::model::safetensors_file::SafetensorsFile;
-use lehr::model::weight_files::WeightFiles;
+use lehr::model_files::safetensors_file::SafetensorsFile;
+use lehr::model_files::weight_files::WeightFiles;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

@@ -3,9 +3,9 @@
 
 use lehr::data::Tokenizer;
 use lehr::data::chat::{Chat, ChatTemplate, read_rows};
-use lehr::model::gguf::GgufFile;
-use lehr::model::hf_config;
-use lehr::model::safetensors_file::SafetensorsFile;
+use lehr::model_files::gguf::GgufFile;
+use lehr::model_files::hf_config;
+use lehr::model_files::safetensors_file::SafetensorsFile;
 use lehr::progress::silent;
 use lehr::session::control;
 use serde_json::{Map, json};

@@ -4,7 +4,7 @@
 use crate::common;
 
 use common::{Place, Trainer, json_lines, kind, run, step_numbers};
-use lehr::model::safetensors_file::SafetensorsFile;
+use lehr::model_files::safetensors_file::SafetensorsFile;
 use serde_json::{Value, json};
 use std::path::Path;
 

@@ -6,8 +6,9 @@
 use lehr::config::{Architecture, Lora, ModelConfig, Projection, Scheduler, Settings};
 use lehr::data::{Batch, Dataset, IGNORE, TextSource, TokenFile};
 use lehr::device::{Arena, Cost, Device, ElementType, Op, Recorder, Sizes, Tensor};
-use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Generator, Model, hf_config};
+use lehr::model::{Generator, Model};
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::adamw::UpdateParams;
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;

@@ -4,8 +4,9 @@
 use crate::reference;
 
 use lehr::device::{Device, Recorder, Recording, Tensor};
-use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, hf_config, transformer};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, transformer};
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::embedding::Spans;
 use lehr::ops::objective::stats;
 use lehr::ops::rope::Rotation;

@@ -8,8 +8,9 @@ mod runs;
 use crate::common::golden;
 use lehr::config::{LoraSettings, ModelConfig};
 use lehr::device::Device;
-use lehr::model::adapter::AdapterFolder;
-use lehr::model::{Model, hf_config};
+use lehr::model::Model;
+use lehr::model_files::adapter::AdapterFolder;
+use lehr::model_files::hf_config;
 use serde_json::Value;
 
 /// The shape of a golden model, with the adapters that PEFT wrote for it.

@@ -5,8 +5,9 @@ mod chance;
 
 use lehr::data::{Batch, IGNORE};
 use lehr::device::{Device, Tensor};
-use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion, hf_config};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;

@@ -7,9 +7,9 @@ use crate::merge::{
     self, AdapterFold, Interval, MergeInputs, MergeRecipe, MergeRule, MergeTarget, MergeWindow, Verification, WeightedFolders,
     WindowSpec,
 };
-use crate::model::checkpoint::Manifest;
-use crate::model::gguf::is_gguf;
-use crate::model::safetensors_file::Dtype;
+use crate::model_files::checkpoint::Manifest;
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::safetensors_file::Dtype;
 use crate::progress::Progress;
 use crate::run_folder::is_run;
 use crate::session::control::{Control, INTERRUPTED};

@@ -201,7 +201,7 @@ fn written_files_load_here_and_in_the_safetensors_crate() {
 
 #[test]
 fn the_writer_refuses_unreadable_files() {
-    let fill = |_: &str, sink: &mut lehr::model::safetensors_file::TensorSink| sink.write(&[1.0, 2.0]);
+    let fill = |_: &str, sink: &mut lehr::model_files::safetensors_file::TensorSink| sink.write(&[1.0, 2.0]);
     for (names, part) in [
         (vec![("__metadata__", 2)], "__metadata__"),
         (vec![("", 2)], "''"),

@@ -5,7 +5,7 @@ use crate::lora::{adapted, shape};
 use lehr::config::{Layers, ModelConfig, Settings, Stage};
 use lehr::device::Device;
 use lehr::model::Model;
-use lehr::model::weight_files::WeightFiles;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::rng::Rng;
 use lehr::train::MemoryPlan;
 use lehr::train::reinforce::{Policy, Rollout};

@@ -1,9 +1,9 @@
 //! `lehr sft` and `lehr grpo` with adapters as users run them: PEFT folders, a kill, a resume, folding, refusals.
 
 use crate::common::{Place, TINY, json_lines, kind, run};
-use lehr::model::checkpoint::step_name;
-use lehr::model::safetensors_file::SafetensorsFile;
-use lehr::model::weight_files::WeightFiles;
+use lehr::model_files::checkpoint::step_name;
+use lehr::model_files::safetensors_file::SafetensorsFile;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::run_folder::checkpoints;
 use serde_json::{Value, json};
 use std::path::PathBuf;

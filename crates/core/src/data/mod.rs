@@ -19,14 +19,12 @@ mod until;
 
 pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};
 pub use corpus::{Corpus, DocumentPiece, DocumentPieces};
-pub use files::{DataFolder, data_folder, snapshot};
+pub use files::{DataFolder, data_folder};
 pub use json_rows::{Object, read_objects};
 pub use shards::{TokenCache, TokenFile, tokenize};
 pub use source::{ContentHash, Source, TextSource};
-pub use tokenizer::{DecodeStream, END_OF_TEXT, EndTokens, Tokenizer, TokenizerKind};
+pub use tokenizer::{DecodeStream, END_OF_TEXT, EndTokens, Tokenizer, TokenizerKind, gguf_metadata};
 pub use until::StopStringFilter;
-
-pub(crate) use tokenizer::{byte_of, char_of};
 
 use crate::config::DataSettings;
 use crate::progress::Progress;

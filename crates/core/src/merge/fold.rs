@@ -2,11 +2,11 @@
 
 use super::folder::{COPIED, MAX_COPIED, MergeTarget, dtype_name, make_parents, remove_written, set_dtype};
 use super::numbers::encode;
-use crate::model::adapter::{self, AdapterFolder};
-use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
-use crate::model::gguf::is_gguf;
-use crate::model::safetensors_file::{Dtype, header_bytes};
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::adapter::{self, AdapterFolder};
+use crate::model_files::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::safetensors_file::{Dtype, header_bytes};
+use crate::model_files::weight_files::WeightFiles;
 use crate::progress::{Progress, report};
 use crate::vfs::{RealFs, Vfs, clean, shown};
 use anyhow::{Context, Result, ensure};

@@ -3,8 +3,8 @@
 
 use super::stream::WeightedFolders;
 use super::{MergeInputs, MergeRule, MergeWindow, TensorTreatment};
-use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
-use crate::model::safetensors_file::{Dtype, header_bytes};
+use crate::model_files::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
+use crate::model_files::safetensors_file::{Dtype, header_bytes};
 use crate::progress::{Progress, report};
 use crate::vfs::{FileKind, Vfs, clean, shown};
 use anyhow::{Context, Result, anyhow, bail, ensure};

@@ -3,12 +3,12 @@
 use super::numbers::{mergeable, widest};
 use super::parallel::parallel;
 use crate::data::Tokenizer;
-use crate::model::adapter::is_adapter;
-use crate::model::checkpoint::{MANIFEST, Manifest, step_of, verify_model, verify_sizes};
-use crate::model::gguf::is_gguf;
-use crate::model::hf_config;
-use crate::model::safetensors_file::{Dtype, TensorInfo};
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::adapter::is_adapter;
+use crate::model_files::checkpoint::{MANIFEST, Manifest, step_of, verify_model, verify_sizes};
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::hf_config;
+use crate::model_files::safetensors_file::{Dtype, TensorInfo};
+use crate::model_files::weight_files::WeightFiles;
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};

@@ -1,6 +1,6 @@
 //! Choice of the checkpoints to merge: an evenly spaced trailing window of a run that ends at a given step.
 
-use crate::model::checkpoint::{verify_model, verify_sizes};
+use crate::model_files::checkpoint::{verify_model, verify_sizes};
 use crate::run_folder::{self, checkpoints};
 use crate::vfs::{Vfs, shown};
 use anyhow::{Result, bail, ensure};

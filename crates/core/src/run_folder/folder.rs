@@ -3,7 +3,7 @@
 use super::checkpoints;
 use super::lock::RunLock;
 use crate::config::Settings;
-use crate::model::checkpoint;
+use crate::model_files::checkpoint;
 use crate::vfs::{FileKind, Vfs, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
 use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
 use crate::event::{Event, Finished, SavedCheckpoint};
-use crate::model::checkpoint::{Checkpoint, CheckpointOrigin};
+use crate::model_files::checkpoint::{Checkpoint, CheckpointOrigin};
 use crate::number_format::counted;
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub(super) const FAILED: &str = "failed";
 
 fn hash(text: &str) -> String {
-    crate::model::checkpoint::hex(&Sha256::digest(text))[..16].to_string()
+    crate::model_files::checkpoint::hex(&Sha256::digest(text))[..16].to_string()
 }
 
 /// Every setting that is not of the device, by its flag. Settings that are not set are left out.

@@ -9,7 +9,7 @@ use super::save;
 use crate::config::{RescueMethod, is_due};
 use crate::event::{Event, LiveSettings, Rescue, Step};
 use crate::merge::{MergeInputs, MergeRule, Verification};
-use crate::model::checkpoint::{Checkpoint, step_name};
+use crate::model_files::checkpoint::{Checkpoint, step_name};
 use crate::run_folder::checkpoints;
 use crate::train::rescue::{Ladder, RescuePlan};
 use crate::train::spike::{Detector, PersistentSpike, Sign};

@@ -5,12 +5,12 @@ use crate::data::Tokenizer;
 use crate::device::{Arena, Device};
 use crate::merge::ring::Ring;
 use crate::model::Model;
-use crate::model::adapter::{self, AdapterFolder};
-use crate::model::checkpoint::{
+use crate::model_files::adapter::{self, AdapterFolder};
+use crate::model_files::checkpoint::{
     self, Checkpoint, CheckpointOrigin, CheckpointTarget, CheckpointWriter, IfExists, Manifest, SaveFailed,
 };
-use crate::model::hf_config::{SpecialTokens, config_json};
-use crate::model::safetensors_file::{SafetensorsFile, write_safetensors};
+use crate::model_files::hf_config::{SpecialTokens, config_json};
+use crate::model_files::safetensors_file::{SafetensorsFile, write_safetensors};
 use crate::train::{MergedWindow, Optimizer, Trainer, TrainerState};
 use crate::vfs::{Vfs, shown};
 use anyhow::Context as _;

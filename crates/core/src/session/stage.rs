@@ -8,9 +8,9 @@ use crate::data::{self, Notices, Source, TextSource, TokenCache, Tokenizer, chat
 use crate::device::ElementType;
 use crate::event::Event;
 use crate::merge::MergeSpec;
-use crate::model::adapter::{self, AdapterFolder};
-use crate::model::hf_config;
-use crate::model::weight_files::exact_element;
+use crate::model_files::adapter::{self, AdapterFolder};
+use crate::model_files::hf_config;
+use crate::model_files::weight_files::exact_element;
 use crate::train::reinforce::TaskContext;
 use crate::vfs::unix_time;
 use anyhow::{Context as _, Result, ensure};

@@ -2,11 +2,11 @@
 
 use super::save;
 use crate::config::{OptimizerState, StartSettings};
-use crate::data::snapshot;
 use crate::merge::{self, MergeInputs, MergeSpec, MergeWindow, Verification};
-use crate::model::checkpoint::{self, Checkpoint};
-use crate::model::gguf::is_gguf;
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::checkpoint::{self, Checkpoint};
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::snapshot;
+use crate::model_files::weight_files::WeightFiles;
 use crate::run_folder::checkpoints::{self, split_step};
 use crate::run_folder::{self, is_run};
 use crate::train::Trainer;

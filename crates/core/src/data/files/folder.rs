@@ -3,6 +3,7 @@
 
 use super::{FileFormat, extension, format_of_rows};
 use crate::data::{Notices, shown_path};
+use crate::model_files::snapshot;
 use crate::vfs::open_regular;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -233,31 +234,6 @@ fn few(names: &[String]) -> String {
     let more = names.len().saturating_sub(NAMED);
     let shown = names[..names.len() - more].join(", ");
     if more > 0 { format!("{shown} and {more} more") } else { shown }
-}
-
-/// The folder itself, or for the top folder of a Hugging Face cache its snapshot.
-///
-/// # Errors
-/// A cache without a snapshot, or with several of which none is the main one.
-pub fn snapshot(path: &Path) -> Result<PathBuf> {
-    let snapshots = path.join("snapshots");
-    if !snapshots.is_dir() || !(path.join("refs").is_dir() || path.join("blobs").is_dir()) {
-        return Ok(path.to_owned());
-    }
-    let shown = shown_path(path);
-    if let Ok(main) = fs::read_to_string(path.join("refs/main")) {
-        let found = snapshots.join(main.trim());
-        let plain = !main.trim().is_empty() && main.trim().bytes().all(|b| b.is_ascii_alphanumeric());
-        ensure!(plain && found.is_dir(), "{shown}: its snapshot {} is not there; download it again", main.trim().escape_debug());
-        return Ok(found);
-    }
-    let entries = fs::read_dir(&snapshots).with_context(|| format!("{shown}: cannot be listed"))?;
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(only), true) => Ok(only),
-        (None, _) => bail!("{shown}: a cache that holds no snapshot; download it again"),
-        (Some(_), false) => bail!("{shown}: holds several snapshots; name one of the folders in {}", shown_path(&snapshots)),
-    }
 }
 
 /// The format of a file of rows, after checking that it is a regular file.

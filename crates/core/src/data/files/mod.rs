@@ -11,7 +11,7 @@ mod sniff;
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) use columns::Columns;
 pub(super) use folder::regular_rows;
-pub use folder::{DataFolder, data_folder, snapshot};
+pub use folder::{DataFolder, data_folder};
 pub(super) use records::{MAX_RECORD_BYTES, Record, Records};
 
 use super::shown_path;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::data::Notices;
+use crate::model_files::snapshot;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;

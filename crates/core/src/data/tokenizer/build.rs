@@ -1,8 +1,9 @@
 //! Building tokenizers: bytes, characters, words, BPE. Each is built as a `tokenizer.json` and then loaded like any other.
 
 use super::companions::Companions;
-use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, stream, word_splitter};
+use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, word_splitter};
 use crate::data::{Corpus, Notices};
+use crate::model_files::char_of;
 use anyhow::{Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -102,7 +103,7 @@ impl Tokenizer {
 
 /// `tokenizer.json` of [`Tokenizer::bytes`].
 pub(super) fn bytes_json(end_of_text: bool) -> Result<Value> {
-    let vocab = (0..=255u8).map(|b| (stream::char_of(b).to_string(), json!(b))).collect();
+    let vocab = (0..=255u8).map(|b| (char_of(b).to_string(), json!(b))).collect();
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
     let model = json!({"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
         "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": null, "merges": []});
@@ -259,7 +260,7 @@ fn train_bpe(corpus: &Corpus, vocab_size: usize, notices: &mut Notices) -> Resul
 fn words_of(text: &str) -> tokenizers::Result<Vec<String>> {
     let words = text.split(END_OF_TEXT).flat_map(word_splitter::split);
     let parts = words.flat_map(|word| word.as_bytes().chunks(MAX_WORD_BYTES));
-    Ok(parts.map(|part| part.iter().map(|b| stream::char_of(*b)).collect()).collect())
+    Ok(parts.map(|part| part.iter().map(|b| char_of(*b)).collect()).collect())
 }
 
 fn training_failed(error: tokenizers::Error) -> anyhow::Error {

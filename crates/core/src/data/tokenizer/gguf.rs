@@ -4,7 +4,7 @@ use super::Tokenizer;
 use super::companions::Companions;
 use super::ends::Generation;
 use crate::data::shown_path;
-use crate::model::gguf::{GgufFile, TokenizerFiles};
+use crate::model_files::gguf::{GgufFile, TokenizerFiles};
 use anyhow::Result;
 use serde_json::Map;
 use std::path::Path;

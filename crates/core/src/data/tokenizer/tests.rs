@@ -1,7 +1,7 @@
-use super::stream::{byte_of, char_of};
 use super::*;
 use crate::config::Architecture;
 use crate::data::{Corpus, Notices};
+use crate::model_files::byte_of;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;

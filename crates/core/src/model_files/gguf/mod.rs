@@ -13,17 +13,18 @@ mod file;
 mod header;
 mod names;
 mod pre;
-mod spelling;
 mod value;
 mod vocabulary;
 mod write;
 
 pub use blocks::BlockType;
 pub use file::GgufFile;
-pub use spelling::{GgufTokenizer, spell};
 pub use value::{Metadata, MetadataValue};
 pub use vocabulary::TokenizerFiles;
-pub use write::{GgufPlan, write};
+pub use write::{GgufPlan, GgufTokenizer, write};
+
+pub(crate) use pre::PreTokenizer;
+pub(crate) use vocabulary::{MAX_TOKEN, TokenType, bytes_of, escape, fillers, tokenizer_files};
 
 use std::path::Path;
 

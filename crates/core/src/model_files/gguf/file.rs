@@ -4,7 +4,7 @@ use super::blocks::BlockType;
 use super::header::{self, TensorLocation};
 use super::names;
 use super::value::Metadata;
-use crate::model::safetensors_file::whole;
+use crate::model_files::safetensors_file::whole;
 use crate::vfs::{clean, open_regular, read_exact_at, shown};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;

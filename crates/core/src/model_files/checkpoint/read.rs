@@ -1,9 +1,9 @@
 //! Finding, verifying and opening checkpoints.
 
 use super::{MANIFEST, Manifest, hex, step_of};
-use crate::model::hf_config::{self, HfConfig};
-use crate::model::safetensors_file::SafetensorsFile;
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::hf_config::{self, HfConfig};
+use crate::model_files::safetensors_file::SafetensorsFile;
+use crate::model_files::weight_files::WeightFiles;
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};

@@ -1,9 +1,9 @@
 //! Low-rank adapters in PEFT's format: a folder with `adapter_config.json`, which names the base model, and `adapter_model.safetensors`.
 
 use super::safetensors_file::{SafetensorsFile, TensorInfo};
+use super::snapshot;
 use super::weight_files::{WeightFiles, compare};
 use crate::config::{Lora, ModelConfig};
-use crate::data::snapshot;
 use crate::vfs::{RealFs, Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;

@@ -5,6 +5,7 @@ use super::adapter::{self, AdapterFolder};
 use super::gguf::{BlockType, GgufFile, is_gguf};
 use super::hf_config;
 use super::safetensors_file::{Dtype, NonFinite, SafetensorsFile, TensorInfo, whole};
+use crate::config::ModelConfig;
 use crate::device::ElementType;
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
@@ -13,6 +14,10 @@ use std::path::{Path, PathBuf};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// The embedding; with tied embeddings, one tensor has two names.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The head.
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// The tensors of a model, in one or more files.
 #[derive(Debug)]
@@ -341,4 +346,30 @@ fn nothing_there(dir: &Path) -> String {
         }
     }
     format!("has neither {SINGLE} nor {INDEX}: not a model folder")
+}
+
+/// The name under which a file stores a parameter: tied embeddings may be stored only as the head.
+pub fn stored<'a>(config: &ModelConfig, files: &WeightFiles, name: &'a str) -> &'a str {
+    let as_head = config.tie_word_embeddings && name == EMBEDDING && files.shape(EMBEDDING).is_none();
+    if as_head && files.shape(HEAD).is_some() { HEAD } else { name }
+}
+
+/// Reject files without the parameters `names` of a model of this shape.
+///
+/// # Errors
+/// Missing, unexpected or differently shaped tensors; tied embeddings that differ.
+pub fn check(config: &ModelConfig, names: &[(String, Vec<usize>)], files: &WeightFiles) -> Result<()> {
+    let tied = config.tie_word_embeddings;
+    let ignorable = |name: &str| (tied && name == HEAD) || name.ends_with("rotary_emb.inv_freq");
+    let names: Vec<_> = names.iter().map(|(name, shape)| (stored(config, files, name).to_owned(), shape.clone())).collect();
+    files.expect(&names, &ignorable)?;
+    if tied && [HEAD, EMBEDDING].iter().all(|name| files.shape(name).is_some()) {
+        let shape = [config.vocab_size, config.hidden_size];
+        ensure!(
+            files.read_f32(HEAD, &shape)? == files.read_f32(EMBEDDING, &shape)?,
+            "{}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding; set it to false",
+            shown(files.dir())
+        );
+    }
+    Ok(())
 }
