@@ -68,7 +68,7 @@ fn save(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(PathBuf, checkpoint::Ma
 fn load(run: &Path) -> Option<u64> {
     let newest = checkpoints::newest_valid(&RealFs, run).unwrap();
     let found = newest.found?;
-    let (weights, optimizer) = (found.weights().unwrap(), found.optimizer().unwrap());
+    let (weights, optimizer) = (found.weights(&RealFs).unwrap(), found.optimizer(&RealFs).unwrap());
     weights.expect(&specs(), &|_| false).unwrap();
     optimizer.expect(&specs()).unwrap();
     for (name, shape) in specs() {

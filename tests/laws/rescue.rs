@@ -183,7 +183,7 @@ fn a_merge_is_the_mean_of_its_checkpoints() {
     for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
         let _ = std::fs::copy(newest.path.join(file), merged.join(file));
     }
-    let files: Vec<_> = checkpoints.iter().map(|c| c.weights().unwrap()).collect();
+    let files: Vec<_> = checkpoints.iter().map(|c| c.weights(&RealFs).unwrap()).collect();
     let names: Vec<(String, Vec<usize>)> =
         files[0].names().map(|n| (n.to_string(), files[0].shape(n).unwrap().to_vec())).collect();
     let mut out = std::fs::File::create(merged.join("model.safetensors")).unwrap();

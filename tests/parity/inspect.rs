@@ -2,6 +2,7 @@
 //! causality; `lehr inspect` as a command.
 
 use crate::common;
+use lehr::vfs::RealFs;
 
 use common::{Place, run};
 use lehr::config::{ModelConfig, Settings};
@@ -32,9 +33,9 @@ fn both_classes() -> [Device; 2] {
 }
 
 fn open(device: &Device, case: &str, context: usize) -> Model {
-    let config = hf_config::read(&folder(case).join("config.json")).unwrap().model;
+    let config = hf_config::read(&RealFs, &folder(case).join("config.json")).unwrap().model;
     let model = Model::new(device, &config, context).unwrap();
-    model.load(device, &WeightFiles::open(&folder(case)).unwrap()).unwrap();
+    model.load(device, &WeightFiles::open(&RealFs, &folder(case)).unwrap()).unwrap();
     model
 }
 

@@ -12,6 +12,7 @@ use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;
 use lehr::train::Scorer;
+use lehr::vfs::RealFs;
 use serde_json::Value;
 use std::path::Path;
 
@@ -38,9 +39,9 @@ fn device() -> Device {
 
 fn open(device: &Device, case: &str) -> Model {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
-    let config = hf_config::read(&dir.join("config.json")).unwrap().model;
+    let config = hf_config::read(&RealFs, &dir.join("config.json")).unwrap().model;
     let model = Model::new(device, &config, ROOM).unwrap();
-    model.load(device, &WeightFiles::open(&dir).unwrap()).unwrap();
+    model.load(device, &WeightFiles::open(&RealFs, &dir).unwrap()).unwrap();
     model
 }
 

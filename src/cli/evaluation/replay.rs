@@ -210,7 +210,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
 fn settings(args: &Args, typed: &ArgMatches) -> Result<Settings> {
     let mut layers = Layers::of(Stage::Grpo)?;
     if let Some(path) = &args.config {
-        layers.file(path)?;
+        layers.file(&RealFs, path)?;
     }
     let flags = Settings {
         train: args.train.clone(),

@@ -8,7 +8,7 @@ use crate::model::Model;
 use crate::model_files::gguf::is_gguf;
 use crate::model_files::safetensors_file::write_safetensors;
 use crate::train::{GradientPass, Scorer};
-use crate::vfs::write_whole_by;
+use crate::vfs::{RealFs, write_whole_by};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
@@ -61,7 +61,7 @@ const MAX_LINE: usize = 64 << 20;
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
-    let has_tokenizer = is_gguf(&dir) || dir.join("tokenizer.json").is_file();
+    let has_tokenizer = is_gguf(&RealFs, &dir)? || dir.join("tokenizer.json").is_file();
     let tokenizer = has_tokenizer.then(|| open::tokenizer(&dir, &config)).transpose()?;
     let rows = read_rows(args, tokenizer.as_ref())?;
     let context = config.model.max_position_embeddings;

@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> Result<i32> {
     ensure!(folder.is_dir(), "--gguf {}: there is no folder {}", shown(&args.gguf), shown(folder));
     let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     ensure!(!same(&dir, &args.gguf), "--gguf {}: is the model itself; name another file", shown(&args.gguf));
-    let weights = WeightFiles::open(&dir)?;
+    let weights = WeightFiles::open(&RealFs, &dir)?;
     let cannot = || format!("{}: cannot be written as GGUF", shown(&dir));
     let spelled = gguf_metadata(&tokenizer, config.model.vocab_size).with_context(cannot)?;
     let name = name_of(&args.model);

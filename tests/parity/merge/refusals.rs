@@ -2,6 +2,7 @@
 
 use super::*;
 use lehr::model_files::checkpoint::step_name;
+use lehr::vfs::RealFs;
 use lehr::vfs::fault::{FaultFs, FaultKind};
 
 /// Everything below a folder, with sizes.

@@ -168,7 +168,7 @@ impl MergeTarget {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         for above in parent.ancestors().filter(|p| !p.as_os_str().is_empty()) {
             if vfs.kind(above).with_context(at)?.is_some() {
-                ensure!(above.is_dir(), "{}: {} is not a folder", at(), shown(above));
+                ensure!(vfs.is_dir(above)?, "{}: {} is not a folder", at(), shown(above));
                 break;
             }
         }
@@ -264,7 +264,7 @@ impl WeightedFolders<'_> {
         let read = |name: &str| vfs.read(&dir.join(name), MAX_COPIED).with_context(|| shown(&dir.join(name)));
         let mut files = vec![("config.json".to_owned(), self.config(&read("config.json")?)?)];
         for name in COPIED {
-            if dir.join(name).exists() {
+            if vfs.exists(&dir.join(name))? {
                 files.push(((*name).to_owned(), read(name)?));
             }
         }

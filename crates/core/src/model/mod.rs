@@ -20,6 +20,7 @@ use crate::model_files::adapter::AdapterFolder;
 use crate::model_files::safetensors_file::TensorSink;
 use crate::model_files::weight_files::{WeightFiles, check, stored};
 use crate::ops::rope;
+use crate::vfs::Vfs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -162,9 +163,9 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::load`], or adapters of another rank, alpha or other projections.
-    pub fn load_adapters(&self, device: &Device, folder: &AdapterFolder) -> anyhow::Result<()> {
+    pub fn load_adapters(&self, vfs: &dyn Vfs, device: &Device, folder: &AdapterFolder) -> anyhow::Result<()> {
         folder.expect(&self.config, &self.names())?;
-        self.load(device, &folder.open_base()?)?;
+        self.load(device, &folder.open_base(vfs)?)?;
         self.fill(device, &self.values, &mut |name, shape| folder.read_f32(name, shape))
     }
 

@@ -4,6 +4,7 @@ use super::companions::Companions;
 use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, word_splitter};
 use crate::data::{Corpus, Notices};
 use crate::model_files::char_of;
+use crate::vfs::Vfs;
 use anyhow::{Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -26,8 +27,14 @@ const MIN_PAIR_COUNT: u64 = 2;
 impl Tokenizer {
     /// Builds the tokenizer of this kind. In all of them the text of [`END_OF_TEXT`] ends a document. `chars` uses the characters of both
     /// corpora, so that validation text always has tokens; `bpe:N` is trained on `train` alone.
-    pub fn build(kind: &TokenizerKind, train: &Corpus, val: Option<&Corpus>, notices: &mut Notices) -> Result<Self> {
-        let corpora: Vec<&Corpus> = std::iter::once(train).chain(val).collect();
+    pub fn build(
+        vfs: &dyn Vfs,
+        kind: &TokenizerKind,
+        train: &Corpus<'_>,
+        val: Option<&Corpus<'_>>,
+        notices: &mut Notices,
+    ) -> Result<Self> {
+        let corpora: Vec<&Corpus<'_>> = std::iter::once(train).chain(val).collect();
         let several = corpora.iter().any(|corpus| corpus.may_have_several_documents());
         match kind {
             TokenizerKind::Bytes => {
@@ -70,7 +77,7 @@ impl Tokenizer {
                 }
                 Ok(tokenizer)
             }
-            TokenizerKind::Path(path) => Self::from_folder(path),
+            TokenizerKind::Path(path) => Self::from_folder(vfs, path),
         }
     }
 
