@@ -157,11 +157,13 @@ fn columns() {
     });
 }
 
+type Tensors = Vec<(String, Vec<f32>)>;
+
 /// Every tensor of a model, with its configuration.
-fn model(vfs: &dyn Vfs, path: &Path) -> anyhow::Result<(String, Vec<(String, Vec<f32>)>)> {
+fn model(vfs: &dyn Vfs, path: &Path) -> anyhow::Result<(String, Tensors)> {
     let files = WeightFiles::open(vfs, path)?;
-    let read = |name: &str| Ok((name.to_owned(), files.read_f32(name, &files.shape(name).unwrap_or_default().to_vec())?));
-    let tensors = files.names().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    let read = |name: &str| Ok((name.to_owned(), files.read_f32(name, files.shape(name).unwrap_or_default())?));
+    let tensors = files.names().map(read).collect::<anyhow::Result<Tensors>>()?;
     Ok((format!("{:?}", hf_config::of_model(vfs, path)?), tensors))
 }
 

@@ -361,7 +361,7 @@ struct RealFile {
 }
 
 impl RealFile {
-    fn new(file: File) -> io::Result<Arc<dyn VfsReader>> {
+    fn open(file: File) -> io::Result<Arc<dyn VfsReader>> {
         Ok(Arc::new(Self { bytes: file.metadata()?.len(), file }))
     }
 }
@@ -405,7 +405,7 @@ impl Vfs for RealFs {
             let what = if found.is_dir() { "a folder" } else { "a pipe, device or socket" };
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("is {what}, not a regular file")));
         }
-        RealFile::new(File::open(path)?)
+        RealFile::open(File::open(path)?)
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Option<FileMetadata>> {
@@ -423,7 +423,7 @@ impl Vfs for RealFs {
         // Unnamed, so that nothing is left behind.
         let mut copy = tempfile::tempfile()?;
         io::copy(&mut io::stdin().lock(), &mut copy)?;
-        RealFile::new(copy)
+        RealFile::open(copy)
     }
 
     #[cfg(target_arch = "wasm32")]

@@ -13,7 +13,7 @@ use arrow_array::types::{
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::reader::{FileReader as ArrowFile, StreamReader};
 use arrow_schema::DataType;
-use parquet::errors::Result as ParquetResult;
+use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
@@ -131,6 +131,10 @@ impl ChunkReader for ParquetFile {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<bytes::Bytes> {
+        // Checked before the memory is taken: the length comes from the file.
+        if start.checked_add(length as u64).is_none_or(|end| end > self.0.bytes()) {
+            return Err(ParquetError::EOF("a column lies beyond the end of the file".into()));
+        }
         let mut out = vec![0; length];
         self.0.read_exact_at(&mut out, start)?;
         Ok(out.into())

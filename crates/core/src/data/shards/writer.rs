@@ -1,16 +1,15 @@
 //! Collects tokens and document ends, in memory or in a file, and checks every id.
 
+use super::cache::FileOutput;
 use super::{Corpus, TokenFile, TokenStore, Tokenizer};
 use crate::data::tokenizer::TextFrame;
-use anyhow::{Result, ensure};
-#[cfg(not(target_arch = "wasm32"))]
-use {super::cache::FileOutput, anyhow::bail};
+use anyhow::{Result, bail, ensure};
 
 /// Destination of the tokens.
 pub(super) enum TokenOutput<'a> {
     Narrow(Vec<u16>),
     Wide(Vec<u32>),
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "a browser has no cache"))]
     File(FileOutput<'a>),
 }
 
@@ -147,7 +146,6 @@ impl<'a> TokenWriter<'a> {
         match &mut self.output {
             TokenOutput::Narrow(tokens) => tokens.extend(ids.iter().map(|id| *id as u16)),
             TokenOutput::Wide(tokens) => tokens.extend_from_slice(ids),
-            #[cfg(not(target_arch = "wasm32"))]
             TokenOutput::File(file) => file.append(ids)?,
         }
         self.count += ids.len() as u64;
@@ -161,7 +159,6 @@ impl WrittenTokens<'_> {
         let store = match self.output {
             TokenOutput::Narrow(tokens) => TokenStore::Narrow { tokens, ends },
             TokenOutput::Wide(tokens) => TokenStore::Wide { tokens, ends },
-            #[cfg(not(target_arch = "wasm32"))]
             TokenOutput::File(_) => bail!("token file: written to a file, not to memory"),
         };
         Ok(TokenFile { store, vocab_size, from_cache: false, separator: None })
