@@ -7,9 +7,6 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 mod cache;
-#[cfg(target_arch = "wasm32")]
-#[path = "shards/no_cache.rs"]
-mod cache;
 mod writer;
 
 use super::tokenizer::WordMemory;

@@ -19,7 +19,7 @@ use super::{TokenCache, TokenFile, TokenIds, TokenStore, write_corpus};
 use crate::data::{Corpus, Notices, Tokenizer, shown_path};
 use crate::progress::Progress;
 use crate::vfs::{FileKind, Vfs, VfsFile, unix_time};
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use sha2::{Digest, Sha256};
 use std::io::{self, BufWriter, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -127,12 +127,11 @@ fn make(
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_file_name(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id()));
     let vocab_size = tokenizer.vocab_size();
-    let file = FileOutput::new(vfs, temporary, vocab_size).map_err(CacheWriteError)?;
-    let mut writer = TokenWriter::new(TokenOutput::File(file), vocab_size, Bounds::of(corpus, tokenizer)?);
+    let mut file = FileOutput::new(vfs, temporary, vocab_size).map_err(CacheWriteError)?;
+    let mut append = |ids: &[u32]| file.append(ids);
+    let mut writer = TokenWriter::new(TokenOutput::File(&mut append), vocab_size, Bounds::of(corpus, tokenizer)?);
     write_corpus(corpus, tokenizer, &mut writer, notices, progress)?;
-    let WrittenTokens { output: TokenOutput::File(file), ends, count } = writer.finish()? else {
-        return Err(anyhow!("token file: written to memory, not to a file"));
-    };
+    let WrittenTokens { ends, count, .. } = writer.finish()?;
     file.publish(path, *key, vocab_size, count, &ends).map_err(CacheWriteError)?;
     Ok(())
 }
@@ -183,7 +182,7 @@ impl Drop for TemporaryFile<'_> {
 }
 
 /// Writes tokens into a temporary file.
-pub(super) struct FileOutput<'a> {
+struct FileOutput<'a> {
     out: BufWriter<TemporaryFile<'a>>,
     width: u32,
     crc: u32,
@@ -201,7 +200,7 @@ impl<'a> FileOutput<'a> {
         Ok(Self { out, width, crc: 0, bytes: 0, narrow: Vec::new() })
     }
 
-    pub(super) fn append(&mut self, ids: &[u32]) -> Result<()> {
+    fn append(&mut self, ids: &[u32]) -> Result<()> {
         let written = if self.width == 2 {
             let mut narrow = std::mem::take(&mut self.narrow);
             narrow.clear();

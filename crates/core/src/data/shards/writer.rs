@@ -1,6 +1,5 @@
 //! Collects tokens and document ends, in memory or in a file, and checks every id.
 
-use super::cache::FileOutput;
 use super::{Corpus, TokenFile, TokenStore, Tokenizer};
 use crate::data::tokenizer::TextFrame;
 use anyhow::{Result, bail, ensure};
@@ -10,7 +9,7 @@ pub(super) enum TokenOutput<'a> {
     Narrow(Vec<u16>),
     Wide(Vec<u32>),
     #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "a browser has no cache"))]
-    File(FileOutput<'a>),
+    File(&'a mut dyn FnMut(&[u32]) -> Result<()>),
 }
 
 /// Tokens around documents.
@@ -146,7 +145,7 @@ impl<'a> TokenWriter<'a> {
         match &mut self.output {
             TokenOutput::Narrow(tokens) => tokens.extend(ids.iter().map(|id| *id as u16)),
             TokenOutput::Wide(tokens) => tokens.extend_from_slice(ids),
-            TokenOutput::File(file) => file.append(ids)?,
+            TokenOutput::File(append) => append(ids)?,
         }
         self.count += ids.len() as u64;
         Ok(())
