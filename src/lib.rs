@@ -17,7 +17,9 @@
 //! |---|---|---|
 //! | 0 | [`device`] [`ops`] [`rng`] | the crate `lehr_compute`: what computes, a GPU (wgpu) or the CPU; one file per shader; random numbers |
 //! | 2 | [`config`] [`event`] [`number_format`] [`plot`] [`progress`] [`stats`] [`vfs`] [`world`] | settings, events and commands, charts as SVG text, intervals, files that can be made to fail, ranks and collectives |
-//! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
+//! | 3 | [`model_files`] | Hugging Face folders, adapters, GGUF, checkpoints: formats without a device |
+//! | 3 | [`data`] | tokenizers, corpora, batches, tasks |
+//! | 3 | [`model`] | weights, transformer, generation |
 //! | 4 | [`run_folder`] [`merge`] [`landscape`] | a run's format on disk; averages of checkpoints; the loss between checkpoints |
 //! | 5 | [`train`] [`history`] | trainer, optimizer, schedule, metrics, reinforcement learning; a run as its files describe it |
 //! | 6 | [`session`] | one run: events out, commands in, signals, saving |
@@ -36,6 +38,6 @@ pub mod story;
 
 pub use lehr_compute::{device, ops, rng};
 pub use lehr_core::{
-    config, data, event, history, landscape, merge, model, number_format, plot, progress, run_folder, session, stats, train, vfs,
-    world,
+    config, data, event, history, landscape, merge, model, model_files, number_format, plot, progress, run_folder, session,
+    stats, train, vfs, world,
 };

@@ -153,13 +153,13 @@ fn work(asks: &Receiver<WatchRequest>, send: &SyncSender<Seen>, report: &Sender<
 impl Watched {
     fn look(&mut self) -> Option<Seen> {
         let live = RunLock::is_held(&self.path);
-        let (poll, error) = match self.reader.poll() {
+        let (poll, error) = match self.reader.poll(&RealFs) {
             Ok(poll) => (poll, None),
             Err(e) => (Poll::default(), Some(format!("{e:#}"))),
         };
         let mut settings = None;
         if !self.has_settings {
-            settings = run_folder::settings(&self.path).ok().map(Box::new);
+            settings = run_folder::settings(&RealFs, &self.path).ok().map(Box::new);
             self.has_settings = settings.is_some();
         }
         let pause = if live { LIVE } else { IDLE };

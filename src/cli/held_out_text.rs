@@ -4,7 +4,7 @@ use super::{open, output};
 use crate::config::{DataSettings, DeviceSettings};
 use crate::data::{self, Notices, TokenCache, TokenRange, Tokenizer};
 use crate::device::Device;
-use crate::model::checkpoint;
+use crate::model_files::checkpoint;
 use crate::progress::silent;
 use crate::run_folder;
 use crate::run_folder::checkpoints::{self, split_step};
@@ -50,7 +50,7 @@ impl HeldOutText {
             "--val-fraction {}: must be above 0 and at most 1",
             self.val_fraction
         );
-        let settings = run.map(run_folder::settings).transpose()?;
+        let settings = run.map(|run| run_folder::settings(&RealFs, run)).transpose()?;
         let config = open::config(dir)?;
         let context = config.model.max_position_embeddings;
         let own = settings.as_ref().map_or(context.min(1024), |s| s.train.seq_len);
@@ -67,7 +67,7 @@ impl HeldOutText {
             let gone = settings.data.data.iter().any(|p| p.as_os_str() == "-");
             ensure!(!gone, "{}: was trained on standard input, which is gone", of());
             settings.train.seq_len = seq_len;
-            let source = session::source(&settings, dir, &mut output::console_listener(false)).with_context(of)?;
+            let source = session::source(&RealFs, &settings, dir, &mut output::console_listener(false)).with_context(of)?;
             let device = open::device(device)?;
             let batches = source.val_batches(rows(&device), seq_len, most);
             let batches = batches.with_context(|| format!("{}: holds no text out for validation", of()))?.collect();
@@ -90,7 +90,7 @@ impl HeldOutText {
         let val_fraction = if whole { 0.0 } else { self.val_fraction };
         let data = DataSettings { data: self.data.clone(), val_fraction, ..DataSettings::default() };
         let mut notices = Notices::new();
-        let (_, dataset) = data::load(&data, Some(tokenizer), &TokenCache::User, &mut notices, &mut silent)?;
+        let (_, dataset) = data::load(&RealFs, &data, Some(tokenizer), &TokenCache::User, &mut notices, &mut silent)?;
         notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
         let range = if whole { Some(dataset.train).filter(|t| t.len() > 1) } else { dataset.val };
         range.context("--data: too little text to score")
@@ -118,7 +118,7 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
     let at = shown(path);
     let unknown = || format!("{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", open::near(path));
     open::exists(path.is_dir(), unknown)?;
-    let is_run = run_folder::is_run(path);
+    let is_run = run_folder::is_run(&RealFs, path)?;
     let Some(step) = step else {
         if !is_run {
             ensure!(path.join("config.json").is_file(), "{at}: holds no config.json: neither a model nor a run");
@@ -190,18 +190,9 @@ pub fn prepare(out: Option<&Path>) -> Result<()> {
 pub fn save(dir: &Path, files: &[(&str, String)]) -> Result<()> {
     prepare(Some(dir))?;
     for (name, content) in files {
-        let (path, temp) = (dir.join(name), dir.join(format!(".{name}.{}", std::process::id())));
-        let at = || shown(&path);
-        if RealFs.kind(&temp).with_context(at)?.is_some() {
-            RealFs.remove_file(&temp).with_context(at)?;
-        }
-        let written = RealFs.write_new(&temp, content.as_bytes()).and_then(|()| RealFs.rename(&temp, &path));
-        if written.is_err() {
-            let _ = RealFs.remove_file(&temp);
-        }
-        written.with_context(at)?;
+        let path = dir.join(name);
+        RealFs.replace(&path, content.as_bytes()).with_context(|| shown(&path))?;
     }
-    RealFs.fsync_dir(dir).with_context(|| shown(dir))?;
     let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
     output::note(&format!("written to {}: {}", shown(dir), names.join(", ")));
     Ok(())

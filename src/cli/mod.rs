@@ -16,6 +16,7 @@ mod training;
 
 use crate::config::{Settings, Stage, UsageError};
 use crate::session::starting_point::settings_of_fork;
+use crate::vfs::RealFs;
 use crate::world::OtherRankFailed;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -148,7 +149,7 @@ fn refuse(typed: &ArgMatches, names: &[&str], why: &str) -> anyhow::Result<()> {
 /// An error if the run of `--fork` has another stage.
 fn check_fork(typed: &ArgMatches, wanted: Stage) -> anyhow::Result<()> {
     let Ok(Some(fork)) = typed.try_get_one::<String>("fork") else { return Ok(()) };
-    let stage = Settings::read(&settings_of_fork(fork)?)?.stage();
+    let stage = Settings::read(&RealFs, &settings_of_fork(&RealFs, fork)?)?.stage();
     anyhow::ensure!(
         stage == wanted,
         "--fork {}: is a run of lehr {}, which has other data; start from its weights with --init",

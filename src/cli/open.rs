@@ -4,14 +4,14 @@ use crate::config::{DeviceSettings, ModelConfig, UsageError, WeightsDtype};
 use crate::data::Tokenizer;
 use crate::device::Device;
 use crate::model::Model;
-use crate::model::adapter::is_adapter;
-use crate::model::gguf::is_gguf;
-use crate::model::hf_config::{self, HfConfig};
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::adapter::is_adapter;
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::hf_config::{self, HfConfig};
+use crate::model_files::snapshot;
+use crate::model_files::weight_files::WeightFiles;
 use crate::number_format::nearest;
 use crate::run_folder;
 use crate::run_folder::checkpoints::{self, split_step};
-use crate::session::starting_point::model_dir;
 use crate::vfs::{RealFs, shown};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -22,8 +22,8 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     if let Some(spec) = path.to_str().filter(|spec| !path.exists() && split_step(spec).1.is_some()) {
         return super::held_out_text::folder_of(spec).context("--model");
     }
-    let dir = model_dir(path).context("--model")?;
-    if dir.join("config.json").is_file() || is_gguf(path) || is_adapter(&dir) {
+    let dir = snapshot(&RealFs, path).context("--model")?;
+    if dir.join("config.json").is_file() || is_gguf(&RealFs, path)? || is_adapter(&RealFs, &dir)? {
         return Ok(dir);
     }
     exists(path.is_dir(), || format!("--model {}: no such folder or GGUF file{}", shown(path), near(path)))?;
@@ -93,7 +93,7 @@ const MOST_NEIGHBOURS: usize = 5000;
 
 /// Shape and special tokens of a model folder.
 pub fn config(dir: &Path) -> anyhow::Result<HfConfig> {
-    let config = hf_config::of_model(dir)?;
+    let config = hf_config::of_model(&RealFs, dir)?;
     for notice in &config.notices {
         super::output::note(&format!("note: {notice}"));
     }
@@ -113,7 +113,7 @@ pub fn frozen_model(
     context: usize,
     dtype: WeightsDtype,
 ) -> anyhow::Result<Model> {
-    let files = WeightFiles::open(dir)?;
+    let files = WeightFiles::open(&RealFs, dir)?;
     let model = Model::frozen(device, &config.model, context, dtype.resolve(files.exact_element()))?;
     model.load(device, &files)?;
     Ok(model)
@@ -131,7 +131,7 @@ pub fn fitting_rows(device: &Device, config: &ModelConfig, seq_len: usize, wante
 
 /// The tokenizer of a model folder; rejected when it has tokens beyond the model's vocabulary.
 pub fn tokenizer(dir: &Path, config: &HfConfig) -> anyhow::Result<Tokenizer> {
-    let tokenizer = Tokenizer::from_folder(dir)?;
+    let tokenizer = Tokenizer::from_folder(&RealFs, dir)?;
     tokenizer.check_model(config.model.vocab_size).with_context(|| shown(dir))?;
     if let Some(text) = tokenizer.class_note() {
         super::output::note(&format!("note: {text}"));

@@ -3,10 +3,11 @@
 //! Length: one table of bad inputs and one test a command.
 
 use crate::common;
+use lehr::vfs::RealFs;
 
 use common::{PATIENCE, Place, TINY, Trainer, json_lines, kind, lehr_in, run, step_numbers};
-use lehr::model::safetensors_file::SafetensorsFile;
-use lehr::model::weight_files::WeightFiles;
+use lehr::model_files::safetensors_file::SafetensorsFile;
+use lehr::model_files::weight_files::WeightFiles;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -150,7 +151,7 @@ fn score_output_keeps_its_format() {
     }
     assert!(sum / (count as f64) > 1.0, "a tiny model after a dozen steps");
     // The gradient has the names and shapes of the model, and is one.
-    let (found, wanted) = (SafetensorsFile::open(&grads).unwrap(), WeightFiles::open(&model).unwrap());
+    let (found, wanted) = (SafetensorsFile::open(&RealFs, &grads).unwrap(), WeightFiles::open(&RealFs, &model).unwrap());
     let mut names: Vec<&str> = wanted.names().collect();
     names.sort_unstable();
     let mut got: Vec<&str> = found.tensors().keys().map(String::as_str).collect();

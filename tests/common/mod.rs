@@ -1,7 +1,7 @@
 //! A real `lehr` in a child process, in a folder of its own, and its output.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
-use lehr::model::checkpoint;
+use lehr::model_files::checkpoint;
 use lehr::run_folder::checkpoints;
 use serde_json::Value;
 use std::fs::File;

@@ -4,6 +4,7 @@ use lehr::config::Architecture;
 use lehr::config::DataSettings;
 use lehr::data::{Corpus, IGNORE, Notices, TokenCache, Tokenizer, TrainOrder, load};
 use lehr::progress::silent;
+use lehr::vfs::RealFs;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -14,7 +15,7 @@ fn settings(data: &Path, tokenizer: &str) -> DataSettings {
 
 fn run(settings: &DataSettings, cache: &TokenCache) -> anyhow::Result<(Tokenizer, lehr::data::Dataset, Vec<String>)> {
     let mut notices = Notices::new();
-    let (tokenizer, dataset) = load(settings, None, cache, &mut notices, &mut silent)?;
+    let (tokenizer, dataset) = load(&RealFs, settings, None, cache, &mut notices, &mut silent)?;
     Ok((tokenizer, dataset, notices.take()))
 }
 
@@ -58,7 +59,7 @@ fn a_models_own_tokenizer_is_used() {
     let (second, ..) = run(&by_path, &TokenCache::Off).unwrap();
     assert_eq!(second.json(), first.json());
     let mut notices = Notices::new();
-    let (third, _) = load(&settings(&path, "bytes"), Some(first), &TokenCache::Off, &mut notices, &mut silent).unwrap();
+    let (third, _) = load(&RealFs, &settings(&path, "bytes"), Some(first), &TokenCache::Off, &mut notices, &mut silent).unwrap();
     assert_eq!(third.json(), second.json(), "the setting gives way");
 }
 
@@ -108,7 +109,7 @@ fn a_dataset_folder_is_read() {
     packed.finish().unwrap();
     fs::write(at("data/plain.txt.zst"), zstd::encode_all(&b"five"[..], 1).unwrap()).unwrap();
     let mut notices = Notices::new();
-    let corpus = Corpus::open(&[folder.path().into()], &mut notices).unwrap();
+    let corpus = Corpus::open(&RealFs, &[folder.path().into()], &mut notices).unwrap();
     let output = notices.take().join("\n");
     assert!(
         output.contains("reads data/more.jsonl.gz, data/plain.txt.zst, data/rows.json, data/train-00000.parquet; skips "),
@@ -144,17 +145,17 @@ fn speed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("big.txt");
     fs::write(&file, &big).unwrap();
-    let corpus = Corpus::open(&[file], &mut Notices::new()).unwrap();
+    let corpus = Corpus::open(&RealFs, &[file], &mut Notices::new()).unwrap();
     let mib = corpus.total_bytes() as f64 / f64::from(1 << 20);
     let cache = TokenCache::Folder(folder.path().join("cache"));
     for kind in ["bytes", "chars", "bpe:1024", "bpe:8192"] {
         let start = Instant::now();
         let small = Corpus::from_text("text", text.clone());
-        let tokenizer = Tokenizer::build(&kind.parse().unwrap(), &small, None, &mut Notices::new()).unwrap();
+        let tokenizer = Tokenizer::build(&RealFs, &kind.parse().unwrap(), &small, None, &mut Notices::new()).unwrap();
         let built = start.elapsed().as_secs_f64();
         for what in ["made", "found"] {
             let start = Instant::now();
-            let tokens = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut Notices::new(), &mut silent).unwrap();
+            let tokens = lehr::data::tokenize(&RealFs, &corpus, &tokenizer, &cache, &mut Notices::new(), &mut silent).unwrap();
             let secs = start.elapsed().as_secs_f64();
             println!("{kind}: built in {built:.2} s; {} tokens {what}, {:.1} MiB/s", tokens.len(), mib / secs);
         }

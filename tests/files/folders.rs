@@ -2,10 +2,10 @@
 
 use lehr::config::{Architecture, Llama3Scaling, ModelConfig};
 use lehr::event::{Event, Step};
-use lehr::model::checkpoint::{self, CheckpointOrigin, CheckpointTarget, IfExists, SaveFailed};
-use lehr::model::hf_config::{self, SpecialTokens};
-use lehr::model::safetensors_file::{SafetensorsFile, serialized_bytes, write_safetensors};
-use lehr::model::weight_files::WeightFiles;
+use lehr::model_files::checkpoint::{self, CheckpointOrigin, CheckpointTarget, IfExists, SaveFailed};
+use lehr::model_files::hf_config::{self, SpecialTokens};
+use lehr::model_files::safetensors_file::{SafetensorsFile, serialized_bytes, write_safetensors};
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::run_folder::{
     EventLog, EventReader, Retention, RetentionPolicy, RunFolder, RunLock, TensorBoard, checkpoints, read_all,
 };
@@ -68,7 +68,7 @@ fn save(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(PathBuf, checkpoint::Ma
 fn load(run: &Path) -> Option<u64> {
     let newest = checkpoints::newest_valid(&RealFs, run).unwrap();
     let found = newest.found?;
-    let (weights, optimizer) = (found.weights().unwrap(), found.optimizer().unwrap());
+    let (weights, optimizer) = (found.weights(&RealFs).unwrap(), found.optimizer(&RealFs).unwrap());
     weights.expect(&specs(), &|_| false).unwrap();
     optimizer.expect(&specs()).unwrap();
     for (name, shape) in specs() {

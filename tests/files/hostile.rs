@@ -5,8 +5,9 @@ use crate::common;
 use common::{Place, Trainer, kind};
 use lehr::data::Tokenizer;
 use lehr::device::Device;
-use lehr::model::checkpoint::{self, CheckpointOrigin, IfExists};
-use lehr::model::{Model, hf_config};
+use lehr::model::Model;
+use lehr::model_files::checkpoint::{self, CheckpointOrigin, IfExists};
+use lehr::model_files::hf_config;
 use lehr::run_folder::{RunFolder, checkpoints};
 use lehr::session::save::ModelFolder;
 use lehr::vfs::RealFs;
@@ -151,7 +152,7 @@ fn a_signal_before_training_exits_with_130() {
 fn the_estimate_of_a_save_is_right() {
     let device = Device::named(None).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama-tied/config.json");
-    let model = Model::new(&device, &hf_config::read(&file).unwrap().model, 16).unwrap();
+    let model = Model::new(&device, &hf_config::read(&RealFs, &file).unwrap().model, 16).unwrap();
     let tokenizer = Tokenizer::bytes(true).unwrap();
     let folder = ModelFolder { device: &device, model: &model, values: &model.values, tokenizer: &tokenizer };
     let dir = tempfile::tempdir().unwrap();

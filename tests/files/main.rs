@@ -5,3 +5,4 @@ mod common;
 mod data;
 mod folders;
 mod hostile;
+mod loaders;

@@ -3,11 +3,12 @@
 
 use lehr::data::Tokenizer;
 use lehr::data::chat::{Chat, ChatTemplate, read_rows};
-use lehr::model::gguf::GgufFile;
-use lehr::model::hf_config;
-use lehr::model::safetensors_file::SafetensorsFile;
+use lehr::model_files::gguf::GgufFile;
+use lehr::model_files::hf_config;
+use lehr::model_files::safetensors_file::SafetensorsFile;
 use lehr::progress::silent;
 use lehr::session::control;
+use lehr::vfs::RealFs;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 
@@ -62,7 +63,7 @@ const MOST: usize = 1 << 20;
 /// A safetensors file: its header, and its numbers.
 pub fn safetensors(bytes: &[u8]) -> bool {
     with_folder(|folder| {
-        let file = SafetensorsFile::open(&folder.put("model.safetensors", bytes));
+        let file = SafetensorsFile::open(&RealFs, &folder.put("model.safetensors", bytes));
         accepted(file.and_then(|file| {
             for (name, info) in file.tensors().iter().take(4) {
                 if info.shape.iter().product::<usize>() <= MOST {
@@ -88,7 +89,7 @@ pub fn tokenizer(bytes: &[u8]) -> bool {
     with_folder(|folder| {
         folder.put("tokenizer_config.json", config);
         folder.put("tokenizer.json", tokenizer);
-        accepted(Tokenizer::from_folder(folder.0.path()).and_then(|tokenizer| {
+        accepted(Tokenizer::from_folder(&RealFs, folder.0.path()).and_then(|tokenizer| {
             let ids = tokenizer.encode("Hello wörld\n 123")?;
             tokenizer.decode(&ids)?;
             let _ = tokenizer.decode(&[0, 1, u32::MAX]);
@@ -115,7 +116,7 @@ pub fn template(bytes: &[u8]) -> bool {
 pub fn rows(bytes: &[u8]) -> bool {
     with_folder(|folder| {
         let mut count = 0;
-        let done = read_rows(&folder.put("rows.jsonl", bytes), &mut silent, |_, _| {
+        let done = read_rows(&RealFs, &folder.put("rows.jsonl", bytes), &mut silent, |_, _| {
             count += 1;
             Ok(())
         });
@@ -127,7 +128,7 @@ pub fn rows(bytes: &[u8]) -> bool {
 pub fn gguf(bytes: &[u8]) -> bool {
     with_folder(|folder| {
         let path = folder.put("model.gguf", bytes);
-        let opened = accepted(GgufFile::open(&path).and_then(|file| {
+        let opened = accepted(GgufFile::open(&RealFs, &path).and_then(|file| {
             let names: Vec<String> = file.tensors().map(|(name, _)| name.to_owned()).take(4).collect();
             for name in names {
                 if file.shape(&name).is_some_and(|shape| shape.iter().product::<usize>() <= MOST) {
@@ -136,7 +137,7 @@ pub fn gguf(bytes: &[u8]) -> bool {
             }
             Ok(())
         }));
-        accepted(hf_config::of_model(&path)) && accepted(Tokenizer::from_folder(&path)) && opened
+        accepted(hf_config::of_model(&RealFs, &path)) && accepted(Tokenizer::from_folder(&RealFs, &path)) && opened
     })
 }
 

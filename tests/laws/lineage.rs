@@ -2,9 +2,10 @@
 #![cfg(unix)]
 
 use crate::common;
+use lehr::vfs::RealFs;
 
 use common::{Place, Trainer, json_lines, kind, run, step_numbers};
-use lehr::model::safetensors_file::SafetensorsFile;
+use lehr::model_files::safetensors_file::SafetensorsFile;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -27,7 +28,7 @@ fn same_tensors(place: &Place, a: &str, b: &str, step: u64) {
 
 /// A tensor of a model folder.
 fn numbers(folder: &Path, name: &str) -> Vec<f32> {
-    let file = SafetensorsFile::open(&folder.join("model.safetensors")).unwrap();
+    let file = SafetensorsFile::open(&RealFs, &folder.join("model.safetensors")).unwrap();
     file.read_f32(name, &file.tensors()[name].shape.clone()).unwrap()
 }
 
@@ -68,7 +69,7 @@ fn a_live_merge_equals_the_merge_of_its_checkpoints() {
     assert!((reported["mean_age_tokens"].as_f64().unwrap() - 64.0 * (6.0 + 8.0 + 6.0) / 10.0).abs() < 1e-9, "{reported}");
     // Brute force: the weighted mean in f64 of the four files, as a model folder of its own.
     let folder = |step: u64| place.path(&format!("run/checkpoints/step-{step:08}"));
-    let (out, names) = (place.path("by-hand"), SafetensorsFile::open(&folder(12).join("model.safetensors")).unwrap());
+    let (out, names) = (place.path("by-hand"), SafetensorsFile::open(&RealFs, &folder(12).join("model.safetensors")).unwrap());
     std::fs::create_dir(&out).unwrap();
     for entry in std::fs::read_dir(folder(12)).unwrap().map(Result::unwrap) {
         std::fs::copy(entry.path(), out.join(entry.file_name())).unwrap();
@@ -138,7 +139,7 @@ fn merge_now_writes_a_model_folder() {
     assert_eq!(trainer.end().code(), Some(130), "{}", trainer.diagnostics());
     let generated = run(&mut place.lehr(["generate", "--model", path.to_str().unwrap(), "--prompt=the ", "--max-new-tokens=4"]));
     assert_eq!(generated.code, Some(0), "{}", generated.err);
-    let file = SafetensorsFile::open(&path.join("model.safetensors")).unwrap();
+    let file = SafetensorsFile::open(&RealFs, &path.join("model.safetensors")).unwrap();
     assert_eq!(file.metadata()["merge_method"], "sma");
     let steps: Vec<String> = reported["steps"].as_array().unwrap().iter().map(Value::to_string).collect();
     assert_eq!(file.metadata()["merge_steps"], steps.join(","));

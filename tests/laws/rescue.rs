@@ -4,7 +4,7 @@
 use crate::common;
 
 use common::{Place, Trainer, kind, random, run, step_numbers};
-use lehr::model::checkpoint::{self, Checkpoint};
+use lehr::model_files::checkpoint::{self, Checkpoint};
 use lehr::run_folder::checkpoints;
 use lehr::vfs::RealFs;
 use serde_json::{Value, json};
@@ -183,11 +183,11 @@ fn a_merge_is_the_mean_of_its_checkpoints() {
     for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
         let _ = std::fs::copy(newest.path.join(file), merged.join(file));
     }
-    let files: Vec<_> = checkpoints.iter().map(|c| c.weights().unwrap()).collect();
+    let files: Vec<_> = checkpoints.iter().map(|c| c.weights(&RealFs).unwrap()).collect();
     let names: Vec<(String, Vec<usize>)> =
         files[0].names().map(|n| (n.to_string(), files[0].shape(n).unwrap().to_vec())).collect();
     let mut out = std::fs::File::create(merged.join("model.safetensors")).unwrap();
-    lehr::model::safetensors_file::write_safetensors(&mut out, &Default::default(), &names, |name, sink| {
+    lehr::model_files::safetensors_file::write_safetensors(&mut out, &Default::default(), &names, |name, sink| {
         let shape = &names.iter().find(|(n, _)| n == name).unwrap().1;
         let parts: Vec<Vec<f32>> = files.iter().map(|f| f.read_f32(name, shape).unwrap()).collect();
         let mean = |i: usize| (parts.iter().map(|p| f64::from(p[i])).sum::<f64>() / 3.0) as f32;

@@ -5,7 +5,7 @@ use crate::common;
 
 use common::{Place, Trainer, kind, random, run, step_numbers};
 use lehr::device::{self, Kind};
-use lehr::model::checkpoint;
+use lehr::model_files::checkpoint;
 use lehr::run_folder::checkpoints;
 use lehr::vfs::RealFs;
 use serde_json::{Value, json};

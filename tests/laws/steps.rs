@@ -6,14 +6,16 @@
 use lehr::config::{Architecture, Lora, ModelConfig, Projection, Scheduler, Settings};
 use lehr::data::{Batch, Dataset, IGNORE, TextSource, TokenFile};
 use lehr::device::{Arena, Cost, Device, ElementType, Op, Recorder, Sizes, Tensor};
-use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Generator, Model, hf_config};
+use lehr::model::{Generator, Model};
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::adamw::UpdateParams;
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;
 use lehr::train::{Evaluation, GradientPass, MemoryPlan, Optimizer, Scorer, StepResult, Trainer};
+use lehr::vfs::RealFs;
 use lehr::world::World;
 use std::path::Path;
 use std::sync::Arc;
@@ -586,9 +588,9 @@ fn other_class() -> Device {
 
 fn golden(device: &Device, case: &str, context: usize) -> Model {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
-    let config = hf_config::read(&dir.join("config.json")).unwrap().model;
+    let config = hf_config::read(&RealFs, &dir.join("config.json")).unwrap().model;
     let model = Model::new(device, &config, context).unwrap();
-    model.load(device, &WeightFiles::open(&dir).unwrap()).unwrap();
+    model.load(device, &WeightFiles::open(&RealFs, &dir).unwrap()).unwrap();
     model
 }
 

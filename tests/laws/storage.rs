@@ -1,16 +1,18 @@
 //! Weights that are not trained, stored in bfloat16: results are those of the same numbers in float32, bit for bit, in half of the memory.
 
 use crate::common;
+use lehr::vfs::RealFs;
 
 use common::{Place, TINY, golden, json_lines, kind, run};
 use half::bf16;
 use lehr::config::{LoraSettings, ModelConfig, Settings, WeightsDtype};
 use lehr::data::{Batch, IGNORE};
 use lehr::device::{Device, ElementType, GpuClass, Sizes, Vendor};
-use lehr::model::adapter::AdapterFolder;
 use lehr::model::rollout::default_slots;
-use lehr::model::weight_files::{WeightFiles, exact_element};
-use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, hf_config};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest};
+use lehr::model_files::adapter::AdapterFolder;
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::{WeightFiles, exact_element};
 use lehr::ops::sample::Sampling;
 use lehr::ops::sources::{GpuKernel, for_gpu};
 use lehr::progress::silent;
@@ -27,7 +29,7 @@ const TIME: usize = 24;
 /// A golden model rounded to bfloat16 by the `half` crate and written by `safetensors`. `skip` keeps one matrix in float32.
 fn rounded(case: &str, skip: Option<&str>) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let files = WeightFiles::open(&golden(case)).unwrap();
+    let files = WeightFiles::open(&RealFs, &golden(case)).unwrap();
     let mut bytes: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
     for name in files.names().map(str::to_owned).collect::<Vec<_>>() {
         let shape = files.shape(&name).unwrap().to_vec();
@@ -56,12 +58,12 @@ fn devices() -> Vec<Device> {
 }
 
 fn config(dir: &Path) -> ModelConfig {
-    hf_config::read(&dir.join("config.json")).unwrap().model
+    hf_config::read(&RealFs, &dir.join("config.json")).unwrap().model
 }
 
 fn open(device: &Device, dir: &Path, element: ElementType) -> Model {
     let model = Model::frozen(device, &config(dir), TIME, element).unwrap();
-    model.load(device, &WeightFiles::open(dir).unwrap()).unwrap();
+    model.load(device, &WeightFiles::open(&RealFs, dir).unwrap()).unwrap();
     model
 }
 
@@ -82,7 +84,7 @@ fn scores_and_completions_have_the_same_bits() {
     for device in devices() {
         for case in CASES {
             let dir = rounded(case, None);
-            assert_eq!(WeightFiles::open(dir.path()).unwrap().exact_element(), ElementType::Bf16);
+            assert_eq!(WeightFiles::open(&RealFs, dir.path()).unwrap().exact_element(), ElementType::Bf16);
             let found = [ElementType::F32, ElementType::Bf16].map(|element| {
                 let before = device.ledger().entries().get("values").copied().unwrap_or(0);
                 let model = open(&device, dir.path(), element);
@@ -123,7 +125,7 @@ fn adapters_are_trained_to_the_same_bits() {
                 let lora = settings.adapters().unwrap().map(|lora| lehr::config::Lora { base, ..lora });
                 let model = Model::new(&device, &ModelConfig { lora, ..config(dir.path()) }, TIME).unwrap();
                 model.initialise(&device, 7);
-                model.load(&device, &WeightFiles::open(dir.path()).unwrap()).unwrap();
+                model.load(&device, &WeightFiles::open(&RealFs, dir.path()).unwrap()).unwrap();
                 // B is zero at first, so that A has no gradient.
                 let values: Vec<f32> = model.get(&device).unwrap().iter().map(|x| x + 0.01).collect();
                 model.set(&device, &values);
@@ -192,12 +194,12 @@ fn what_models_compile_on_a_gpu_is_listed() {
 /// 16 bits are chosen only where no number changes.
 #[test]
 fn the_automatic_type_is_exact() {
-    assert_eq!(exact_element(&golden("qwen3")).unwrap(), ElementType::F32);
+    assert_eq!(exact_element(&RealFs, &golden("qwen3")).unwrap(), ElementType::F32);
     let dir = rounded("qwen3", Some("model.layers.0.mlp.up_proj.weight"));
-    assert_eq!(exact_element(dir.path()).unwrap(), ElementType::F32, "one matrix is in float32");
+    assert_eq!(exact_element(&RealFs, dir.path()).unwrap(), ElementType::F32, "one matrix is in float32");
     // A vector is kept in float32, whatever the files have.
     let dir = rounded("qwen3", Some("model.norm.weight"));
-    assert_eq!(exact_element(dir.path()).unwrap(), ElementType::Bf16);
+    assert_eq!(exact_element(&RealFs, dir.path()).unwrap(), ElementType::Bf16);
     // An adapter that is folded in gives numbers of its own.
     let dir = tempfile::tempdir().unwrap();
     let base = rounded("qwen3", None);
@@ -206,13 +208,16 @@ fn the_automatic_type_is_exact() {
     config["base_model_name_or_path"] = base.path().display().to_string().into();
     std::fs::write(dir.path().join("adapter_config.json"), config.to_string()).unwrap();
     std::fs::copy(golden("lora/qwen3/adapter_model.safetensors"), dir.path().join("adapter_model.safetensors")).unwrap();
-    assert_eq!(exact_element(dir.path()).unwrap(), ElementType::F32);
-    assert_eq!(exact_element(AdapterFolder::open(dir.path()).unwrap().base().unwrap()).unwrap(), ElementType::Bf16);
+    assert_eq!(exact_element(&RealFs, dir.path()).unwrap(), ElementType::F32);
+    assert_eq!(
+        exact_element(&RealFs, AdapterFolder::open(&RealFs, dir.path()).unwrap().base().unwrap()).unwrap(),
+        ElementType::Bf16
+    );
     // Without weights, as in a dry run, by what the configuration declares.
     let dir = tempfile::tempdir().unwrap();
     for (declared, want) in [("bfloat16", ElementType::Bf16), ("float16", ElementType::F32)] {
         std::fs::write(dir.path().join("config.json"), format!("{{\"torch_dtype\": \"{declared}\"}}")).unwrap();
-        assert_eq!(exact_element(dir.path()).unwrap(), want);
+        assert_eq!(exact_element(&RealFs, dir.path()).unwrap(), want);
     }
     let all = Settings::default().train.frozen_element();
     assert_eq!((all, WeightsDtype::Auto.resolve(ElementType::Bf16)), (ElementType::F32, ElementType::Bf16));

@@ -12,7 +12,9 @@ const LAYERS: &[&[&str]] = &[
     &["device"],
     &["ops"],
     &["config", "event", "number_format", "plot", "progress", "stats", "vfs", "world"],
-    &["model", "data"],
+    &["model_files"],
+    &["data"],
+    &["model"],
     &["run_folder", "merge", "landscape"],
     &["train", "history"],
     &["session"],
@@ -26,6 +28,33 @@ const MACROS: &[(&str, &str)] = &[("bind", "device"), ("shader", "device"), ("si
 /// A crate and the one folder that may name it.
 const HOMES: &[(&str, &str)] =
     &[("wgpu", "crates/compute/src/device/gpu"), ("egui", "src/app"), ("eframe", "src/app"), ("winit", "src/app")];
+/// How the core reaches files, standard input, other programs and the clock past its host seam (`vfs`, `web_time`).
+const PAST_THE_SEAM: &[&str] = &[
+    "std::fs",
+    "File::open",
+    "File::create",
+    "OpenOptions",
+    "memmap2",
+    "tempfile::",
+    ".exists()",
+    ".is_file()",
+    ".is_dir()",
+    "stdin()",
+    "process::Command",
+    "process::{Child",
+];
+/// Where the core may do so: file or folder, way, why.
+const SEAM_EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("crates/core/src/vfs", "", "the seam itself"),
+    ("crates/core/src/run_folder/lock.rs", "std::fs", "the machine's name is not a file of a run"),
+    ("crates/core/src/merge/ring.rs", "std::fs", "memory on disk: a file without a name"),
+    ("crates/core/src/merge/ring.rs", "tempfile::", "memory on disk: a file without a name"),
+    (
+        "crates/core/src/data/tasks/process.rs",
+        "process::{Child",
+        "a program of the machine; hosts without processes refuse it by name",
+    ),
+];
 /// Lines of a file, lines of a function.
 const LONGEST: [usize; 2] = [800, 60];
 /// Where a panic on None or Err is the right thing: file, line's text, why.
@@ -194,6 +223,41 @@ fn files_and_functions_are_short() {
     fail_if_any(&failures);
 }
 
+/// `exceptions` are marked as used.
+fn past_the_seam(path: &str, code: &str, used: &mut [bool]) -> Vec<String> {
+    if !path.starts_with("crates/core/src/") {
+        return Vec::new();
+    }
+    let found = PAST_THE_SEAM.iter().flat_map(|way| code.match_indices(way).map(move |(at, _)| (at, *way)));
+    // Whole words: `SafetensorsFile::open` is another name.
+    let starts = |at: usize| !code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    let found = found.filter(|(at, way)| starts(*at) || !way.starts_with(char::is_alphabetic));
+    let is_clock = |at: usize| {
+        let path = code[at..].split([';', '(', ')']).next().unwrap_or_default();
+        ["Instant", "SystemTime"].iter().any(|name| words(path, name).next().is_some())
+    };
+    let clocks = code.match_indices("std::time::").filter(|(at, _)| is_clock(*at));
+    let mut failures = Vec::new();
+    for (at, way) in found.chain(clocks) {
+        let excused = SEAM_EXCEPTIONS.iter().position(|(place, of, _)| path.starts_with(place) && (of.is_empty() || *of == way));
+        match excused {
+            Some(i) => used[i] = true,
+            None => failures
+                .push(format!("{path}:{}: {way}: the core reaches its host through `vfs` and `web_time`", line_of(code, at))),
+        }
+    }
+    failures
+}
+
+#[test]
+fn the_core_reaches_its_host_through_the_seam() {
+    let mut used = vec![false; SEAM_EXCEPTIONS.len()];
+    let mut failures: Vec<_> = sources().iter().flat_map(|f| past_the_seam(&f.path, &f.code, &mut used)).collect();
+    let unused = SEAM_EXCEPTIONS.iter().zip(&used).filter(|(_, used)| !**used);
+    failures.extend(unused.map(|((place, way, _), _)| format!("SEAM_EXCEPTIONS names {way} in {place}, which is not there")));
+    fail_if_any(&failures);
+}
+
 fn panics(path: &str, text: &str, code: &str) -> Vec<String> {
     let unwraps = code.match_indices(".unwrap()").map(|(at, _)| at);
     // Only Option's and Result's: those take a message.
@@ -321,8 +385,9 @@ mod gates_can_fail {
         assert_eq!(wrong_layers("crates/compute/src/rng.rs", &code("fn f() { crate::shader!(1) }")).len(), 1);
         assert_eq!(wrong_layers("src/new/mod.rs", "").len(), 1);
         let fine =
-            "use crate::{bind, device::{Device, self}, model}; // crate::train\n#[cfg(test)] mod tests { use crate::cli; }";
+            "use crate::{bind, device::{Device, self}, model_files}; // crate::train\n#[cfg(test)] mod tests { use crate::cli; }";
         assert_eq!(wrong_layers("crates/core/src/data/a.rs", &code(fine)), Vec::<String>::new());
+        assert_eq!(wrong_layers("crates/core/src/data/a.rs", &code("use crate::model::Model;")).len(), 1);
     }
 
     #[test]
@@ -330,6 +395,18 @@ mod gates_can_fail {
         assert_eq!(outside_home("crates/compute/src/ops/a.rs", &code("let x: wgpu::Buffer; use wgpu;")).len(), 2);
         assert_eq!(outside_home("crates/compute/src/device/gpu/a.rs", &code("let x: wgpu::Buffer;")).len(), 0);
         assert_eq!(outside_home("src/cli/a.rs", &code("let s = \"wgpu::Buffer\"; // egui::Ui")).len(), 0);
+    }
+
+    #[test]
+    fn the_seam() {
+        let found = |path: &str, text: &str| past_the_seam(path, &code(text), &mut vec![false; SEAM_EXCEPTIONS.len()]).len();
+        let bad =
+            "use std::fs; use std::time::{Duration, Instant}; fn f() { File::open(x); x.exists(); std::time::SystemTime::now() }";
+        assert_eq!(found("crates/core/src/data/a.rs", bad), 5);
+        assert_eq!(found("crates/core/src/run_folder/lock.rs", bad), 4);
+        assert_eq!(found("crates/core/src/vfs/a.rs", bad) + found("src/cli/a.rs", bad), 0);
+        let fine = "use web_time::{Duration, Instant}; fn f() { SafetensorsFile::open(y); vfs.exists(x)?; /* std::fs */ }\n#[cfg(test)] mod tests { use std::fs; }";
+        assert_eq!(found("crates/core/src/data/a.rs", fine), 0);
     }
 
     #[test]

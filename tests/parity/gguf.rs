@@ -2,13 +2,15 @@
 //! The references are made by tests/parity/gguf/make.py; `scripts/check-gguf` compares what is written with llama.cpp itself.
 
 use crate::common;
+use lehr::vfs::RealFs;
 
 use common::{Place, json_lines, run};
 use lehr::data::{Batch, IGNORE, Tokenizer};
 use lehr::device::Device;
-use lehr::model::gguf::GgufFile;
-use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Generator, Model, hf_config};
+use lehr::model::{Generator, Model};
+use lehr::model_files::gguf::GgufFile;
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::sample::Sampling;
 use lehr::train::Scorer;
 use serde_json::Value;
@@ -25,9 +27,9 @@ fn device() -> Device {
 }
 
 fn open(device: &Device, path: &Path, context: usize) -> Model {
-    let config = hf_config::of_model(path).unwrap().model;
+    let config = hf_config::of_model(&RealFs, path).unwrap().model;
     let model = Model::new(device, &config, context).unwrap();
-    model.load(device, &WeightFiles::open(path).unwrap()).unwrap();
+    model.load(device, &WeightFiles::open(&RealFs, path).unwrap()).unwrap();
     model
 }
 
@@ -54,7 +56,7 @@ fn logits_and_token_ids_match_transformers() {
     let device = device();
     for (case, wanted) in wanted.as_object().unwrap() {
         let path = golden(&format!("{case}.gguf"));
-        let tokenizer = Tokenizer::from_folder(&path).unwrap();
+        let tokenizer = Tokenizer::from_folder(&RealFs, &path).unwrap();
         for pair in wanted["ids"].as_array().unwrap() {
             let text = pair[0].as_str().unwrap();
             let ids: Vec<u32> = serde_json::from_value(pair[1].clone()).unwrap();
@@ -86,7 +88,7 @@ fn texts_are_scored_with_the_tokenizer_of_the_file() {
 
 #[test]
 fn template_and_special_tokens_come_with_the_file() {
-    let tokenizer = Tokenizer::from_folder(&golden("qwen2.gguf")).unwrap();
+    let tokenizer = Tokenizer::from_folder(&RealFs, &golden("qwen2.gguf")).unwrap();
     assert!(tokenizer.chat_template().unwrap().unwrap().contains("<|user|>"));
     let end = tokenizer.token_id("<|end|>").unwrap();
     assert_eq!((tokenizer.eos_id(), tokenizer.end_tokens().ids()), (Some(end), &[end][..]));
@@ -100,7 +102,7 @@ fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.gguf");
     std::fs::write(&path, bytes).unwrap();
-    let opened = GgufFile::open(&path).and_then(|file| Ok((file.config_json()?, file.tokenizer_files()?)));
+    let opened = GgufFile::open(&RealFs, &path).and_then(|file| Ok((file.config_json()?, file.tokenizer_files()?)));
     let error = format!("{:#}", opened.err().unwrap_or_else(|| panic!("it opened")));
     assert!(!error.contains('\n') && error.len() < 600, "{error}");
     error
@@ -222,7 +224,7 @@ fn truncated_and_corrupted_headers_do_not_crash() {
             kind => bytes[at] ^= [0xff, 0x80, 0x01][kind - 1],
         }
         std::fs::write(&path, bytes).unwrap();
-        let _ = GgufFile::open(&path).and_then(|file| Ok((file.config_json()?, file.tokenizer_files()?)));
+        let _ = GgufFile::open(&RealFs, &path).and_then(|file| Ok((file.config_json()?, file.tokenizer_files()?)));
     }
 }
 
@@ -274,7 +276,7 @@ fn made(more: &[Vec<u8>], tensors: &[(&str, &[u64])]) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("made.gguf");
     std::fs::write(&path, file)?;
-    let file = GgufFile::open(&path)?;
+    let file = GgufFile::open(&RealFs, &path)?;
     hf_config::parse(file.config_json()?.to_string().as_bytes())?;
     file.tokenizer_files().map(drop)
 }

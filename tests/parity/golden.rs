@@ -2,10 +2,12 @@
 //! The references are made by tests/golden/make.py in float64.
 
 use crate::reference;
+use lehr::vfs::RealFs;
 
 use lehr::device::{Device, Recorder, Recording, Tensor};
-use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, hf_config, transformer};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, transformer};
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::embedding::Spans;
 use lehr::ops::objective::stats;
 use lehr::ops::rope::Rotation;
@@ -28,9 +30,9 @@ fn golden(case: &str) -> Golden {
 
 fn open(device: &Device, case: &str, config: &str, time: usize) -> Model {
     let dir = folder(case);
-    let config = hf_config::read(&dir.join(config)).unwrap().model;
+    let config = hf_config::read(&RealFs, &dir.join(config)).unwrap().model;
     let model = Model::new(device, &config, time).unwrap();
-    model.load(device, &WeightFiles::open(&dir).unwrap()).unwrap();
+    model.load(device, &WeightFiles::open(&RealFs, &dir).unwrap()).unwrap();
     model
 }
 
@@ -197,7 +199,7 @@ fn greedy_continuations_match_pytorch() {
 #[test]
 fn configs_of_transformers_4_and_5_are_equivalent() {
     for case in ["llama-tied", "qwen2-yarn"] {
-        let read = |name: &str| hf_config::read(&folder(case).join(name)).unwrap().model;
+        let read = |name: &str| hf_config::read(&RealFs, &folder(case).join(name)).unwrap().model;
         assert_eq!(read("config.json"), read("config.v4.json"), "{case}");
     }
 }
@@ -230,11 +232,11 @@ fn a_tied_model_may_store_only_the_head() {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let renamed = tensors.tensors().into_iter().map(|(name, tensor)| (name.replace("model.embed_tokens", "lm_head"), tensor));
     std::fs::write(dir.path().join("model.safetensors"), safetensors::serialize(renamed, None).unwrap()).unwrap();
-    let config = hf_config::read(&from.join("config.json")).unwrap().model;
+    let config = hf_config::read(&RealFs, &from.join("config.json")).unwrap().model;
     assert!(config.tie_word_embeddings);
     let model = Model::new(&device, &config, 8).unwrap();
-    let whole = model.read(&WeightFiles::open(&from).unwrap()).unwrap();
-    let head_alone = WeightFiles::open(dir.path()).unwrap();
+    let whole = model.read(&WeightFiles::open(&RealFs, &from).unwrap()).unwrap();
+    let head_alone = WeightFiles::open(&RealFs, dir.path()).unwrap();
     assert!(head_alone.shape("model.embed_tokens.weight").is_none() && model.read(&head_alone).unwrap() == whole);
     model.load(&device, &head_alone).unwrap();
     assert!(model.get(&device).unwrap() == whole);

@@ -2,14 +2,16 @@
 //! causality; `lehr inspect` as a command.
 
 use crate::common;
+use lehr::vfs::RealFs;
 
 use common::{Place, run};
 use lehr::config::{ModelConfig, Settings};
 use lehr::data::{Batch, IGNORE};
 use lehr::device::Device;
+use lehr::model::Model;
 use lehr::model::inspect::{self, InspectRequest, Inspection};
-use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Model, hf_config};
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::train::Scorer;
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -31,9 +33,9 @@ fn both_classes() -> [Device; 2] {
 }
 
 fn open(device: &Device, case: &str, context: usize) -> Model {
-    let config = hf_config::read(&folder(case).join("config.json")).unwrap().model;
+    let config = hf_config::read(&RealFs, &folder(case).join("config.json")).unwrap().model;
     let model = Model::new(device, &config, context).unwrap();
-    model.load(device, &WeightFiles::open(&folder(case)).unwrap()).unwrap();
+    model.load(device, &WeightFiles::open(&RealFs, &folder(case)).unwrap()).unwrap();
     model
 }
 

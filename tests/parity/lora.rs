@@ -8,8 +8,10 @@ mod runs;
 use crate::common::golden;
 use lehr::config::{LoraSettings, ModelConfig};
 use lehr::device::Device;
-use lehr::model::adapter::AdapterFolder;
-use lehr::model::{Model, hf_config};
+use lehr::model::Model;
+use lehr::model_files::adapter::AdapterFolder;
+use lehr::model_files::hf_config;
+use lehr::vfs::RealFs;
 use serde_json::Value;
 
 /// The shape of a golden model, with the adapters that PEFT wrote for it.
@@ -21,13 +23,13 @@ fn shape(case: &str) -> ModelConfig {
         lora_alpha: Some(peft["lora_alpha"].as_f64().unwrap()),
         lora_targets: peft["target_modules"].as_array().unwrap().iter().map(|t| t.as_str().unwrap().to_owned()).collect(),
     };
-    let model = hf_config::read(&golden(case).join("config.json")).unwrap().model;
+    let model = hf_config::read(&RealFs, &golden(case).join("config.json")).unwrap().model;
     ModelConfig { lora: settings.adapters().unwrap(), ..model }
 }
 
 /// A golden model with PEFT's adapters.
 fn adapted(device: &Device, case: &str, context: usize) -> Model {
     let model = Model::new(device, &shape(case), context).unwrap();
-    model.load_adapters(device, &AdapterFolder::open(&golden("lora").join(case)).unwrap()).unwrap();
+    model.load_adapters(&RealFs, device, &AdapterFolder::open(&RealFs, &golden("lora").join(case)).unwrap()).unwrap();
     model
 }

@@ -5,7 +5,7 @@ use crate::common;
 use common::{Place, json_lines, run};
 use lehr::config::{DecayShape, MergeMethod};
 use lehr::merge::{METADATA_KEY, MergeInputs, MergeRecipe, MergeRule, MergeTarget, Verification, WeightedFolders};
-use lehr::model::checkpoint::{self, verify};
+use lehr::model_files::checkpoint::{self, verify};
 use lehr::progress::silent;
 use lehr::run_folder::checkpoints;
 use lehr::vfs::RealFs;

@@ -5,12 +5,14 @@ mod chance;
 
 use lehr::data::{Batch, IGNORE};
 use lehr::device::{Device, Tensor};
-use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion, hf_config};
+use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;
 use lehr::train::Scorer;
+use lehr::vfs::RealFs;
 use serde_json::Value;
 use std::path::Path;
 
@@ -37,9 +39,9 @@ fn device() -> Device {
 
 fn open(device: &Device, case: &str) -> Model {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
-    let config = hf_config::read(&dir.join("config.json")).unwrap().model;
+    let config = hf_config::read(&RealFs, &dir.join("config.json")).unwrap().model;
     let model = Model::new(device, &config, ROOM).unwrap();
-    model.load(device, &WeightFiles::open(&dir).unwrap()).unwrap();
+    model.load(device, &WeightFiles::open(&RealFs, &dir).unwrap()).unwrap();
     model
 }
 

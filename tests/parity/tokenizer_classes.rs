@@ -2,6 +2,7 @@
 
 use lehr::config::Architecture;
 use lehr::data::Tokenizer;
+use lehr::vfs::RealFs;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -65,7 +66,7 @@ fn a_folder_is_read_by_the_rules_of_its_class() {
     for case in &cases {
         let what = format!("{} {} {}", case["base"], case["config"], case["tokenizer_config"]);
         let folder = folder(case);
-        let tokenizer = Tokenizer::from_folder(folder.path()).unwrap_or_else(|e| panic!("{what}: {e:#}"));
+        let tokenizer = Tokenizer::from_folder(&RealFs, folder.path()).unwrap_or_else(|e| panic!("{what}: {e:#}"));
         check(&tokenizer, case, &what);
         let drops = tokenizer.class_note().is_some_and(|note| note.contains("drops the added token"));
         assert_eq!(drops, loses(case), "{what}: {:?}", tokenizer.class_note());
@@ -81,7 +82,7 @@ fn a_folder_is_read_by_the_rules_of_its_class() {
 fn a_saved_tokenizer_keeps_the_rules_of_its_class() {
     for case in read(&golden("classes.json"))["cases"].as_array().unwrap() {
         let folder = folder(case);
-        let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+        let tokenizer = Tokenizer::from_folder(&RealFs, folder.path()).unwrap();
         for (architecture, kind) in [
             (Architecture::Llama, "llama"),
             (Architecture::Mistral, "mistral"),
@@ -93,7 +94,7 @@ fn a_saved_tokenizer_keeps_the_rules_of_its_class() {
                 std::fs::write(saved.path().join(name), content).unwrap();
             }
             std::fs::write(saved.path().join("config.json"), format!("{{\"model_type\": \"{kind}\"}}")).unwrap();
-            let again = Tokenizer::from_folder(saved.path()).unwrap();
+            let again = Tokenizer::from_folder(&RealFs, saved.path()).unwrap();
             assert_eq!(again.class_note(), None);
             check(&again, case, &format!("{} as {kind}", case["tokenizer_config"]));
         }

@@ -3,6 +3,7 @@
 use lehr::config::Architecture;
 use lehr::data::Tokenizer;
 use lehr::data::chat::{Chat, template_of};
+use lehr::vfs::RealFs;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ fn golden(name: &str) -> Value {
 }
 
 fn open(name: &str) -> Tokenizer {
-    Tokenizer::from_folder(&folder(name)).unwrap_or_else(|e| panic!("{name}: {e:#}"))
+    Tokenizer::from_folder(&RealFs, &folder(name)).unwrap_or_else(|e| panic!("{name}: {e:#}"))
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -134,7 +135,7 @@ fn one_list_of_end_tokens() {
             ("tokenizer_config.json", config),
         ],
     );
-    let tokenizer = Tokenizer::from_folder(copy.path()).unwrap();
+    let tokenizer = Tokenizer::from_folder(&RealFs, copy.path()).unwrap();
     let all = [endoftext, 7, 9, im_end];
     assert_eq!(tokenizer.end_tokens().ids(), all);
     assert_eq!((tokenizer.eos_id(), tokenizer.bos_id(), tokenizer.pad_id()), (Some(endoftext), Some(4), Some(5)));
@@ -156,12 +157,12 @@ fn roles_of_config_files_are_not_template_roles() {
     let ids = json!({"eos_token_id": 0, "bos_token_id": 1, "vocab_size": 400});
     let own =
         with("listed", &[("config.json", ids.clone()), ("tokenizer_config.json", json!({"chat_template": "{{ bos_token }}x"}))]);
-    let own = Tokenizer::from_folder(own.path()).unwrap();
+    let own = Tokenizer::from_folder(&RealFs, own.path()).unwrap();
     assert_eq!((own.bos_id(), own.special_tokens().get("bos_token")), (Some(1), None));
     let (_, template) = template_of(&own, None, 0).unwrap();
     assert_eq!(template.render(&Chat::default(), true).unwrap().text, "x");
     let none = with("words", &[("config.json", ids), ("tokenizer_config.json", json!({}))]);
-    let none = Tokenizer::from_folder(none.path()).unwrap();
+    let none = Tokenizer::from_folder(&RealFs, none.path()).unwrap();
     assert_eq!(none.special_tokens()["eos_token"], none.token_text(0).unwrap(), "the plain template ends turns by it");
 }
 
@@ -172,7 +173,7 @@ fn saved_tokenizers_are_equivalent() {
         for (file, content) in tokenizer.files(64, Architecture::Llama).unwrap() {
             std::fs::write(copy.path().join(file), content).unwrap();
         }
-        let again = Tokenizer::from_folder(copy.path()).unwrap();
+        let again = Tokenizer::from_folder(&RealFs, copy.path()).unwrap();
         for case in golden(name)["texts"].as_array().unwrap() {
             assert_eq!(again.encode_text(case["text"].as_str().unwrap()).unwrap(), ids(&case["ids"]), "{name}");
         }
@@ -187,7 +188,7 @@ fn saved_tokenizers_are_equivalent() {
 fn tokens_with_mismatched_ids_are_refused() {
     let token = json!({"content": "<new>", "special": false});
     let copy = with("mapped", &[("tokenizer_config.json", json!({"added_tokens_decoder": {"399": token}}))]);
-    let error = Tokenizer::from_folder(copy.path()).err().unwrap().to_string();
+    let error = Tokenizer::from_folder(&RealFs, copy.path()).err().unwrap().to_string();
     assert!(error.contains("token \"<new>\" has id 399, but 320 by its place"), "{error}");
     for (config, says) in [
         (json!({"added_tokens_decoder": {"x": {"content": "a"}}}), "\"x\" is not a token id"),
@@ -196,7 +197,7 @@ fn tokens_with_mismatched_ids_are_refused() {
         (json!({"eos_token": 5}), "eos_token is neither"),
     ] {
         let copy = with("words", &[("tokenizer_config.json", config)]);
-        let error = Tokenizer::from_folder(copy.path()).err().unwrap().to_string();
+        let error = Tokenizer::from_folder(&RealFs, copy.path()).err().unwrap().to_string();
         assert!(error.contains(says) && !error.contains('\n'), "{error}");
     }
 }
@@ -210,10 +211,11 @@ fn random_merges_are_refused() {
         let mut json: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(json["model"]["type"], "BPE");
         json["model"]["dropout"] = json!(0.25);
-        let error = Tokenizer::from_folder(with(name, &[("tokenizer.json", json.clone())]).path()).err().unwrap().to_string();
+        let error =
+            Tokenizer::from_folder(&RealFs, with(name, &[("tokenizer.json", json.clone())]).path()).err().unwrap().to_string();
         assert!(error.contains("tokenizer.json: model.dropout = 0.25: leaves out merges at random; set it to null"), "{error}");
         json["model"]["dropout"] = json!(0.0);
-        assert!(Tokenizer::from_folder(with(name, &[("tokenizer.json", json)]).path()).is_ok());
+        assert!(Tokenizer::from_folder(&RealFs, with(name, &[("tokenizer.json", json)]).path()).is_ok());
     }
 }
 
@@ -242,13 +244,14 @@ fn tokenizers_with_unbounded_growth_are_refused() {
         let mut json = read("llama");
         json[part] = value;
         let copy = with("llama", &[("tokenizer.json", json)]);
-        let error = format!("{:#}", Tokenizer::from_folder(copy.path()).err().unwrap_or_else(|| panic!("{part}: it opened")));
+        let error =
+            format!("{:#}", Tokenizer::from_folder(&RealFs, copy.path()).err().unwrap_or_else(|| panic!("{part}: it opened")));
         assert!(error.contains(says) && error.contains("tokenizer.json: ") && !error.contains('\n'), "{part}: {error}");
     }
     let ids: Vec<u32> = (0..2000).collect();
     for file in ["generation_config.json", "config.json"] {
         let copy = with("llama", &[(file, json!({"eos_token_id": ids}))]);
-        let error = format!("{:#}", Tokenizer::from_folder(copy.path()).err().unwrap());
+        let error = format!("{:#}", Tokenizer::from_folder(&RealFs, copy.path()).err().unwrap());
         assert!(error.contains(&format!("{file}: eos_token_id lists 2000 tokens, more than 1024")), "{error}");
     }
 }
@@ -277,7 +280,7 @@ fn a_folder_without_tokenizer_json_says_how_to_make_one() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("vocab.json"), "{}").unwrap();
     std::fs::write(folder.path().join("merges.txt"), "").unwrap();
-    let error = Tokenizer::from_folder(folder.path()).err().unwrap().to_string();
+    let error = Tokenizer::from_folder(&RealFs, folder.path()).err().unwrap().to_string();
     assert!(
         error.contains("holds vocab.json and merges.txt, but no tokenizer.json") && error.contains("save_pretrained"),
         "{error}"

@@ -13,6 +13,7 @@ pub mod history;
 pub mod landscape;
 pub mod merge;
 pub mod model;
+pub mod model_files;
 pub mod number_format;
 pub mod plot;
 pub mod progress;

@@ -1,7 +1,8 @@
-//! File operations of a run behind one trait, so that a test can make the n-th operation fail, stop half-way, or lose unsynced data.
+//! Files and standard input behind one trait, so that a test can make the n-th operation fail, stop half-way, or lose unsynced data, and
+//! so that another host (a browser) can have files of its own.
 //!
-//! All code that writes into a run folder or reads a checkpoint uses [`Vfs`]; [`RealFs`] is the real disk, [`fault::FaultFs`] injects
-//! faults.
+//! Sessions and loaders are passed a [`Vfs`]; [`RealFs`] is the real disk, [`fault::FaultFs`] injects faults. `tests/layering` lists the few
+//! other places that use `std::fs`, with their reasons.
 
 mod early;
 pub mod fault;
@@ -14,9 +15,12 @@ pub use whole::{write_whole, write_whole_by};
 pub use lehr_compute::device::human_bytes;
 
 use std::ffi::OsString;
+use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek as _, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Type of a path, without following symbolic links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +42,107 @@ pub struct Entry {
     pub kind: FileKind,
 }
 
+/// What a path leads to, links followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMetadata {
+    /// File type.
+    pub kind: FileKind,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Time of the last change, since 1970.
+    pub modified: Option<Duration>,
+}
+
+/// A regular file open for reading. Threads may share it.
+pub trait VfsReader: Debug + Send + Sync {
+    /// Its size when it was opened.
+    fn bytes(&self) -> u64;
+    /// Reads some of the bytes at `offset`; returns their number, 0 only at the end of the file or of `out`.
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// All bytes, aligned for numbers: mapped where the host can do that, else read.
+    fn map(&self) -> io::Result<Box<dyn AsRef<[u8]> + Send + Sync>> {
+        let bytes = usize::try_from(self.bytes()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let mut words = vec![0u64; bytes.div_ceil(8)];
+        self.read_exact_at(&mut bytemuck::cast_slice_mut(&mut words)[..bytes], 0)?;
+        Ok(Box::new(AlignedBytes(words, bytes)))
+    }
+
+    /// Fills `out` with the bytes at `offset`.
+    fn read_exact_at(&self, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !out.is_empty() {
+            match self.read_at(out, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => (out, offset) = (&mut out[n..], offset + n as u64),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+struct AlignedBytes(Vec<u64>, usize);
+
+impl AsRef<[u8]> for AlignedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.0)[..self.1]
+    }
+}
+
+/// Reads a file in order, from any position on.
+#[derive(Clone, Debug)]
+pub struct FileCursor {
+    file: Arc<dyn VfsReader>,
+    position: u64,
+}
+
+impl FileCursor {
+    /// From byte `position` on.
+    pub fn new(file: Arc<dyn VfsReader>, position: u64) -> Self {
+        Self { file, position }
+    }
+}
+
+impl Read for FileCursor {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(out, self.position)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for FileCursor {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.file.bytes().checked_add_signed(by),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+/// Text in memory as a file.
+#[derive(Debug)]
+pub struct MemoryFile(pub Arc<str>);
+
+impl VfsReader for MemoryFile {
+    fn bytes(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|at| self.0.as_bytes().get(at..)).unwrap_or_default();
+        let n = rest.len().min(out.len());
+        out[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+}
+
 /// A file open for writing.
-pub trait VfsFile: Write + Send {
+pub trait VfsFile: Write + Seek + Send {
     /// Makes the content durable. After an error the file must be discarded, not synced again: the kernel may have dropped the pages.
     fn fsync(&mut self) -> io::Result<()>;
 }
@@ -58,16 +161,18 @@ pub trait VfsLock: std::fmt::Debug + Send + Sync {
     fn is_replaced(&self, path: &Path) -> bool;
 }
 
-/// File operations of a run.
+/// The host's files and standard input.
 pub trait Vfs: Send + Sync {
     /// Creates a new, empty file; fails if it exists, and does not follow a link.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile + '_>>;
-    /// Opens a regular file for reading; returns it with its length. Pipes, devices and folders are refused without being opened.
-    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)>;
+    /// Opens a regular file for reading. Pipes, devices and folders are refused without being opened (a pipe would block).
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsReader>>;
+    /// What a path leads to, links followed; `None` if there is nothing.
+    fn metadata(&self, path: &Path) -> io::Result<Option<FileMetadata>>;
+    /// All of standard input, which the caller may read more than once.
+    fn standard_input(&self) -> io::Result<Arc<dyn VfsReader>>;
     /// Opens a regular file for appending, created if absent and truncated to at most `most` bytes; returns it with its length.
     fn append(&self, path: &Path, most: u64) -> io::Result<(Box<dyn VfsFile + '_>, u64)>;
-    /// Reads up to `most` bytes of a regular file from `offset`; returns them with the file's length.
-    fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)>;
     /// Opens a lock file, created if absent; its content is kept.
     fn lock_file(&self, path: &Path) -> io::Result<Box<dyn VfsLock>>;
     /// Creates a folder; fails if it exists.
@@ -87,12 +192,40 @@ pub trait Vfs: Send + Sync {
     /// Bytes available to this user on the disk of `path`.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
 
+    /// Whether a path is a regular file; the error names it.
+    fn is_file(&self, path: &Path) -> io::Result<bool> {
+        Ok(look_up(self, path)?.is_some_and(|found| found.kind == FileKind::File))
+    }
+
+    /// Whether a path is a folder; the error names it.
+    fn is_dir(&self, path: &Path) -> io::Result<bool> {
+        Ok(look_up(self, path)?.is_some_and(|found| found.kind == FileKind::Dir))
+    }
+
+    /// Whether a path leads to anything; the error names it.
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(look_up(self, path)?.is_some())
+    }
+
+    /// Reads up to `most` bytes of a regular file from `offset`; returns them with the file's length.
+    fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)> {
+        let file = self.open(path)?;
+        let bytes = file.bytes();
+        let mut out = Vec::new();
+        FileCursor::new(file, offset).take(most).read_to_end(&mut out)?;
+        Ok((out, bytes))
+    }
+
     /// Reads a whole file of at most `cap` bytes.
     fn read(&self, path: &Path, cap: u64) -> io::Result<Vec<u8>> {
-        let (reader, bytes) = self.open(path)?;
+        let file = self.open(path)?;
+        let bytes = file.bytes();
         let mut out = Vec::new();
         if bytes <= cap {
-            reader.take(cap + 1).read_to_end(&mut out)?;
+            FileCursor::new(file, 0).take(cap + 1).read_to_end(&mut out)?;
+            if (out.len() as u64) < bytes {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "shrank while it was read"));
+            }
         }
         if bytes > cap || out.len() as u64 > cap {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {cap} bytes")));
@@ -107,6 +240,33 @@ pub trait Vfs: Send + Sync {
         file.fsync()
     }
 
+    /// Writes a file durably; after a fault it has the old content or the new one.
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+        if self.kind(&temporary)?.is_some() {
+            self.remove_file(&temporary)?;
+        }
+        let written = self.write_new(&temporary, content).and_then(|()| self.rename(&temporary, path));
+        if written.is_err() {
+            let _ = self.remove_file(&temporary);
+        }
+        written?;
+        self.fsync_dir(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    }
+
+    /// Creates a folder and those above it, where they are missing.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        if path.as_os_str().is_empty() || self.is_dir(path)? {
+            return Ok(());
+        }
+        path.parent().map_or(Ok(()), |above| self.create_dir_all(above))?;
+        match self.create_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.is_dir(path)? => Ok(()),
+            made => made,
+        }
+    }
+
     /// Removes a folder and its content; links are removed, not followed.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         for entry in self.list(path)? {
@@ -115,6 +275,10 @@ pub trait Vfs: Send + Sync {
         }
         self.remove_dir(path)
     }
+}
+
+fn look_up(vfs: &(impl Vfs + ?Sized), path: &Path) -> io::Result<Option<FileMetadata>> {
+    vfs.metadata(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", shown(path))))
 }
 
 /// The real disk.
@@ -173,6 +337,12 @@ pub fn is_locked(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
+/// Whether an error says that there is nothing at a path; a name that no file can have is such a case.
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput)
+}
+
 fn kind_of(t: fs::FileType) -> FileKind {
     if t.is_file() {
         FileKind::File
@@ -183,44 +353,44 @@ fn kind_of(t: fs::FileType) -> FileKind {
     }
 }
 
-/// Opens a regular file for reading; returns it with its length. Anything else is refused without being opened (a pipe would block).
-pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
-    let found = fs::metadata(path)?;
-    if !found.is_file() {
-        let what = if found.is_dir() { "a folder" } else { "a pipe, device or socket" };
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("is {what}, not a file")));
-    }
-    let file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    Ok((file, bytes))
+/// A file of the real disk.
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+    bytes: u64,
 }
 
-/// Fills `out` with the bytes at `offset` of a file. The file's own position is not used, so threads may share it.
-///
-/// # Errors
-/// A disk error, or a file that ends too early.
-pub fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
-    #[cfg(unix)]
-    return std::os::unix::fs::FileExt::read_exact_at(file, out, offset);
-    #[cfg(windows)]
-    {
-        let mut done = 0;
-        while done < out.len() {
-            match std::os::windows::fs::FileExt::seek_read(file, &mut out[done..], offset + done as u64) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        return Ok(());
+impl RealFile {
+    fn open(file: File) -> io::Result<Arc<dyn VfsReader>> {
+        Ok(Arc::new(Self { bytes: file.metadata()?.len(), file }))
     }
-    // Single-threaded platform.
-    #[cfg(not(any(unix, windows)))]
-    {
-        let mut file = file;
-        file.seek(SeekFrom::Start(offset))?;
-        return file.read_exact(out);
+}
+
+impl VfsReader for RealFile {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        return std::os::unix::fs::FileExt::read_at(&self.file, out, offset);
+        #[cfg(windows)]
+        return std::os::windows::fs::FileExt::seek_read(&self.file, out, offset);
+        // Single-threaded platform.
+        #[cfg(not(any(unix, windows)))]
+        {
+            let mut file = &self.file;
+            file.seek(SeekFrom::Start(offset))?;
+            file.read(out)
+        }
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn map(&self) -> io::Result<Box<dyn AsRef<[u8]> + Send + Sync>> {
+        // SAFETY: only files of the token cache are mapped. They are complete before they get their name and are replaced by renaming,
+        // never written in place, so the mapped bytes do not change. Editing the cache by hand during a run breaks that, as with any
+        // mapped file.
+        Ok(Box::new(unsafe { memmap2::Mmap::map(&self.file) }?))
     }
 }
 
@@ -229,9 +399,36 @@ impl Vfs for RealFs {
         Ok(Box::new(early::EarlyFile::new(OpenOptions::new().write(true).create_new(true).open(path)?)))
     }
 
-    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)> {
-        let (file, bytes) = open_regular(path)?;
-        Ok((Box::new(file), bytes))
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsReader>> {
+        let found = fs::metadata(path)?;
+        if !found.is_file() {
+            let what = if found.is_dir() { "a folder" } else { "a pipe, device or socket" };
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("is {what}, not a regular file")));
+        }
+        RealFile::open(File::open(path)?)
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Option<FileMetadata>> {
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(e) if is_absent(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let modified = found.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(Some(FileMetadata { kind: kind_of(found.file_type()), bytes: found.len(), modified }))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn standard_input(&self) -> io::Result<Arc<dyn VfsReader>> {
+        // Unnamed, so that nothing is left behind.
+        let mut copy = tempfile::tempfile()?;
+        io::copy(&mut io::stdin().lock(), &mut copy)?;
+        RealFile::open(copy)
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    fn standard_input(&self) -> io::Result<Arc<dyn VfsReader>> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn append(&self, path: &Path, most: u64) -> io::Result<(Box<dyn VfsFile + '_>, u64)> {
@@ -240,14 +437,6 @@ impl Vfs for RealFs {
         let bytes = cut.metadata()?.len().min(most);
         cut.set_len(bytes)?;
         Ok((Box::new(OpenOptions::new().append(true).open(path)?), bytes))
-    }
-
-    fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)> {
-        let (mut file, bytes) = open_regular(path)?;
-        let mut out = Vec::new();
-        file.seek(SeekFrom::Start(offset))?;
-        file.take(most).read_to_end(&mut out)?;
-        Ok((out, bytes))
     }
 
     fn lock_file(&self, path: &Path) -> io::Result<Box<dyn VfsLock>> {
@@ -297,7 +486,7 @@ impl Vfs for RealFs {
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
         match fs::symlink_metadata(path) {
             Ok(found) => Ok(Some(kind_of(found.file_type()))),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(e) if is_absent(&e) => Ok(None),
             Err(e) => Err(e),
         }
     }

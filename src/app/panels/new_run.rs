@@ -10,7 +10,7 @@ use crate::app::theme;
 use crate::config::schema::{self, FieldSchema, SectionSchema};
 use crate::config::{Stage, preset_names};
 use crate::session::starting_point::settings_of_fork;
-use crate::vfs::human_bytes;
+use crate::vfs::{RealFs, human_bytes};
 use eframe::egui::{self, RichText, Ui};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -150,7 +150,7 @@ impl NewRun {
         let read = |(config, fork): &(String, String)| {
             let path = match (config.as_str(), fork.as_str()) {
                 ("", "") => return None,
-                ("", fork) => settings_of_fork(fork).ok()?,
+                ("", fork) => settings_of_fork(&RealFs, fork).ok()?,
                 (config, _) => PathBuf::from(config),
             };
             let is_small = std::fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() <= 1 << 20);

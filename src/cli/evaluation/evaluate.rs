@@ -8,6 +8,7 @@ use crate::data::{self, Batch, IGNORE, Notices, TokenCache};
 use crate::device::Device;
 use crate::progress::silent;
 use crate::train::{Evaluation, Scorer};
+use crate::vfs::RealFs;
 use clap::ArgMatches;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -112,7 +113,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
         val_fraction: if whole { 0.0 } else { args.val_fraction },
         ..DataSettings::default()
     };
-    let (_, dataset) = data::load(&settings, Some(tokenizer), &TokenCache::User, &mut notices, &mut silent)?;
+    let (_, dataset) = data::load(&RealFs, &settings, Some(tokenizer), &TokenCache::User, &mut notices, &mut silent)?;
     notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
     let range = if whole { Some(dataset.train) } else { dataset.val };
     let Some(range) = range else { anyhow::bail!("--data: too little text to score") };

@@ -9,9 +9,9 @@ use crate::device::Device;
 use crate::event::{Number, ProbabilityChange, Tokens};
 use crate::merge::COPIED;
 use crate::model::Model;
-use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, save};
-use crate::model::hf_config::{HfConfig, config_json};
-use crate::model::safetensors_file::write_safetensors;
+use crate::model_files::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, save};
+use crate::model_files::hf_config::{HfConfig, config_json};
+use crate::model_files::safetensors_file::write_safetensors;
 use crate::train::bins::{QUARTILES, bin};
 use crate::train::reinforce::{Rollout, UpdateStats, probe, tokens};
 use crate::vfs::{RealFs, Vfs as _, shown, write_whole_by};
@@ -210,7 +210,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
 fn settings(args: &Args, typed: &ArgMatches) -> Result<Settings> {
     let mut layers = Layers::of(Stage::Grpo)?;
     if let Some(path) = &args.config {
-        layers.file(path)?;
+        layers.file(&RealFs, path)?;
     }
     let flags = Settings {
         train: args.train.clone(),

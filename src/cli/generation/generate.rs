@@ -5,7 +5,7 @@ use crate::config::{CacheSettings, DeviceSettings, StorageSettings};
 use crate::data::chat::{self, Chat};
 use crate::data::{StopStringFilter, Tokenizer};
 use crate::model::Generator;
-use crate::model::hf_config::HfConfig;
+use crate::model_files::hf_config::HfConfig;
 use crate::ops::sample::Sampling;
 use std::io::{Read, Write};
 use std::path::PathBuf;

@@ -3,8 +3,10 @@
 use crate::cli::{open, output};
 use crate::data::Tokenizer;
 use crate::data::chat::{Chat, ChatTemplate};
-use crate::model::gguf::{self, BlockType, GgufPlan};
-use crate::model::weight_files::WeightFiles;
+use crate::data::gguf_metadata;
+use crate::model::Parameters;
+use crate::model_files::gguf::{self, BlockType, GgufPlan};
+use crate::model_files::weight_files::WeightFiles;
 use crate::vfs::{RealFs, Vfs, human_bytes, shown, write_whole, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
@@ -68,11 +70,12 @@ pub fn run(args: &Args) -> Result<i32> {
     ensure!(folder.is_dir(), "--gguf {}: there is no folder {}", shown(&args.gguf), shown(folder));
     let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     ensure!(!same(&dir, &args.gguf), "--gguf {}: is the model itself; name another file", shown(&args.gguf));
-    let weights = WeightFiles::open(&dir)?;
+    let weights = WeightFiles::open(&RealFs, &dir)?;
     let cannot = || format!("{}: cannot be written as GGUF", shown(&dir));
-    let spelled = gguf::spell(&tokenizer, config.model.vocab_size).with_context(cannot)?;
+    let spelled = gguf_metadata(&tokenizer, config.model.vocab_size).with_context(cannot)?;
     let name = name_of(&args.model);
-    let plan = GgufPlan::new(&name, &config.model, &weights, spelled, args.kind.block_type()).with_context(cannot)?;
+    let declared = Parameters::new(&config.model, u64::MAX)?.names();
+    let plan = GgufPlan::new(&name, &config.model, declared, &weights, spelled, args.kind.block_type()).with_context(cannot)?;
     for note in &plan.notes {
         output::note(&format!("note: {note}"));
     }

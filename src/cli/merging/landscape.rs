@@ -5,7 +5,7 @@ use crate::cli::output;
 use crate::landscape::{MergeTest, Plane, PlaneRange, Quadratic};
 use crate::merge::ring::average_in_f64;
 use crate::merge::{MergeInputs, Verification};
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::weight_files::WeightFiles;
 use crate::plot::{Contours, Field, Mark};
 use crate::train::WeightEvaluator;
 use crate::vfs::RealFs;

@@ -7,9 +7,9 @@ use crate::merge::{
     self, AdapterFold, Interval, MergeInputs, MergeRecipe, MergeRule, MergeTarget, MergeWindow, Verification, WeightedFolders,
     WindowSpec,
 };
-use crate::model::checkpoint::Manifest;
-use crate::model::gguf::is_gguf;
-use crate::model::safetensors_file::Dtype;
+use crate::model_files::checkpoint::Manifest;
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::safetensors_file::Dtype;
 use crate::progress::Progress;
 use crate::run_folder::is_run;
 use crate::session::control::{Control, INTERRUPTED};
@@ -153,7 +153,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
     let target = args.out.as_ref().map(|out| MergeTarget::new(&RealFs, out)).transpose()?;
     let adapter = crate::cli::open::model_folder(adapter).context("--lora")?;
-    let fold = AdapterFold::open(&adapter, args.base.as_deref(), args.dtype.map(StoredDtype::dtype))?;
+    let fold = AdapterFold::open(&RealFs, &adapter, args.base.as_deref(), args.dtype.map(StoredDtype::dtype))?;
     let out = args.out.as_deref().unwrap_or(Path::new(""));
     let Some(target) = target.filter(|_| !args.dry_run) else {
         if args.json {
@@ -198,7 +198,7 @@ fn rule(args: &Args) -> anyhow::Result<MergeRule> {
 /// The folders, oldest first, and their window if they are of a run.
 fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<MergeWindow>)> {
     if let [run] = args.inputs.as_slice()
-        && is_run(run)
+        && is_run(&RealFs, run)?
     {
         let spec = WindowSpec { last: args.last.unwrap_or(10), every: args.every, at: args.at };
         let window = match (args.last, args.weights.len()) {
@@ -209,9 +209,9 @@ fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<MergeWindow>)> {
         return Ok((window.folders(), Some(window)));
     }
     for path in &args.inputs {
-        anyhow::ensure!(!is_gguf(path), "{}: is a GGUF file; merge averages folders with safetensors", shown(path));
+        anyhow::ensure!(!is_gguf(&RealFs, path)?, "{}: is a GGUF file; merge averages folders with safetensors", shown(path));
         crate::cli::open::folder_exists(path)?;
-        anyhow::ensure!(!is_run(path), "{}: is a run; name one run alone, or checkpoint folders", shown(path));
+        anyhow::ensure!(!is_run(&RealFs, path)?, "{}: is a run; name one run alone, or checkpoint folders", shown(path));
     }
     for (flag, typed) in [("last", args.last.is_some()), ("every", args.every.is_some()), ("at", args.at.is_some())] {
         anyhow::ensure!(!typed, "--{flag}: chooses checkpoints of a run, but checkpoint folders are named; leave it out");

@@ -5,8 +5,8 @@ use crate::cli::output;
 use crate::config::{DecayShape, MergeMethod};
 use crate::merge::sweep::{CheckpointCache, SweepCell, SweepGrid, SweepResult, sweep};
 use crate::merge::{self, Interval, MAX_CHECKPOINTS, MergeInputs, MergeRule, Verification, WindowSpec};
-use crate::model::checkpoint::{step_name, verify_model};
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::checkpoint::{step_name, verify_model};
+use crate::model_files::weight_files::WeightFiles;
 use crate::plot::{Chart, Heatmap, Panels, Series};
 use crate::run_folder::checkpoints;
 use crate::train::WeightEvaluator;
@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> Result<i32> {
 
 fn prepared(args: &Args, world: &World) -> Result<SweepSetup> {
     crate::cli::open::folder_exists(&args.run)?;
-    let tokens_per_step = merge::tokens_per_step(&args.run)?;
+    let tokens_per_step = merge::tokens_per_step(&RealFs, &args.run)?;
     let grid = grid(args, tokens_per_step)?;
     let there = checkpoints(args, &grid)?;
     let newest = checkpoints::folder(&args.run).join(step_name(grid.at[0]));
@@ -144,14 +144,14 @@ fn measure(args: &Args, world: &World, prepared: SweepSetup) -> Result<()> {
     let read = |step: u64| {
         let dir = checkpoints::folder(&args.run).join(step_name(step));
         verify_model(&RealFs, &dir)?;
-        Ok(std::sync::Arc::new(evaluator.read(&WeightFiles::open(&dir)?)?))
+        Ok(std::sync::Arc::new(evaluator.read(&WeightFiles::open(&RealFs, &dir)?)?))
     };
     let mut kept = CheckpointCache::new(most, Box::new(read));
     let mut found = sweep(world, &grid, &there, &mut |step| kept.get(step), &mut |w| evaluator.loss(w), &mut done)?;
     let reads: usize = world.all_gather_values(&kept.reads)?.into_iter().sum();
     if world.is_root() {
         if let Some(dir) = &annealed {
-            found.annealed = Some(evaluator.loss(&evaluator.read(&WeightFiles::open(dir)?)?)?);
+            found.annealed = Some(evaluator.loss(&evaluator.read(&WeightFiles::open(&RealFs, dir)?)?)?);
         }
         progress.reached(evaluations);
         let (run, annealed, eval_tokens) = (shown(&args.run), args.annealed.clone(), evaluator.tokens());

@@ -9,6 +9,7 @@ use crate::data::tasks::{Grade, Question, math};
 use crate::data::{Object, read_objects};
 use crate::number_format::counted;
 use crate::progress::silent;
+use crate::vfs::RealFs;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ pub(super) struct SolveArgs {
 pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
     ensure!(args.task == TaskKind::Kk, "--task: only kk has puzzles to solve");
     let mut counts = AgreementCounts::default();
-    read_objects(&args.file, rows::EXAMPLE, &mut silent, |place, row| {
+    read_objects(&RealFs, &args.file, rows::EXAMPLE, &mut silent, |place, row| {
         let given = rows::given(&row).with_context(|| place.to_owned())?;
         let solved = rows::solve(&given).with_context(|| place.to_owned())?;
         counts.add(&solved);
@@ -147,7 +148,7 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
         grader.grader = Some(RowGrader::new(&args.task)?);
     }
     let example = r#"{"quiz": "...", "solution_text_format": "...", "response": "..."}"#;
-    read_objects(&args.file, example, &mut silent, |place, row| grader.take(place, row))?;
+    read_objects(&RealFs, &args.file, example, &mut silent, |place, row| grader.take(place, row))?;
     grader.flush()?;
     grader.out.finish()?;
     ensure!(grader.count > 0, "{}: holds no row", crate::vfs::shown(&args.file));

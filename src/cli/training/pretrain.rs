@@ -10,7 +10,7 @@ use crate::session::control::{CommandReader, INTERRUPTED};
 use crate::session::emitter::Listener;
 use crate::session::starting_point;
 use crate::session::{DryRun, RunStart, dry_run, train};
-use crate::vfs::human_bytes;
+use crate::vfs::{RealFs, human_bytes};
 use clap::ArgMatches;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -56,14 +56,14 @@ impl Args {
         if let Some(fork) = &flags.start.fork {
             open::start_exists("--fork", fork)?;
             // A fork has its parent's settings, except explicit flags.
-            layers.file(&starting_point::settings_of_fork(fork)?)?;
+            layers.file(&RealFs, &starting_point::settings_of_fork(&RealFs, fork)?)?;
             layers.forget_section("start");
         }
         if let Some(name) = &self.preset {
             layers.preset(name)?;
         }
         if let Some(path) = &self.config {
-            layers.file(path)?;
+            layers.file(&RealFs, path)?;
         }
         layers.flags(typed, flags)?;
         layers.fitted()
@@ -104,7 +104,7 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
         return plan(&settings, &start, args.json);
     }
     let commands = args.control.then(|| Box::new(std::io::BufReader::new(std::io::stdin())) as CommandReader);
-    let finished = train(settings, &start, commands, output::console_listener(args.json), started)?;
+    let finished = train(&RealFs, settings, &start, commands, output::console_listener(args.json), started)?;
     Ok(exit_code(&finished))
 }
 
@@ -173,7 +173,7 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
 
 fn plan(settings: &Settings, start: &RunStart, json: bool) -> anyhow::Result<i32> {
     let mut listener: Listener = output::console_listener(false);
-    let DryRun { settings, config, plan, device, done } = dry_run(settings, start, &mut listener)?;
+    let DryRun { settings, config, plan, device, done } = dry_run(&RealFs, settings, start, &mut listener)?;
     let left = settings.train.max_steps.saturating_sub(done.unwrap_or(0));
     let most = device.sizes().max_tensor_bytes;
     let parameters = crate::model::Parameters::new(&config, most)?.count();

@@ -4,6 +4,7 @@ use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::data::tasks::{self, Split, Task, kk};
 use crate::data::{Batch, IGNORE, Notices, Source, Tokenizer};
 use crate::train::reinforce::TaskContext;
+use crate::vfs::RealFs;
 use anyhow::Context as _;
 use std::collections::BTreeSet;
 
@@ -90,7 +91,7 @@ impl TaskSetup {
 }
 
 fn open(settings: &TaskSettings, seed: u64) -> anyhow::Result<Box<dyn Task>> {
-    tasks::open(settings, &DataSettings::default(), seed, None, 0, &mut Notices::new())
+    tasks::open(&RealFs, settings, &DataSettings::default(), seed, None, 0, &mut Notices::new())
 }
 
 /// Question `n` with its solution: a step-by-step search for a puzzle, the result for a sum.

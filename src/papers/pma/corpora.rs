@@ -5,7 +5,7 @@ use super::task::{CHARACTERS, TaskRows};
 use crate::data::{Corpus, Dataset, Notices, Source, TextSource, TokenFile, Tokenizer};
 use crate::papers::store::digest;
 use crate::rng::Rng;
-use crate::vfs::shown;
+use crate::vfs::{RealFs, shown};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl Corpora {
 /// All text of a file or folder.
 fn read(path: &Path) -> anyhow::Result<String> {
     let mut notices = Notices::new();
-    let corpus = Corpus::open(&[path.to_path_buf()], &mut notices)?;
+    let corpus = Corpus::open(&RealFs, &[path.to_path_buf()], &mut notices)?;
     let mut pieces = corpus.pieces();
     let mut out = String::new();
     while let Some(piece) = pieces.next_piece(&mut notices)? {

@@ -7,6 +7,7 @@ use lehr::data::tasks::math::reading::{ParsedAnswer, last_number, number};
 use lehr::data::tasks::math::{GradingRules, distinct, grade, made, row_question, verdict};
 use lehr::data::tasks::{Question, Split};
 use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
+use lehr::vfs::RealFs;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -382,8 +383,8 @@ fn marked_answers_are_found() {
     let built = |kind: TokenizerKind, text: &str| {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.txt"), text).unwrap();
-        let corpus = Corpus::open(&[dir.path().join("a.txt")], &mut Notices::new()).unwrap();
-        Tokenizer::build(&kind, &corpus, None, &mut Notices::new()).unwrap()
+        let corpus = Corpus::open(&RealFs, &[dir.path().join("a.txt")], &mut Notices::new()).unwrap();
+        Tokenizer::build(&RealFs, &kind, &corpus, None, &mut Notices::new()).unwrap()
     };
     assert!(verdict::splits_digits(&built(TokenizerKind::Words, "4 7 + 1 2 = 5 9")));
     for kind in [TokenizerKind::Bytes, TokenizerKind::Chars] {

@@ -3,6 +3,7 @@
 use lehr::config::{DataSettings, Grader, MathKind, PuzzleForm, TaskKind, TaskSettings};
 use lehr::data::tasks::{Split, Task, kk, open};
 use lehr::data::{Notices, Tokenizer};
+use lehr::vfs::RealFs;
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
@@ -11,7 +12,7 @@ fn settings(task: TaskKind) -> TaskSettings {
 }
 
 fn opened(settings: &TaskSettings, data: &DataSettings, notices: &mut Notices) -> anyhow::Result<Box<dyn Task>> {
-    open(settings, data, 7, None, 0, notices)
+    open(&RealFs, settings, data, 7, None, 0, notices)
 }
 
 fn data(path: &Path) -> DataSettings {
@@ -67,7 +68,7 @@ fn generated_questions_depend_only_on_seed_and_number() {
         }
         assert!(prompts.len() > 55, "{}", prompts.len());
         assert_eq!(a.question(Split::Eval, 30).unwrap(), a.question(Split::Eval, 0).unwrap());
-        let other = open(&settings, &DataSettings::default(), 8, None, 0, &mut notices).unwrap();
+        let other = open(&RealFs, &settings, &DataSettings::default(), 8, None, 0, &mut notices).unwrap();
         assert_ne!(other.question(Split::Train, 0).unwrap(), a.question(Split::Train, 0).unwrap());
     }
 }
@@ -189,7 +190,7 @@ fn a_bad_row_is_skipped_and_reported() {
     let path = write(dir.path(), "rows.jsonl", &rows);
     let number = TaskSettings { grader: Grader::Number, ..settings(TaskKind::Custom) };
     let mut notices = Notices::new();
-    let task = open(&number, &data(&path), 7, Some(&tokenizer), 0, &mut notices).unwrap();
+    let task = open(&RealFs, &number, &data(&path), 7, Some(&tokenizer), 0, &mut notices).unwrap();
     let reported = notices.lines().join("\n");
     for says in [
         "rows.jsonl: 4 unusable rows of 60 left out: ",
@@ -235,7 +236,7 @@ fn questions_use_the_models_chat_template() {
     let settings = TaskSettings { chat: true, ..settings(TaskKind::Kk) };
     let asked = |template: &str| {
         let tokenizer = bytes.with_chat_template(template);
-        let mut task = open(&settings, &DataSettings::default(), 7, Some(&tokenizer), 0, &mut Notices::new()).unwrap();
+        let mut task = open(&RealFs, &settings, &DataSettings::default(), 7, Some(&tokenizer), 0, &mut Notices::new()).unwrap();
         let question = task.question(Split::Train, 4).unwrap();
         let good = format!("x</think><answer>{}</answer>", question.answer);
         assert_eq!(task.grade(&[(&question, &good)]).unwrap()[0].reward, 3.0, "{}", question.prompt);
@@ -256,10 +257,10 @@ fn questions_use_the_models_chat_template() {
         (0..40).map(|n| serde_json::json!({"prompt": [{"role": "user", "content": format!("q{n}")}], "answer": "a"})).collect();
     let path = write(dir.path(), "messages.jsonl", &rows);
     let custom = TaskSettings { chat: true, ..self::settings(TaskKind::Custom) };
-    let task = open(&custom, &data(&path), 7, Some(&tokenizer), 0, &mut Notices::new()).unwrap();
+    let task = open(&RealFs, &custom, &data(&path), 7, Some(&tokenizer), 0, &mut Notices::new()).unwrap();
     assert_eq!(task.question(Split::Eval, 0).unwrap().prompt, "<|im_start|>user\nq10<|im_end|>\n<|im_start|>assistant\n");
     let math = TaskSettings { chat: true, ..self::settings(TaskKind::Math) };
-    let task = open(&math, &DataSettings::default(), 7, Some(&tokenizer), 0, &mut Notices::new()).unwrap();
+    let task = open(&RealFs, &math, &DataSettings::default(), 7, Some(&tokenizer), 0, &mut Notices::new()).unwrap();
     assert!(task.question(Split::Eval, 0).unwrap().prompt.contains("\\boxed{}"));
 }
 
@@ -285,7 +286,7 @@ fn rows_may_have_tools_and_template_arguments() {
             let path = write(dir.path(), "rows.jsonl", &[plain.clone(), row]);
             let data = DataSettings { val_data: Some(path), ..DataSettings::default() };
             let settings = TaskSettings { chat: true, chat_template_kwargs: vec!["style=long".into()], ..settings(kind) };
-            let task = open(&settings, &data, 7, Some(&tokenizer), 0, notices)?;
+            let task = open(&RealFs, &settings, &data, 7, Some(&tokenizer), 0, notices)?;
             Ok(task.question(Split::Eval, task.eval_questions() - 1)?.prompt)
         };
         for (more, tail) in [

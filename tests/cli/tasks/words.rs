@@ -5,6 +5,7 @@ use lehr::data::chat::{ChatRow, ChatTemplate, Encoder, LossOn, PLAIN};
 use lehr::data::tasks::{Split, kk, open};
 use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
 use lehr::progress::silent;
+use lehr::vfs::RealFs;
 
 fn rows(count: u64) -> Vec<kk::KkRow> {
     (0..count).map(|n| kk::row(PuzzleForm::Compact, &kk::made(3, 1, Split::Train, n).unwrap(), 1, n)).collect()
@@ -15,8 +16,8 @@ fn tokenizer(rows: &[kk::KkRow]) -> Tokenizer {
     let path = dir.path().join("rows.jsonl");
     let lines: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
     std::fs::write(&path, lines).unwrap();
-    let corpus = Corpus::open(&[path], &mut Notices::new()).unwrap();
-    Tokenizer::build(&TokenizerKind::Words, &corpus, None, &mut Notices::new()).unwrap()
+    let corpus = Corpus::open(&RealFs, &[path], &mut Notices::new()).unwrap();
+    Tokenizer::build(&RealFs, &TokenizerKind::Words, &corpus, None, &mut Notices::new()).unwrap()
 }
 
 #[test]
@@ -71,9 +72,9 @@ fn documents_of_a_corpus_end_in_the_end_of_text() {
     let lines: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
     std::fs::write(&path, lines).unwrap();
     let mut notices = Notices::new();
-    let corpus = Corpus::open(&[path], &mut notices).unwrap();
+    let corpus = Corpus::open(&RealFs, &[path], &mut notices).unwrap();
     let cache = lehr::data::TokenCache::Off;
-    let file = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut notices, &mut silent).unwrap();
+    let file = lehr::data::tokenize(&RealFs, &corpus, &tokenizer, &cache, &mut notices, &mut silent).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
     let expected: usize = rows.iter().map(|row| row.text.split(' ').count() + 1).sum();
     // The end of text also stands in front of the first document.
@@ -90,7 +91,7 @@ fn words_missing_from_the_tokenizer_are_reported() {
     ] {
         let settings = TaskSettings { people: people.into(), form, ..TaskSettings::default() };
         let mut notices = Notices::new();
-        open(&settings, &DataSettings::default(), 1, Some(&tokenizer), 0, &mut notices).unwrap();
+        open(&RealFs, &settings, &DataSettings::default(), 1, Some(&tokenizer), 0, &mut notices).unwrap();
         match says {
             None => assert!(notices.is_empty(), "{notices:?}"),
             Some(says) => assert!(notices.lines().len() == 1 && notices.lines()[0].contains(says), "{notices:?}"),
@@ -98,6 +99,6 @@ fn words_missing_from_the_tokenizer_are_reported() {
     }
     let letters = Tokenizer::chars("ABC says knight".chars(), true).unwrap();
     let settings = TaskSettings { form: PuzzleForm::Compact, ..TaskSettings::default() };
-    let error = open(&settings, &DataSettings::default(), 1, Some(&letters), 0, &mut Notices::new()).err().unwrap();
+    let error = open(&RealFs, &settings, &DataSettings::default(), 1, Some(&letters), 0, &mut Notices::new()).err().unwrap();
     assert!(format!("{error:#}").starts_with("--task kk: a question: tokenizer: the character"), "{error:#}");
 }

@@ -1,6 +1,7 @@
 //! Catalogue C1: every bad weight file is refused in one line that names the file and, where there is one, the tensor.
 
 use super::*;
+use lehr::vfs::RealFs;
 
 /// A file with this header and this number of bytes of data.
 fn file(header: &str, data: usize) -> Vec<u8> {
@@ -82,7 +83,7 @@ fn malformed_files_are_refused_with_the_cause() {
     for (row, content, parts) in table() {
         fs::write(&path, content).unwrap();
         let start = std::time::Instant::now();
-        let text = format!("{:#}", SafetensorsFile::open(&path).expect_err(row));
+        let text = format!("{:#}", SafetensorsFile::open(&RealFs, &path).expect_err(row));
         assert!(text.contains("model.safetensors"), "{row}: {text}");
         for part in parts {
             assert!(text.contains(part), "{row}: '{part}' is not in: {text}");
@@ -108,23 +109,23 @@ fn huge_headers_are_cheap_to_refuse() {
     let dir = temp();
     let path = dir.path().join("x.safetensors");
     fs::write(&path, file(&header, 0)).unwrap();
-    let text = format!("{:#}", SafetensorsFile::open(&path).unwrap_err());
+    let text = format!("{:#}", SafetensorsFile::open(&RealFs, &path).unwrap_err());
     assert!(text.contains("200000 tensors"), "{text}");
 }
 
 #[test]
 fn non_regular_files_are_refused_without_opening() {
     let dir = temp();
-    let text = format!("{:#}", SafetensorsFile::open(dir.path()).unwrap_err());
+    let text = format!("{:#}", SafetensorsFile::open(&RealFs, dir.path()).unwrap_err());
     assert!(text.contains("a folder"), "{text}");
-    let text = format!("{:#}", SafetensorsFile::open(&dir.path().join("no\n\u{1b}[2Jthing")).unwrap_err());
+    let text = format!("{:#}", SafetensorsFile::open(&RealFs, &dir.path().join("no\n\u{1b}[2Jthing")).unwrap_err());
     assert!(text.contains("cannot be opened") && !text.chars().any(char::is_control), "{text:?}");
     #[cfg(unix)]
     {
         let pipe = dir.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        assert!(format!("{:#}", SafetensorsFile::open(&pipe).unwrap_err()).contains("a pipe"));
-        assert!(format!("{:#}", SafetensorsFile::open(Path::new("/dev/zero")).unwrap_err()).contains("device"));
+        assert!(format!("{:#}", SafetensorsFile::open(&RealFs, &pipe).unwrap_err()).contains("a pipe"));
+        assert!(format!("{:#}", SafetensorsFile::open(&RealFs, Path::new("/dev/zero")).unwrap_err()).contains("device"));
     }
 }
 
@@ -151,7 +152,7 @@ fn half_precision_is_converted_and_bad_numbers_are_named() {
         ("wide", Dtype::F32, &[2, 3], vec![0; 24]),
     ]);
     fs::write(&path, content).unwrap();
-    let open = SafetensorsFile::open(&path).unwrap();
+    let open = SafetensorsFile::open(&RealFs, &path).unwrap();
     assert_eq!(open.read_f32("f16", &[2]).unwrap(), [-1.5, -1.5]);
     assert_eq!(open.read_f32("bf16", &[1, 2]).unwrap(), [3.0, 3.0]);
     assert_eq!(open.read_f32("none", &[0, 4]).unwrap(), [0f32; 0]);
@@ -189,7 +190,7 @@ fn written_files_load_here_and_in_the_safetensors_crate() {
     assert_eq!(read.metadata().as_ref().unwrap()["format"], "pt");
     let dir = temp();
     fs::write(dir.path().join("model.safetensors"), &out).unwrap();
-    let ours = WeightFiles::open(dir.path()).unwrap();
+    let ours = WeightFiles::open(&RealFs, dir.path()).unwrap();
     for (name, shape) in &list {
         let expected = numbers(1, name, shape);
         assert_eq!(ours.read_f32(name, shape).unwrap(), expected);
@@ -201,7 +202,7 @@ fn written_files_load_here_and_in_the_safetensors_crate() {
 
 #[test]
 fn the_writer_refuses_unreadable_files() {
-    let fill = |_: &str, sink: &mut lehr::model::safetensors_file::TensorSink| sink.write(&[1.0, 2.0]);
+    let fill = |_: &str, sink: &mut lehr::model_files::safetensors_file::TensorSink| sink.write(&[1.0, 2.0]);
     for (names, part) in [
         (vec![("__metadata__", 2)], "__metadata__"),
         (vec![("", 2)], "''"),
@@ -235,7 +236,7 @@ fn accepted_files_are_accepted_by_the_safetensors_crate() {
             }
         }
         fs::write(&path, &bad).unwrap();
-        if let Ok(ours) = SafetensorsFile::open(&path) {
+        if let Ok(ours) = SafetensorsFile::open(&RealFs, &path) {
             accepted += 1;
             let theirs = safetensors::SafeTensors::deserialize(&bad).expect("the crate refuses what we accept");
             assert_eq!(ours.tensors().len(), theirs.len());
@@ -256,14 +257,14 @@ fn shards_are_joined_and_their_errors_named() {
         fs::write(dir.path().join(name), tensors(&list)).unwrap();
     };
     let index = |text: &str| fs::write(dir.path().join("model.safetensors.index.json"), text).unwrap();
-    let error = || format!("{:#}", WeightFiles::open(dir.path()).unwrap_err());
+    let error = || format!("{:#}", WeightFiles::open(&RealFs, dir.path()).unwrap_err());
     assert!(error().contains("neither"), "{}", error());
     fs::write(dir.path().join("pytorch_model.bin"), "x").unwrap();
     assert!(error().contains("PyTorch"), "{}", error());
     write("s1.safetensors", &[("a", 1)]);
     write("s2.safetensors", &[("b", 2)]);
     index(r#"{"metadata":{},"weight_map":{"a":"s1.safetensors","b":"s2.safetensors"}}"#);
-    let open = WeightFiles::open(dir.path()).unwrap();
+    let open = WeightFiles::open(&RealFs, dir.path()).unwrap();
     assert_eq!(open.names().collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(open.shape("b"), Some(&[2usize][..]));
     for (text, part) in [
@@ -290,7 +291,7 @@ fn wrong_sets_of_tensors_are_listed_with_the_nearest_name() {
     list.push(("model.embed_tokens.weight", safetensors::Dtype::F32, &[3, 4], vec![0; 48]));
     list.push(("rotary.inv_freq", safetensors::Dtype::F32, &[1], vec![0; 4]));
     fs::write(dir.path().join("model.safetensors"), tensors(&list)).unwrap();
-    let open = WeightFiles::open(dir.path()).unwrap();
+    let open = WeightFiles::open(&RealFs, dir.path()).unwrap();
     let text = format!("{:#}", open.expect(&specs(), &|name| name.ends_with("inv_freq")).unwrap_err());
     for part in [
         "1 missing: 'model.norm.weight' (nearest: 'model.norm.wieght')",

@@ -1,6 +1,7 @@
 //! Every operation of a save and a purge fails, kills, or loses power, one after the other.
 
 use super::*;
+use lehr::vfs::RealFs;
 
 /// The file operations of one round of training: save, then purge.
 fn round(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(), SaveFailed> {

@@ -4,6 +4,7 @@ use super::*;
 use lehr::config::{RopeScaling, YarnScaling};
 use lehr::device::Device;
 use lehr::model::Model;
+use lehr::vfs::RealFs;
 
 fn base(architecture: Architecture) -> ModelConfig {
     ModelConfig {
@@ -261,9 +262,9 @@ fn malformed_configs_are_refused_with_the_file() {
         (deep.as_bytes(), "config.json"),
     ] {
         fs::write(&path, content).unwrap();
-        let text = format!("{:#}", hf_config::read(&path).unwrap_err());
+        let text = format!("{:#}", hf_config::read(&RealFs, &path).unwrap_err());
         assert!(text.contains("config.json") && text.contains(part), "'{part}' is not in: {text}");
     }
-    let text = format!("{:#}", hf_config::read(&dir.path().join("none.json")).unwrap_err());
+    let text = format!("{:#}", hf_config::read(&RealFs, &dir.path().join("none.json")).unwrap_err());
     assert!(text.contains("none.json"), "{text}");
 }

@@ -1,6 +1,7 @@
 //! The lock, the event log, and TensorBoard files.
 
 use super::*;
+use lehr::vfs::RealFs;
 
 fn step(n: u64) -> Event {
     Event::Step(Step { step: n, loss: f64::NAN, ..Step::default() })
@@ -79,29 +80,29 @@ fn the_event_log_is_cut_at_the_checkpoint_and_followed() {
     let dir = temp();
     let path = dir.path().join("events.jsonl");
     let mut reader = EventReader::new(&path);
-    assert_eq!(reader.poll().unwrap(), Default::default());
+    assert_eq!(reader.poll(&RealFs).unwrap(), Default::default());
     let mut log = EventLog::create(&RealFs, &path).unwrap();
     (1..=5).for_each(|n| log.append(&step(n)).unwrap());
     let offset = log.offset();
     log.append(&step(6)).unwrap();
     log.sync().unwrap();
     assert_eq!(log.offset(), fs::metadata(&path).unwrap().len());
-    assert_eq!(steps(&reader.poll().unwrap().events), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(steps(&reader.poll(&RealFs).unwrap().events), [1, 2, 3, 4, 5, 6]);
     // Killed in the middle of a line: it waits, and is never seen.
     let mut raw = fs::OpenOptions::new().append(true).open(&path).unwrap();
     raw.write_all(b"{\"event\":\"Step\",\"st").unwrap();
-    assert!(reader.poll().unwrap().events.is_empty());
+    assert!(reader.poll(&RealFs).unwrap().events.is_empty());
     drop(log);
     let mut log = EventLog::resume(&RealFs, &path, offset).unwrap();
     log.append(&step(60)).unwrap();
     log.append(&step(70)).unwrap();
-    let poll = reader.poll().unwrap();
+    let poll = reader.poll(&RealFs).unwrap();
     assert!(poll.reset);
     assert_eq!(steps(&poll.events), [1, 2, 3, 4, 5, 60, 70]);
     log.append(&step(80)).unwrap();
-    let poll = reader.poll().unwrap();
+    let poll = reader.poll(&RealFs).unwrap();
     assert_eq!((poll.reset, steps(&poll.events)), (false, vec![80]));
-    assert_eq!(steps(&read_all(&path).unwrap().0), [1, 2, 3, 4, 5, 60, 70, 80]);
+    assert_eq!(steps(&read_all(&RealFs, &path).unwrap().0), [1, 2, 3, 4, 5, 60, 70, 80]);
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn an_offset_in_the_middle_of_a_line_costs_only_that_line() {
     for offset in 0..=whole.len() as u64 + 5 {
         fs::write(&path, &whole).unwrap();
         EventLog::resume(&RealFs, &path, offset).unwrap().append(&step(9)).unwrap();
-        let (events, bad) = read_all(&path).unwrap();
+        let (events, bad) = read_all(&RealFs, &path).unwrap();
         assert_eq!(*steps(&events).last().unwrap(), 9, "{offset}");
         assert!(bad <= 1 && events.len() + bad >= 1);
     }
@@ -130,7 +131,7 @@ fn malformed_lines_are_skipped() {
     content.extend(vec![b'a'; 9 << 20]);
     content.extend(format!("\n{good}\n{good}").bytes());
     fs::write(&path, content).unwrap();
-    let (events, bad) = read_all(&path).unwrap();
+    let (events, bad) = read_all(&RealFs, &path).unwrap();
     assert_eq!((steps(&events), bad), (vec![1, 1, 1], 5));
 }
 

@@ -9,7 +9,7 @@ use lehr::data::Tokenizer;
 use lehr::data::tasks::{Grade, Question, Split, Task};
 use lehr::device::{Device, ElementType};
 use lehr::event::Event;
-use lehr::model::checkpoint::{Checkpoint, CheckpointOrigin};
+use lehr::model_files::checkpoint::{Checkpoint, CheckpointOrigin};
 use lehr::progress::silent;
 use lehr::session::save::{self, TrainerFile};
 use lehr::train::reinforce::TaskContext;

@@ -4,12 +4,14 @@ use crate::common::golden;
 use crate::grpo::worst;
 use lehr::config::{GrpoSettings, Layers, LoptiMoments, OptimizerKind, Settings, Stage};
 use lehr::device::{Arena, Device};
-use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Model, hf_config};
+use lehr::model::Model;
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::adamw::UpdateParams;
 use lehr::rng::Rng;
 use lehr::train::Optimizer;
 use lehr::train::reinforce::{Loss, Policy, PolicyModel, Rollout, advantage, passes};
+use lehr::vfs::RealFs;
 
 struct Bench {
     device: Device,
@@ -26,9 +28,9 @@ impl Bench {
         if let Some(grpo) = &mut settings.grpo {
             change(grpo);
         }
-        let config = hf_config::read(&golden("qwen2/config.json")).unwrap().model;
+        let config = hf_config::read(&RealFs, &golden("qwen2/config.json")).unwrap().model;
         let model = Model::new(&device, &config, 20).unwrap();
-        model.load(&device, &WeightFiles::open(&golden("qwen2")).unwrap()).unwrap();
+        model.load(&device, &WeightFiles::open(&RealFs, &golden("qwen2")).unwrap()).unwrap();
         let policy = Policy::new(&device, &model, &settings).unwrap();
         let optimizer = policy.optimizer(&device, &model, &settings).unwrap();
         Self { device, model, optimizer, policy, settings }

@@ -6,11 +6,12 @@ use crate::reference::{Golden, update_params, worst};
 use lehr::config::ModelConfig;
 use lehr::data::Batch;
 use lehr::device::Device;
-use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest};
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::train::{GradientPass, Optimizer, Scorer};
+use lehr::vfs::RealFs;
 use std::collections::BTreeSet;
 
 const CASES: [&str; 3] = ["llama-gqa", "qwen2", "qwen3"];
@@ -141,8 +142,8 @@ fn frozen_weights_have_no_gradients() {
 fn folded_weights_match_merge_and_unload() {
     for case in CASES {
         let golden_file = Golden::open(&golden("lora").join(case).join("golden.safetensors"));
-        let files = WeightFiles::open(&golden("lora").join(case)).unwrap();
-        let base = WeightFiles::open(&golden(case)).unwrap();
+        let files = WeightFiles::open(&RealFs, &golden("lora").join(case)).unwrap();
+        let base = WeightFiles::open(&RealFs, &golden(case)).unwrap();
         assert_eq!(files.names().collect::<Vec<_>>(), base.names().collect::<Vec<_>>());
         let mut compared = 0;
         for name in golden_file.names() {
@@ -166,7 +167,7 @@ fn folded_weights_match_merge_and_unload() {
 
 fn folded(device: &Device, case: &str, context: usize) -> Model {
     let model = Model::new(device, &ModelConfig { lora: None, ..shape(case) }, context).unwrap();
-    model.load(device, &WeightFiles::open(&golden("lora").join(case)).unwrap()).unwrap();
+    model.load(device, &WeightFiles::open(&RealFs, &golden("lora").join(case)).unwrap()).unwrap();
     model
 }
 
@@ -212,9 +213,9 @@ fn new_adapters_change_nothing() {
     let batch = batch(case);
     let model = Model::new(&device, &shape(case), batch.seq_len).unwrap();
     model.initialise(&device, 7);
-    model.load(&device, &WeightFiles::open(&golden(case)).unwrap()).unwrap();
+    model.load(&device, &WeightFiles::open(&RealFs, &golden(case)).unwrap()).unwrap();
     let plain = Model::new(&device, &ModelConfig { lora: None, ..shape(case) }, batch.seq_len).unwrap();
-    plain.load(&device, &WeightFiles::open(&golden(case)).unwrap()).unwrap();
+    plain.load(&device, &WeightFiles::open(&RealFs, &golden(case)).unwrap()).unwrap();
     let score = |model: &Model| {
         let scorer = Scorer::new(&device, model, batch.batch_size, batch.seq_len).unwrap();
         scorer.score(&device, &batch).unwrap().0.into_iter().map(f32::to_bits).collect::<Vec<_>>()

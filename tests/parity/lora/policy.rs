@@ -5,10 +5,11 @@ use crate::lora::{adapted, shape};
 use lehr::config::{Layers, ModelConfig, Settings, Stage};
 use lehr::device::Device;
 use lehr::model::Model;
-use lehr::model::weight_files::WeightFiles;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::rng::Rng;
 use lehr::train::MemoryPlan;
 use lehr::train::reinforce::{Policy, Rollout};
+use lehr::vfs::RealFs;
 
 const CASE: &str = "qwen2";
 const TIME: usize = 19;
@@ -39,7 +40,7 @@ fn the_reference_model_is_the_base_without_adapters() {
     let device = Device::named(None).expect("an adapter");
     let model = adapted(&device, CASE, TIME);
     let plain = Model::new(&device, &ModelConfig { lora: None, ..shape(CASE) }, TIME).unwrap();
-    plain.load(&device, &WeightFiles::open(&golden(CASE)).unwrap()).unwrap();
+    plain.load(&device, &WeightFiles::open(&RealFs, &golden(CASE)).unwrap()).unwrap();
     let (mut own, mut other) = (rollouts(), rollouts());
     let mut policy = Policy::new(&device, &model, &settings()).unwrap();
     policy.score(&device, &model, &mut own, 1.0).unwrap();

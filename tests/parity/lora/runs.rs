@@ -1,10 +1,11 @@
 //! `lehr sft` and `lehr grpo` with adapters as users run them: PEFT folders, a kill, a resume, folding, refusals.
 
 use crate::common::{Place, TINY, json_lines, kind, run};
-use lehr::model::checkpoint::step_name;
-use lehr::model::safetensors_file::SafetensorsFile;
-use lehr::model::weight_files::WeightFiles;
+use lehr::model_files::checkpoint::step_name;
+use lehr::model_files::safetensors_file::SafetensorsFile;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::run_folder::checkpoints;
+use lehr::vfs::RealFs;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -61,11 +62,11 @@ fn a_run_saves_peft_folders_and_resumes_to_the_same_bits() {
     assert_eq!(config["target_modules"].as_array().unwrap().len(), 7);
     let base = PathBuf::from(config["base_model_name_or_path"].as_str().unwrap());
     assert!(base.is_absolute() && base.join("model.safetensors").is_file(), "{}", base.display());
-    let file = SafetensorsFile::open(&dir.join("adapter_model.safetensors")).unwrap();
+    let file = SafetensorsFile::open(&RealFs, &dir.join("adapter_model.safetensors")).unwrap();
     assert_eq!(file.tensors().len(), 14, "A and B of seven projections of one block");
     assert_eq!(file.tensors()["base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"].shape, [3, 32]);
     assert_eq!(file.tensors()["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"].shape, [16, 3]);
-    let moments = SafetensorsFile::open(&dir.join("optimizer.safetensors")).unwrap();
+    let moments = SafetensorsFile::open(&RealFs, &dir.join("optimizer.safetensors")).unwrap();
     assert_eq!(moments.tensors().len(), 28);
     // Cut short, then continued.
     json_lines(&mut sft(&place, "cut", &["--max-steps=6", "--lr-scheduler=constant"]));
@@ -98,8 +99,8 @@ fn an_adapter_is_a_model_and_folds_into_one() {
     assert_eq!(run(&mut place.lehr(["merge", "--lora", "run", "--out", "folded"])).code, Some(0));
     let (adapter, folded, base) = (eval("run"), eval("folded"), eval("base"));
     assert!((adapter - folded).abs() < 1e-6 && (adapter - base).abs() > 1e-3, "{adapter} {folded} {base}");
-    let files = WeightFiles::open(&place.path("folded")).unwrap();
-    let (from, name) = (WeightFiles::open(&step(&place, "run", 6)).unwrap(), "model.layers.0.self_attn.v_proj.weight");
+    let files = WeightFiles::open(&RealFs, &place.path("folded")).unwrap();
+    let (from, name) = (WeightFiles::open(&RealFs, &step(&place, "run", 6)).unwrap(), "model.layers.0.self_attn.v_proj.weight");
     assert_eq!(files.read_f32(name, &[16, 16]).unwrap(), from.read_f32(name, &[16, 16]).unwrap());
     assert!(files.names().eq(from.names()));
     // As PEFT alone writes it, without configuration and tokenizer: those of the base model are taken.

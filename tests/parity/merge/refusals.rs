@@ -1,7 +1,8 @@
 //! Every mistake: one line that names it, exit code 1 (2 for an invalid command line or an unknown folder), and no trace on disk.
 
 use super::*;
-use lehr::model::checkpoint::step_name;
+use lehr::model_files::checkpoint::step_name;
+use lehr::vfs::RealFs;
 use lehr::vfs::fault::{FaultFs, FaultKind};
 
 /// Everything below a folder, with sizes.

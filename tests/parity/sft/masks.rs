@@ -2,6 +2,7 @@
 
 use lehr::data::Tokenizer;
 use lehr::data::chat::{Chat, ChatRow, ChatTemplate, Encoder, LossOn, PLAIN};
+use lehr::vfs::RealFs;
 use serde_json::{Map, json};
 
 const ONLY: LossOn = LossOn { assistant_only: true, completion_only: true };
@@ -178,7 +179,7 @@ fn completions_are_scored_and_prompts_masked() {
 #[test]
 fn tokens_across_a_boundary_go_by_their_offsets() {
     let text = std::fs::read_to_string(crate::common::golden("sft/model/tokenizer.json")).unwrap();
-    let tokenizer = Tokenizer::from_folder(&crate::common::golden("sft/model")).unwrap();
+    let tokenizer = Tokenizer::from_folder(&RealFs, &crate::common::golden("sft/model")).unwrap();
     assert!(text.contains("merges"));
     let (ids, places) = tokenizer.encode_with_places("What cools glass slowly? äöü 🔥<|im_end|>\n", false).unwrap();
     assert_eq!(ids, tokenizer.encode("What cools glass slowly? äöü 🔥<|im_end|>\n").unwrap());

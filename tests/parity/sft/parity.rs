@@ -5,10 +5,11 @@ use lehr::config::{Layers, Settings, Stage};
 use lehr::data::chat::{self, ChatSource, ChatTemplate, Encoder, LossOn, read_rows};
 use lehr::data::{Notices, Source, Tokenizer};
 use lehr::device::Device;
-use lehr::model::hf_config;
-use lehr::model::weight_files::WeightFiles;
+use lehr::model_files::hf_config;
+use lehr::model_files::weight_files::WeightFiles;
 use lehr::progress::silent;
 use lehr::train::Trainer;
+use lehr::vfs::RealFs;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ struct Golden {
 impl Golden {
     fn open() -> Self {
         let value = serde_json::from_str(&std::fs::read_to_string(golden("sft/golden.json")).unwrap()).unwrap();
-        let tokenizer = Tokenizer::from_folder(&golden("sft/model")).unwrap();
+        let tokenizer = Tokenizer::from_folder(&RealFs, &golden("sft/model")).unwrap();
         let (tokenizer, template) = chat::template_of(&tokenizer, None, 0).unwrap();
         Self { value, tokenizer, template }
     }
@@ -40,7 +41,7 @@ fn tokens_and_labels_match_trl() {
     let most = g.max_length();
     for name in ["messages", "turns", "texts", "plain"] {
         let mut got = Vec::new();
-        read_rows(&golden(&format!("sft/{name}.jsonl")), &mut silent, |_, row| {
+        read_rows(&RealFs, &golden(&format!("sft/{name}.jsonl")), &mut silent, |_, row| {
             let example = encoder.encode(&row)?;
             let n = example.tokens.len().min(most);
             let tokens: Vec<i64> = example.tokens[..n].iter().map(|id| i64::from(*id)).collect();
@@ -83,7 +84,13 @@ fn settings(g: &Golden, packing: bool) -> Settings {
 fn one_update_matches(device: Device, packing: bool) {
     let g = Golden::open();
     let mut settings = settings(&g, packing);
-    let from = chat::ChatInput { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };
+    let from = chat::ChatInput {
+        vfs: &RealFs,
+        tokenizer: &g.tokenizer,
+        template: &g.template,
+        seq_len: settings.train.seq_len,
+        seed: 1,
+    };
     let sft = settings.sft.clone().unwrap();
     let mut notices = Notices::new();
     let mut source: ChatSource = chat::load(&settings.data, &sft, &from, &mut notices, &mut silent).unwrap();
@@ -91,8 +98,8 @@ fn one_update_matches(device: Device, packing: bool) {
     settings.train.batch_size = source.rows_per_epoch() as usize;
     assert_eq!(source.end_after(1.0, settings.train.batch_size), 1);
     assert_eq!(packing, settings.train.batch_size < 6, "{} sequences", settings.train.batch_size);
-    let config = hf_config::read(&golden("sft/model/config.json")).unwrap().model;
-    let files = WeightFiles::open(&golden("sft/model")).unwrap();
+    let config = hf_config::read(&RealFs, &golden("sft/model/config.json")).unwrap().model;
+    let files = WeightFiles::open(&RealFs, &golden("sft/model")).unwrap();
     let mut trainer = Trainer::new(device, &settings, &config, Box::new(source)).unwrap();
     trainer.model.load(&trainer.device, &files).unwrap();
     assert!(trainer.step().unwrap().is_none());
@@ -148,7 +155,13 @@ fn one_update_matches_trl() {
 fn packed_rows_are_independent() {
     let g = Golden::open();
     let settings = settings(&g, true);
-    let from = chat::ChatInput { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };
+    let from = chat::ChatInput {
+        vfs: &RealFs,
+        tokenizer: &g.tokenizer,
+        template: &g.template,
+        seq_len: settings.train.seq_len,
+        seed: 1,
+    };
     let source = chat::load(&settings.data, &settings.sft.clone().unwrap(), &from, &mut Notices::new(), &mut silent).unwrap();
     let batch = source.batch(0, source.rows_per_epoch() as usize);
     assert_eq!(batch.num_tokens as u64, g.value["step"]["num_tokens"].as_f64().unwrap() as u64);

@@ -4,6 +4,7 @@ use lehr::config::{Layers, Stage};
 use lehr::data::chat::{self, ChatRow, ChatTemplate, MixturePart, PLAIN, load, read_rows};
 use lehr::data::{IGNORE, Notices, Source, Tokenizer};
 use lehr::progress::silent;
+use lehr::vfs::RealFs;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,7 @@ impl Place {
 
 fn read(path: &Path) -> anyhow::Result<Vec<ChatRow>> {
     let mut rows = Vec::new();
-    read_rows(path, &mut silent, |_, row| {
+    read_rows(&RealFs, path, &mut silent, |_, row| {
         rows.push(row);
         Ok(())
     })?;
@@ -120,7 +121,7 @@ fn a_path_may_have_a_weight() {
     let file = place.file("a.jsonl", "");
     let odd = place.file("b:2", "");
     let with = |suffix: &str| PathBuf::from(format!("{}{suffix}", file.display()));
-    let parse = |spec: &Path| MixturePart::parse(spec, &mut Notices::new());
+    let parse = |spec: &Path| MixturePart::parse(&RealFs, spec, &mut Notices::new());
     assert_eq!(parse(&file).unwrap().weight, 1.0);
     let part = parse(&with(":0.5")).unwrap();
     assert_eq!((part.weight, part.files), (0.5, vec![file.clone()]));
@@ -137,7 +138,7 @@ fn a_path_may_have_a_weight() {
         let error = parse(&spec).expect_err(wanted).to_string();
         assert!(error.starts_with("--data ") && error.contains(wanted), "{error}");
     }
-    let error = MixturePart::parse(Place::new().dir.path(), &mut Notices::new()).unwrap_err().to_string();
+    let error = MixturePart::parse(&RealFs, Place::new().dir.path(), &mut Notices::new()).unwrap_err().to_string();
     assert!(error.starts_with("--data ") && error.contains("no .jsonl, .json, .parquet or .arrow file"), "{error}");
     let (train, valid) = (place.file("train.jsonl", "{}"), place.file("valid.jsonl", "{}"));
     let part = parse(&PathBuf::from(format!("{}:3", place.dir.path().display()))).unwrap();
@@ -154,7 +155,7 @@ fn source(data: Vec<PathBuf>, fraction: f64, seed: u64, notices: &mut Notices) -
     (settings.data.data, settings.data.val_fraction) = (data, fraction);
     let tokenizer = Tokenizer::bytes(true)?;
     let template = ChatTemplate::new(PLAIN, tokenizer.special_tokens(), 0)?;
-    let from = chat::ChatInput { tokenizer: &tokenizer, template: &template, seq_len: 16, seed };
+    let from = chat::ChatInput { vfs: &RealFs, tokenizer: &tokenizer, template: &template, seq_len: 16, seed };
     load(&settings.data, &settings.sft.clone().unwrap_or_default(), &from, notices, &mut silent)
 }
 
@@ -250,7 +251,7 @@ fn an_unencodable_template_is_refused_at_start() {
     let try_with = |chars: &str| {
         let tokenizer = Tokenizer::chars(chars.chars(), false).unwrap();
         let (tokenizer, template) = chat::template_of(&tokenizer, None, 0).unwrap();
-        let from = chat::ChatInput { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
+        let from = chat::ChatInput { vfs: &RealFs, tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
         load(&settings.data, &sft, &from, &mut Notices::new(), &mut silent).map(|_| ()).map_err(|e| format!("{e:#}"))
     };
     let error = try_with("abcdefghijklmnopqrstuvwxyz\n").unwrap_err();
@@ -267,7 +268,7 @@ fn an_unencodable_template_is_refused_at_start() {
     settings.data.data = vec![path];
     let tokenizer = Tokenizer::bytes(false).unwrap();
     let (tokenizer, template) = chat::template_of(&tokenizer, None, 0).unwrap();
-    let from = chat::ChatInput { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
+    let from = chat::ChatInput { vfs: &RealFs, tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
     let error = load(&settings.data, &sft, &from, &mut Notices::new(), &mut silent).err().unwrap();
     let error = format!("{error:#}");
     assert!(error.contains("c.jsonl:1: ") && error.contains("not tool"), "{error}");
@@ -326,7 +327,7 @@ fn parquet_and_arrow_rows_are_read() {
         assert_eq!(read(&bare).unwrap(), wanted, "its bytes say what it is");
     }
     let mut notices = Notices::new();
-    let saved = chat::row_files(&golden("saved"), &mut notices).unwrap();
+    let saved = chat::row_files(&RealFs, &golden("saved"), &mut notices).unwrap();
     assert_eq!((saved.train.len(), saved.validation.len()), (1, 0), "{notices:?}");
     assert!(notices.lines()[0].contains("reads train/data-00000-of-00001.arrow; skips "), "{notices:?}");
     assert_eq!(read(&saved.train[0]).unwrap(), wanted);

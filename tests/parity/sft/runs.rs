@@ -2,6 +2,7 @@
 
 use crate::common::{Place, TINY, Trainer, json_lines, kind, random, run};
 use lehr::data::Tokenizer;
+use lehr::vfs::RealFs;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 
@@ -100,7 +101,7 @@ fn every_checkpoint_contains_the_template() {
     std::fs::write(place.path("own.jinja"), "{% for m in messages %}{{ m.content + '\\n' }}{% endfor %}").unwrap();
     json_lines(&mut place.lehr(sft("own", &["--chat-template=own.jinja", "--num-train-epochs=1", "--eval-every=0"]).iter()));
     let folder = lehr::run_folder::checkpoints::newest_valid(&lehr::vfs::RealFs, &place.path("own")).unwrap().found.unwrap().path;
-    let template = Tokenizer::from_folder(&folder).unwrap().chat_template().unwrap().unwrap();
+    let template = Tokenizer::from_folder(&RealFs, &folder).unwrap().chat_template().unwrap().unwrap();
     assert!(template.starts_with("{% for m in messages %}"), "{template}");
     let started = &kind(&place.events("own"), "Started")[0].clone();
     let last = kind(&place.events("own"), "Step").last().unwrap().to_owned().clone();

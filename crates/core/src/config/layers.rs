@@ -2,6 +2,7 @@
 
 use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, UsageError};
 use crate::number_format::{did_you_mean, one_line};
+use crate::vfs::Vfs;
 use clap::{ArgMatches, Command, parser::ValueSource};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -101,11 +102,9 @@ impl Layers {
     ///
     /// # Errors
     /// When the file cannot be read, is larger than 1 MiB, is not TOML, or holds an unknown or mistyped setting.
-    pub fn file(&mut self, path: &Path) -> anyhow::Result<()> {
+    pub fn file(&mut self, vfs: &dyn Vfs, path: &Path) -> anyhow::Result<()> {
         let shown = path.display();
-        let size = std::fs::metadata(path).map_err(|e| anyhow::anyhow!("--config {shown}: {e}"))?.len();
-        anyhow::ensure!(size <= 1 << 20, "--config {shown}: {size} bytes; a config file is at most 1 MiB");
-        let bytes = std::fs::read(path).map_err(|e| anyhow::anyhow!("--config {shown}: {e}"))?;
+        let bytes = vfs.read(path, 1 << 20).map_err(|e| anyhow::anyhow!("--config {shown}: {e}"))?;
         let text = String::from_utf8(bytes)
             .map_err(|e| anyhow::anyhow!("{shown}: not UTF-8 at byte {}; save it as UTF-8", e.utf8_error().valid_up_to()))?;
         self.text(text.trim_start_matches('\u{feff}'), &shown.to_string())
@@ -264,9 +263,9 @@ impl Settings {
     ///
     /// # Errors
     /// As [`Layers::file`].
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
+    pub fn read(vfs: &dyn Vfs, path: &Path) -> anyhow::Result<Self> {
         let mut layers = Layers::default();
-        layers.file(path)?;
+        layers.file(vfs, path)?;
         layers.settings()
     }
 }

@@ -10,25 +10,23 @@ mod text;
 
 use super::files::{self, ByteReader, FileFormat, OpenedText};
 use super::{Notices, shown_path};
+use crate::vfs::{FileCursor, FileKind, FileMetadata, MemoryFile, Vfs, VfsReader};
 use anyhow::{Context, Result, ensure};
 use lines::LineReader;
 use sha2::{Digest, Sha256};
-use std::fs;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::Duration;
 use text::TextReader;
 
 /// Text sources, checked and in order, not yet read.
-pub struct Corpus {
-    sources: Vec<CorpusFile>,
+#[derive(Default)]
+pub struct Corpus<'a> {
+    sources: Vec<CorpusFile<'a>>,
     /// Validation files found in folders.
     validation: Vec<PathBuf>,
-    /// A copy of standard input, so that it can be read more than once; removed when the corpus is dropped.
-    #[cfg(not(target_arch = "wasm32"))]
-    _spool: Option<tempfile::TempPath>,
 }
 
 /// A part of a document, or all of it.
@@ -40,40 +38,41 @@ pub struct DocumentPiece {
     pub ends_document: bool,
 }
 
-enum CorpusOrigin {
-    File(PathBuf),
-    Memory(Arc<str>),
+enum CorpusOrigin<'a> {
+    /// Opened where it is read: there may be more files than a process may hold open.
+    File(&'a dyn Vfs, PathBuf),
+    /// Standard input, or a text in memory.
+    Open(Arc<dyn VfsReader>),
 }
 
-struct CorpusFile {
+struct CorpusFile<'a> {
     /// Name for messages.
     name: String,
     format: FileFormat,
-    origin: CorpusOrigin,
+    origin: CorpusOrigin<'a>,
     /// Size in bytes when it was opened.
     bytes: u64,
-    modified: Option<SystemTime>,
+    /// When the file was last changed.
+    modified: Option<Duration>,
 }
 
-impl Corpus {
-    /// Opens the named files and folders, in order; `-` is standard input. No text is read yet, except standard input, which is copied to a
-    /// temporary file.
+impl<'a> Corpus<'a> {
+    /// Opens the named files and folders, in order; `-` is standard input. No text is read yet, except standard input.
     ///
     /// Refused: paths that are missing, empty, UTF-16, or neither file nor folder; folders without data.
-    pub fn open(paths: &[PathBuf], notices: &mut Notices) -> Result<Self> {
-        let mut corpus = Self::empty();
+    pub fn open(vfs: &'a dyn Vfs, paths: &[PathBuf], notices: &mut Notices) -> Result<Self> {
+        let mut corpus = Self::default();
         for path in paths {
             if path.as_os_str() == "-" {
-                corpus.add_standard_input()?;
+                corpus.add_standard_input(vfs)?;
                 continue;
             }
-            let meta = fs::metadata(path).map_err(|e| missing(path, &e))?;
-            if meta.is_dir() {
-                let folder = files::data_folder(path, true, notices)?;
-                folder.train.iter().try_for_each(|file| corpus.add_file(file, notices))?;
+            if find(vfs, path)?.kind == FileKind::Dir {
+                let folder = files::data_folder(vfs, path, true, notices)?;
+                folder.train.iter().try_for_each(|file| corpus.add_file(vfs, file, notices))?;
                 corpus.validation.extend(folder.validation);
             } else {
-                corpus.add_file(path, notices)?;
+                corpus.add_file(vfs, path, notices)?;
             }
         }
         ensure!(
@@ -86,16 +85,8 @@ impl Corpus {
 
     /// One document in memory, with a name for messages.
     pub fn from_text(name: &str, text: impl Into<Arc<str>>) -> Self {
-        let text = text.into();
-        let mut corpus = Self::empty();
-        let bytes = text.len() as u64;
-        corpus.sources.push(CorpusFile {
-            name: name.into(),
-            format: FileFormat::Text,
-            origin: CorpusOrigin::Memory(text),
-            bytes,
-            modified: None,
-        });
+        let mut corpus = Self::default();
+        corpus.sources.push(CorpusFile::of_open(name, Arc::new(MemoryFile(text.into()))));
         corpus
     }
 
@@ -129,7 +120,7 @@ impl Corpus {
     }
 
     /// Starts reading from the beginning.
-    pub fn pieces(&self) -> DocumentPieces<'_> {
+    pub fn pieces(&self) -> DocumentPieces<'_, 'a> {
         DocumentPieces { corpus: self, next: 0, open: None, bytes_done: 0, saw_text: false }
     }
 
@@ -140,7 +131,7 @@ impl Corpus {
         for source in &self.sources {
             hash.update([source.format as u8]);
             hash.update(source.bytes.to_le_bytes());
-            let mut reader = source.reader()?;
+            let mut reader = FileCursor::new(source.file()?, 0);
             loop {
                 let n = reader.read(&mut buffer).with_context(|| format!("{}: cannot be read", source.name))?;
                 if n == 0 {
@@ -152,77 +143,61 @@ impl Corpus {
         Ok(())
     }
 
-    fn empty() -> Self {
-        Self {
-            sources: Vec::new(),
-            validation: Vec::new(),
-            #[cfg(not(target_arch = "wasm32"))]
-            _spool: None,
-        }
-    }
-
-    fn add_file(&mut self, path: &Path, notices: &mut Notices) -> Result<()> {
+    fn add_file(&mut self, vfs: &'a dyn Vfs, path: &Path, notices: &mut Notices) -> Result<()> {
         let name = shown_path(path);
         // Checked before opening: opening a pipe waits for a writer, and reading a device may never end.
-        let meta = fs::metadata(path).map_err(|e| missing(path, &e))?;
-        ensure!(meta.is_file(), "{name}: not a regular file (a device, pipe or socket). Name a file, or - for standard input");
-        let format = FileFormat::of(path)?;
+        let found = find(vfs, path)?;
+        ensure!(
+            found.kind == FileKind::File,
+            "{name}: not a regular file (a device, pipe or socket). Name a file, or - for standard input"
+        );
+        let format = FileFormat::of(vfs, path)?;
         if format == FileFormat::Text && files::extension(path) == "json" {
             notices.push(format!("{name}: holds no list of rows and no row a line: read as plain text"));
         }
         let source = CorpusFile {
             name,
             format,
-            origin: CorpusOrigin::File(path.into()),
-            bytes: meta.len(),
-            modified: meta.modified().ok(),
+            origin: CorpusOrigin::File(vfs, path.into()),
+            bytes: found.bytes,
+            modified: found.modified,
         };
         source.check()?;
         self.sources.push(source);
         Ok(())
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
-    fn add_standard_input(&mut self) -> Result<()> {
-        ensure!(self._spool.is_none(), "data = -: standard input can be read only once. Name - once");
-        let mut spool = tempfile::NamedTempFile::new().context("standard input: no temporary file to copy it to. Set TMPDIR")?;
-        std::io::copy(&mut std::io::stdin().lock(), &mut spool)
-            .context("standard input: cannot be copied to a temporary file. Is the disk full?")?;
-        let path = spool.into_temp_path();
-        let meta = fs::metadata(&path).context("standard input: its temporary copy is gone")?;
-        let source = CorpusFile {
-            name: "standard input".into(),
-            format: FileFormat::Text,
-            origin: CorpusOrigin::File(path.to_path_buf()),
-            bytes: meta.len(),
-            modified: meta.modified().ok(),
-        };
-        self._spool = Some(path);
-        source.open()?;
+    fn add_standard_input(&mut self, vfs: &dyn Vfs) -> Result<()> {
+        const NAME: &str = "standard input";
+        ensure!(
+            self.sources.iter().all(|source| source.name != NAME),
+            "data = -: standard input can be read only once. Name - once"
+        );
+        let copy = vfs.standard_input().context("standard input: cannot be copied to a temporary file. Is the disk full?")?;
+        let source = CorpusFile::of_open(NAME, copy);
+        source.check()?;
         self.sources.push(source);
         Ok(())
     }
-
-    #[cfg(target_arch = "wasm32")]
-    fn add_standard_input(&mut self) -> Result<()> {
-        anyhow::bail!("data = -: a browser has no standard input")
-    }
 }
 
-impl CorpusFile {
-    /// A reader of the raw bytes.
-    fn reader(&self) -> Result<ByteReader> {
-        Ok(match &self.origin {
-            CorpusOrigin::File(path) => {
-                Box::new(fs::File::open(path).with_context(|| format!("{}: cannot be opened", self.name))?)
-            }
-            CorpusOrigin::Memory(text) => Box::new(Cursor::new(Arc::<[u8]>::from(text.clone()))),
-        })
+impl CorpusFile<'_> {
+    fn of_open(name: &str, file: Arc<dyn VfsReader>) -> Self {
+        let (bytes, format) = (file.bytes(), FileFormat::Text);
+        Self { name: name.into(), format, origin: CorpusOrigin::Open(file), bytes, modified: None }
+    }
+
+    /// The raw bytes.
+    fn file(&self) -> Result<Arc<dyn VfsReader>> {
+        match &self.origin {
+            CorpusOrigin::File(vfs, path) => vfs.open(path).with_context(|| format!("{}: cannot be opened", self.name)),
+            CorpusOrigin::Open(file) => Ok(file.clone()),
+        }
     }
 
     /// A reader of the decompressed text.
     fn open(&self) -> Result<OpenedText> {
-        files::unpack(&self.name, self.reader()?)
+        files::unpack(&self.name, self.file()?)
     }
 
     /// An error if it cannot be read in its format.
@@ -237,8 +212,7 @@ impl CorpusFile {
     /// The rows of a columnar file.
     #[cfg(not(target_arch = "wasm32"))]
     fn documents(&self) -> Result<OpenFile> {
-        let CorpusOrigin::File(path) = &self.origin else { anyhow::bail!("{}: is not in columns", self.name) };
-        Ok(OpenFile::Columns(columns::ColumnReader::open(&self.name, path, self.format, self.bytes)?))
+        Ok(OpenFile::Columns(columns::ColumnReader::open(&self.name, self.file()?, self.format)?))
     }
 
     #[cfg(target_arch = "wasm32")]
@@ -261,10 +235,11 @@ impl CorpusFile {
 
     /// An error if the file changed since it was opened: parts of two versions would make a corpus that never existed.
     fn check_unchanged(&self) -> Result<()> {
-        if let CorpusOrigin::File(path) = &self.origin {
-            let meta = fs::metadata(path).with_context(|| format!("{}: disappeared while it was read", self.name))?;
+        if let CorpusOrigin::File(vfs, path) = &self.origin {
+            let gone = || format!("{}: disappeared while it was read", self.name);
+            let found = vfs.metadata(path).with_context(gone)?.with_context(gone)?;
             ensure!(
-                meta.len() == self.bytes && meta.modified().ok() == self.modified,
+                (found.bytes, found.modified) == (self.bytes, self.modified),
                 "{}: changed while it was read. Run again when nothing writes to it",
                 self.name
             );
@@ -274,8 +249,8 @@ impl CorpusFile {
 }
 
 /// Reader over all sources of a [`Corpus`]; buffers a few MiB at most.
-pub struct DocumentPieces<'a> {
-    corpus: &'a Corpus,
+pub struct DocumentPieces<'c, 'a> {
+    corpus: &'c Corpus<'a>,
     next: usize,
     open: Option<OpenFile>,
     bytes_done: u64,
@@ -313,7 +288,7 @@ impl OpenFile {
     }
 }
 
-impl DocumentPieces<'_> {
+impl DocumentPieces<'_, '_> {
     /// The next piece, or `None` at the end. Documents without text are skipped.
     ///
     /// Errors: a source cannot be read or has changed; more than 1 % of it is not UTF-8; the whole corpus contains only white space.
@@ -363,12 +338,11 @@ impl DocumentPieces<'_> {
     }
 }
 
-fn missing(path: &Path, error: &std::io::Error) -> anyhow::Error {
+fn find(vfs: &dyn Vfs, path: &Path) -> Result<FileMetadata> {
     let name = shown_path(path);
-    match error.kind() {
-        std::io::ErrorKind::NotFound => anyhow::anyhow!("{name}: no such file or folder. Check --data"),
-        _ => anyhow::anyhow!("{name}: cannot be opened: {error}. Check the path and its permissions"),
-    }
+    let found = vfs.metadata(path);
+    let found = found.map_err(|e| anyhow::anyhow!("{name}: cannot be opened: {e}. Check the path and its permissions"))?;
+    found.with_context(|| format!("{name}: no such file or folder. Check --data"))
 }
 
 #[cfg(test)]

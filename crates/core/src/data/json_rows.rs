@@ -4,6 +4,7 @@
 use super::files::{self, MAX_RECORD_BYTES, Record, Records};
 use super::{shown, shown_path};
 use crate::progress::{Progress, report};
+use crate::vfs::Vfs;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 use std::io::BufReader;
@@ -21,17 +22,19 @@ pub type Object = Map<String, Value>;
 /// # Errors
 /// The first row that is not an object, with its place and the remedy; errors of `take`.
 pub fn read_objects(
+    vfs: &dyn Vfs,
     path: &Path,
     example: &str,
     progress: &mut Progress<'_>,
     mut take: impl FnMut(&str, Object) -> Result<()>,
 ) -> Result<()> {
     let name = shown_path(path);
-    let format = files::regular_rows(path)?;
-    let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let format = files::regular_rows(vfs, path)?;
+    let file = vfs.open(path).with_context(|| format!("{name}: cannot be opened"))?;
+    let bytes = file.bytes();
     #[cfg(not(target_arch = "wasm32"))]
     if matches!(format, files::FileFormat::Parquet | files::FileFormat::Arrow) {
-        let mut rows = files::Columns::open(path, format, None)?;
+        let mut rows = files::Columns::open(&name, file, format, None)?;
         while let Some((number, object)) = rows.next_row()? {
             if number.is_multiple_of(256) {
                 report(progress, WHAT, rows.bytes_done(bytes), bytes)?;
@@ -40,7 +43,7 @@ pub fn read_objects(
         }
         return Ok(());
     }
-    let opened = files::open(path)?;
+    let opened = files::unpack(&name, file)?;
     let done = opened.done.clone();
     let mut records = Records::new(BufReader::with_capacity(1 << 18, opened.reader), format == files::FileFormat::JsonList);
     for count in 1u64.. {
@@ -104,7 +107,7 @@ mod tests {
         let path = dir.path().join(name);
         std::fs::write(&path, bytes)?;
         let mut out = Vec::new();
-        read_objects(&path, "{}", &mut silent, |place, object| {
+        read_objects(&crate::vfs::RealFs, &path, "{}", &mut silent, |place, object| {
             out.push((place.rsplit('/').next().unwrap_or_default().to_owned(), object));
             Ok(())
         })?;

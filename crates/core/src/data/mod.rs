@@ -19,17 +19,16 @@ mod until;
 
 pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};
 pub use corpus::{Corpus, DocumentPiece, DocumentPieces};
-pub use files::{DataFolder, data_folder, snapshot};
+pub use files::{DataFolder, data_folder};
 pub use json_rows::{Object, read_objects};
 pub use shards::{TokenCache, TokenFile, tokenize};
 pub use source::{ContentHash, Source, TextSource};
-pub use tokenizer::{DecodeStream, END_OF_TEXT, EndTokens, Tokenizer, TokenizerKind};
+pub use tokenizer::{DecodeStream, END_OF_TEXT, EndTokens, Tokenizer, TokenizerKind, gguf_metadata};
 pub use until::StopStringFilter;
-
-pub(crate) use tokenizer::{byte_of, char_of};
 
 use crate::config::DataSettings;
 use crate::progress::Progress;
+use crate::vfs::Vfs;
 use anyhow::Result;
 
 /// Warnings for the caller to print, one line each, without duplicates.
@@ -74,6 +73,7 @@ impl Notices {
 /// `tokenizer` replaces `settings.tokenizer` when a trained model comes with its own. `progress` receives (bytes done, total bytes) of the
 /// file being tokenized. Errors name the file or setting, and the remedy.
 pub fn load(
+    vfs: &dyn Vfs,
     settings: &DataSettings,
     tokenizer: Option<Tokenizer>,
     cache: &TokenCache,
@@ -84,20 +84,22 @@ pub fn load(
         !settings.data.is_empty(),
         "data: no text named. Give --data PATH (a file, a folder, JSONL, or - for standard input)"
     );
-    let train = Corpus::open(&settings.data, notices)?;
+    let train = Corpus::open(vfs, &settings.data, notices)?;
     let named = settings.val_data.as_slice();
     let val = if named.is_empty() { train.validation_files() } else { named };
-    let val = if val.is_empty() { None } else { Some(Corpus::open(val, notices)?) };
+    let val = if val.is_empty() { None } else { Some(Corpus::open(vfs, val, notices)?) };
     let tokenizer = match tokenizer {
         Some(tokenizer) => {
             tokenizer.check_marker(std::iter::once(&train).chain(&val), notices)?;
             tokenizer
         }
-        None => Tokenizer::build(&settings.tokenizer.parse()?, &train, val.as_ref(), notices)?,
+        None => Tokenizer::build(vfs, &settings.tokenizer.parse()?, &train, val.as_ref(), notices)?,
     };
-    let train = std::sync::Arc::new(tokenize(&train, &tokenizer, cache, notices, progress)?);
+    let train = std::sync::Arc::new(tokenize(vfs, &train, &tokenizer, cache, notices, progress)?);
     let dataset = match val {
-        Some(val) => Dataset::with_validation(train, std::sync::Arc::new(tokenize(&val, &tokenizer, cache, notices, progress)?)),
+        Some(val) => {
+            Dataset::with_validation(train, std::sync::Arc::new(tokenize(vfs, &val, &tokenizer, cache, notices, progress)?))
+        }
         None => Dataset::split(train, settings.val_fraction)?,
     };
     Ok((tokenizer, dataset))

@@ -12,6 +12,7 @@ mod writer;
 use super::tokenizer::WordMemory;
 use super::{Corpus, DocumentPiece, Notices, Tokenizer};
 use crate::progress::{Progress, report};
+use crate::vfs::Vfs;
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use writer::{Bounds, TokenOutput, TokenWriter};
@@ -143,6 +144,7 @@ const WHAT: &str = "reading text";
 /// `progress` receives (source bytes done, total source bytes) several times a second. If the cache cannot be written, the tokens stay in
 /// memory, with a notice. Errors: the corpus cannot be read or has no usable text; a character has no token.
 pub fn tokenize(
+    vfs: &dyn Vfs,
     corpus: &Corpus,
     tokenizer: &Tokenizer,
     cache: &TokenCache,
@@ -153,7 +155,7 @@ pub fn tokenize(
     let separator = bounds.separator();
     #[cfg(not(target_arch = "wasm32"))]
     if *cache != TokenCache::Off {
-        match cache::find_or_make(corpus, tokenizer, cache, notices, progress) {
+        match cache::find_or_make(vfs, corpus, tokenizer, cache, notices, progress) {
             Ok(found) => return Ok(found.with_separator(separator)),
             Err(cache::CacheFailure::Data(error)) => return Err(error),
             Err(cache::CacheFailure::Cache(why)) => {
@@ -162,7 +164,7 @@ pub fn tokenize(
         }
     }
     #[cfg(target_arch = "wasm32")]
-    let _ = cache;
+    let _ = (vfs, cache);
     let vocab_size = tokenizer.vocab_size();
     let mut writer = TokenWriter::new(TokenOutput::memory(vocab_size), vocab_size, bounds);
     write_corpus(corpus, tokenizer, &mut writer, notices, progress)?;
@@ -173,7 +175,7 @@ pub fn tokenize(
 fn write_corpus(
     corpus: &Corpus,
     tokenizer: &Tokenizer,
-    writer: &mut TokenWriter,
+    writer: &mut TokenWriter<'_>,
     notices: &mut Notices,
     progress: &mut Progress<'_>,
 ) -> Result<()> {
@@ -235,7 +237,7 @@ mod threads {
     pub(super) fn write_corpus(
         corpus: &Corpus,
         tokenizer: &Tokenizer,
-        writer: &mut TokenWriter,
+        writer: &mut TokenWriter<'_>,
         notices: &mut Notices,
         progress: &mut Progress<'_>,
     ) -> Result<()> {
@@ -306,7 +308,7 @@ mod threads {
         }
     }
 
-    fn next_job(pieces: &mut DocumentPieces, before: &mut PreviousCharacter, notices: &mut Notices) -> Result<Job> {
+    fn next_job(pieces: &mut DocumentPieces<'_, '_>, before: &mut PreviousCharacter, notices: &mut Notices) -> Result<Job> {
         let (mut job, mut bytes) = (Vec::new(), 0);
         while bytes < JOB_BYTES {
             let Some(piece) = pieces.next_piece(notices)? else { break };

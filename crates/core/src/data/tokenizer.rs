@@ -12,17 +12,19 @@ mod ends;
 mod files;
 mod frame;
 mod gguf;
+mod gguf_metadata;
 mod growth;
 mod stream;
 mod word_splitter;
 
 pub use ends::EndTokens;
 pub(super) use frame::TextFrame;
+pub use gguf_metadata::gguf_metadata;
 pub use stream::DecodeStream;
-pub(crate) use stream::{byte_of, char_of};
 pub(super) use word_splitter::WordMemory;
 
 use super::shown;
+use crate::model_files::char_of;
 use anyhow::{Result, anyhow, bail, ensure};
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -265,7 +267,7 @@ impl Tokenizer {
 
     fn encode_word(&self, word: &str, ids: &mut Vec<u32>) -> Result<()> {
         use tokenizers::Model;
-        let spelled: String = word.bytes().map(stream::char_of).collect();
+        let spelled: String = word.bytes().map(char_of).collect();
         let tokens = guarded(|| self.inner.get_model().tokenize(&spelled));
         ids.extend(
             tokens.map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", shown(word), shown(&e)))?.iter().map(|t| t.id),

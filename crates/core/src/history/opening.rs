@@ -37,7 +37,7 @@ fn first_text(path: &Path) -> Result<String> {
         bail!("standard input");
     }
     let mut notices = Notices::new();
-    let corpus = Corpus::open(&[path.to_owned()], &mut notices)?;
+    let corpus = Corpus::open(&RealFs, &[path.to_owned()], &mut notices)?;
     let mut pieces = corpus.pieces();
     while let Some(piece) = pieces.next_piece(&mut notices)? {
         if !piece.text.trim().is_empty() {
@@ -48,11 +48,11 @@ fn first_text(path: &Path) -> Result<String> {
 }
 
 fn first_row(path: &Path) -> Result<String> {
-    let file = row_files(path, &mut Notices::new())?.train.into_iter().next();
+    let file = row_files(&RealFs, path, &mut Notices::new())?.train.into_iter().next();
     let mut found = None;
     if let Some(file) = file {
         // Reading stops at the first row with text.
-        let _ = read_objects(&file, "", &mut silent, |_, row| {
+        let _ = read_objects(&RealFs, &file, "", &mut silent, |_, row| {
             found = FIELDS.iter().find_map(|field| content_of(row.get(*field)?));
             if found.is_some() { bail!("enough") } else { Ok(()) }
         });

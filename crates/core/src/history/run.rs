@@ -4,6 +4,7 @@ use super::record::{History, RunState};
 use super::samples::SampleLog;
 use crate::config::Settings;
 use crate::run_folder::{self, EventReader, Poll, RunLock};
+use crate::vfs::{Entry, FileKind, RealFs, Vfs as _};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,11 +76,11 @@ impl RunFiles {
         let begin = Instant::now();
         let mut update = Update::default();
         if self.settings.is_none() {
-            self.settings = run_folder::settings(&self.path).ok();
+            self.settings = run_folder::settings(&RealFs, &self.path).ok();
             update.changed = self.settings.is_some();
         }
         loop {
-            let poll = self.reader.poll()?;
+            let poll = self.reader.poll(&RealFs)?;
             update.changed |= poll.reset || !poll.events.is_empty();
             update.more = poll.more;
             self.take(poll);
@@ -128,13 +129,15 @@ impl RunFiles {
 
 /// Total size of the files in a folder and its subfolders, in bytes.
 pub fn bytes_on_disk(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let size = |e: std::fs::DirEntry| match e.file_type() {
-        Ok(kind) if kind.is_dir() => bytes_on_disk(&e.path()),
-        Ok(kind) if kind.is_file() => e.metadata().map_or(0, |m| m.len()),
-        _ => 0,
+    let size = |entry: Entry| {
+        let path = dir.join(entry.name);
+        match entry.kind {
+            FileKind::Dir => bytes_on_disk(&path),
+            FileKind::File => RealFs.metadata(&path).ok().flatten().map_or(0, |found| found.bytes),
+            FileKind::Other => 0,
+        }
     };
-    entries.map(size).sum()
+    RealFs.list(dir).unwrap_or_default().into_iter().map(size).sum()
 }
 
 /// The last part of a path.
@@ -144,7 +147,7 @@ pub fn short_name(path: &Path) -> String {
 
 /// Whether a folder has readable files of a run.
 fn has_run(path: &Path) -> bool {
-    run_folder::config(path).is_file() || run_folder::events(path).is_file()
+    [run_folder::config(path), run_folder::events(path)].iter().any(|file| RealFs.is_file(file).unwrap_or_default())
 }
 
 /// Run folders: the given folder itself if it is one, otherwise those in it, by name.
@@ -152,8 +155,6 @@ pub fn find_runs(dir: &Path) -> Vec<PathBuf> {
     if has_run(dir) {
         return vec![dir.to_owned()];
     }
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(|path| has_run(path)).collect();
-    found.sort();
-    found
+    let entries = RealFs.list(dir).unwrap_or_default();
+    entries.into_iter().map(|entry| dir.join(entry.name)).filter(|path| has_run(path)).collect()
 }

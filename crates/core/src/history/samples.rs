@@ -1,10 +1,10 @@
 //! `samples.jsonl`: completions of reinforcement learning with per-token numbers. The file may be large, so only its index is kept.
 
 use crate::event::Completion;
-use crate::vfs::{RealFs, Vfs as _, open_regular, shown};
+use crate::vfs::{FileCursor, RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
-use std::io::{BufRead, BufReader, Seek as _, SeekFrom};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,10 +49,11 @@ impl SampleLog {
     pub fn follow(&mut self) -> Result<bool> {
         let path = self.path.clone();
         let at = || format!("{}: cannot be read", shown(&path));
-        let (mut file, bytes) = match open_regular(&path) {
+        let file = match RealFs.open(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             opened => opened.with_context(at)?,
         };
+        let bytes = file.bytes();
         if bytes < self.offset {
             // Truncated by a resume.
             (self.steps, self.offset) = (Arc::default(), 0);
@@ -60,8 +61,7 @@ impl SampleLog {
         if bytes == self.offset {
             return Ok(false);
         }
-        file.seek(SeekFrom::Start(self.offset)).with_context(at)?;
-        let mut reader = BufReader::new(file);
+        let mut reader = BufReader::new(FileCursor::new(file, self.offset));
         let mut line = Vec::new();
         loop {
             line.clear();

@@ -2,13 +2,13 @@
 
 use super::folder::{COPIED, MAX_COPIED, MergeTarget, dtype_name, make_parents, remove_written, set_dtype};
 use super::numbers::encode;
-use crate::model::adapter::{self, AdapterFolder};
-use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
-use crate::model::gguf::is_gguf;
-use crate::model::safetensors_file::{Dtype, header_bytes};
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::adapter::{self, AdapterFolder};
+use crate::model_files::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::safetensors_file::{Dtype, header_bytes};
+use crate::model_files::weight_files::WeightFiles;
 use crate::progress::{Progress, report};
-use crate::vfs::{RealFs, Vfs, clean, shown};
+use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,14 +28,15 @@ impl AdapterFold {
     ///
     /// # Errors
     /// No adapter, no base model, or an adapter that does not match the base model.
-    pub fn open(adapter: &Path, base: Option<&Path>, dtype: Option<Dtype>) -> Result<Self> {
+    pub fn open(vfs: &dyn Vfs, adapter: &Path, base: Option<&Path>, dtype: Option<Dtype>) -> Result<Self> {
         let adapter = match base {
-            Some(base) => AdapterFolder::open_beside(adapter, base)?,
-            None => AdapterFolder::open(adapter)?,
+            Some(base) => AdapterFolder::open_beside(vfs, adapter, base)?,
+            None => AdapterFolder::open(vfs, adapter)?,
         };
         let folders = [adapter.dir().to_owned(), adapter.base()?.to_owned()];
-        ensure!(!is_gguf(&folders[1]), "{}: the base model is a GGUF file; name its folder with --base DIR", shown(&folders[0]));
-        let files = WeightFiles::folded(adapter)?;
+        let is_file = is_gguf(vfs, &folders[1])?;
+        ensure!(!is_file, "{}: the base model is a GGUF file; name its folder with --base DIR", shown(&folders[0]));
+        let files = WeightFiles::folded(vfs, adapter)?;
         let mut tensors = Vec::new();
         for name in files.names() {
             let (Some(own), Some(shape)) = (files.dtype(name), files.shape(name)) else { continue };
@@ -73,7 +74,7 @@ impl AdapterFold {
         let metadata = BTreeMap::from([("lehr.folded".to_owned(), self.folders[0].display().to_string())]);
         let tensors: Vec<_> = self.tensors.iter().map(|(name, dtype, shape)| (name.as_str(), *dtype, shape.as_slice())).collect();
         let (header, bytes) = header_bytes(&metadata, &tensors)?;
-        let small = self.small_files()?;
+        let small = self.small_files(vfs)?;
         let mut made = Vec::new();
         let place = CheckpointTarget {
             parent,
@@ -118,14 +119,18 @@ impl AdapterFold {
     }
 
     /// Configuration and tokenizer files: the adapter's where present, otherwise the base model's.
-    fn small_files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+    fn small_files(&self, vfs: &dyn Vfs) -> Result<Vec<(String, Vec<u8>)>> {
         let find = |name: &str| -> Result<Option<Vec<u8>>> {
-            let from = adapter::holder(&self.folders[1], name)?;
-            let path = [self.folders[0].as_path(), &from].into_iter().map(|dir| dir.join(name)).find(|path| path.is_file());
-            path.map(|path| RealFs.read(&path, MAX_COPIED).with_context(|| shown(&path))).transpose()
+            let from = adapter::holder(vfs, &self.folders[1], name)?;
+            for path in [self.folders[0].as_path(), &from].map(|dir| dir.join(name)) {
+                if vfs.is_file(&path)? {
+                    return vfs.read(&path, MAX_COPIED).with_context(|| shown(&path)).map(Some);
+                }
+            }
+            Ok(None)
         };
-        let config = adapter::holder(&self.folders[1], "config.json")?.join("config.json");
-        let text = RealFs.read(&config, MAX_COPIED).with_context(|| shown(&config))?;
+        let config = adapter::holder(vfs, &self.folders[1], "config.json")?.join("config.json");
+        let text = vfs.read(&config, MAX_COPIED).with_context(|| shown(&config))?;
         let first = self.tensors.first().map(|(_, dtype, _)| *dtype);
         let dtype = first.filter(|first| self.tensors.iter().all(|(_, dtype, _)| dtype == first));
         let mut files = vec![("config.json".to_owned(), set_dtype(&text, dtype.and_then(dtype_name))?)];

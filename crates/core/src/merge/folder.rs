@@ -3,8 +3,8 @@
 
 use super::stream::WeightedFolders;
 use super::{MergeInputs, MergeRule, MergeWindow, TensorTreatment};
-use crate::model::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
-use crate::model::safetensors_file::{Dtype, header_bytes};
+use crate::model_files::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
+use crate::model_files::safetensors_file::{Dtype, header_bytes};
 use crate::progress::{Progress, report};
 use crate::vfs::{FileKind, Vfs, clean, shown};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -168,7 +168,7 @@ impl MergeTarget {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         for above in parent.ancestors().filter(|p| !p.as_os_str().is_empty()) {
             if vfs.kind(above).with_context(at)?.is_some() {
-                ensure!(above.is_dir(), "{}: {} is not a folder", at(), shown(above));
+                ensure!(vfs.is_dir(above)?, "{}: {} is not a folder", at(), shown(above));
                 break;
             }
         }
@@ -264,7 +264,7 @@ impl WeightedFolders<'_> {
         let read = |name: &str| vfs.read(&dir.join(name), MAX_COPIED).with_context(|| shown(&dir.join(name)));
         let mut files = vec![("config.json".to_owned(), self.config(&read("config.json")?)?)];
         for name in COPIED {
-            if dir.join(name).exists() {
+            if vfs.exists(&dir.join(name))? {
                 files.push(((*name).to_owned(), read(name)?));
             }
         }

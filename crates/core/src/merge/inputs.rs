@@ -3,12 +3,12 @@
 use super::numbers::{mergeable, widest};
 use super::parallel::parallel;
 use crate::data::Tokenizer;
-use crate::model::adapter::is_adapter;
-use crate::model::checkpoint::{MANIFEST, Manifest, step_of, verify_model, verify_sizes};
-use crate::model::gguf::is_gguf;
-use crate::model::hf_config;
-use crate::model::safetensors_file::{Dtype, TensorInfo};
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::adapter::is_adapter;
+use crate::model_files::checkpoint::{MANIFEST, Manifest, step_of, verify_model, verify_sizes};
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::hf_config;
+use crate::model_files::safetensors_file::{Dtype, TensorInfo};
+use crate::model_files::weight_files::WeightFiles;
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
@@ -206,20 +206,20 @@ fn is_table(name: &str) -> bool {
 }
 
 fn open(vfs: &dyn Vfs, dir: &Path, check: Verification) -> Result<InputFolder> {
-    ensure!(!is_gguf(dir), "{}: a GGUF file; only folders with safetensors files are merged", shown(dir));
-    ensure!(dir.is_dir(), "{}: there is no such folder", shown(dir));
+    ensure!(!is_gguf(vfs, dir)?, "{}: a GGUF file; only folders with safetensors files are merged", shown(dir));
+    ensure!(vfs.is_dir(dir)?, "{}: there is no such folder", shown(dir));
     ensure!(
-        !is_adapter(dir),
+        !is_adapter(vfs, dir)?,
         "{}: is an adapter (LoRA), and the mean of adapters is not the adapter of a mean; fold it into its base model first: lehr merge --lora {} --out NEW",
         shown(dir),
         shown(dir)
     );
-    let manifest = match (dir.join(MANIFEST).exists(), check) {
+    let manifest = match (vfs.exists(&dir.join(MANIFEST))?, check) {
         (false, _) => None,
         (true, Verification::Hashes) => Some(verify_model(vfs, dir)?),
         (true, Verification::Sizes) => Some(verify_sizes(vfs, dir)?),
     };
-    let weights = WeightFiles::open(dir)?;
+    let weights = WeightFiles::open(vfs, dir)?;
     let mut hash = Sha256::new();
     for name in weights.names() {
         let Some((file, info)) = weights.locate(name) else { continue };
@@ -289,7 +289,7 @@ fn difference(wanted: &Map<String, Value>, found: &Map<String, Value>) -> Option
 fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[InputFolder]) -> Result<()> {
     let read = |folder: &InputFolder, name: &str| -> Result<Option<Vec<u8>>> {
         let path = folder.dir.join(name);
-        if !path.exists() {
+        if !vfs.exists(&path)? {
             return Ok(None);
         }
         vfs.read(&path, MAX_TOKENIZER).with_context(|| shown(&path)).map(Some)

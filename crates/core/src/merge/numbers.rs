@@ -4,7 +4,7 @@
 //! PyTorch's conversion from f64 does. The intermediate f32 is intended: the mean of bf16 numbers often lies exactly between two of
 //! them, and f64's rounding error in 1/N must not decide there.
 
-use crate::model::safetensors_file::Dtype;
+use crate::model_files::safetensors_file::Dtype;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 

@@ -9,7 +9,7 @@ use super::parallel::{default_threads, in_order};
 use super::rule::MergeRule;
 use crate::device::Device;
 use crate::model::Model;
-use crate::model::safetensors_file::{Dtype, SafetensorsFile, TensorInfo};
+use crate::model_files::safetensors_file::{Dtype, SafetensorsFile, TensorInfo};
 use crate::vfs::{clean, shown};
 use anyhow::{Result, anyhow, bail, ensure};
 

@@ -1,6 +1,6 @@
 //! Choice of the checkpoints to merge: an evenly spaced trailing window of a run that ends at a given step.
 
-use crate::model::checkpoint::{verify_model, verify_sizes};
+use crate::model_files::checkpoint::{verify_model, verify_sizes};
 use crate::run_folder::{self, checkpoints};
 use crate::vfs::{Vfs, shown};
 use anyhow::{Result, bail, ensure};
@@ -109,11 +109,11 @@ impl MergeWindow {
 ///
 /// # Errors
 /// No run, or settings that cannot be read.
-pub fn tokens_per_step(run: &Path) -> Result<u64> {
+pub fn tokens_per_step(vfs: &dyn Vfs, run: &Path) -> Result<u64> {
     let config = run_folder::config(run);
-    ensure!(run.is_dir(), "{}: there is no such folder", shown(run));
-    ensure!(config.is_file(), "{}: holds no config.toml: not a run folder", shown(run));
-    let train = run_folder::settings(run)?.train;
+    ensure!(vfs.is_dir(run)?, "{}: there is no such folder", shown(run));
+    ensure!(vfs.is_file(&config)?, "{}: holds no config.toml: not a run folder", shown(run));
+    let train = run_folder::settings(vfs, run)?.train;
     Ok(((train.batch_size as u64).saturating_mul(train.seq_len as u64)).max(1))
 }
 
@@ -206,7 +206,7 @@ pub fn choose_at_most(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Me
 fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Result<MergeWindow> {
     let last = spec.last;
     ensure!((1..=MAX_CHECKPOINTS).contains(&last), "--last {last}: must lie between 1 and {MAX_CHECKPOINTS}");
-    let tokens_per_step = tokens_per_step(run)?;
+    let tokens_per_step = tokens_per_step(vfs, run)?;
     let mut kept = RunCheckpoints::of(vfs, run)?;
     let (end, skipped) = match spec.at {
         Some(at) => (at, Vec::new()),

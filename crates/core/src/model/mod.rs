@@ -1,18 +1,12 @@
-//! Layer 3: models and their files: weights, transformer, generation, Hugging Face files, checkpoints.
+//! Models on a device: weights, transformer, generation, rollouts.
 
 pub mod activations;
-pub mod adapter;
-pub mod checkpoint;
 pub mod conversation;
 mod generate;
-pub mod gguf;
-pub mod hf_config;
 pub mod inspect;
 mod prefill;
 pub mod rollout;
-pub mod safetensors_file;
 pub mod transformer;
-pub mod weight_files;
 mod weights;
 
 pub use activations::{Activations, Pass};
@@ -22,16 +16,13 @@ pub use weights::{Adapter, Block, BlockAdapters, Parameters, PerProduct, TensorS
 
 use crate::config::ModelConfig;
 use crate::device::{Arena, Device, ElementType, Tensor};
+use crate::model_files::adapter::AdapterFolder;
+use crate::model_files::safetensors_file::TensorSink;
+use crate::model_files::weight_files::{WeightFiles, check, stored};
 use crate::ops::rope;
-use adapter::AdapterFolder;
-use safetensors_file::TensorSink;
+use crate::vfs::Vfs;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use weight_files::WeightFiles;
-
-/// With tied embeddings, one tensor has two names.
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
 
 /// Returns the numbers of (Hugging Face name, shape).
 pub type WeightReader<'a> = dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>> + 'a;
@@ -172,9 +163,9 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::load`], or adapters of another rank, alpha or other projections.
-    pub fn load_adapters(&self, device: &Device, folder: &AdapterFolder) -> anyhow::Result<()> {
+    pub fn load_adapters(&self, vfs: &dyn Vfs, device: &Device, folder: &AdapterFolder) -> anyhow::Result<()> {
         folder.expect(&self.config, &self.names())?;
-        self.load(device, &folder.open_base()?)?;
+        self.load(device, &folder.open_base(vfs)?)?;
         self.fill(device, &self.values, &mut |name, shape| folder.read_f32(name, shape))
     }
 
@@ -244,32 +235,6 @@ impl Model {
     pub fn reader<'a>(&'a self, device: &'a Device, arena: &'a Arena) -> ArenaReader<'a> {
         ArenaReader { model: self, device, arena, last: None }
     }
-}
-
-/// The name under which a file stores a parameter: tied embeddings may be stored only as the head.
-pub fn stored<'a>(config: &ModelConfig, files: &WeightFiles, name: &'a str) -> &'a str {
-    let as_head = config.tie_word_embeddings && name == EMBEDDING && files.shape(EMBEDDING).is_none();
-    if as_head && files.shape(HEAD).is_some() { HEAD } else { name }
-}
-
-/// Reject files without the parameters `names` of a model of this shape.
-///
-/// # Errors
-/// As [`Model::load`].
-pub fn check(config: &ModelConfig, names: &[(String, Vec<usize>)], files: &WeightFiles) -> anyhow::Result<()> {
-    let tied = config.tie_word_embeddings;
-    let ignorable = |name: &str| (tied && name == HEAD) || name.ends_with("rotary_emb.inv_freq");
-    let names: Vec<_> = names.iter().map(|(name, shape)| (stored(config, files, name).to_owned(), shape.clone())).collect();
-    files.expect(&names, &ignorable)?;
-    if tied && [HEAD, EMBEDDING].iter().all(|name| files.shape(name).is_some()) {
-        let shape = [config.vocab_size, config.hidden_size];
-        anyhow::ensure!(
-            files.read_f32(HEAD, &shape)? == files.read_f32(EMBEDDING, &shape)?,
-            "{}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding; set it to false",
-            crate::vfs::shown(files.dir())
-        );
-    }
-    Ok(())
 }
 
 /// Reads an arena's numbers part by part; see [`Model::reader`].

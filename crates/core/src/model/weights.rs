@@ -2,6 +2,7 @@
 
 use crate::config::{ModelConfig, Product, Projection};
 use crate::device::{Arena, ArenaLayout, Device, ElementType, Tensor};
+use crate::model_files::weight_files::{EMBEDDING, HEAD};
 use crate::ops::lora::LoraParts;
 use crate::rng::Rng;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl TensorSpec {
 
     /// An embedding or a head, which may be larger than a binding: its ops bind some rows at a time.
     fn is_table(&self) -> bool {
-        [super::EMBEDDING, super::HEAD].contains(&self.parts[0].0.as_str())
+        [EMBEDDING, HEAD].contains(&self.parts[0].0.as_str())
     }
 
     /// True when empty (never, for a declared parameter).

@@ -1,6 +1,6 @@
 //! The checkpoints of a run: their location, their list, and the newest valid one.
 
-use crate::model::checkpoint::{Checkpoint, step_of};
+use crate::model_files::checkpoint::{Checkpoint, step_of};
 use crate::vfs::{FileKind, Vfs, shown};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};

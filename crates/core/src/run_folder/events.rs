@@ -1,7 +1,7 @@
 //! `events.jsonl` (and `samples.jsonl`): written line by line, read while growing.
 
 use crate::event::Event;
-use crate::vfs::{FileKind, RealFs, Vfs, VfsFile, shown};
+use crate::vfs::{FileKind, Vfs, VfsFile, shown};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::io::Write as _;
@@ -111,11 +111,11 @@ impl EventReader {
     ///
     /// # Errors
     /// The file exists but cannot be read.
-    pub fn poll(&mut self) -> Result<Poll> {
+    pub fn poll(&mut self, vfs: &dyn Vfs) -> Result<Poll> {
         let mut out = Poll::default();
         let at = || format!("{}: cannot be read", shown(&self.path));
         let before = self.before.len() as u64;
-        let mut piece = match RealFs.read_at(&self.path, self.offset - before, before + PIECE) {
+        let mut piece = match vfs.read_at(&self.path, self.offset - before, before + PIECE) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 out.reset = std::mem::take(&mut self.offset) > 0;
                 self.before.clear();
@@ -128,7 +128,7 @@ impl EventReader {
         } else {
             (out.reset, self.offset, self.skipping) = (true, 0, false);
             self.before.clear();
-            piece = RealFs.read_at(&self.path, 0, PIECE).with_context(at)?.0;
+            piece = vfs.read_at(&self.path, 0, PIECE).with_context(at)?.0;
         }
         let full = piece.len() as u64 == PIECE;
         let whole = match piece.iter().rposition(|b| *b == b'\n') {
@@ -168,10 +168,10 @@ impl EventReader {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn read_all(path: &Path) -> Result<(Vec<Event>, usize)> {
+pub fn read_all(vfs: &dyn Vfs, path: &Path) -> Result<(Vec<Event>, usize)> {
     let (mut reader, mut events, mut bad) = (EventReader::new(path), Vec::new(), 0);
     loop {
-        let poll = reader.poll()?;
+        let poll = reader.poll(vfs)?;
         if poll.reset {
             (events, bad) = (Vec::new(), 0);
         }

@@ -3,7 +3,7 @@
 use super::checkpoints;
 use super::lock::RunLock;
 use crate::config::Settings;
-use crate::model::checkpoint;
+use crate::model_files::checkpoint;
 use crate::vfs::{FileKind, Vfs, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ impl RunFolder {
         if vfs.kind(path).with_context(|| shown(path))?.is_none() {
             return Ok(());
         }
-        ensure!(path.is_dir(), "{}: is a file: choose another --run", shown(path));
+        ensure!(vfs.is_dir(path)?, "{}: is a file: choose another --run", shown(path));
         for entry in vfs.list(path).with_context(|| shown(path))? {
             let empty_folder =
                 || entry.kind == FileKind::Dir && vfs.list(&path.join(&entry.name)).is_ok_and(|inner| inner.is_empty());
@@ -57,7 +57,7 @@ impl RunFolder {
             if leftover {
                 continue;
             }
-            if config(path).exists() {
+            if vfs.exists(&config(path))? {
                 let at = shown(path);
                 bail!("{at}: holds a run already: continue it with `--resume {at}`, or choose another --run");
             }
@@ -72,12 +72,12 @@ impl RunFolder {
     /// # Errors
     /// No run, or a run that is locked by another process.
     pub fn open_for_resume(vfs: &dyn Vfs, path: &Path) -> Result<(Self, Vec<String>)> {
-        if path.join(checkpoint::MANIFEST).exists() {
+        if vfs.exists(&path.join(checkpoint::MANIFEST))? {
             let run = path.parent().and_then(Path::parent).map(shown).unwrap_or_default();
             bail!("{}: is a checkpoint: --resume takes the run folder ({run}), --init a checkpoint", shown(path));
         }
-        ensure!(path.is_dir(), "{}: there is no such run folder to resume", shown(path));
-        ensure!(config(path).is_file(), "{}: holds no config.toml: not a run folder", shown(path));
+        ensure!(vfs.is_dir(path)?, "{}: there is no such run folder to resume", shown(path));
+        ensure!(vfs.is_file(&config(path))?, "{}: holds no config.toml: not a run folder", shown(path));
         let folder = RunFolder { path: path.to_owned(), lock: RunLock::acquire(vfs, path)? };
         let checkpoints = folder.checkpoints();
         if vfs.kind(&checkpoints)?.is_none() {
@@ -153,16 +153,19 @@ pub fn samples(run: &Path) -> PathBuf {
 }
 
 /// Whether a folder is a run folder: it has a run's settings and is not a model folder.
-pub fn is_run(path: &Path) -> bool {
-    config(path).is_file() && !path.join("config.json").is_file()
+///
+/// # Errors
+/// A path that cannot be looked up.
+pub fn is_run(vfs: &dyn Vfs, path: &Path) -> std::io::Result<bool> {
+    Ok(vfs.is_file(&config(path))? && !vfs.is_file(&path.join("config.json"))?)
 }
 
 /// The settings of a run.
 ///
 /// # Errors
 /// They cannot be read.
-pub fn settings(run: &Path) -> Result<Settings> {
-    Settings::read(&config(run))
+pub fn settings(vfs: &dyn Vfs, run: &Path) -> Result<Settings> {
+    Settings::read(vfs, &config(run))
 }
 
 /// Create a folder and its parents; the error names the first that cannot be created.
@@ -170,12 +173,12 @@ fn make_folders(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         match vfs.kind(parent).with_context(|| shown(parent))? {
             None => make_folders(vfs, parent)?,
-            Some(_) => ensure!(parent.is_dir(), "{}: is not a folder", shown(parent)),
+            Some(_) => ensure!(vfs.is_dir(parent)?, "{}: is not a folder", shown(parent)),
         }
     }
     match vfs.create_dir(path) {
         // Two trainers may start at the same time; the lock decides.
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && vfs.is_dir(path)? => Ok(()),
         other => other.with_context(|| format!("{}: cannot be made", shown(path))),
     }
 }

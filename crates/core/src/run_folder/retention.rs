@@ -3,7 +3,7 @@
 
 use super::checkpoints;
 use crate::config::is_due;
-use crate::model::checkpoint;
+use crate::model_files::checkpoint;
 use crate::vfs::{Vfs, shown};
 use anyhow::Result;
 use std::collections::BTreeSet;

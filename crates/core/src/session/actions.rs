@@ -6,7 +6,7 @@ use super::save::{self, TrainerFile};
 use super::unsaved::SaveNotice;
 use crate::config::Stage;
 use crate::event::{Command, Eval, Event, LiveSettings, SavedCheckpoint};
-use crate::model::checkpoint::CheckpointOrigin;
+use crate::model_files::checkpoint::CheckpointOrigin;
 use crate::run_folder::PurgeResult;
 use crate::train::predictions::PredictionStats;
 use crate::vfs::shown;

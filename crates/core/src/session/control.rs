@@ -12,7 +12,8 @@ use std::io::{BufRead, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// Number of signals received.
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
@@ -118,7 +119,7 @@ impl Control {
         if Self::interrupted() || self.received.stop.load(Ordering::SeqCst) {
             return Some(RunRequest::Stop);
         }
-        self.next.take().or_else(|| self.note()).or_else(|| match self.commands.as_ref()?.try_recv() {
+        self.next.take().or_else(|| self.note(Instant::now())).or_else(|| match self.commands.as_ref()?.try_recv() {
             Ok(command) => Some(RunRequest::Command(command)),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
@@ -129,10 +130,10 @@ impl Control {
     }
 
     /// A notice of refused lines, if one is due.
-    fn note(&mut self) -> Option<RunRequest> {
+    fn note(&mut self, now: Instant) -> Option<RunRequest> {
         let (left, since) = self.notes;
-        let left = NOTES.min(left + since.elapsed().as_secs_f64() / NOTE_SECONDS);
-        self.notes = (left, Instant::now());
+        let left = NOTES.min(left + now.duration_since(since).as_secs_f64() / NOTE_SECONDS);
+        self.notes = (left, now);
         if left < 1.0 {
             return None;
         }
@@ -276,17 +277,17 @@ mod tests {
 
     #[test]
     fn listener_notes_are_rate_limited() {
-        fn notices(control: &mut Control) -> usize {
+        fn notices(control: &mut Control, now: Instant) -> usize {
             let one = |_: &i32| {
                 control.received.refused.lock().unwrap().count += 1;
-                control.note().is_some()
+                control.note(now).is_some()
             };
             (0..100).filter(one).count()
         }
         let mut control = Control::none();
-        assert_eq!(notices(&mut control), NOTES as usize);
-        control.notes.1 -= Duration::from_secs(25);
-        assert_eq!(notices(&mut control), 2);
+        let start = control.notes.1;
+        assert_eq!(notices(&mut control, start), NOTES as usize);
+        assert_eq!(notices(&mut control, start + Duration::from_secs(25)), 2);
     }
 
     #[test]

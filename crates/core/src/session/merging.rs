@@ -3,7 +3,7 @@
 use super::run::Run;
 use super::save;
 use crate::event::{Event, Merged, Number};
-use crate::model::checkpoint::{CheckpointOrigin, step_name};
+use crate::model_files::checkpoint::{CheckpointOrigin, step_name};
 use crate::progress::silent;
 use crate::train::{Evaluation, MergedWindow};
 use std::collections::BTreeMap;

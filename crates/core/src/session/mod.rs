@@ -29,5 +29,5 @@ use sha2::{Digest, Sha256};
 /// Only if settings do not serialise, which would be a defect.
 pub fn config_hash(settings: &Settings) -> anyhow::Result<String> {
     let text = toml::to_string(&settings.model)? + &toml::to_string(&settings.train)?;
-    Ok(crate::model::checkpoint::hex(&Sha256::digest(text))[..16].to_string())
+    Ok(crate::model_files::checkpoint::hex(&Sha256::digest(text))[..16].to_string())
 }

@@ -13,13 +13,13 @@ use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
 use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
 use crate::event::{Event, Finished, SavedCheckpoint};
-use crate::model::checkpoint::{Checkpoint, CheckpointOrigin};
+use crate::model_files::checkpoint::{Checkpoint, CheckpointOrigin};
 use crate::number_format::counted;
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
 use crate::run_folder::{self, EventLog, Retention, RetentionPolicy, RunFolder, TensorBoard, checkpoints};
 use crate::train::{MemoryPlan, Trainer, learning_rate, within_memory};
-use crate::vfs::{RealFs, Vfs, shown, write_whole};
+use crate::vfs::{Vfs, shown};
 use crate::world::World;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,7 @@ pub struct RunStart {
 /// # Errors
 /// Invalid settings, files or devices: one line with the remedy.
 pub fn train(
+    vfs: &dyn Vfs,
     settings: Settings,
     start: &RunStart,
     commands: Option<CommandReader>,
@@ -50,13 +51,14 @@ pub fn train(
 ) -> anyhow::Result<Finished> {
     Control::catch_signals();
     let world = World::open()?;
-    let finished = train_in(&world, settings, start, commands, listener, started);
+    let finished = train_in(vfs, &world, settings, start, commands, listener, started);
     world.end(finished.as_ref().map_or(ranks::FAILED, |finished| &finished.reason));
     finished
 }
 
 /// On each rank. Every step of the setup is collective, so that an error on one rank ends all.
 fn train_in(
+    vfs: &dyn Vfs,
     world: &World,
     settings: Settings,
     start: &RunStart,
@@ -66,8 +68,8 @@ fn train_in(
 ) -> anyhow::Result<Finished> {
     ranks::check_flags(world, &settings, start)?;
     match world.is_root() {
-        true => open(&RealFs, world, settings, start, commands, listener, started)?.train(),
-        false => ranks::follow(world, &settings.device),
+        true => open(vfs, world, settings, start, commands, listener, started)?.train(),
+        false => ranks::follow(vfs, world, &settings.device),
     }
 }
 
@@ -88,7 +90,7 @@ fn open<'a>(
     // An existing model brings its tokenizer and its shape.
     let (existing, resumed) = (start_from.folder(), held.is_some());
     ranks::send_settings(world, &settings, existing, resumed)?;
-    let prepared = prepare_rank(world, &mut settings, existing, resumed, &mut listener)?;
+    let prepared = prepare_rank(vfs, world, &mut settings, existing, resumed, &mut listener)?;
     let run = world.check_all(begin_run(vfs, (settings, start_from, held), prepared, (start, commands), listener, started))?;
     world.start_following();
     Ok(run)
@@ -104,17 +106,18 @@ pub(super) struct PreparedRun {
 
 /// Load data, open the device and create the trainer. `existing` is the folder of an existing model.
 pub(super) fn prepare_rank(
+    vfs: &dyn Vfs,
     world: &World,
     settings: &mut Settings,
     existing: Option<&Path>,
     resumed: bool,
     listener: &mut Listener,
 ) -> anyhow::Result<PreparedRun> {
-    let loaded = world.check_all(stage::load(settings, existing, resumed, listener))?;
+    let loaded = world.check_all(stage::load(vfs, settings, existing, resumed, listener))?;
     ranks::check_data(world, settings, &loaded)?;
     let LoadedData { tokenizer, material, config } = loaded;
     let (data_tokens, data_hash) = (material.tokens(), material.content_hash());
-    let device = world.check_all(open_device(world, settings, &config, listener))?;
+    let device = world.check_all(open_device(vfs, world, settings, &config, listener))?;
     let mixed = ranks::has_mixed_devices(world, &device)?;
     let trainer = match material {
         StageData::Source(source) => Trainer::in_world(world.clone(), device, settings, &config, source),
@@ -136,7 +139,7 @@ fn folder_of(
     (trainer, tokenizer): (&Trainer, &Tokenizer),
 ) -> anyhow::Result<RunFolder> {
     if let Some(folder) = held {
-        start.max_steps.map_or(Ok(()), |max_steps| keep_extended(&folder, max_steps))?;
+        start.max_steps.map_or(Ok(()), |max_steps| keep_extended(vfs, &folder, max_steps))?;
         return Ok(folder);
     }
     let folder = new_folder(vfs, start, settings, start_from)?;
@@ -175,7 +178,7 @@ fn begin_run<'a>(
     let file = start_from.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     file.as_ref().map_or(Ok(()), |file| same_data(file, data_tokens, data_hash.as_ref()))?;
     // The reference model is the starting point.
-    reinforce::take_reference(&settings, &start_from, &mut trainer)?;
+    reinforce::take_reference(vfs, &settings, &start_from, &mut trainer)?;
     let peak_gflops = trainer.world().size() as f64 * measured_peak_gflops(&trainer.device)?;
     let folder = folder_of(vfs, held, start, (&settings, &start_from), (&trainer, &tokenizer))?;
     let (log, grad_norms) = match start_from.resumed().zip(file.as_ref()) {
@@ -236,7 +239,7 @@ fn prepare(
     let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
     tidied.into_iter().for_each(|text| listener(Notification::Event(&Event::Warning { text })));
     let checkpoint = newest(vfs, run, listener)?;
-    let settings = resumed_settings(run, settings, start.max_steps, checkpoint.step(), listener)?;
+    let settings = resumed_settings(vfs, run, settings, start.max_steps, checkpoint.step(), listener)?;
     settings.validate()?;
     // The starting point of a resumed run is its checkpoint.
     Ok((settings, StartingPoint::Resume(Box::new(checkpoint)), Some(folder)))
@@ -272,7 +275,7 @@ fn resumed_log<'a>(
 ) -> anyhow::Result<(EventLog<'a>, GradNorms)> {
     let mut log = EventLog::resume(vfs, &folder.events(), file.events_bytes)?;
     let mut grad_norms = GradNorms::default();
-    for event in run_folder::read_all(&folder.events())?.0 {
+    for event in run_folder::read_all(vfs, &folder.events())?.0 {
         if let Event::Step(step) = event {
             grad_norms.push(step.grad_norm);
         }
@@ -301,35 +304,41 @@ pub struct DryRun {
 ///
 /// # Errors
 /// As [`train`], where applicable.
-pub fn dry_run(settings: &Settings, start: &RunStart, listener: &mut Listener) -> anyhow::Result<DryRun> {
+pub fn dry_run(vfs: &dyn Vfs, settings: &Settings, start: &RunStart, listener: &mut Listener) -> anyhow::Result<DryRun> {
     let mut settings = settings.clone();
     let start_from = match &start.resume {
         None => {
             settings.validate()?;
-            StartingPoint::resolve(&RealFs, &settings.start)?
+            StartingPoint::resolve(vfs, &settings.start)?
         }
         Some(run) => {
-            let checkpoint = newest(&RealFs, run, listener)?;
-            settings = resumed_settings(run, settings, start.max_steps, checkpoint.step(), listener)?;
+            let checkpoint = newest(vfs, run, listener)?;
+            settings = resumed_settings(vfs, run, settings, start.max_steps, checkpoint.step(), listener)?;
             settings.validate()?;
             StartingPoint::Resume(Box::new(checkpoint))
         }
     };
     let done = start_from.resumed().map(Checkpoint::step);
-    let loaded = stage::load(&mut settings, start_from.folder(), done.is_some(), listener)?;
-    let device = open_device(&World::solo(), &settings, &loaded.config, listener)?;
+    let loaded = stage::load(vfs, &mut settings, start_from.folder(), done.is_some(), listener)?;
+    let device = open_device(vfs, &World::solo(), &settings, &loaded.config, listener)?;
     let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
     Ok(DryRun { settings, config: loaded.config, plan, device, done })
 }
 
-fn open_device(world: &World, settings: &Settings, config: &ModelConfig, listener: &mut Listener) -> anyhow::Result<Device> {
+fn open_device(
+    vfs: &dyn Vfs,
+    world: &World,
+    settings: &Settings,
+    config: &ModelConfig,
+    listener: &mut Listener,
+) -> anyhow::Result<Device> {
     let mut device = Device::open(&world.device(&settings.device)?)?;
     device.set_sizes(within_memory(config, settings, device.sizes())?);
     device.enable_tuning();
     let summary = device.summary();
     let named = settings.device.adapter.is_some();
     let mut warn = |text: String| {
-        if driver_notes::is_new(&device, &text) {
+        if driver_notes::is_new(vfs, &device, &text) {
             listener(Notification::Event(&Event::Warning { text }));
         }
     };
@@ -379,13 +388,14 @@ fn newest(vfs: &dyn Vfs, run: &Path, listener: &mut Listener) -> anyhow::Result<
 /// The settings of a run, with the device replaced if it was given again, since it does not define the computation, and with the number
 /// of updates replaced if the run is extended.
 fn resumed_settings(
+    vfs: &dyn Vfs,
     run: &Path,
     typed: Settings,
     max_steps: Option<u64>,
     step: u64,
     listener: &mut Listener,
 ) -> anyhow::Result<Settings> {
-    let frozen = frozen_settings(run, typed.stage())?;
+    let frozen = frozen_settings(vfs, run, typed.stage())?;
     let mut settings = Settings { device: typed.device.or(frozen.device.clone()), ..frozen };
     let mut say = |text: String| listener(Notification::Event(&Event::Warning { text }));
     let Some(most) = max_steps else {
@@ -418,15 +428,16 @@ fn extend(settings: &mut Settings, max_steps: u64) {
 }
 
 /// Write the new number of updates to the settings, for the next resume.
-fn keep_extended(folder: &RunFolder, max_steps: u64) -> anyhow::Result<()> {
-    let mut settings = run_folder::settings(folder.path())?;
+fn keep_extended(vfs: &dyn Vfs, folder: &RunFolder, max_steps: u64) -> anyhow::Result<()> {
+    let mut settings = run_folder::settings(vfs, folder.path())?;
     extend(&mut settings, max_steps);
-    write_whole(&folder.config(), toml::to_string(&settings)?.as_bytes())
+    let text = toml::to_string(&settings)?;
+    vfs.replace(&folder.config(), text.as_bytes()).with_context(|| shown(&folder.config()))
 }
 
 /// The settings of a run, which must be of this stage.
-fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
-    let settings = run_folder::settings(run)?;
+fn frozen_settings(vfs: &dyn Vfs, run: &Path, stage: Stage) -> anyhow::Result<Settings> {
+    let settings = run_folder::settings(vfs, run)?;
     let own = settings.stage();
     anyhow::ensure!(
         own == stage,
@@ -449,7 +460,7 @@ fn new_folder(vfs: &dyn Vfs, start: &RunStart, settings: &Settings, start_from: 
     }
     if let Some(program) = frozen.task.as_mut().and_then(|task| task.grader_command.as_mut()) {
         // Make the path absolute, so that it is found from any folder on resume.
-        if Path::new(program.as_str()).is_file() {
+        if vfs.is_file(Path::new(program.as_str()))? {
             *program = std::path::absolute(&*program)?.display().to_string();
         }
     }
@@ -465,8 +476,12 @@ fn new_folder(vfs: &dyn Vfs, start: &RunStart, settings: &Settings, start_from: 
         Some(path) => RunFolder::create(vfs, path, &text),
         None => {
             let stage = settings.stage().name();
-            let name = (1..).map(|i| PathBuf::from(format!("runs/{stage}-{i:03}"))).find(|p| !p.exists());
-            RunFolder::create(vfs, &name.unwrap_or_default(), &text)
+            let mut number = 1;
+            let name = |number: u32| PathBuf::from(format!("runs/{stage}-{number:03}"));
+            while vfs.exists(&name(number))? {
+                number += 1;
+            }
+            RunFolder::create(vfs, &name(number), &text)
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::config::{DeviceSettings, Settings, Stage};
 use crate::device::Device;
 use crate::event::{Event, Finished};
 use crate::train::Trainer;
-use crate::vfs::shown;
+use crate::vfs::{Vfs, shown};
 use crate::world::{OtherRankFailed, World, share};
 use anyhow::{Context as _, Result};
 use sha2::{Digest, Sha256};
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub(super) const FAILED: &str = "failed";
 
 fn hash(text: &str) -> String {
-    crate::model::checkpoint::hex(&Sha256::digest(text))[..16].to_string()
+    crate::model_files::checkpoint::hex(&Sha256::digest(text))[..16].to_string()
 }
 
 /// Every setting that is not of the device, by its flag. Settings that are not set are left out.
@@ -123,7 +123,7 @@ pub(super) fn notice_uneven(world: &World, settings: &Settings, listener: &mut L
 ///
 /// # Errors
 /// Unusable data or device, a lost rank, a device fault; [`OtherRankFailed`] if another rank reports the error.
-pub(super) fn follow(world: &World, device: &DeviceSettings) -> Result<Finished> {
+pub(super) fn follow(vfs: &dyn Vfs, world: &World, device: &DeviceSettings) -> Result<Finished> {
     // Rank 0 resolves settings, run folder and starting point.
     world.check_all(Ok(()))?;
     let (text, existing, resumed): (String, Option<PathBuf>, bool) = rmp_serde::from_slice(&world.broadcast(Vec::new())?)?;
@@ -131,7 +131,7 @@ pub(super) fn follow(world: &World, device: &DeviceSettings) -> Result<Finished>
     // A resumed run keeps its device settings, unless flags set others.
     settings.device = if resumed { device.clone().or(settings.device) } else { device.clone() };
     let mut listener: Listener = Box::new(|_| {});
-    let PreparedRun { mut trainer, .. } = prepare_rank(world, &mut settings, existing.as_deref(), resumed, &mut listener)?;
+    let PreparedRun { mut trainer, .. } = prepare_rank(vfs, world, &mut settings, existing.as_deref(), resumed, &mut listener)?;
     // Allocates it; rank 0 broadcasts the weights.
     world.check_all(trainer.keep_reference(None))?;
     let _signals = Control::listen(None)?;

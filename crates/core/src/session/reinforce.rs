@@ -7,8 +7,8 @@ use crate::config::Settings;
 use crate::data::Tokenizer;
 use crate::data::tasks::GraderGone;
 use crate::event::Event;
-use crate::model::checkpoint::{self, CheckpointOrigin, CheckpointTarget, IfExists};
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::checkpoint::{self, CheckpointOrigin, CheckpointTarget, IfExists};
+use crate::model_files::weight_files::WeightFiles;
 use crate::number_format::counted;
 use crate::run_folder::RunFolder;
 use crate::train::Trainer;
@@ -74,19 +74,24 @@ const REFERENCE: &str = "reference";
 ///
 /// # Errors
 /// A run that has lost its reference model.
-pub(super) fn take_reference(settings: &Settings, start_from: &StartingPoint, trainer: &mut Trainer) -> Result<()> {
+pub(super) fn take_reference(
+    vfs: &dyn Vfs,
+    settings: &Settings,
+    start_from: &StartingPoint,
+    trainer: &mut Trainer,
+) -> Result<()> {
     if !settings.has_reference_model() {
         return Ok(());
     }
     let Some(run) = start_from.continued_run() else { return trainer.keep_reference(None) };
     let dir = run.join(REFERENCE);
     ensure!(
-        dir.is_dir(),
+        vfs.is_dir(&dir)?,
         "{}: the reference model that --beta {} needs is missing; put it back, or start a new run with --init",
         shown(&dir),
         settings.grpo.as_ref().map_or(0.0, |grpo| grpo.beta)
     );
-    trainer.keep_reference(Some(&WeightFiles::open(&dir).context("the reference model")?))
+    trainer.keep_reference(Some(&WeightFiles::open(vfs, &dir).context("the reference model")?))
 }
 
 /// Store the reference model of a new run in its folder: its starting point may be gone when it is resumed.

@@ -9,7 +9,7 @@ use super::save;
 use crate::config::{RescueMethod, is_due};
 use crate::event::{Event, LiveSettings, Rescue, Step};
 use crate::merge::{MergeInputs, MergeRule, Verification};
-use crate::model::checkpoint::{Checkpoint, step_name};
+use crate::model_files::checkpoint::{Checkpoint, step_name};
 use crate::run_folder::checkpoints;
 use crate::train::rescue::{Ladder, RescuePlan};
 use crate::train::spike::{Detector, PersistentSpike, Sign};
@@ -86,7 +86,7 @@ impl Run<'_> {
     pub(super) fn report_unfinished(&mut self) {
         let Some(onset) = self.watch.detector.pending_step() else { return };
         // A full disk may have cost some of them.
-        let is_there = |step: &u64| self.folder.checkpoints().join(step_name(*step)).exists();
+        let is_there = |step: &u64| self.vfs.exists(&self.folder.checkpoints().join(step_name(*step))).unwrap_or_default();
         let good = self.watch.ladder.pinned().filter(|step| *step < onset).filter(is_there).max();
         let good = good.map_or(String::new(), |step| format!("; the newest good checkpoint is that of step {step}"));
         let text = format!("the run ends in a spike, which began about update {onset} and had not passed{good}");

@@ -9,7 +9,7 @@ use crate::config::{Settings, Stage, is_due};
 use crate::data::Tokenizer;
 use crate::event::{Command, Event, Finished, Started, Step};
 use crate::model::Generator;
-use crate::model::checkpoint::CheckpointOrigin;
+use crate::model_files::checkpoint::CheckpointOrigin;
 use crate::run_folder::{Retention, RunFolder};
 use crate::train::{StepResult, Trainer, TrainingLoop, train};
 use crate::vfs::{Vfs, unix_time};

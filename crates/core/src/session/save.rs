@@ -5,12 +5,12 @@ use crate::data::Tokenizer;
 use crate::device::{Arena, Device};
 use crate::merge::ring::Ring;
 use crate::model::Model;
-use crate::model::adapter::{self, AdapterFolder};
-use crate::model::checkpoint::{
+use crate::model_files::adapter::{self, AdapterFolder};
+use crate::model_files::checkpoint::{
     self, Checkpoint, CheckpointOrigin, CheckpointTarget, CheckpointWriter, IfExists, Manifest, SaveFailed,
 };
-use crate::model::hf_config::{SpecialTokens, config_json};
-use crate::model::safetensors_file::{SafetensorsFile, write_safetensors};
+use crate::model_files::hf_config::{SpecialTokens, config_json};
+use crate::model_files::safetensors_file::{SafetensorsFile, write_safetensors};
 use crate::train::{MergedWindow, Optimizer, Trainer, TrainerState};
 use crate::vfs::{Vfs, shown};
 use anyhow::Context as _;
@@ -226,16 +226,16 @@ pub fn export_merge(
 /// # Errors
 /// Files that do not match the model, or cannot be read.
 pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<TrainerFile> {
-    restore_snapshots(checkpoint, trainer)?;
+    restore_snapshots(vfs, checkpoint, trainer)?;
     match &trainer.model.config.lora {
-        None => trainer.model.load(&trainer.device, &checkpoint.weights()?)?,
-        Some(_) => trainer.model.load_adapters(&trainer.device, &AdapterFolder::open(&checkpoint.path)?)?,
+        None => trainer.model.load(&trainer.device, &checkpoint.weights(vfs)?)?,
+        Some(_) => trainer.model.load_adapters(vfs, &trainer.device, &AdapterFolder::open(vfs, &checkpoint.path)?)?,
     }
-    restore_moments(checkpoint, trainer)?;
+    restore_moments(vfs, checkpoint, trainer)?;
     let file: TrainerFile = checkpoint.trainer(vfs).context("trainer.json")?;
     trainer.state = file.state.clone();
     let path = checkpoint.path.join(PENDING_STEP);
-    let step = match path.exists() {
+    let step = match vfs.exists(&path)? {
         true => Some(rmp_serde::from_slice(&vfs.read(&path, MAX_PENDING_STEP_BYTES)?).with_context(|| shown(&path))?),
         false => None,
     };
@@ -247,9 +247,9 @@ pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) ->
 ///
 /// # Errors
 /// As [`restore`].
-pub fn restore_moments(checkpoint: &Checkpoint, trainer: &Trainer) -> anyhow::Result<()> {
+pub fn restore_moments(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &Trainer) -> anyhow::Result<()> {
     let Trainer { device, model, optimizer, .. } = trainer;
-    let moments = checkpoint.optimizer()?;
+    let moments = checkpoint.optimizer(vfs)?;
     for (prefix, arena) in self::moments(optimizer) {
         model.fill(device, arena, &mut |name, shape| moments.read_f32(&format!("{prefix}{name}"), shape))?;
     }
@@ -263,14 +263,14 @@ fn moments(optimizer: &Optimizer) -> Vec<(&'static str, &Arena)> {
 }
 
 /// Restore the ring; overwrites the model's weights in the process. A ring of another length keeps the newest snapshots that fit.
-fn restore_snapshots(checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<()> {
+fn restore_snapshots(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<()> {
     let Trainer { device, model, live_merge: Some(live), .. } = trainer else { return Ok(()) };
     live.ring.clear();
     let path = checkpoint.path.join(SNAPSHOTS);
-    if !path.exists() {
+    if !vfs.exists(&path)? {
         return Ok(());
     }
-    let file = SafetensorsFile::open(&path)?;
+    let file = SafetensorsFile::open(vfs, &path)?;
     let name_of = |name: &String| name.split_once('/').and_then(|(step, _)| checkpoint::step_of(step));
     let steps: BTreeSet<u64> = file.tensors().keys().filter_map(name_of).collect();
     for step in steps {

@@ -8,11 +8,11 @@ use crate::data::{self, Notices, Source, TextSource, TokenCache, Tokenizer, chat
 use crate::device::ElementType;
 use crate::event::Event;
 use crate::merge::MergeSpec;
-use crate::model::adapter::{self, AdapterFolder};
-use crate::model::hf_config;
-use crate::model::weight_files::exact_element;
+use crate::model_files::adapter::{self, AdapterFolder};
+use crate::model_files::hf_config;
+use crate::model_files::weight_files::exact_element;
 use crate::train::reinforce::TaskContext;
-use crate::vfs::unix_time;
+use crate::vfs::{Vfs, unix_time};
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 
@@ -55,6 +55,7 @@ impl StageData {
 /// Load data, tokenizer and shape. `existing` is the folder of an existing model. Fills in settings that depend on the data (updates from
 /// epochs).
 pub(super) fn load(
+    vfs: &dyn Vfs,
     settings: &mut Settings,
     existing: Option<&Path>,
     resumed: bool,
@@ -62,9 +63,9 @@ pub(super) fn load(
 ) -> Result<LoadedData> {
     let mut notices = Notices::new();
     let loaded = match (settings.sft.clone(), settings.stage()) {
-        (_, Stage::Grpo) => questions(settings, existing, resumed, &mut notices),
-        (Some(sft), _) => rows(settings, &sft, existing, resumed, &mut notices, listener),
-        (None, _) => text(settings, existing, resumed, &mut notices, listener),
+        (_, Stage::Grpo) => questions(vfs, settings, existing, resumed, &mut notices),
+        (Some(sft), _) => rows(vfs, settings, &sft, existing, resumed, &mut notices, listener),
+        (None, _) => text(vfs, settings, existing, resumed, &mut notices, listener),
     };
     notices.take().into_iter().for_each(|text| listener(Notification::Event(&Event::Warning { text })));
     let mut loaded = loaded?;
@@ -73,7 +74,7 @@ pub(super) fn load(
     }
     if let Some(dir) = existing.filter(|_| settings.has_frozen_weights()) {
         let dtype = settings.train.dtype.unwrap_or_default();
-        let exact = if dtype == WeightsDtype::Auto { untrained_element(dir, settings, resumed)? } else { ElementType::F32 };
+        let exact = if dtype == WeightsDtype::Auto { untrained_element(vfs, dir, settings, resumed)? } else { ElementType::F32 };
         settings.train.dtype = Some(dtype.fixed(exact));
     }
     loaded.config.lora = settings.lora.adapters()?.map(|lora| Lora { base: settings.train.frozen_element(), ..lora });
@@ -82,15 +83,15 @@ pub(super) fn load(
 
 /// The smallest type that stores those weights unchanged that a run does not train: the model it starts from, or the base model of a
 /// checkpoint with adapters that it continues.
-fn untrained_element(dir: &Path, settings: &Settings, resumed: bool) -> Result<ElementType> {
+fn untrained_element(vfs: &dyn Vfs, dir: &Path, settings: &Settings, resumed: bool) -> Result<ElementType> {
     let start = &settings.start;
     if start.init.as_deref().is_some_and(MergeSpec::is_merge) {
         return Ok(ElementType::F32);
     }
     let is_continued = resumed || start.fork.is_some();
-    match is_continued && adapter::is_adapter(dir) {
-        true => exact_element(AdapterFolder::open(dir)?.base()?),
-        false => exact_element(dir),
+    match is_continued && adapter::is_adapter(vfs, dir)? {
+        true => exact_element(vfs, AdapterFolder::open(vfs, dir)?.base()?),
+        false => exact_element(vfs, dir),
     }
 }
 
@@ -99,8 +100,8 @@ fn untrained_element(dir: &Path, settings: &Settings, resumed: bool) -> Result<E
 ///
 /// # Errors
 /// Text or rows that no longer exist or do not match.
-pub fn source(settings: &Settings, checkpoint: &Path, listener: &mut Listener) -> Result<Box<dyn Source>> {
-    match load(&mut settings.clone(), Some(checkpoint), true, listener)?.material {
+pub fn source(vfs: &dyn Vfs, settings: &Settings, checkpoint: &Path, listener: &mut Listener) -> Result<Box<dyn Source>> {
+    match load(vfs, &mut settings.clone(), Some(checkpoint), true, listener)?.material {
         StageData::Source(source) => Ok(source),
         StageData::Task(TaskContext { task, .. }) => {
             anyhow::bail!("a run of lehr grpo on {} has no validation text; evaluate it with lehr eval --task", task.name())
@@ -109,9 +110,9 @@ pub fn source(settings: &Settings, checkpoint: &Path, listener: &mut Listener) -
 }
 
 /// A model's tokenizer and shape.
-fn model(dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
-    let config = hf_config::of_model(dir)?;
-    Ok((Tokenizer::from_folder(dir)?, config.model))
+fn model(vfs: &dyn Vfs, dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
+    let config = hf_config::of_model(vfs, dir)?;
+    Ok((Tokenizer::from_folder(vfs, dir)?, config.model))
 }
 
 /// Report progress to a listener, without cancellation: before training begins, a signal ends the process directly.
@@ -133,16 +134,17 @@ fn not_the_same(resumed: bool, error: anyhow::Error) -> anyhow::Error {
 }
 
 fn text(
+    vfs: &dyn Vfs,
     settings: &Settings,
     existing: Option<&Path>,
     resumed: bool,
     notices: &mut Notices,
     listener: &mut Listener,
 ) -> Result<LoadedData> {
-    let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
+    let (tokenizer, shape) = existing.map(|dir| model(vfs, dir)).transpose()?.unzip();
     let progress = &mut reported(listener);
     let (tokenizer, dataset) =
-        data::load(&settings.data, tokenizer, &TokenCache::User, notices, progress).map_err(|e| not_the_same(resumed, e))?;
+        data::load(vfs, &settings.data, tokenizer, &TokenCache::User, notices, progress).map_err(|e| not_the_same(resumed, e))?;
     let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
     check(settings, &config, &tokenizer)?;
     let source = TextSource::new(dataset, settings.train.seq_len, settings.train.seed)?;
@@ -150,10 +152,16 @@ fn text(
 }
 
 /// The RL task, with lengths that fit the model's context.
-fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices) -> Result<LoadedData> {
+fn questions(
+    vfs: &dyn Vfs,
+    settings: &mut Settings,
+    existing: Option<&Path>,
+    resumed: bool,
+    notices: &mut Notices,
+) -> Result<LoadedData> {
     let dir =
         existing.context("--init: reinforcement learning starts from a model; name its folder, or a run (RUN, RUN@STEP)")?;
-    let (tokenizer, config) = model(dir)?;
+    let (tokenizer, config) = model(vfs, dir)?;
     let (context, why) = config.usable_context();
     if let Some(rollout) = &mut settings.rollout {
         let most = rollout.max_completion_length;
@@ -185,7 +193,7 @@ fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, no
         task.date = Some(day);
     }
     let task = settings.task.clone().unwrap_or_default();
-    let opened = tasks::open(&task, &settings.data, settings.train.seed, Some(&tokenizer), date, notices);
+    let opened = tasks::open(vfs, &task, &settings.data, settings.train.seed, Some(&tokenizer), date, notices);
     let task = opened.map_err(|e| not_the_same(resumed, e))?;
     settings.validate()?;
     let chat = settings.task.as_ref().is_some_and(|task| task.chat);
@@ -194,6 +202,7 @@ fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, no
 }
 
 fn rows(
+    vfs: &dyn Vfs,
     settings: &mut Settings,
     sft: &SftSettings,
     existing: Option<&Path>,
@@ -202,7 +211,7 @@ fn rows(
     listener: &mut Listener,
 ) -> Result<LoadedData> {
     let dir = existing.context("--init: fine-tuning starts from a model; name its folder, or a run (RUN, RUN@STEP)")?;
-    let (tokenizer, config) = model(dir)?;
+    let (tokenizer, config) = model(vfs, dir)?;
     let train = &mut settings.train;
     if train.seq_len == 0 {
         train.seq_len = config.usable_context().0.min(MOST_SEQ_LEN);
@@ -212,8 +221,10 @@ fn rows(
     let date = date(&day)?;
     // A resumed run has its template in its checkpoint; the file may have changed.
     let file = sft.chat_template.as_deref().filter(|_| !resumed);
-    let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
+    let given = file.map(|file| chat::read_template(vfs, file)).transpose()?;
+    let (tokenizer, template) = chat::template_of(&tokenizer, given, date)?;
     let from = chat::ChatInput {
+        vfs,
         tokenizer: &tokenizer,
         template: &template,
         seq_len: settings.train.seq_len,

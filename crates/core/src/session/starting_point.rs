@@ -2,11 +2,11 @@
 
 use super::save;
 use crate::config::{OptimizerState, StartSettings};
-use crate::data::snapshot;
 use crate::merge::{self, MergeInputs, MergeSpec, MergeWindow, Verification};
-use crate::model::checkpoint::{self, Checkpoint};
-use crate::model::gguf::is_gguf;
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::checkpoint::{self, Checkpoint};
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::snapshot;
+use crate::model_files::weight_files::WeightFiles;
 use crate::run_folder::checkpoints::{self, split_step};
 use crate::run_folder::{self, is_run};
 use crate::train::Trainer;
@@ -68,7 +68,7 @@ impl StartingPoint {
         let keep = start.init_optimizer == Some(OptimizerState::Keep);
         if let Some(fork) = &start.fork {
             let checkpoint = checkpoint_of(vfs, fork, "--fork")?;
-            checkpoint.optimizer().context("--fork")?;
+            checkpoint.optimizer(vfs).context("--fork")?;
             return Ok(Self::Fork(Box::new(checkpoint)));
         }
         let Some(init) = &start.init else {
@@ -81,17 +81,17 @@ impl StartingPoint {
         if MergeSpec::is_merge(init) {
             let start_from = MergeStart::resolve(vfs, init).context("--init")?;
             if keep {
-                start_from.newest.optimizer().context("--init-optimizer keep")?;
+                start_from.newest.optimizer(vfs).context("--init-optimizer keep")?;
             }
             return Ok(Self::Merge(Box::new(start_from)));
         }
         let (path, step) = split_step(init);
-        let start_from = if step.is_some() || is_run(path) {
+        let start_from = if step.is_some() || is_run(vfs, path)? {
             let checkpoint = checkpoint_of(vfs, init, "--init")?;
             Self::Model { dir: checkpoint.path.clone(), checkpoint: Some(Box::new(checkpoint)) }
         } else {
-            let dir = model_dir(Path::new(init)).context("--init")?;
-            ensure!(dir.is_dir() || is_gguf(&dir), "--init {}: there is no such folder or GGUF file", shown(&dir));
+            let dir = snapshot(vfs, Path::new(init)).context("--init")?;
+            ensure!(vfs.is_dir(&dir)? || is_gguf(vfs, &dir)?, "--init {}: there is no such folder or GGUF file", shown(&dir));
             let checkpoint = Checkpoint::open(vfs, &dir).ok().map(Box::new);
             Self::Model { dir, checkpoint }
         };
@@ -102,7 +102,7 @@ impl StartingPoint {
                     shown(dir)
                 )
             })?;
-            moments.optimizer().context("--init-optimizer keep")?;
+            moments.optimizer(vfs).context("--init-optimizer keep")?;
         }
         Ok(start_from)
     }
@@ -156,7 +156,7 @@ impl StartingPoint {
             Self::Nothing => trainer.initialise(),
             Self::Model { dir, checkpoint } => {
                 trainer.initialise_adapters();
-                trainer.model.load(&trainer.device, &WeightFiles::open(dir)?)?;
+                trainer.model.load(&trainer.device, &WeightFiles::open(vfs, dir)?)?;
                 if let (true, Some(checkpoint)) = (keep, checkpoint) {
                     keep_moments(vfs, checkpoint, trainer)?;
                 }
@@ -184,7 +184,7 @@ impl StartingPoint {
 }
 
 fn keep_moments(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -> Result<()> {
-    save::restore_moments(checkpoint, trainer)?;
+    save::restore_moments(vfs, checkpoint, trainer)?;
     let file: save::TrainerFile = checkpoint.trainer(vfs)?;
     trainer.state.optimizer_steps = file.state.optimizer_steps;
     Ok(())
@@ -195,24 +195,16 @@ fn name_of(checkpoint: &Checkpoint) -> String {
     format!("{}@{}", checkpoint.manifest.origin.run_id, checkpoint.step())
 }
 
-/// The folder of a Hugging Face model: the folder itself, or the snapshot in the top folder of a hub cache.
-///
-/// # Errors
-/// A cache without a snapshot.
-pub fn model_dir(path: &Path) -> Result<PathBuf> {
-    snapshot(path)
-}
-
 /// The checkpoint for `RUN@STEP` or `RUN` (its newest valid one).
 fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     let (path, step) = split_step(spec);
     let at = shown(path);
-    ensure!(path.is_dir(), "{flag} {at}: there is no such run folder");
-    if path.join(checkpoint::MANIFEST).is_file() {
+    ensure!(vfs.is_dir(path)?, "{flag} {at}: there is no such run folder");
+    if vfs.is_file(&path.join(checkpoint::MANIFEST))? {
         ensure!(step.is_none(), "{flag} {at}: is a checkpoint already; leave the @ and the step out");
         return Checkpoint::open(vfs, path).with_context(|| flag.to_owned());
     }
-    ensure!(is_run(path), "{flag} {at}: is not a run folder (it holds no config.toml)");
+    ensure!(is_run(vfs, path)?, "{flag} {at}: is not a run folder (it holds no config.toml)");
     let Some(step) = step else {
         let found = checkpoints::newest_valid(vfs, path)?.found;
         return found.with_context(|| format!("{flag} {at}: this run holds no valid checkpoint yet"));
@@ -231,15 +223,15 @@ fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
 ///
 /// # Errors
 /// No run folder.
-pub fn settings_of_fork(spec: &str) -> Result<PathBuf> {
+pub fn settings_of_fork(vfs: &dyn Vfs, spec: &str) -> Result<PathBuf> {
     let (path, _) = split_step(spec);
-    let run = match path.join(checkpoint::MANIFEST).is_file() {
+    let run = match vfs.is_file(&path.join(checkpoint::MANIFEST))? {
         // The run folder of a checkpoint is two levels up.
         true => path.parent().and_then(Path::parent).unwrap_or(path),
         false => path,
     };
     let config = run_folder::config(run);
-    ensure!(config.is_file(), "--fork {}: is not a run folder (it holds no config.toml)", shown(path));
+    ensure!(vfs.is_file(&config)?, "--fork {}: is not a run folder (it holds no config.toml)", shown(path));
     Ok(config)
 }
 

@@ -1,7 +1,8 @@
 //! A run that cannot save: reported immediately, then rarely; retried often; and ended before hours of training could be lost.
 
 use crate::number_format::{counted, duration};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// Interval between automatic retries.
 const TRY_EVERY: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use super::{Evaluation, Optimizer, Scorer, StepResult, TrainerState};
 use crate::device::{Device, Recording};
 use crate::event::TaskEval;
 use crate::model::Model;
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
 use crate::progress::Progress;
 use crate::world::Announced;

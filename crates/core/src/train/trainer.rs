@@ -12,7 +12,7 @@ use crate::data::Source;
 use crate::device::{Device, Recorder, Recording};
 use crate::event::{Completion, Event, LiveSettings, Step, TaskEval};
 use crate::model::Model;
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
 use crate::progress::{Progress, silent};
 use crate::world::World;

@@ -5,7 +5,7 @@ use crate::config::ModelConfig;
 use crate::data::Batch;
 use crate::device::Device;
 use crate::model::Model;
-use crate::model::weight_files::WeightFiles;
+use crate::model_files::weight_files::WeightFiles;
 
 /// A model on the device whose weights are changed from one evaluation to the next.
 pub struct WeightEvaluator {

@@ -1,10 +1,10 @@
 //! Fault injection: the n-th operation fails, the process "dies" there, or a power cut loses all unsynced data.
 
-use super::{Entry, FileKind, RealFs, Vfs, VfsFile, VfsLock};
+use super::{Entry, FileKind, FileMetadata, RealFs, Vfs, VfsFile, VfsLock, VfsReader};
 use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub enum FaultKind {
     Denied,
     /// The process is killed: this operation is half done and no later one happens, clean-up included.
     Killed,
+    /// A read returns fewer bytes than asked for, as it may.
+    Short,
+    /// From here on the file has lost its second half.
+    Shrunk,
 }
 
 impl FaultKind {
@@ -32,6 +36,7 @@ impl FaultKind {
             FaultKind::ReadOnly => (io::ErrorKind::ReadOnlyFilesystem, "read-only file system (injected)"),
             FaultKind::Denied => (io::ErrorKind::PermissionDenied, "permission denied (injected)"),
             FaultKind::Killed => (io::ErrorKind::Interrupted, "killed (injected)"),
+            FaultKind::Short | FaultKind::Shrunk => (io::ErrorKind::Other, "not an error (injected)"),
         };
         // `write_all` retries on Interrupted, so a killed process must not return that.
         let kind = if kind == io::ErrorKind::Interrupted { io::ErrorKind::BrokenPipe } else { kind };
@@ -50,29 +55,33 @@ pub struct PowerCut {
     pub names_kept: bool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     operations: usize,
     dead: bool,
     unsynced_files: Vec<PathBuf>,
     unsynced_names: Vec<PathBuf>,
     unsynced_renames: Vec<(PathBuf, PathBuf)>,
+    shrunk: Option<PathBuf>,
     log: Vec<String>,
 }
 
-/// [`RealFs`] with one planned fault. Operations are counted from 0.
+/// [`RealFs`] with one planned fault. Operations are counted from 0. Clones share the count.
+#[derive(Clone, Debug)]
 pub struct FaultFs {
     at: usize,
     trouble: FaultKind,
     lasting: bool,
+    /// Whether look-ups and the reads of an open file count too.
+    every_read: bool,
     disk: Option<(PathBuf, u64)>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 impl FaultFs {
     /// The fault `trouble` at operation `at`.
     pub fn new(at: usize, trouble: FaultKind) -> Self {
-        FaultFs { at, trouble, lasting: false, disk: None, state: Mutex::new(State::default()) }
+        FaultFs { at, trouble, lasting: false, every_read: false, disk: None, state: Arc::default() }
     }
 
     /// No fault, but a disk of this many bytes, which holds only the files under `root`.
@@ -83,6 +92,11 @@ impl FaultFs {
     /// From operation `at` on, nothing can be created or written; removing and reading still work: a disk that stays full.
     pub fn lasting(at: usize, trouble: FaultKind) -> Self {
         FaultFs { lasting: true, ..Self::new(at, trouble) }
+    }
+
+    /// As [`Self::new`]; look-ups and the reads of an open file are operations too.
+    pub fn reading(at: usize, trouble: FaultKind) -> Self {
+        FaultFs { every_read: true, ..Self::new(at, trouble) }
     }
 
     /// No fault; operations are only counted.
@@ -115,11 +129,25 @@ impl FaultFs {
         }
         let again =
             self.lasting && n > self.at && matches!(what, "create" | "append" | "lock" | "create_dir" | "write" | "fsync");
+        if n == self.at && matches!(self.trouble, FaultKind::Short | FaultKind::Shrunk) {
+            s.shrunk = (self.trouble == FaultKind::Shrunk).then(|| path.to_owned());
+            return Ok(());
+        }
         if n == self.at || again {
             s.dead = self.trouble == FaultKind::Killed;
             return Err(self.trouble.error());
         }
         Ok(())
+    }
+
+    /// As [`Self::operation`], of one that is counted only with [`Self::reading`].
+    fn read_operation(&self, what: &str, path: &Path) -> io::Result<()> {
+        if self.every_read { self.operation(what, path) } else { Ok(()) }
+    }
+
+    /// The size of a file of `bytes` bytes, as the planned fault leaves it.
+    fn left_of(&self, path: &Path, bytes: u64) -> u64 {
+        if self.state().shrunk.as_deref() == Some(path) { bytes / 2 } else { bytes }
     }
 
     /// Simulates a power cut: undoes, on the real disk, all that was not synced.
@@ -186,12 +214,40 @@ impl Write for FaultFile<'_> {
     }
 }
 
+impl Seek for FaultFile<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
 impl VfsFile for FaultFile<'_> {
     fn fsync(&mut self) -> io::Result<()> {
         self.fs.operation("fsync", &self.path)?;
         self.inner.fsync()?;
         self.fs.state().unsynced_files.retain(|p| *p != self.path);
         Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FaultReader {
+    fs: FaultFs,
+    path: PathBuf,
+    inner: Arc<dyn VfsReader>,
+    bytes: u64,
+}
+
+impl VfsReader for FaultReader {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.fs.read_operation("read", &self.path)?;
+        let is_short = self.fs.trouble == FaultKind::Short && self.fs.operations() == self.fs.at.wrapping_add(1);
+        let left = self.fs.left_of(&self.path, self.inner.bytes()).saturating_sub(offset).min(out.len() as u64) as usize;
+        let most = if is_short { left.div_ceil(2) } else { left };
+        self.inner.read_at(&mut out[..most], offset)
     }
 }
 
@@ -205,20 +261,28 @@ impl Vfs for FaultFs {
         Ok(Box::new(FaultFile { fs: self, path: path.to_owned(), inner }))
     }
 
-    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)> {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsReader>> {
         self.operation("open", path)?;
-        RealFs.open(path)
+        let inner = RealFs.open(path)?;
+        let bytes = self.left_of(path, inner.bytes());
+        Ok(Arc::new(FaultReader { fs: self.clone(), path: path.to_owned(), inner, bytes }))
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Option<FileMetadata>> {
+        self.read_operation("metadata", path)?;
+        let found = RealFs.metadata(path)?;
+        Ok(found.map(|found| FileMetadata { bytes: self.left_of(path, found.bytes), ..found }))
+    }
+
+    fn standard_input(&self) -> io::Result<Arc<dyn VfsReader>> {
+        self.operation("standard input", Path::new("-"))?;
+        RealFs.standard_input()
     }
 
     fn append(&self, path: &Path, most: u64) -> io::Result<(Box<dyn VfsFile + '_>, u64)> {
         self.operation("append", path)?;
         let (inner, bytes) = RealFs.append(path, most)?;
         Ok((Box::new(FaultFile { fs: self, path: path.to_owned(), inner }), bytes))
-    }
-
-    fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)> {
-        self.operation("read_at", path)?;
-        RealFs.read_at(path, offset, most)
     }
 
     fn lock_file(&self, path: &Path) -> io::Result<Box<dyn VfsLock>> {

@@ -9,6 +9,7 @@ use crate::number_format::counted;
 use crate::ops::sample::Sampling;
 use crate::session;
 use crate::train::reinforce::task_eval::{GradedQuestion, TaskEvalSpec, TaskModel, TaskScores, reports};
+use crate::vfs::RealFs;
 use crate::world::World;
 use anyhow::ensure;
 use serde::Serialize;
@@ -158,7 +159,7 @@ fn questions(args: &super::Args, tokenizer: &Tokenizer) -> anyhow::Result<Box<dy
     let settings = TaskSettings { eval_questions: args.task_eval.count, ..args.task.clone() };
     let mut notices = Notices::new();
     let now = crate::vfs::unix_time() as i64;
-    let task = tasks::open(&settings, &data, args.task_eval.seed, Some(tokenizer), now, &mut notices)?;
+    let task = tasks::open(&RealFs, &settings, &data, args.task_eval.seed, Some(tokenizer), now, &mut notices)?;
     notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
     Ok(task)
 }

@@ -24,6 +24,7 @@ use super::{Notices, Tokenizer, shown_path};
 use crate::config::{DataSettings, SftSettings};
 use crate::progress::Progress;
 use crate::rng::{Permutation, Rng};
+use crate::vfs::Vfs;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -38,24 +39,24 @@ pub fn date(seconds: i64) -> String {
     python::strftime("%Y-%m-%d", seconds)
 }
 
-/// The tokenizer with the chat template to use (from the file, else its own, else the plain one), and that template, compiled;
-/// `strftime_now` uses `date`.
+/// The text of a template file, `--chat-template`.
 ///
 /// # Errors
-/// A file that cannot be read, a template that is not valid Jinja.
-pub fn template_of(tokenizer: &Tokenizer, file: Option<&Path>, date: i64) -> Result<(Tokenizer, ChatTemplate)> {
-    const MOST: u64 = 1 << 20;
+/// A file that cannot be read, is larger than 1 MiB, or is not text.
+pub fn read_template(vfs: &dyn Vfs, path: &Path) -> Result<String> {
+    let at = || format!("--chat-template {}", shown_path(path));
+    let bytes = vfs.read(path, 1 << 20).with_context(at)?;
+    String::from_utf8(bytes).with_context(at)
+}
+
+/// The tokenizer with the chat template to use (that given, else its own, else the plain one), and that template, compiled; `strftime_now`
+/// uses `date`.
+///
+/// # Errors
+/// A template that is not valid Jinja.
+pub fn template_of(tokenizer: &Tokenizer, given: Option<String>, date: i64) -> Result<(Tokenizer, ChatTemplate)> {
     let own = tokenizer.chat_template()?;
-    let source = match (file, &own) {
-        (Some(file), _) => {
-            let name = shown_path(file);
-            let meta = std::fs::metadata(file).with_context(|| format!("--chat-template {name}"))?;
-            ensure!(meta.is_file() && meta.len() <= MOST, "--chat-template {name}: not a file of at most 1 MiB");
-            std::fs::read_to_string(file).with_context(|| format!("--chat-template {name}"))?
-        }
-        (None, Some(own)) => own.clone(),
-        (None, None) => PLAIN.to_owned(),
-    };
+    let source = given.or_else(|| own.clone()).unwrap_or_else(|| PLAIN.to_owned());
     let template = ChatTemplate::new(&source, tokenizer.special_tokens(), date)?;
     let tokenizer = if own.as_ref() == Some(&source) { tokenizer.clone() } else { tokenizer.with_chat_template(&source) };
     Ok((tokenizer, template))
@@ -63,6 +64,8 @@ pub fn template_of(tokenizer: &Tokenizer, file: Option<&Path>, date: i64) -> Res
 
 /// Inputs of [`load`] other than settings.
 pub struct ChatInput<'a> {
+    /// The files.
+    pub vfs: &'a dyn Vfs,
     /// The model's tokenizer, with its chat template.
     pub tokenizer: &'a Tokenizer,
     /// The template.
@@ -91,16 +94,17 @@ pub fn load(
     let loss_on = LossOn { assistant_only: sft.assistant_only_loss, completion_only: sft.completion_only_loss };
     let encoder = Encoder { tokenizer: from.tokenizer, template: from.template, loss_on };
     encoder.check_template()?;
-    let parts: Vec<MixturePart> = data.data.iter().map(|spec| MixturePart::parse(spec, notices)).collect::<Result<_>>()?;
+    let parts: Vec<MixturePart> =
+        data.data.iter().map(|spec| MixturePart::parse(from.vfs, spec, notices)).collect::<Result<_>>()?;
     let valid: Vec<PathBuf> = match &data.val_data {
         Some(path) => {
-            let named = row_files(path, notices)?;
+            let named = row_files(from.vfs, path, notices)?;
             if named.validation.is_empty() { named.train } else { named.validation }
         }
         None => parts.iter().flat_map(|part| part.validation.clone()).collect(),
     };
     let kwargs = template_kwargs(&sft.chat_template_kwargs)?;
-    let mut reader = ExampleReader { encoder, kwargs, seq_len: from.seq_len, notices, progress };
+    let mut reader = ExampleReader { vfs: from.vfs, encoder, kwargs, seq_len: from.seq_len, notices, progress };
     let fraction = if valid.is_empty() { data.val_fraction } else { 0.0 };
     let mut rows = ChatRows { store: ExampleStore::default(), train: Vec::new(), val: Vec::new() };
     for part in &parts {
@@ -141,6 +145,7 @@ fn held_out(n: usize, fraction: f64) -> Vec<bool> {
 }
 
 struct ExampleReader<'a> {
+    vfs: &'a dyn Vfs,
     encoder: Encoder<'a>,
     /// Default template variables; the row's own take precedence.
     kwargs: Map<String, Value>,
@@ -166,7 +171,7 @@ impl ExampleReader<'_> {
         let (encoder, seq_len, kwargs) = (&self.encoder, self.seq_len, &self.kwargs);
         // The first token has no predecessor, so it is never a target.
         let learns = |example: &Example| example.scored.iter().skip(1).any(|scored| *scored);
-        read_rows(path, self.progress, |place, row| {
+        read_rows(self.vfs, path, self.progress, |place, row| {
             let row = row.with_kwargs(kwargs);
             let mut example = encoder.encode(&row).with_context(|| place.to_owned())?;
             let anything = learns(&example);

@@ -7,6 +7,7 @@ use super::template::Chat;
 use crate::data::json_rows::{Object, read_objects};
 use crate::data::{DataFolder, Notices, data_folder, shown, shown_path};
 use crate::progress::Progress;
+use crate::vfs::Vfs;
 use anyhow::{Result, anyhow, bail, ensure};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -83,10 +84,10 @@ impl MixturePart {
     ///
     /// # Errors
     /// A path that does not exist, a weight that is not a number above 0, a folder without data.
-    pub fn parse(spec: &Path, notices: &mut Notices) -> Result<Self> {
+    pub fn parse(vfs: &dyn Vfs, spec: &Path, notices: &mut Notices) -> Result<Self> {
         ensure!(spec.as_os_str() != "-", "--data -: rows are read more than once; put them into a file");
         let (path, weight) = match spec.to_str().and_then(|s| s.rsplit_once(':')) {
-            Some((path, weight)) if !spec.exists() && !path.is_empty() => {
+            Some((path, weight)) if !path.is_empty() && !vfs.exists(spec)? => {
                 let number: Option<f64> = weight.parse().ok().filter(|w: &f64| *w > 0.0 && *w <= 1000.0);
                 let Some(weight) = number else {
                     bail!(
@@ -99,7 +100,7 @@ impl MixturePart {
             }
             _ => (spec.to_owned(), 1.0),
         };
-        let DataFolder { train, validation } = row_files(&path, notices)?;
+        let DataFolder { train, validation } = row_files(vfs, &path, notices)?;
         Ok(Self { path, files: train, weight, validation })
     }
 }
@@ -108,10 +109,10 @@ impl MixturePart {
 ///
 /// # Errors
 /// A path that does not exist, a folder without data.
-pub fn row_files(path: &Path, notices: &mut Notices) -> Result<DataFolder> {
-    ensure!(path.exists(), "--data {}: there is no such file or folder", shown_path(path));
-    match path.is_dir() {
-        true => data_folder(path, false, notices).map_err(|e| anyhow!("--data {e}")),
+pub fn row_files(vfs: &dyn Vfs, path: &Path, notices: &mut Notices) -> Result<DataFolder> {
+    ensure!(vfs.exists(path)?, "--data {}: there is no such file or folder", shown_path(path));
+    match vfs.is_dir(path)? {
+        true => data_folder(vfs, path, false, notices).map_err(|e| anyhow!("--data {e}")),
         false => Ok(DataFolder { train: vec![path.to_owned()], validation: Vec::new() }),
     }
 }
@@ -120,8 +121,13 @@ pub fn row_files(path: &Path, notices: &mut Notices) -> Result<DataFolder> {
 ///
 /// # Errors
 /// The first invalid row, with its place, its field and the remedy; errors of `take`.
-pub fn read_rows(path: &Path, progress: &mut Progress<'_>, mut take: impl FnMut(&str, ChatRow) -> Result<()>) -> Result<()> {
-    read_objects(path, r#"{"messages": [...]}"#, progress, |place, object| {
+pub fn read_rows(
+    vfs: &dyn Vfs,
+    path: &Path,
+    progress: &mut Progress<'_>,
+    mut take: impl FnMut(&str, ChatRow) -> Result<()>,
+) -> Result<()> {
+    read_objects(vfs, path, r#"{"messages": [...]}"#, progress, |place, object| {
         let row = parse_row(object).map_err(|e| anyhow!("{place}: {e}"))?;
         take(place, row)
     })

@@ -4,9 +4,10 @@ use super::DocumentPiece;
 use super::lines::Repetitions;
 use crate::data::Notices;
 use crate::data::files::{Columns, FileFormat};
+use crate::vfs::VfsReader;
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use std::path::Path;
+use std::sync::Arc;
 
 const TEXT: &str = "text";
 
@@ -23,15 +24,15 @@ pub(super) struct ColumnReader {
 impl ColumnReader {
     /// # Errors
     /// A damaged file, or one without the column.
-    pub(super) fn open(name: &str, path: &Path, format: FileFormat, bytes: u64) -> Result<Self> {
-        let columns = Columns::open(path, format, None)?;
+    pub(super) fn open(name: &str, file: Arc<dyn VfsReader>, format: FileFormat) -> Result<Self> {
+        let columns = Columns::open(name, file.clone(), format, None)?;
         ensure!(
             columns.names().iter().any(|column| column == TEXT),
             "{name}: has no column text; its columns are {}. Pre-training reads text; rows of messages are for lehr sft",
             crate::data::shown(&columns.names().join(", "))
         );
-        let rows = Columns::open(path, format, Some(TEXT))?;
-        Ok(Self { name: name.to_owned(), rows, bytes, empty: 0, all: 0, repetitions: Repetitions::default() })
+        let rows = Columns::open(name, file.clone(), format, Some(TEXT))?;
+        Ok(Self { name: name.to_owned(), rows, bytes: file.bytes(), empty: 0, all: 0, repetitions: Repetitions::default() })
     }
 
     pub(super) fn bytes_read(&self) -> u64 {

@@ -1,4 +1,6 @@
 use super::*;
+use crate::vfs::RealFs;
+use std::fs;
 
 fn read(corpus: &Corpus) -> Result<(Vec<String>, Vec<String>)> {
     let (mut notices, mut documents, mut current) = (Notices::new(), Vec::new(), String::new());
@@ -19,7 +21,7 @@ fn read_file(name: &str, content: &[u8]) -> Result<(Vec<String>, Vec<String>), S
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     fs::write(&path, content).unwrap();
-    let result = Corpus::open(&[path], &mut Notices::new()).and_then(|corpus| read(&corpus));
+    let result = Corpus::open(&RealFs, &[path], &mut Notices::new()).and_then(|corpus| read(&corpus));
     result.map_err(|e| {
         let text = format!("{e:#}");
         assert!(!text.contains('\n') && text.contains(name), "{text:?}");
@@ -168,7 +170,7 @@ fn overlong_lines_are_skipped() {
 fn folders_are_read_in_the_order_of_their_paths() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let open = || Corpus::open(&[folder.path().to_owned()], &mut Notices::new());
+    let open = || Corpus::open(&RealFs, &[folder.path().to_owned()], &mut Notices::new());
     assert!(open().err().unwrap().to_string().contains("no .txt"));
     fs::create_dir(at("b")).unwrap();
     fs::create_dir(at(".git")).unwrap();
@@ -184,7 +186,7 @@ fn folders_are_read_in_the_order_of_their_paths() {
 
 #[test]
 fn devices_and_missing_files_are_refused() {
-    let error = |path: &str| Corpus::open(&[path.into()], &mut Notices::new()).err().unwrap().to_string();
+    let error = |path: &str| Corpus::open(&RealFs, &[path.into()], &mut Notices::new()).err().unwrap().to_string();
     assert!(error("/no/such\u{1b}[2J").contains("/no/such\\u{1b}[2J: no such file"));
     if cfg!(unix) {
         assert!(error("/dev/zero").contains("not a regular file"));
@@ -196,7 +198,7 @@ fn a_file_changed_while_reading_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.txt");
     fs::write(&path, "some text").unwrap();
-    let corpus = Corpus::open(std::slice::from_ref(&path), &mut Notices::new()).unwrap();
+    let corpus = Corpus::open(&RealFs, std::slice::from_ref(&path), &mut Notices::new()).unwrap();
     fs::write(&path, "some more text").unwrap();
     assert!(read(&corpus).unwrap_err().to_string().contains("changed while it was read"));
 }

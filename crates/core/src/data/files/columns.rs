@@ -2,7 +2,8 @@
 //! nulls: in columnar files every row has every field.
 
 use super::FileFormat;
-use crate::data::{shown, shown_path};
+use crate::data::shown;
+use crate::vfs::{FileCursor, VfsReader};
 use anyhow::{Context, Result, anyhow, bail};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -12,13 +13,13 @@ use arrow_array::types::{
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::reader::{FileReader as ArrowFile, StreamReader};
 use arrow_schema::DataType;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use serde_json::{Map, Number, Value};
-use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
 type RowIterator = Box<dyn Iterator<Item = Result<Map<String, Value>>>>;
@@ -38,18 +39,18 @@ pub(in crate::data) struct Columns {
 }
 
 impl Columns {
-    /// Opens a file of this format; if `only` is given, the other columns are not read.
+    /// Reads a file of this format; if `only` is given, the other columns are not read.
     ///
     /// # Errors
     /// A damaged file.
-    pub(in crate::data) fn open(path: &Path, format: FileFormat, only: Option<&str>) -> Result<Self> {
-        let name = shown_path(path);
+    pub(in crate::data) fn open(name: &str, file: Arc<dyn VfsReader>, format: FileFormat, only: Option<&str>) -> Result<Self> {
+        let name = name.to_owned();
         // The readers are not `Send`, and panic on some damaged files, which must only end this thread.
         let (opened, columns) = mpsc::sync_channel(1);
         let (sender, rows) = mpsc::sync_channel(AHEAD);
-        let (path, only) = (path.to_owned(), only.map(str::to_owned));
+        let only = only.map(str::to_owned);
         let read = move || {
-            let found = match rows_of(&path, format, only.as_deref()) {
+            let found = match rows_of(file, format, only.as_deref()) {
                 Ok((rows, columns, all)) => opened.send(Ok((columns, all))).map(|()| rows),
                 Err(error) => opened.send(Err(error)).map(|()| Box::new(std::iter::empty()) as RowIterator),
             };
@@ -105,18 +106,44 @@ impl Columns {
 }
 
 /// (rows, names of all columns, number of rows)
-fn rows_of(path: &Path, format: FileFormat, only: Option<&str>) -> Result<(RowIterator, Vec<String>, Option<u64>)> {
-    let file = File::open(path)?;
+fn rows_of(file: Arc<dyn VfsReader>, format: FileFormat, only: Option<&str>) -> Result<(RowIterator, Vec<String>, Option<u64>)> {
     match format {
         FileFormat::Parquet => parquet_rows(file, only),
-        FileFormat::Arrow => arrow_rows(path, file),
+        FileFormat::Arrow => arrow_rows(file),
         FileFormat::Text | FileFormat::JsonLines | FileFormat::JsonList => bail!("it is not in columns"),
     }
 }
 
-fn parquet_rows(file: File, only: Option<&str>) -> Result<(RowIterator, Vec<String>, Option<u64>)> {
-    super::footer::check(&file)?;
-    let reader = SerializedFileReader::new(file)?;
+/// A file for the Parquet crate.
+struct ParquetFile(Arc<dyn VfsReader>);
+
+impl Length for ParquetFile {
+    fn len(&self) -> u64 {
+        self.0.bytes()
+    }
+}
+
+impl ChunkReader for ParquetFile {
+    type T = BufReader<FileCursor>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        Ok(BufReader::new(FileCursor::new(self.0.clone(), start)))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<bytes::Bytes> {
+        // Checked before the memory is taken: the length comes from the file.
+        if start.checked_add(length as u64).is_none_or(|end| end > self.0.bytes()) {
+            return Err(ParquetError::EOF("a column lies beyond the end of the file".into()));
+        }
+        let mut out = vec![0; length];
+        self.0.read_exact_at(&mut out, start)?;
+        Ok(out.into())
+    }
+}
+
+fn parquet_rows(file: Arc<dyn VfsReader>, only: Option<&str>) -> Result<(RowIterator, Vec<String>, Option<u64>)> {
+    super::footer::check(&*file)?;
+    let reader = SerializedFileReader::new(ParquetFile(file))?;
     let meta = reader.metadata().file_metadata();
     let schema = meta.schema().clone();
     let names = schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
@@ -169,9 +196,10 @@ fn float(x: f64) -> Option<Value> {
 
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>>;
 
-fn arrow_rows(path: &Path, file: File) -> Result<(RowIterator, Vec<String>, Option<u64>)> {
-    let is_file = starts_with_magic(path)?;
-    let reader = BufReader::with_capacity(1 << 18, file);
+fn arrow_rows(file: Arc<dyn VfsReader>) -> Result<(RowIterator, Vec<String>, Option<u64>)> {
+    let mut head = [0; 6];
+    let is_file = file.bytes() >= 6 && file.read_exact_at(&mut head, 0).map(|()| head == *b"ARROW1")?;
+    let reader = BufReader::with_capacity(1 << 18, FileCursor::new(file, 0));
     let (batches, schema): (Batches, _) = if is_file {
         let reader = ArrowFile::try_new(reader, None)?;
         let schema = reader.schema();
@@ -187,13 +215,6 @@ fn arrow_rows(path: &Path, file: File) -> Result<(RowIterator, Vec<String>, Opti
         Err(error) => Box::new(std::iter::once(Err(error.into()))) as RowIterator,
     });
     Ok((Box::new(rows), names, None))
-}
-
-fn starts_with_magic(path: &Path) -> Result<bool> {
-    use std::io::Read;
-    let mut head = Vec::new();
-    File::open(path)?.take(6).read_to_end(&mut head)?;
-    Ok(head == b"ARROW1")
 }
 
 fn row_of(batch: &RecordBatch, row: usize) -> Map<String, Value> {

@@ -3,11 +3,10 @@
 
 use super::{FileFormat, extension, format_of_rows};
 use crate::data::{Notices, shown_path};
-use crate::vfs::open_regular;
+use crate::model_files::snapshot;
+use crate::vfs::{Entry, FileKind, Vfs};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Maximum depth of nested folders.
@@ -40,9 +39,9 @@ pub struct DataFolder {
 ///
 /// # Errors
 /// The folder has no data, or several datasets, of which one must be named.
-pub fn data_folder(path: &Path, with_text: bool, notices: &mut Notices) -> Result<DataFolder> {
-    let folder = snapshot(path)?;
-    let mut listing = Listing { with_text, ..Listing::default() };
+pub fn data_folder(vfs: &dyn Vfs, path: &Path, with_text: bool, notices: &mut Notices) -> Result<DataFolder> {
+    let folder = snapshot(vfs, path)?;
+    let mut listing = Listing { vfs, with_text, data: Vec::new(), skipped: Vec::new() };
     listing.walk(&folder, Path::new(""), 0, notices)?;
     listing.data.sort();
     let shown = shown_path(path);
@@ -72,14 +71,14 @@ pub fn data_folder(path: &Path, with_text: bool, notices: &mut Notices) -> Resul
     Ok(out)
 }
 
-#[derive(Default)]
-struct Listing {
+struct Listing<'a> {
+    vfs: &'a dyn Vfs,
     with_text: bool,
     data: Vec<PathBuf>,
     skipped: Vec<String>,
 }
 
-impl Listing {
+impl Listing<'_> {
     /// Hidden files are skipped silently; links to folders are not followed, so loops of links end.
     fn walk(&mut self, root: &Path, inside: &Path, depth: usize, notices: &mut Notices) -> Result<()> {
         let folder = root.join(inside);
@@ -87,17 +86,15 @@ impl Listing {
             notices.push(format!("{}: more than {MAX_DEPTH} folders deep, not entered", shown_path(&folder)));
             return Ok(());
         }
-        let cannot = || format!("{}: cannot be listed", shown_path(&folder));
-        for entry in fs::read_dir(&folder).with_context(cannot)? {
-            let entry = entry.with_context(cannot)?;
-            let (name, kind) = (entry.file_name(), entry.file_type()?);
+        let entries = self.vfs.list(&folder).with_context(|| format!("{}: cannot be listed", shown_path(&folder)))?;
+        for Entry { name, kind } in entries {
             if name.to_string_lossy().starts_with('.') {
                 continue;
             }
             let below = inside.join(&name);
-            if kind.is_dir() {
+            if kind == FileKind::Dir {
                 // A cache inside the folder counts with one snapshot.
-                let below = snapshot(&root.join(&below))?.strip_prefix(root)?.to_owned();
+                let below = snapshot(self.vfs, &root.join(&below))?.strip_prefix(root)?.to_owned();
                 self.walk(root, &below, depth + 1, notices)?;
             } else {
                 self.file(root, below, notices)?;
@@ -108,12 +105,13 @@ impl Listing {
 
     fn file(&mut self, root: &Path, file: PathBuf, notices: &mut Notices) -> Result<()> {
         let path = root.join(&file);
-        let meta = fs::metadata(&path).with_context(|| format!("{}: cannot be opened", shown_path(&path)))?;
-        if !meta.is_file() {
+        let cannot = || format!("{}: cannot be opened", shown_path(&path));
+        let meta = self.vfs.metadata(&path).with_context(cannot)?.with_context(cannot)?;
+        if meta.kind != FileKind::File {
             notices.push(format!("{}: not a regular file, left out", shown_path(&path)));
-        } else if !self.is_data(&path) {
+        } else if !self.is_data(&path)? {
             self.skipped.push(shown_path(&file));
-        } else if meta.len() == 0 {
+        } else if meta.bytes == 0 {
             notices.push(format!("{}: 0 bytes, left out", shown_path(&path)));
         } else {
             self.data.push(file);
@@ -121,14 +119,14 @@ impl Listing {
         Ok(())
     }
 
-    fn is_data(&self, path: &Path) -> bool {
+    fn is_data(&self, path: &Path) -> Result<bool> {
         let (stem, extension) = (stem(path), extension(path));
         let stem = stem.to_ascii_lowercase();
         // Caches of `Dataset.map` next to an Arrow file are not part of the dataset.
         let about =
             ABOUT.contains(&stem.as_str()) || (extension == "arrow" && (stem.starts_with("cache-") || stem.starts_with("tmp")));
-        let of_rows = OF_ROWS.contains(&extension.as_str()) && (extension != "json" || format_of_json(path));
-        !about && (of_rows || (self.with_text && OF_TEXT.contains(&extension.as_str())))
+        let of_rows = OF_ROWS.contains(&extension.as_str()) && (extension != "json" || about || is_rows_of_json(self.vfs, path)?);
+        Ok(!about && (of_rows || (self.with_text && OF_TEXT.contains(&extension.as_str()))))
     }
 
     /// Training and validation files by the words in their names, if there are such words; test files are skipped.
@@ -159,11 +157,11 @@ impl Listing {
 
     /// Subsets ("configurations") of a dataset often contain the same rows.
     fn refuse_subsets(&self, root: &Path, shown: &str) -> Result<()> {
-        let mut card = Vec::new();
-        if let Ok((file, _)) = open_regular(&root.join("README.md")) {
-            // An unreadable card names no subset.
-            let _ = file.take(MAX_CARD).read_to_end(&mut card);
-        }
+        let path = root.join("README.md");
+        let card = match self.vfs.is_file(&path)? {
+            true => self.vfs.read_at(&path, 0, MAX_CARD).with_context(|| format!("{}: cannot be read", shown_path(&path)))?.0,
+            false => Vec::new(),
+        };
         let card = String::from_utf8_lossy(&card);
         let names = card.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix("config_name:"));
         let names: BTreeSet<&str> = names.map(|name| name.trim().trim_matches(['"', '\''])).collect();
@@ -187,8 +185,13 @@ impl Listing {
 }
 
 /// Whether a `.json` file of a folder is a list of rows or has one row per line; there are many other kinds.
-fn format_of_json(path: &Path) -> bool {
-    FileFormat::of(path).is_ok_and(|format| matches!(format, FileFormat::JsonList | FileFormat::JsonLines))
+fn is_rows_of_json(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
+    match FileFormat::of(vfs, path) {
+        Ok(format) => Ok(matches!(format, FileFormat::JsonList | FileFormat::JsonLines)),
+        // Not text, as opposed to a file that cannot be read.
+        Err(error) if error.downcast_ref::<std::io::Error>().is_none() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Two files that differ only in extension contain the same rows twice.
@@ -235,39 +238,15 @@ fn few(names: &[String]) -> String {
     if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
-/// The folder itself, or for the top folder of a Hugging Face cache its snapshot.
-///
-/// # Errors
-/// A cache without a snapshot, or with several of which none is the main one.
-pub fn snapshot(path: &Path) -> Result<PathBuf> {
-    let snapshots = path.join("snapshots");
-    if !snapshots.is_dir() || !(path.join("refs").is_dir() || path.join("blobs").is_dir()) {
-        return Ok(path.to_owned());
-    }
-    let shown = shown_path(path);
-    if let Ok(main) = fs::read_to_string(path.join("refs/main")) {
-        let found = snapshots.join(main.trim());
-        let plain = !main.trim().is_empty() && main.trim().bytes().all(|b| b.is_ascii_alphanumeric());
-        ensure!(plain && found.is_dir(), "{shown}: its snapshot {} is not there; download it again", main.trim().escape_debug());
-        return Ok(found);
-    }
-    let entries = fs::read_dir(&snapshots).with_context(|| format!("{shown}: cannot be listed"))?;
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(only), true) => Ok(only),
-        (None, _) => bail!("{shown}: a cache that holds no snapshot; download it again"),
-        (Some(_), false) => bail!("{shown}: holds several snapshots; name one of the folders in {}", shown_path(&snapshots)),
-    }
-}
-
 /// The format of a file of rows, after checking that it is a regular file.
 ///
 /// # Errors
 /// A pipe, device or folder; a file that is not data.
-pub(in crate::data) fn regular_rows(path: &Path) -> Result<FileFormat> {
+pub(in crate::data) fn regular_rows(vfs: &dyn Vfs, path: &Path) -> Result<FileFormat> {
     let name = shown_path(path);
     // Checked before opening: opening a pipe waits for a writer, and reading a device may never end.
-    let meta = fs::metadata(path).with_context(|| format!("{name}: cannot be opened"))?;
-    ensure!(meta.is_file(), "{name}: not a regular file. Name a file of rows (JSONL, JSON, Parquet)");
-    format_of_rows(path)
+    let found = vfs.metadata(path).with_context(|| format!("{name}: cannot be opened"))?;
+    let kind = found.with_context(|| format!("{name}: no such file"))?.kind;
+    ensure!(kind == FileKind::File, "{name}: not a regular file. Name a file of rows (JSONL, JSON, Parquet)");
+    format_of_rows(vfs, path)
 }

@@ -3,8 +3,8 @@
 //! The footer is Thrift in its compact protocol: a struct whose field 2 is the list of schema elements, parents before children; field 5 of
 //! an element is the number of its children.
 
+use crate::vfs::VfsReader;
 use anyhow::{Context, Result, bail, ensure};
-use std::fs::File;
 
 /// Maximum depth of nested groups.
 const MAX_DEPTH: usize = 64;
@@ -32,16 +32,16 @@ const STRUCT: u8 = 12;
 ///
 /// # Errors
 /// A file that is truncated, damaged, or nested too deep.
-pub(super) fn check(file: &File) -> Result<()> {
-    let bytes = file.metadata()?.len();
+pub(super) fn check(file: &dyn VfsReader) -> Result<()> {
+    let bytes = file.bytes();
     let mut tail = [0; 8];
     ensure!(bytes >= 12, "{bytes} bytes, too few for a Parquet file");
-    crate::vfs::read_exact_at(file, &mut tail, bytes - 8)?;
+    file.read_exact_at(&mut tail, bytes - 8)?;
     ensure!(tail.ends_with(b"PAR1"), "it does not end as a Parquet file: truncated or encrypted?");
     let length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
     ensure!(length <= MAX_FOOTER.min(bytes - 8), "its footer of {length} bytes cannot be right: damaged");
     let mut footer = vec![0; length as usize];
-    crate::vfs::read_exact_at(file, &mut footer, bytes - 8 - length)?;
+    file.read_exact_at(&mut footer, bytes - 8 - length)?;
     walk(&footer)
 }
 
@@ -180,6 +180,7 @@ impl<'a> CompactProtocol<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vfs::{RealFs, Vfs as _};
 
     /// A field whose number is that of the previous one plus `step`.
     fn field(step: u8, kind: u8, value: &[u8]) -> Vec<u8> {
@@ -239,7 +240,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep.parquet");
         std::fs::write(&path, [b"PAR1", &footer[..], &length, b"PAR1"].concat()).unwrap();
-        let opened = super::super::Columns::open(&path, super::super::FileFormat::Parquet, None);
+        let opened =
+            super::super::Columns::open("deep.parquet", RealFs.open(&path).unwrap(), super::super::FileFormat::Parquet, None);
         let error = opened.err().unwrap().to_string();
         assert!(error.contains("deep.parquet: cannot be read: its schema is nested more than 64 deep"), "{error}");
     }

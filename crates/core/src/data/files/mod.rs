@@ -11,12 +11,12 @@ mod sniff;
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) use columns::Columns;
 pub(super) use folder::regular_rows;
-pub use folder::{DataFolder, data_folder, snapshot};
+pub use folder::{DataFolder, data_folder};
 pub(super) use records::{MAX_RECORD_BYTES, Record, Records};
 
 use super::shown_path;
+use crate::vfs::{FileCursor, Vfs, VfsReader};
 use anyhow::{Context, Result, bail, ensure};
-use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,11 +44,9 @@ impl FileFormat {
     ///
     /// # Errors
     /// A file that cannot be read, or has an unsupported format; one line that names the format.
-    pub(super) fn of(path: &Path) -> Result<Self> {
+    pub(super) fn of(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
         let name = shown_path(path);
-        let mut head = Vec::new();
-        let file = File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
-        file.take(8).read_to_end(&mut head).with_context(|| format!("{name}: cannot be read"))?;
+        let (head, _) = vfs.read_at(path, 0, 8).with_context(|| format!("{name}: cannot be read"))?;
         if head.starts_with(b"PAR1") {
             return Ok(Self::Parquet);
         }
@@ -66,7 +64,7 @@ impl FileFormat {
         if !lines && extension != "json" {
             return Ok(Self::Text);
         }
-        let first = first_character(path)?;
+        let first = first_character(vfs, path)?;
         Ok(match first {
             Some(b'[') => Self::JsonList,
             Some(b'{') | None => Self::JsonLines,
@@ -85,21 +83,22 @@ impl FileFormat {
 ///
 /// # Errors
 /// As [`FileFormat::of`].
-pub(super) fn format_of_rows(path: &Path) -> Result<FileFormat> {
-    match FileFormat::of(path)? {
-        FileFormat::Text => Ok(if first_character(path)? == Some(b'[') { FileFormat::JsonList } else { FileFormat::JsonLines }),
+pub(super) fn format_of_rows(vfs: &dyn Vfs, path: &Path) -> Result<FileFormat> {
+    match FileFormat::of(vfs, path)? {
+        FileFormat::Text => {
+            Ok(if first_character(vfs, path)? == Some(b'[') { FileFormat::JsonList } else { FileFormat::JsonLines })
+        }
         other => Ok(other),
     }
 }
 
 /// The first byte that is not white space, among the first few thousand.
-fn first_character(path: &Path) -> Result<Option<u8>> {
+fn first_character(vfs: &dyn Vfs, path: &Path) -> Result<Option<u8>> {
+    let name = shown_path(path);
+    let file = vfs.open(path).with_context(|| format!("{name}: cannot be opened"))?;
     let mut head = Vec::new();
-    open(path)?
-        .reader
-        .take(HEAD_BYTES)
-        .read_to_end(&mut head)
-        .with_context(|| format!("{}: cannot be read", shown_path(path)))?;
+    let reader = unpack(&name, file)?.reader;
+    reader.take(HEAD_BYTES).read_to_end(&mut head).with_context(|| format!("{name}: cannot be read"))?;
     Ok(head.trim_ascii_start().first().copied())
 }
 
@@ -125,23 +124,13 @@ pub(super) struct OpenedText {
     pub compressed: bool,
 }
 
-/// Opens a text file and decompresses it.
+/// Decompresses a file and checks that it is text.
 ///
 /// # Errors
 /// A file that cannot be read, or is not text; one line that names the format.
-pub(super) fn open(path: &Path) -> Result<OpenedText> {
-    let name = shown_path(path);
-    let file = File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
-    unpack(&name, Box::new(file))
-}
-
-/// Decompresses bytes and checks that they are text.
-///
-/// # Errors
-/// As [`open`].
-pub(super) fn unpack(name: &str, raw: ByteReader) -> Result<OpenedText> {
+pub(super) fn unpack(name: &str, file: Arc<dyn VfsReader>) -> Result<OpenedText> {
     let done = Arc::new(AtomicU64::new(0));
-    let (head, reader) = peek(name, Box::new(CountingReader { inner: raw, done: done.clone() }))?;
+    let (head, reader) = peek(name, Box::new(CountingReader { inner: FileCursor::new(file, 0), done: done.clone() }))?;
     let unpacked: ByteReader = if head.starts_with(b"\x1F\x8B") {
         Box::new(flate2::read::MultiGzDecoder::new(reader))
     } else if head.starts_with(b"\x28\xB5\x2F\xFD") {
@@ -181,7 +170,7 @@ fn as_text(name: &str, head: Vec<u8>, mut reader: ByteReader) -> Result<ByteRead
 }
 
 struct CountingReader {
-    inner: ByteReader,
+    inner: FileCursor,
     done: Arc<AtomicU64>,
 }
 

@@ -1,5 +1,7 @@
 use super::*;
 use crate::data::Notices;
+use crate::model_files::snapshot;
+use crate::vfs::RealFs;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,6 +15,10 @@ fn gzip(text: &str) -> Vec<u8> {
     let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     out.write_all(text.as_bytes()).unwrap();
     out.finish().unwrap()
+}
+
+fn open(path: &Path) -> Result<OpenedText> {
+    unpack(&shown_path(path), RealFs.open(path)?)
 }
 
 #[test]
@@ -45,7 +51,7 @@ fn a_hub_dataset_folder_is_read() {
     let at = |name: &str| dir.path().join(name);
     let list = |with_text: bool| {
         let mut notices = Notices::new();
-        let found = data_folder(dir.path(), with_text, &mut notices);
+        let found = data_folder(&RealFs, dir.path(), with_text, &mut notices);
         found.map(|found| {
             let names = |files: Vec<PathBuf>| -> Vec<String> {
                 files.iter().map(|file| file.strip_prefix(dir.path()).unwrap().display().to_string()).collect()
@@ -86,7 +92,7 @@ fn several_data_sets_in_a_folder_are_refused_by_name() {
     for name in ["train_sft", "train_gen"] {
         write(&dir.path().join(format!("data/{name}-00000-of-00002.parquet")), b"x");
     }
-    let error = data_folder(dir.path(), false, &mut Notices::new()).unwrap_err().to_string();
+    let error = data_folder(&RealFs, dir.path(), false, &mut Notices::new()).unwrap_err().to_string();
     assert!(error.contains("data/train_gen, data/train_sft"), "{error}");
     let dir = tempfile::tempdir().unwrap();
     write(
@@ -96,25 +102,25 @@ fn several_data_sets_in_a_folder_are_refused_by_name() {
     for name in ["main", "socratic"] {
         write(&dir.path().join(name).join("train-00000-of-00001.parquet"), b"x");
     }
-    let error = data_folder(dir.path(), false, &mut Notices::new()).unwrap_err().to_string();
+    let error = data_folder(&RealFs, dir.path(), false, &mut Notices::new()).unwrap_err().to_string();
     assert!(error.contains("several subsets: main, socratic") && error.contains("such as"), "{error}");
-    assert_eq!(data_folder(&dir.path().join("main"), false, &mut Notices::new()).unwrap().train.len(), 1);
+    assert_eq!(data_folder(&RealFs, &dir.path().join("main"), false, &mut Notices::new()).unwrap().train.len(), 1);
 }
 
 #[test]
 fn a_hub_cache_folder_opens() {
     let dir = tempfile::tempdir().unwrap();
     let top = dir.path().join("datasets--x--y");
-    assert_eq!(snapshot(dir.path()).unwrap(), dir.path());
+    assert_eq!(snapshot(&RealFs, dir.path()).unwrap(), dir.path());
     write(&top.join("blobs/0"), b"{\"text\": \"x\"}\n");
     write(&top.join("snapshots/abc/data/a.jsonl"), b"{\"text\": \"x\"}\n");
-    assert_eq!(snapshot(&top).unwrap(), top.join("snapshots/abc"));
-    assert_eq!(data_folder(&top, true, &mut Notices::new()).unwrap().train, [top.join("snapshots/abc/data/a.jsonl")]);
+    assert_eq!(snapshot(&RealFs, &top).unwrap(), top.join("snapshots/abc"));
+    assert_eq!(data_folder(&RealFs, &top, true, &mut Notices::new()).unwrap().train, [top.join("snapshots/abc/data/a.jsonl")]);
     write(&top.join("snapshots/def/x"), b"");
-    assert!(snapshot(&top).unwrap_err().to_string().contains("several snapshots"));
-    assert!(data_folder(dir.path(), true, &mut Notices::new()).unwrap_err().to_string().contains("several snapshots"));
+    assert!(snapshot(&RealFs, &top).unwrap_err().to_string().contains("several snapshots"));
+    assert!(data_folder(&RealFs, dir.path(), true, &mut Notices::new()).unwrap_err().to_string().contains("several snapshots"));
     write(&top.join("refs/main"), b"def\n");
-    assert_eq!(snapshot(&top).unwrap(), top.join("snapshots/def"));
+    assert_eq!(snapshot(&RealFs, &top).unwrap(), top.join("snapshots/def"));
     write(&top.join("refs/main"), b"../..");
-    assert!(snapshot(&top).is_err());
+    assert!(snapshot(&RealFs, &top).is_err());
 }

@@ -18,11 +18,12 @@ use super::writer::{Bounds, TokenOutput, TokenWriter, WrittenTokens};
 use super::{TokenCache, TokenFile, TokenIds, TokenStore, write_corpus};
 use crate::data::{Corpus, Notices, Tokenizer, shown_path};
 use crate::progress::Progress;
-use anyhow::{Result, anyhow};
+use crate::vfs::{FileKind, Vfs, VfsFile, unix_time};
+use anyhow::Result;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"LEHRTOK\n");
 const FORMAT_VERSION: u32 = 2;
@@ -44,7 +45,7 @@ struct CacheWriteError(#[from] io::Error);
 
 /// A verified file in the cache, mapped.
 pub(super) struct MappedTokens {
-    map: memmap2::Mmap,
+    map: Box<dyn AsRef<[u8]> + Send + Sync>,
     header: CacheHeader,
 }
 
@@ -60,6 +61,7 @@ struct CacheHeader {
 
 /// Finds the tokens of this text and tokenizer in the cache, or creates them.
 pub(super) fn find_or_make(
+    vfs: &dyn Vfs,
     corpus: &Corpus,
     tokenizer: &Tokenizer,
     cache: &TokenCache,
@@ -71,16 +73,16 @@ pub(super) fn find_or_make(
     let name: String = key[..16].iter().map(|b| format!("{b:02x}")).collect();
     let path = folder.join(format!("tokens-{name}.bin"));
     let cannot = |e: &dyn std::fmt::Display| CacheFailure::Cache(format!("{}: {e}", shown_path(&path)));
-    if path.exists() {
-        match open(&path, &key, tokenizer) {
+    if vfs.exists(&path).map_err(|e| CacheFailure::Cache(e.to_string()))? {
+        match open(vfs, &path, &key, tokenizer) {
             Ok(found) => return Ok(found),
             Err(why) => notices.push(format!("{}: {why}; made again", shown_path(&path))),
         }
     }
-    fs::create_dir_all(&folder).map_err(|e| cannot(&e))?;
-    remove_abandoned(&folder);
-    match make(&path, &key, corpus, tokenizer, notices, progress) {
-        Ok(()) => open(&path, &key, tokenizer).map(|made| TokenFile { from_cache: false, ..made }).map_err(|e| cannot(&e)),
+    vfs.create_dir_all(&folder).map_err(|e| cannot(&e))?;
+    remove_abandoned(vfs, &folder);
+    match make(vfs, &path, &key, corpus, tokenizer, notices, progress) {
+        Ok(()) => open(vfs, &path, &key, tokenizer).map(|made| TokenFile { from_cache: false, ..made }).map_err(|e| cannot(&e)),
         Err(error) => Err(match error.downcast_ref::<CacheWriteError>() {
             Some(why) => cannot(why),
             None => CacheFailure::Data(error),
@@ -113,6 +115,7 @@ fn key_of(corpus: &Corpus, tokenizer: &Tokenizer) -> Result<[u8; 32]> {
 }
 
 fn make(
+    vfs: &dyn Vfs,
     path: &Path,
     key: &[u8; 32],
     corpus: &Corpus,
@@ -120,22 +123,67 @@ fn make(
     notices: &mut Notices,
     progress: &mut Progress<'_>,
 ) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(CacheWriteError)?;
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id()));
     let vocab_size = tokenizer.vocab_size();
-    let file = FileOutput::new(temporary, vocab_size).map_err(CacheWriteError)?;
-    let mut writer = TokenWriter::new(TokenOutput::File(file), vocab_size, Bounds::of(corpus, tokenizer)?);
+    let mut file = FileOutput::new(vfs, temporary, vocab_size).map_err(CacheWriteError)?;
+    let mut append = |ids: &[u32]| file.append(ids);
+    let mut writer = TokenWriter::new(TokenOutput::File(&mut append), vocab_size, Bounds::of(corpus, tokenizer)?);
     write_corpus(corpus, tokenizer, &mut writer, notices, progress)?;
-    let WrittenTokens { output: TokenOutput::File(file), ends, count } = writer.finish()? else {
-        return Err(anyhow!("token file: written to memory, not to a file"));
-    };
+    let WrittenTokens { ends, count, .. } = writer.finish()?;
     file.publish(path, *key, vocab_size, count, &ends).map_err(CacheWriteError)?;
     Ok(())
 }
 
+/// A file that is removed unless it gets another name.
+struct TemporaryFile<'a> {
+    vfs: &'a dyn Vfs,
+    path: PathBuf,
+    /// `None` once it is written.
+    file: Option<Box<dyn VfsFile + 'a>>,
+    is_kept: bool,
+}
+
+impl TemporaryFile<'_> {
+    fn file(&mut self) -> io::Result<&mut (dyn VfsFile + '_)> {
+        Ok(&mut **self.file.as_mut().ok_or_else(|| io::Error::other("is closed"))?)
+    }
+
+    /// Syncs the file and renames it, so that under its final name it is always complete.
+    fn publish(mut self, path: &Path) -> io::Result<()> {
+        self.file()?.fsync()?;
+        self.file = None;
+        self.vfs.rename(&self.path, path)?;
+        self.is_kept = true;
+        // Without this the name may be lost in a power cut, at the cost of tokenizing again.
+        path.parent().map(|folder| self.vfs.fsync_dir(folder).ok());
+        Ok(())
+    }
+}
+
+impl Write for TemporaryFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file()?.flush()
+    }
+}
+
+impl Drop for TemporaryFile<'_> {
+    fn drop(&mut self) {
+        self.file = None;
+        if !self.is_kept {
+            self.vfs.remove_file(&self.path).ok();
+        }
+    }
+}
+
 /// Writes tokens into a temporary file.
-pub(super) struct FileOutput {
-    out: BufWriter<tempfile::NamedTempFile>,
+struct FileOutput<'a> {
+    out: BufWriter<TemporaryFile<'a>>,
     width: u32,
     crc: u32,
     bytes: u64,
@@ -143,15 +191,16 @@ pub(super) struct FileOutput {
     narrow: Vec<u16>,
 }
 
-impl FileOutput {
-    fn new(file: tempfile::NamedTempFile, vocab_size: usize) -> io::Result<Self> {
-        let mut out = BufWriter::with_capacity(1 << 18, file);
+impl<'a> FileOutput<'a> {
+    fn new(vfs: &'a dyn Vfs, path: PathBuf, vocab_size: usize) -> io::Result<Self> {
+        let file = Some(vfs.create_new(&path)?);
+        let mut out = BufWriter::with_capacity(1 << 18, TemporaryFile { vfs, path, file, is_kept: false });
         out.write_all(&[0; HEADER_BYTES])?;
         let width = if vocab_size <= 1 << 16 { 2 } else { 4 };
         Ok(Self { out, width, crc: 0, bytes: 0, narrow: Vec::new() })
     }
 
-    pub(super) fn append(&mut self, ids: &[u32]) -> Result<()> {
+    fn append(&mut self, ids: &[u32]) -> Result<()> {
         let written = if self.width == 2 {
             let mut narrow = std::mem::take(&mut self.narrow);
             narrow.clear();
@@ -172,7 +221,7 @@ impl FileOutput {
         Ok(())
     }
 
-    /// Completes the file, then renames it, so that under its final name it is always complete.
+    /// Completes the file and gives it its name.
     fn publish(mut self, path: &Path, key: [u8; 32], vocab_size: usize, tokens: u64, ends: &[u64]) -> io::Result<()> {
         let padding = self.bytes.next_multiple_of(8) - self.bytes;
         self.write(&[0; 8][..padding as usize])?;
@@ -180,15 +229,9 @@ impl FileOutput {
         let (width, body_crc) = (self.width, self.crc);
         let header = CacheHeader { width, vocab_size: vocab_size as u64, tokens, documents: ends.len() as u64, key, body_crc };
         let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.seek(SeekFrom::Start(0))?;
+        file.file()?.seek(SeekFrom::Start(0))?;
         file.write_all(&header.to_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        // Without this the name may be lost in a power cut, at the cost of tokenizing again.
-        if let Some(Ok(folder)) = path.parent().map(File::open) {
-            folder.sync_all().ok();
-        }
-        Ok(())
+        file.publish(path)
     }
 }
 
@@ -234,16 +277,14 @@ impl CacheHeader {
 }
 
 /// Opens and verifies a cached file; the error describes what is wrong with it.
-fn open(path: &Path, key: &[u8; 32], tokenizer: &Tokenizer) -> Result<TokenFile, String> {
-    let file = File::open(path).map_err(|e| format!("cannot be opened: {e}"))?;
-    let meta = file.metadata().map_err(|e| e.to_string())?;
-    if !meta.is_file() || meta.len() < HEADER_BYTES as u64 {
-        return Err(format!("{} bytes, not a token file", meta.len()));
+fn open(vfs: &dyn Vfs, path: &Path, key: &[u8; 32], tokenizer: &Tokenizer) -> Result<TokenFile, String> {
+    let file = vfs.open(path).map_err(|e| format!("cannot be opened: {e}"))?;
+    if file.bytes() < HEADER_BYTES as u64 {
+        return Err(format!("{} bytes, not a token file", file.bytes()));
     }
-    // SAFETY: files in the cache are complete before they get their name and are replaced by renaming, never written in place, so the
-    // mapped bytes do not change. Editing the cache by hand during a run breaks that, as with any mapped file.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| format!("cannot be mapped: {e}"))?;
-    let header = CacheHeader::from_bytes(&map).ok_or("its header is damaged or from another version")?;
+    let mapped = file.map().map_err(|e| format!("cannot be mapped: {e}"))?;
+    let map = (*mapped).as_ref();
+    let header = CacheHeader::from_bytes(map).ok_or("its header is damaged or from another version")?;
     if header.key != *key || header.vocab_size != tokenizer.vocab_size() as u64 {
         return Err("it holds other text".into());
     }
@@ -254,13 +295,13 @@ fn open(path: &Path, key: &[u8; 32], tokenizer: &Tokenizer) -> Result<TokenFile,
     if crc32c::crc32c(&map[HEADER_BYTES..]) != header.body_crc {
         return Err("its checksum is wrong".into());
     }
-    let store = TokenStore::Mapped(MappedTokens { map, header });
+    let store = TokenStore::Mapped(MappedTokens { map: mapped, header });
     Ok(TokenFile { store, vocab_size: tokenizer.vocab_size(), from_cache: true, separator: None })
 }
 
 impl MappedTokens {
     pub(super) fn ids(&self) -> TokenIds<'_> {
-        let bytes = &self.map[HEADER_BYTES..][..self.header.tokens as usize * self.header.width as usize];
+        let bytes = &(*self.map).as_ref()[HEADER_BYTES..][..self.header.tokens as usize * self.header.width as usize];
         if self.header.width == 2 {
             TokenIds::Narrow(bytemuck::cast_slice(bytes))
         } else {
@@ -270,18 +311,21 @@ impl MappedTokens {
 
     pub(super) fn ends(&self) -> &[u64] {
         let bytes = self.header.documents as usize * 8;
-        bytemuck::cast_slice(&self.map[self.map.len() - bytes..])
+        let map = (*self.map).as_ref();
+        bytemuck::cast_slice(&map[map.len() - bytes..])
     }
 }
 
 /// Deletes temporary files of killed runs that are older than a day.
-fn remove_abandoned(folder: &Path) {
-    const DAY_SECS: u64 = 24 * 60 * 60;
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let age = entry.metadata().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
-        let ours = entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX);
-        if ours && age.is_some_and(|age| age.as_secs() > DAY_SECS) {
-            fs::remove_file(entry.path()).ok();
+fn remove_abandoned(vfs: &dyn Vfs, folder: &Path) {
+    const DAY_SECONDS: f64 = 24.0 * 60.0 * 60.0;
+    let is_ours = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(TEMPORARY_PREFIX);
+    let entries = vfs.list(folder).unwrap_or_default();
+    for entry in entries.into_iter().filter(|entry| entry.kind == FileKind::File && is_ours(&entry.name)) {
+        let path = folder.join(entry.name);
+        let modified = vfs.metadata(&path).ok().flatten().and_then(|found| found.modified);
+        if modified.is_some_and(|modified| unix_time() - modified.as_secs_f64() > DAY_SECONDS) {
+            vfs.remove_file(&path).ok();
         }
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::data::TokenizerKind;
 use crate::progress::silent;
+use crate::vfs::RealFs;
 use std::fs;
 use std::path::Path;
 
@@ -16,18 +17,18 @@ fn run(corpus: &Corpus, tokenizer: &Tokenizer, cache: &TokenCache) -> (TokenFile
         seen.push((done, total));
         Ok(true)
     };
-    let file = tokenize(corpus, tokenizer, cache, &mut notices, &mut progress).unwrap();
+    let file = tokenize(&RealFs, corpus, tokenizer, cache, &mut notices, &mut progress).unwrap();
     if !file.is_from_cache() {
         assert!(seen.windows(2).all(|w| w[0] <= w[1]) && seen.last() == Some(&(corpus.total_bytes(), corpus.total_bytes())));
     }
     (file, notices.take())
 }
 
-fn documents(folder: &Path, texts: &[&str]) -> Corpus {
+fn documents(folder: &Path, texts: &[&str]) -> Corpus<'static> {
     let lines: String = texts.iter().map(|t| serde_json::json!({"text": t}).to_string() + "\n").collect();
     let path = folder.join("documents.jsonl");
     fs::write(&path, lines).unwrap();
-    Corpus::open(&[path], &mut Notices::new()).unwrap()
+    Corpus::open(&RealFs, &[path], &mut Notices::new()).unwrap()
 }
 
 fn only_file(folder: &Path) -> PathBuf {
@@ -60,8 +61,8 @@ fn cached_and_uncached_tokens_are_equal() {
     let cache = TokenCache::Folder(folder.path().join("made/on/demand"));
     let text: String = (0..40_000).map(|i| format!("line {i} of 東京 text\n")).collect();
     let corpus = Corpus::from_text("memory", text.clone());
-    let bpe = Tokenizer::build(&TokenizerKind::Bpe(400), &corpus, None, &mut Notices::new()).unwrap();
-    let chars = Tokenizer::build(&TokenizerKind::Chars, &corpus, None, &mut Notices::new()).unwrap();
+    let bpe = Tokenizer::build(&RealFs, &TokenizerKind::Bpe(400), &corpus, None, &mut Notices::new()).unwrap();
+    let chars = Tokenizer::build(&RealFs, &TokenizerKind::Chars, &corpus, None, &mut Notices::new()).unwrap();
     for tokenizer in [Tokenizer::bytes(false).unwrap(), chars, bpe] {
         let (memory, _) = run(&corpus, &tokenizer, &TokenCache::Off);
         let (made, notices) = run(&corpus, &tokenizer, &cache);
@@ -133,7 +134,7 @@ fn the_cache_key_depends_on_content() {
     assert!(!run(&lines, &bytes, &cache).0.is_from_cache());
     let as_text = folder.path().join("documents.txt");
     fs::copy(folder.path().join("documents.jsonl"), &as_text).unwrap();
-    let as_text = Corpus::open(&[as_text], &mut Notices::new()).unwrap();
+    let as_text = Corpus::open(&RealFs, &[as_text], &mut Notices::new()).unwrap();
     assert!(!run(&as_text, &bytes, &cache).0.is_from_cache(), "the same bytes read in another way");
 }
 
@@ -153,7 +154,7 @@ fn read_errors_are_not_cache_errors() {
     let folder = tempfile::tempdir().unwrap();
     let chars = Tokenizer::chars("abc".chars(), false).unwrap();
     for cache in [TokenCache::Off, TokenCache::Folder(folder.path().into())] {
-        let result = tokenize(&Corpus::from_text("t", "abcd"), &chars, &cache, &mut Notices::new(), &mut silent);
+        let result = tokenize(&RealFs, &Corpus::from_text("t", "abcd"), &chars, &cache, &mut Notices::new(), &mut silent);
         assert!(result.err().unwrap().to_string().contains("'d'"));
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no half-made file stays");
@@ -164,7 +165,7 @@ fn threads_keep_the_order_and_report_errors() {
     let folder = tempfile::tempdir().unwrap();
     let texts: Vec<String> = (0..3000).map(|i| format!("document {i} ").repeat(i % 50 + 1)).collect();
     let corpus = documents(folder.path(), &texts.iter().map(String::as_str).collect::<Vec<_>>());
-    let bpe = Tokenizer::build(&TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).unwrap();
+    let bpe = Tokenizer::build(&RealFs, &TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).unwrap();
     let (file, _) = run(&corpus, &bpe, &TokenCache::Off);
     let (ids, mut start) = (ids_of(&file), 0);
     assert_eq!(file.document_ends().len(), texts.len());
@@ -175,8 +176,8 @@ fn threads_keep_the_order_and_report_errors() {
     // A tokenizer without a token for most characters, on the multi-threaded path.
     let json = r#"{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"?"}}"#;
     fs::write(folder.path().join("tokenizer.json"), json).unwrap();
-    let word = Tokenizer::from_folder(folder.path()).unwrap();
-    let error = tokenize(&corpus, &word, &TokenCache::Off, &mut Notices::new(), &mut silent).err().unwrap().to_string();
+    let word = Tokenizer::from_folder(&RealFs, folder.path()).unwrap();
+    let error = tokenize(&RealFs, &corpus, &word, &TokenCache::Off, &mut Notices::new(), &mut silent).err().unwrap().to_string();
     assert!(error.contains("cannot encode"), "{error}");
 }
 
@@ -213,7 +214,7 @@ fn framed(folder: &Path, end: bool) -> Tokenizer {
         "model": {"type": "BPE", "unk_token": "<unk>", "vocab": vocab, "merges": ["▁ a", "▁ b"]}});
     fs::write(folder.join("tokenizer.json"), json.to_string()).unwrap();
     fs::write(folder.join("tokenizer_config.json"), r#"{"bos_token":"<s>","eos_token":"</s>"}"#).unwrap();
-    Tokenizer::from_folder(folder).unwrap()
+    Tokenizer::from_folder(&RealFs, folder).unwrap()
 }
 
 #[test]

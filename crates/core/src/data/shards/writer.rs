@@ -2,16 +2,14 @@
 
 use super::{Corpus, TokenFile, TokenStore, Tokenizer};
 use crate::data::tokenizer::TextFrame;
-use anyhow::{Result, ensure};
-#[cfg(not(target_arch = "wasm32"))]
-use {super::cache::FileOutput, anyhow::bail};
+use anyhow::{Result, bail, ensure};
 
 /// Destination of the tokens.
-pub(super) enum TokenOutput {
+pub(super) enum TokenOutput<'a> {
     Narrow(Vec<u16>),
     Wide(Vec<u32>),
-    #[cfg(not(target_arch = "wasm32"))]
-    File(FileOutput),
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "a browser has no cache"))]
+    File(&'a mut dyn FnMut(&[u32]) -> Result<()>),
 }
 
 /// Tokens around documents.
@@ -37,8 +35,8 @@ impl Bounds {
 }
 
 /// Appends tokens and records document ends.
-pub(super) struct TokenWriter {
-    output: TokenOutput,
+pub(super) struct TokenWriter<'a> {
+    output: TokenOutput<'a>,
     vocab_size: usize,
     bounds: Bounds,
     ends: Vec<u64>,
@@ -48,22 +46,22 @@ pub(super) struct TokenWriter {
 }
 
 /// The result of a `TokenWriter`.
-pub(super) struct WrittenTokens {
-    pub(super) output: TokenOutput,
+pub(super) struct WrittenTokens<'a> {
+    pub(super) output: TokenOutput<'a>,
     pub(super) ends: Vec<u64>,
     #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only the cache file writes it down"))]
     pub(super) count: u64,
 }
 
-impl TokenOutput {
+impl TokenOutput<'_> {
     /// In memory, with two bytes per token where possible.
     pub(super) fn memory(vocab_size: usize) -> Self {
         if vocab_size <= 1 << 16 { Self::Narrow(Vec::new()) } else { Self::Wide(Vec::new()) }
     }
 }
 
-impl TokenWriter {
-    pub(super) fn new(output: TokenOutput, vocab_size: usize, bounds: Bounds) -> Self {
+impl<'a> TokenWriter<'a> {
+    pub(super) fn new(output: TokenOutput<'a>, vocab_size: usize, bounds: Bounds) -> Self {
         Self { output, vocab_size, bounds, ends: Vec::new(), count: 0, owes_eos: false }
     }
 
@@ -107,7 +105,7 @@ impl TokenWriter {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<WrittenTokens> {
+    pub(super) fn finish(mut self) -> Result<WrittenTokens<'a>> {
         if let (true, false, Some(eos)) = (self.owes_eos, self.ends.is_empty(), self.bounds.eos) {
             self.append(&[eos])?;
         }
@@ -147,21 +145,19 @@ impl TokenWriter {
         match &mut self.output {
             TokenOutput::Narrow(tokens) => tokens.extend(ids.iter().map(|id| *id as u16)),
             TokenOutput::Wide(tokens) => tokens.extend_from_slice(ids),
-            #[cfg(not(target_arch = "wasm32"))]
-            TokenOutput::File(file) => file.append(ids)?,
+            TokenOutput::File(append) => append(ids)?,
         }
         self.count += ids.len() as u64;
         Ok(())
     }
 }
 
-impl WrittenTokens {
+impl WrittenTokens<'_> {
     pub(super) fn into_memory(self, vocab_size: usize) -> Result<TokenFile> {
         let ends = self.ends;
         let store = match self.output {
             TokenOutput::Narrow(tokens) => TokenStore::Narrow { tokens, ends },
             TokenOutput::Wide(tokens) => TokenStore::Wide { tokens, ends },
-            #[cfg(not(target_arch = "wasm32"))]
             TokenOutput::File(_) => bail!("token file: written to a file, not to memory"),
         };
         Ok(TokenFile { store, vocab_size, from_cache: false, separator: None })

@@ -126,7 +126,7 @@ impl Custom {
     /// # Errors
     /// No rows, an invalid row, incompatible settings.
     pub(crate) fn open(input: &TaskInput<'_>, notices: &mut Notices) -> Result<Self> {
-        let &TaskInput { settings, data, seed, tokenizer, date } = input;
+        let &TaskInput { vfs, settings, data, seed, tokenizer, date } = input;
         let question_stream = QuestionStream::new(settings, tokenizer, date, None, false)?;
         let mut grader = RowGrader::new(settings)?;
         grader.rules.digits_apart = tokenizer.is_some_and(verdict::splits_digits);
@@ -135,7 +135,7 @@ impl Custom {
             grader.check(&question.answer)?;
             Ok((question.prompt.clone(), question))
         };
-        let reader = RowReader { example: EXAMPLE, tokenizer, make };
+        let reader = RowReader { vfs, example: EXAMPLE, tokenizer, make };
         let source = QuestionSource::open(settings, data, seed, &reader, notices, |_| nothing_made())?;
         Ok(Self { grader, source })
     }

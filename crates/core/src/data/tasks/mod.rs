@@ -16,6 +16,7 @@ pub use draws::Draws;
 use super::tokenizer::UNKNOWN;
 use super::{Notices, Tokenizer, shown};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
+use crate::vfs::Vfs;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -118,6 +119,7 @@ pub trait Task: Send {
 
 /// The sources of a task: see [`open`].
 pub(crate) struct TaskInput<'a> {
+    vfs: &'a dyn Vfs,
     settings: &'a TaskSettings,
     data: &'a DataSettings,
     seed: u64,
@@ -131,6 +133,7 @@ pub(crate) struct TaskInput<'a> {
 /// # Errors
 /// A setting out of range; unusable rows.
 pub fn open(
+    vfs: &dyn Vfs,
     settings: &TaskSettings,
     data: &DataSettings,
     seed: u64,
@@ -138,7 +141,7 @@ pub fn open(
     date: i64,
     notices: &mut Notices,
 ) -> Result<Box<dyn Task>> {
-    let input = TaskInput { settings, data, seed, tokenizer, date };
+    let input = TaskInput { vfs, settings, data, seed, tokenizer, date };
     let task: Box<dyn Task> = match settings.task {
         TaskKind::Kk => Box::new(kk::Kk::open(&input, notices)?),
         TaskKind::Math => Box::new(math::Math::open(&input, notices)?),

@@ -9,6 +9,7 @@ use crate::data::{ContentHash, Notices, Tokenizer, shown_path};
 use crate::number_format::counted;
 use crate::progress::silent;
 use crate::rng::{Permutation, Rng};
+use crate::vfs::Vfs;
 use anyhow::{Error, Result, ensure};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ const TOLD: usize = 3;
 
 /// Converts rows to questions. Unusable rows are skipped and counted: a few bad rows do not end a run.
 pub struct RowReader<'a, F: Fn(Object) -> Result<Keyed<Question>>> {
+    /// The files.
+    pub vfs: &'a dyn Vfs,
     /// Format of a row, for messages.
     pub example: &'a str,
     /// Checks questions; a row whose question it cannot encode is skipped too.
@@ -226,8 +229,8 @@ impl<F: Fn(Object) -> Result<Keyed<Question>>> RowReader<'_, F> {
         let mut rows = Vec::new();
         for path in paths {
             let (mut bad, mut count, before) = (Vec::new(), 0, rows.len());
-            for file in row_files(path, notices)?.train {
-                read_objects(&file, self.example, &mut silent, |place, row| {
+            for file in row_files(self.vfs, path, notices)?.train {
+                read_objects(self.vfs, &file, self.example, &mut silent, |place, row| {
                     match (self.make)(row).and_then(|row| self.spelt(row)) {
                         Ok(row) => rows.push(row),
                         Err(error) => {

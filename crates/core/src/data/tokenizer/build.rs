@@ -1,8 +1,10 @@
 //! Building tokenizers: bytes, characters, words, BPE. Each is built as a `tokenizer.json` and then loaded like any other.
 
 use super::companions::Companions;
-use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, stream, word_splitter};
+use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, word_splitter};
 use crate::data::{Corpus, Notices};
+use crate::model_files::char_of;
+use crate::vfs::Vfs;
 use anyhow::{Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -25,8 +27,14 @@ const MIN_PAIR_COUNT: u64 = 2;
 impl Tokenizer {
     /// Builds the tokenizer of this kind. In all of them the text of [`END_OF_TEXT`] ends a document. `chars` uses the characters of both
     /// corpora, so that validation text always has tokens; `bpe:N` is trained on `train` alone.
-    pub fn build(kind: &TokenizerKind, train: &Corpus, val: Option<&Corpus>, notices: &mut Notices) -> Result<Self> {
-        let corpora: Vec<&Corpus> = std::iter::once(train).chain(val).collect();
+    pub fn build(
+        vfs: &dyn Vfs,
+        kind: &TokenizerKind,
+        train: &Corpus<'_>,
+        val: Option<&Corpus<'_>>,
+        notices: &mut Notices,
+    ) -> Result<Self> {
+        let corpora: Vec<&Corpus<'_>> = std::iter::once(train).chain(val).collect();
         let several = corpora.iter().any(|corpus| corpus.may_have_several_documents());
         match kind {
             TokenizerKind::Bytes => {
@@ -69,7 +77,7 @@ impl Tokenizer {
                 }
                 Ok(tokenizer)
             }
-            TokenizerKind::Path(path) => Self::from_folder(path),
+            TokenizerKind::Path(path) => Self::from_folder(vfs, path),
         }
     }
 
@@ -102,7 +110,7 @@ impl Tokenizer {
 
 /// `tokenizer.json` of [`Tokenizer::bytes`].
 pub(super) fn bytes_json(end_of_text: bool) -> Result<Value> {
-    let vocab = (0..=255u8).map(|b| (stream::char_of(b).to_string(), json!(b))).collect();
+    let vocab = (0..=255u8).map(|b| (char_of(b).to_string(), json!(b))).collect();
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
     let model = json!({"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
         "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": null, "merges": []});
@@ -259,7 +267,7 @@ fn train_bpe(corpus: &Corpus, vocab_size: usize, notices: &mut Notices) -> Resul
 fn words_of(text: &str) -> tokenizers::Result<Vec<String>> {
     let words = text.split(END_OF_TEXT).flat_map(word_splitter::split);
     let parts = words.flat_map(|word| word.as_bytes().chunks(MAX_WORD_BYTES));
-    Ok(parts.map(|part| part.iter().map(|b| stream::char_of(*b)).collect()).collect())
+    Ok(parts.map(|part| part.iter().map(|b| char_of(*b)).collect()).collect())
 }
 
 fn training_failed(error: tokenizers::Error) -> anyhow::Error {

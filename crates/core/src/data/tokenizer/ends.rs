@@ -3,7 +3,7 @@
 use super::Tokenizer;
 use crate::data::chat::{Chat, ChatTemplate};
 use crate::data::shown;
-use crate::model::hf_config::MAX_ROLE_TOKENS;
+use crate::model_files::hf_config::MAX_ROLE_TOKENS;
 use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value, json};
 

@@ -7,15 +7,16 @@ use super::stream::{DecoderRules, is_byte_token};
 use super::{BuiltinTokenizer, CharTable, END_OF_TEXT, TokenSpelling, Tokenizer, build, growth, guarded, word_splitter};
 use crate::config::Architecture;
 use crate::data::{shown, shown_path};
-use crate::model::adapter::holder;
-use crate::model::gguf::is_gguf;
-use crate::model::hf_config::names;
+use crate::model_files::adapter::holder;
+use crate::model_files::gguf::is_gguf;
+use crate::model_files::hf_config::names;
+use crate::vfs::Vfs;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use tokenizers::AddedToken;
@@ -41,29 +42,31 @@ impl Tokenizer {
     ///
     /// Errors name the file and what is wrong with it: larger than 64 MiB, not JSON, a duplicate token, ids that repeat, are negative or
     /// far beyond the number of tokens, an end token outside the model's vocabulary, merges that are left out at random.
-    pub fn from_folder(path: &Path) -> Result<Self> {
-        let path = &holder(path, "tokenizer.json")?;
-        if is_gguf(path) {
-            return Self::from_gguf(path);
+    pub fn from_folder(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+        let path = &holder(vfs, path, "tokenizer.json")?;
+        if is_gguf(vfs, path)? {
+            return Self::from_gguf(vfs, path);
         }
-        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let file = if vfs.is_dir(path)? { path.join("tokenizer.json") } else { path.to_owned() };
         let name = shown_path(&file);
-        ensure!(file.exists(), "{}", no_tokenizer(path, &name));
-        let json = read_bounded(&file, MAX_JSON_BYTES)?;
+        if !vfs.exists(&file)? {
+            return Err(no_tokenizer(vfs, path, &name)?);
+        }
+        let json = read_bounded(vfs, &file, MAX_JSON_BYTES)?;
         let folder = file.parent().unwrap_or(Path::new("."));
-        let mut config = read_config(&folder.join("tokenizer_config.json"))?;
-        merge_map(&mut config, read_config(&folder.join("special_tokens_map.json"))?);
+        let mut config = read_config(vfs, &folder.join("tokenizer_config.json"))?;
+        merge_map(&mut config, read_config(vfs, &folder.join("special_tokens_map.json"))?);
         let mut extra = Vec::new();
         for file in EXTRA_FILES {
             let path = folder.join(file);
-            if path.is_file() {
-                extra.push((file.to_owned(), read_bounded(&path, MAX_CONFIG_BYTES)?));
+            if vfs.is_file(&path)? {
+                extra.push((file.to_owned(), read_bounded(vfs, &path, MAX_CONFIG_BYTES)?));
             }
         }
-        let model = read_config(&folder.join("config.json"))?;
+        let model = read_config(vfs, &folder.join("config.json"))?;
         let most = model.get("vocab_size").and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
-        let generation = Generation::new(read_config(&folder.join("generation_config.json"))?, &model)?;
-        let added = read_config(&folder.join("added_tokens.json"))?;
+        let generation = Generation::new(read_config(vfs, &folder.join("generation_config.json"))?, &model)?;
+        let added = read_config(vfs, &folder.join("added_tokens.json"))?;
         Self::from_bytes(&name, json, Companions { config, added, extra, most, generation, model })
     }
 
@@ -250,20 +253,25 @@ fn by_class(json: Vec<u8>, file: &TokenizerFile, files: &Companions) -> Result<(
 }
 
 /// Why there is no tokenizer, and the remedy.
-fn no_tokenizer(path: &Path, name: &str) -> String {
+fn no_tokenizer(vfs: &dyn Vfs, path: &Path, name: &str) -> Result<anyhow::Error> {
     const SLOW: [&str; 4] = ["tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"];
-    let there: Vec<&str> = SLOW.into_iter().filter(|file| path.join(file).is_file()).collect();
+    let mut there = Vec::new();
+    for file in SLOW {
+        if vfs.is_file(&path.join(file))? {
+            there.push(file);
+        }
+    }
     if there.is_empty() {
-        return format!(
+        return Ok(anyhow!(
             "tokenizer = {name}: no such file. Use bytes, chars, words, bpe:N, or a path to a tokenizer.json or its folder"
-        );
+        ));
     }
     let folder = shown_path(path);
-    format!(
+    Ok(anyhow!(
         "{folder}: holds {}, but no tokenizer.json, which is what lehr reads. Make it with transformers: \
          AutoTokenizer.from_pretrained({folder:?}).save_pretrained({folder:?})",
         there.join(" and ")
-    )
+    ))
 }
 
 fn only_char(text: &str) -> Option<char> {
@@ -271,21 +279,21 @@ fn only_char(text: &str) -> Option<char> {
     chars.next().filter(|_| chars.next().is_none())
 }
 
-fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
+fn read_bounded(vfs: &dyn Vfs, path: &Path, most: u64) -> Result<Vec<u8>> {
     let name = shown_path(path);
-    let meta = fs::metadata(path).with_context(|| format!("{name}: cannot be opened"))?;
-    ensure!(meta.is_file(), "{name}: not a regular file");
-    ensure!(meta.len() <= most, "{name}: {} bytes, more than {} MiB. Is it the right file?", meta.len(), most >> 20);
-    fs::read(path).with_context(|| format!("{name}: cannot be read"))
+    vfs.read(path, most).map_err(|e| match e.kind() {
+        ErrorKind::FileTooLarge => anyhow!("{name}: more than {} MiB. Is it the right file?", most >> 20),
+        _ => anyhow!("{name}: cannot be read: {e}"),
+    })
 }
 
 /// A small JSON object next to the tokenizer; empty if the file does not exist.
-fn read_config(path: &Path) -> Result<Map<String, Value>> {
-    if !path.is_file() {
+fn read_config(vfs: &dyn Vfs, path: &Path) -> Result<Map<String, Value>> {
+    if !vfs.is_file(path)? {
         return Ok(Map::new());
     }
     let name = shown_path(path);
-    serde_json::from_slice(&read_bounded(path, MAX_CONFIG_BYTES)?).map_err(|e| anyhow!("{name}: {}", shown(&e.to_string())))
+    serde_json::from_slice(&read_bounded(vfs, path, MAX_CONFIG_BYTES)?).map_err(|e| anyhow!("{name}: {}", shown(&e.to_string())))
 }
 
 /// The parts of a `tokenizer.json` that are checked before the crate, which does not validate them, reads it.

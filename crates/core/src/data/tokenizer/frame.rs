@@ -37,9 +37,9 @@ impl Tokenizer {
     }
 
     /// Warns if the text contains the end-of-text marker but this built-in tokenizer has no such token.
-    pub(in crate::data) fn check_marker<'a>(
+    pub(in crate::data) fn check_marker<'c, 'a: 'c>(
         &self,
-        corpora: impl IntoIterator<Item = &'a Corpus>,
+        corpora: impl IntoIterator<Item = &'c Corpus<'a>>,
         notices: &mut Notices,
     ) -> Result<()> {
         if !self.is_table() || self.eos.is_some() {

@@ -4,7 +4,8 @@ use super::Tokenizer;
 use super::companions::Companions;
 use super::ends::Generation;
 use crate::data::shown_path;
-use crate::model::gguf::{GgufFile, TokenizerFiles};
+use crate::model_files::gguf::{GgufFile, TokenizerFiles};
+use crate::vfs::Vfs;
 use anyhow::Result;
 use serde_json::Map;
 use std::path::Path;
@@ -14,8 +15,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// An invalid file, or a tokenizer type that is not supported, by name.
-    pub(super) fn from_gguf(path: &Path) -> Result<Self> {
-        let file = GgufFile::open(path)?;
+    pub(super) fn from_gguf(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+        let file = GgufFile::open(vfs, path)?;
         let (files, model) = (file.tokenizer_files()?, file.config_json()?);
         let model = model.as_object().cloned().unwrap_or_default();
         let most = model.get("vocab_size").and_then(|size| usize::try_from(size.as_u64()?).ok());

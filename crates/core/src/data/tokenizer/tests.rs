@@ -1,7 +1,8 @@
-use super::stream::{byte_of, char_of};
 use super::*;
 use crate::config::Architecture;
 use crate::data::{Corpus, Notices};
+use crate::model_files::byte_of;
+use crate::vfs::RealFs;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -12,7 +13,7 @@ const SAMPLE: &str =
 
 static BPE: LazyLock<Tokenizer> = LazyLock::new(|| {
     let corpus = Corpus::from_text("sample", SAMPLE.repeat(4));
-    Tokenizer::build(&TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).expect("BPE trains")
+    Tokenizer::build(&RealFs, &TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).expect("BPE trains")
 });
 static BYTES: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::bytes(false).expect("bytes build"));
 static BYTES_EOS: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::bytes(true).expect("bytes build"));
@@ -139,7 +140,7 @@ fn other_decoders_stream_too() {
         "model": {"type": "BPE", "unk_token": "<unk>", "byte_fallback": true, "vocab": vocab, "merges": []}});
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
-    let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    let tokenizer = Tokenizer::from_folder(&RealFs, folder.path()).unwrap();
     let ids = [1, 2, 3, 4, 5, 6, 7, 2, 1];
     assert_eq!(tokenizer.decode(&ids).unwrap(), "the cats🙂 cat the");
     // The bytes are held back until their run ends: one more that is invalid would change them all.
@@ -276,14 +277,14 @@ fn the_end_of_text_token_is_special() {
 #[test]
 fn bpe_training_is_repeatable_and_complete() {
     let corpus = Corpus::from_text("sample", SAMPLE.repeat(4));
-    let again = Tokenizer::build(&TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).unwrap();
+    let again = Tokenizer::build(&RealFs, &TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).unwrap();
     assert_eq!(again.json(), BPE.json());
     assert_eq!(BPE.vocab_size(), 300);
     assert!(BPE.encode(SAMPLE).unwrap().len() < SAMPLE.len() * 3 / 4);
     let mut notices = Notices::new();
-    let small = Tokenizer::build(&TokenizerKind::Bpe(5000), &corpus, None, &mut notices).unwrap();
+    let small = Tokenizer::build(&RealFs, &TokenizerKind::Bpe(5000), &corpus, None, &mut notices).unwrap();
     assert!(small.vocab_size() < 5000 && notices.lines()[0].contains("patterns for"));
-    let exact = Tokenizer::build(&TokenizerKind::Bpe(257), &corpus, None, &mut notices).unwrap();
+    let exact = Tokenizer::build(&RealFs, &TokenizerKind::Bpe(257), &corpus, None, &mut notices).unwrap();
     assert_eq!(exact.decode(&exact.encode(SAMPLE).unwrap()).unwrap(), SAMPLE);
     assert_eq!(BPE.token_text(BPE.encode("\u{1}").unwrap()[0]).as_deref(), Some("\u{1}"));
     assert_eq!(BPE.token_text(BYTES_EOS.vocab_size() as u32 + 9000), None);
@@ -295,13 +296,14 @@ fn the_end_of_text_marker_is_one_token_for_all_kinds() {
     let text = format!("ab cd{END_OF_TEXT}ef gh\n");
     for (kind, characters) in [("bytes", 256), ("chars", 10), ("words", 5), ("bpe:300", 0)] {
         let corpus = Corpus::from_text("text", text.clone());
-        let tokenizer = Tokenizer::build(&kind.parse().unwrap(), &corpus, None, &mut Notices::new()).unwrap();
+        let tokenizer = Tokenizer::build(&RealFs, &kind.parse().unwrap(), &corpus, None, &mut Notices::new()).unwrap();
         let ids = tokenizer.encode(&text).unwrap();
         let eos = tokenizer.eos_id().expect("a token that ends documents");
         assert_eq!(ids.iter().filter(|id| **id == eos).count(), 1, "{kind}");
         assert!(characters == 0 || tokenizer.vocab_size() == characters + 1, "{kind}: no character of the marker is learnt");
         let plain =
-            Tokenizer::build(&kind.parse().unwrap(), &Corpus::from_text("text", "ab cd"), None, &mut Notices::new()).unwrap();
+            Tokenizer::build(&RealFs, &kind.parse().unwrap(), &Corpus::from_text("text", "ab cd"), None, &mut Notices::new())
+                .unwrap();
         let mut notices = Notices::new();
         plain.check_marker([&corpus], &mut notices).unwrap();
         assert_eq!(notices.is_empty(), plain.eos_id().is_some(), "{kind}: {notices:?}");
@@ -312,7 +314,8 @@ fn the_end_of_text_marker_is_one_token_for_all_kinds() {
 fn word_tokenizers_need_spaces() {
     let corpus = Corpus::from_text("text", "東京の空は高い".repeat(20));
     assert!(
-        error_of(Tokenizer::build(&TokenizerKind::Words, &corpus, None, &mut Notices::new())).contains("not written in words")
+        error_of(Tokenizer::build(&RealFs, &TokenizerKind::Words, &corpus, None, &mut Notices::new()))
+            .contains("not written in words")
     );
 }
 
@@ -324,7 +327,7 @@ fn saved_tokenizers_load() {
         let folder = tempfile::tempdir().unwrap();
         save(tokenizer, folder.path());
         for path in [folder.path().to_owned(), folder.path().join("tokenizer.json")] {
-            let loaded = Tokenizer::from_folder(&path).unwrap();
+            let loaded = Tokenizer::from_folder(&RealFs, &path).unwrap();
             assert_eq!(loaded.is_table(), direct);
             assert_eq!(loaded.encode(SAMPLE).unwrap(), tokenizer.encode(SAMPLE).unwrap());
             assert_eq!((loaded.eos_id(), loaded.bos_id()), (tokenizer.eos_id(), tokenizer.bos_id()));
@@ -340,7 +343,7 @@ fn special_tokens_are_read_from_companion_files() {
     let at = |name: &str| folder.path().join(name);
     save(&BPE, folder.path());
     let eos = BPE.eos_id();
-    let load = || Tokenizer::from_folder(folder.path());
+    let load = || Tokenizer::from_folder(&RealFs, folder.path());
     std::fs::write(at("tokenizer_config.json"), json!({"eos_token": {"content": END_OF_TEXT}, "chat_template": "x"}).to_string())
         .unwrap();
     assert_eq!((load().unwrap().eos_id(), load().unwrap().bos_id()), (eos, None));
@@ -374,7 +377,7 @@ fn word_level(vocab: &str, added: &str) -> String {
 fn hostile_tokenizer_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
-    assert!(error_of(Tokenizer::from_folder(folder.path())).contains("no such file"));
+    assert!(error_of(Tokenizer::from_folder(&RealFs, folder.path())).contains("no such file"));
     let added = |id: i64| {
         format!(
             r#"[{{"id":{id},"content":"x","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}}]"#
@@ -402,11 +405,11 @@ fn hostile_tokenizer_files_are_refused() {
     ];
     for (content, expected) in cases {
         std::fs::write(&path, &content).unwrap();
-        let error = error_of(Tokenizer::from_folder(&path));
+        let error = error_of(Tokenizer::from_folder(&RealFs, &path));
         assert!(error.contains(expected) && error.contains("tokenizer.json"), "{error:?} lacks {expected:?}");
     }
     std::fs::File::create(&path).unwrap().set_len(65 << 20).unwrap();
-    assert!(error_of(Tokenizer::from_folder(&path)).contains("64 MiB"));
+    assert!(error_of(Tokenizer::from_folder(&RealFs, &path)).contains("64 MiB"));
 }
 
 #[test]
@@ -415,7 +418,7 @@ fn slow_regexes_are_stopped() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tokenizer.json"), json).unwrap();
     let start = std::time::Instant::now();
-    Tokenizer::from_folder(folder.path()).unwrap().encode(&"a".repeat(10_000)).ok();
+    Tokenizer::from_folder(&RealFs, folder.path()).unwrap().encode(&"a".repeat(10_000)).ok();
     assert!(start.elapsed().as_secs() < 5);
 }
 
@@ -427,7 +430,7 @@ fn padding_and_truncation_settings_are_ignored() {
         "pad_token": "!"});
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
-    let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    let tokenizer = Tokenizer::from_folder(&RealFs, folder.path()).unwrap();
     assert_eq!((tokenizer.encode("ab").unwrap().len(), tokenizer.encode("abcdefgh").unwrap().len()), (2, 8));
 }
 
@@ -443,6 +446,6 @@ fn very_long_words_encode_in_linear_time() {
         }
     }
     let corpus = Corpus::from_text("word", word);
-    assert!(Tokenizer::build(&TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).unwrap().vocab_size() > 257);
+    assert!(Tokenizer::build(&RealFs, &TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).unwrap().vocab_size() > 257);
     assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
 }

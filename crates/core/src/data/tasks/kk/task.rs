@@ -45,12 +45,12 @@ impl Kk {
     /// # Errors
     /// A setting out of range, an invalid row.
     pub(crate) fn open(input: &TaskInput<'_>, notices: &mut Notices) -> Result<Self> {
-        let &TaskInput { settings, data, seed, tokenizer, date } = input;
+        let &TaskInput { vfs, settings, data, seed, tokenizer, date } = input;
         let system = if settings.form == PuzzleForm::Compact { SYSTEM_COMPACT } else { SYSTEM };
         let question_stream = QuestionStream::new(settings, tokenizer, date, Some(system), true)?;
         let form = settings.form;
         let make = |row: Object| row_question(&question_stream, form, &row);
-        let reader = RowReader { example: rows::EXAMPLE, tokenizer, make };
+        let reader = RowReader { vfs, example: rows::EXAMPLE, tokenizer, make };
         let people = if data.data.is_empty() { TaskSettings::list("people", &settings.people, PEOPLE)? } else { Vec::new() };
         let source = QuestionSource::open(settings, data, seed, &reader, notices, |notices| {
             let distinct = distinct(people.clone(), seed, Split::Eval);

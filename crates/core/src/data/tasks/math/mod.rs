@@ -128,7 +128,7 @@ impl Math {
     /// # Errors
     /// A setting out of range, an invalid row.
     pub(crate) fn open(input: &TaskInput<'_>, notices: &mut Notices) -> Result<Self> {
-        let &TaskInput { settings, data, seed, tokenizer, date } = input;
+        let &TaskInput { vfs, settings, data, seed, tokenizer, date } = input;
         let kind = settings.math;
         let system = match kind {
             _ if !data.data.is_empty() || data.val_data.is_some() => SYSTEM,
@@ -146,7 +146,7 @@ impl Math {
             question.prompt = rendered.unwrap_or(question.prompt);
             Ok((key, question))
         };
-        let reader = RowReader { example: EXAMPLE, tokenizer, make };
+        let reader = RowReader { vfs, example: EXAMPLE, tokenizer, make };
         let grades =
             if data.data.is_empty() { TaskSettings::list("difficulty", &settings.difficulty, GRADES)? } else { Vec::new() };
         let source = QuestionSource::open(settings, data, seed, &reader, notices, |notices| {

@@ -3,23 +3,15 @@
 //! llama.cpp does not use `tokenizer.json`: it has a few kinds of tokenizers with fixed rules. Unsupported features are rejected by name,
 //! and the result is read back and compared with the original.
 
-use super::pre::PreTokenizer;
-use super::value::{Metadata, MetadataValue};
-use super::vocabulary::{MAX_TOKEN, TokenType, escape, fillers, tokenizer_files};
-use crate::data::{Tokenizer, char_of};
+use super::Tokenizer;
+use crate::model_files::char_of;
+use crate::model_files::gguf::{
+    GgufTokenizer, MAX_TOKEN, Metadata, MetadataValue, PreTokenizer, TokenType, bytes_of, escape, fillers, tokenizer_files,
+};
 use crate::vfs::clean;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
-
-/// A tokenizer in llama.cpp's format.
-#[derive(Clone, Debug)]
-pub struct GgufTokenizer {
-    /// The metadata.
-    pub metadata: Metadata,
-    /// Notes for the user.
-    pub notes: Vec<String>,
-}
 
 /// Texts that must give the same tokens: scripts, numbers, whitespace, code, emoji, marks.
 const SAMPLES: [&str; 12] = [
@@ -41,7 +33,7 @@ const SAMPLES: [&str; 12] = [
 ///
 /// # Errors
 /// Rules that llama.cpp does not support, by name.
-pub fn spell(tokenizer: &Tokenizer, vocab_size: usize) -> Result<GgufTokenizer> {
+pub fn gguf_metadata(tokenizer: &Tokenizer, vocab_size: usize) -> Result<GgufTokenizer> {
     let rules: Value = serde_json::from_slice(&tokenizer.rules()?)?;
     let mut table = TokenTable::new(&rules, tokenizer, vocab_size)?;
     let mut out = GgufTokenizer { metadata: Metadata::default(), notes: Vec::new() };
@@ -55,7 +47,7 @@ pub fn spell(tokenizer: &Tokenizer, vocab_size: usize) -> Result<GgufTokenizer> 
             bail!("a word tokenizer: llama.cpp has none; train the model with --tokenizer bpe:N, chars or bytes")
         }
         "BPE" if model["merges"].as_array().is_some_and(Vec::is_empty) && table.normal().count() == 256 => {
-            table.single(&mut out, |token| super::vocabulary::bytes_of(token).filter(|bytes| bytes.len() == 1))?;
+            table.single(&mut out, |token| bytes_of(token).filter(|bytes| bytes.len() == 1))?;
             Compared::Everything
         }
         "BPE" if model["byte_fallback"] == true => {

@@ -61,7 +61,7 @@ impl Metadata {
     }
 
     /// A string.
-    pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&str>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value {
             MetadataValue::Text(text) => Ok(Some(text)),

@@ -6,7 +6,7 @@
 mod rope;
 
 use crate::config::{Architecture, ModelConfig};
-use crate::vfs::{RealFs, Vfs, clean, shown};
+use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -52,8 +52,8 @@ pub struct HfConfig {
 ///
 /// # Errors
 /// One line with file, field, value and reason.
-pub fn read(path: &Path) -> Result<HfConfig> {
-    let bytes = RealFs.read(path, 1 << 20).with_context(|| shown(path))?;
+pub fn read(vfs: &dyn Vfs, path: &Path) -> Result<HfConfig> {
+    let bytes = vfs.read(path, 1 << 20).with_context(|| shown(path))?;
     parse(&bytes).with_context(|| shown(path))
 }
 
@@ -61,22 +61,26 @@ pub fn read(path: &Path) -> Result<HfConfig> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn of_model(path: &Path) -> Result<HfConfig> {
-    let path = &super::adapter::holder(path, "config.json")?;
-    if !super::gguf::is_gguf(path) {
-        return read(&path.join("config.json"));
+pub fn of_model(vfs: &dyn Vfs, path: &Path) -> Result<HfConfig> {
+    let path = &super::adapter::holder(vfs, path, "config.json")?;
+    if !super::gguf::is_gguf(vfs, path)? {
+        return read(vfs, &path.join("config.json"));
     }
-    let file = super::gguf::GgufFile::open(path)?;
+    let file = super::gguf::GgufFile::open(vfs, path)?;
     file.config_json().and_then(|json| parse(json.to_string().as_bytes())).with_context(|| shown(path))
 }
 
 /// Whether the `config.json` of a folder declares weights in bfloat16 (`dtype`, `torch_dtype` before transformers 5). The files themselves are
 /// authoritative.
-pub fn declares_bfloat16(dir: &Path) -> bool {
-    let bytes = RealFs.read(&dir.join("config.json"), 1 << 20).unwrap_or_default();
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn declares_bfloat16(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
+    let path = dir.join("config.json");
+    let bytes = if vfs.is_file(&path)? { vfs.read(&path, 1 << 20).with_context(|| shown(&path))? } else { Vec::new() };
     let config: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let declared = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(Value::as_str);
-    declared.is_some_and(|dtype| dtype.trim_start_matches("torch.") == "bfloat16")
+    Ok(declared.is_some_and(|dtype| dtype.trim_start_matches("torch.") == "bfloat16"))
 }
 
 /// Parse the text of a `config.json`.

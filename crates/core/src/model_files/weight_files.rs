@@ -5,14 +5,19 @@ use super::adapter::{self, AdapterFolder};
 use super::gguf::{BlockType, GgufFile, is_gguf};
 use super::hf_config;
 use super::safetensors_file::{Dtype, NonFinite, SafetensorsFile, TensorInfo, whole};
+use crate::config::ModelConfig;
 use crate::device::ElementType;
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The embedding; with tied embeddings, one tensor has two names.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The head.
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// The tensors of a model, in one or more files.
 #[derive(Debug)]
@@ -41,24 +46,24 @@ impl WeightFiles {
     ///
     /// # Errors
     /// No weights, a damaged file, an index that does not match its shards, or an adapter whose base model is missing.
-    pub fn open(dir: &Path) -> Result<Self> {
-        if adapter::is_adapter(dir) {
-            adapter::holder(dir, SINGLE)?; // ends where adapters name one another as their bases
-            return Self::folded(AdapterFolder::open(dir)?);
+    pub fn open(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
+        if adapter::is_adapter(vfs, dir)? {
+            adapter::holder(vfs, dir, SINGLE)?; // ends where adapters name one another as their bases
+            return Self::folded(vfs, AdapterFolder::open(vfs, dir)?);
         }
-        if is_gguf(dir) {
-            return Ok(WeightFiles { dir: dir.to_owned(), source: WeightSource::Gguf(Box::new(GgufFile::open(dir)?)) });
+        if is_gguf(vfs, dir)? {
+            return Ok(WeightFiles { dir: dir.to_owned(), source: WeightSource::Gguf(Box::new(GgufFile::open(vfs, dir)?)) });
         }
         let single = dir.join(SINGLE);
-        if single.exists() {
-            return Self::from_files(dir, vec![SafetensorsFile::open(&single)?]);
+        if vfs.exists(&single)? {
+            return Self::from_files(dir, vec![SafetensorsFile::open(vfs, &single)?]);
         }
         let index_path = dir.join(INDEX);
-        if !index_path.exists() {
-            bail!("{}: {}", shown(dir), nothing_there(dir));
+        if !vfs.exists(&index_path)? {
+            bail!("{}: {}", shown(dir), nothing_there(vfs, dir)?);
         }
         let at = || shown(&index_path);
-        let bytes = crate::vfs::RealFs.read(&index_path, 64 << 20).with_context(at)?;
+        let bytes = vfs.read(&index_path, 64 << 20).with_context(at)?;
         let index: TensorIndex =
             serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", at(), clean(&e.to_string())))?;
         let names: BTreeSet<&String> = index.weight_map.values().collect();
@@ -68,7 +73,7 @@ impl WeightFiles {
             let plain = Path::new(name).file_name().is_some_and(|f| f == name.as_str()) && !name.contains(['/', '\\', ':']);
             ensure!(plain, "{}: file '{}' is not a plain file name", at(), clean(name));
             places.insert(name, files.len());
-            files.push(SafetensorsFile::open(&dir.join(name)).with_context(|| format!("shard named in {INDEX}"))?);
+            files.push(SafetensorsFile::open(vfs, &dir.join(name)).with_context(|| format!("shard named in {INDEX}"))?);
         }
         for (tensor, name) in &index.weight_map {
             let found = files[places[name]].tensors().contains_key(tensor);
@@ -81,8 +86,8 @@ impl WeightFiles {
     ///
     /// # Errors
     /// As [`WeightFiles::open`], or an adapter that does not fit its base model.
-    pub fn folded(adapter: AdapterFolder) -> Result<Self> {
-        let base = adapter.open_base()?;
+    pub fn folded(vfs: &dyn Vfs, adapter: AdapterFolder) -> Result<Self> {
+        let base = adapter.open_base(vfs)?;
         adapter.check_base(&base)?;
         Ok(WeightFiles { dir: adapter.dir().to_owned(), source: WeightSource::Adapter(Box::new(base), Box::new(adapter)) })
     }
@@ -263,11 +268,11 @@ impl WeightFiles {
 ///
 /// # Errors
 /// As [`WeightFiles::open`].
-pub fn exact_element(dir: &Path) -> Result<ElementType> {
-    let has_weights = adapter::is_adapter(dir) || is_gguf(dir) || [SINGLE, INDEX].iter().any(|name| dir.join(name).exists());
-    match has_weights {
-        true => Ok(WeightFiles::open(dir)?.exact_element()),
-        false if hf_config::declares_bfloat16(dir) => Ok(ElementType::Bf16),
+pub fn exact_element(vfs: &dyn Vfs, dir: &Path) -> Result<ElementType> {
+    let has_files = vfs.exists(&dir.join(SINGLE))? || vfs.exists(&dir.join(INDEX))?;
+    match has_files || adapter::is_adapter(vfs, dir)? || is_gguf(vfs, dir)? {
+        true => Ok(WeightFiles::open(vfs, dir)?.exact_element()),
+        false if hf_config::declares_bfloat16(vfs, dir)? => Ok(ElementType::Bf16),
         false => Ok(ElementType::F32),
     }
 }
@@ -325,20 +330,46 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// The error for a folder without safetensors files.
-fn nothing_there(dir: &Path) -> String {
-    if !dir.is_dir() {
-        return "is not a folder, and not a GGUF file".into();
+fn nothing_there(vfs: &dyn Vfs, dir: &Path) -> Result<String> {
+    if !vfs.is_dir(dir)? {
+        return Ok("is not a folder, and not a GGUF file".into());
     }
-    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let names = vfs.list(dir).with_context(|| shown(dir))?.into_iter().map(|entry| entry.name);
     if let Some(name) = names.filter(|name| name.to_string_lossy().ends_with(".gguf")).min() {
-        return format!("holds {}: name that file instead of its folder", clean(&name.to_string_lossy()));
+        return Ok(format!("holds {}: name that file instead of its folder", clean(&name.to_string_lossy())));
     }
     for (name, what) in
         [("pytorch_model.bin", "PyTorch"), ("pytorch_model.bin.index.json", "PyTorch"), ("tf_model.h5", "TensorFlow")]
     {
-        if dir.join(name).exists() {
-            return format!("has only {what} weights ({name}); save it with safe_serialization=True in transformers first");
+        if vfs.exists(&dir.join(name))? {
+            return Ok(format!("has only {what} weights ({name}); save it with safe_serialization=True in transformers first"));
         }
     }
-    format!("has neither {SINGLE} nor {INDEX}: not a model folder")
+    Ok(format!("has neither {SINGLE} nor {INDEX}: not a model folder"))
+}
+
+/// The name under which a file stores a parameter: tied embeddings may be stored only as the head.
+pub fn stored<'a>(config: &ModelConfig, files: &WeightFiles, name: &'a str) -> &'a str {
+    let as_head = config.tie_word_embeddings && name == EMBEDDING && files.shape(EMBEDDING).is_none();
+    if as_head && files.shape(HEAD).is_some() { HEAD } else { name }
+}
+
+/// Reject files without the parameters `names` of a model of this shape.
+///
+/// # Errors
+/// Missing, unexpected or differently shaped tensors; tied embeddings that differ.
+pub fn check(config: &ModelConfig, names: &[(String, Vec<usize>)], files: &WeightFiles) -> Result<()> {
+    let tied = config.tie_word_embeddings;
+    let ignorable = |name: &str| (tied && name == HEAD) || name.ends_with("rotary_emb.inv_freq");
+    let names: Vec<_> = names.iter().map(|(name, shape)| (stored(config, files, name).to_owned(), shape.clone())).collect();
+    files.expect(&names, &ignorable)?;
+    if tied && [HEAD, EMBEDDING].iter().all(|name| files.shape(name).is_some()) {
+        let shape = [config.vocab_size, config.hidden_size];
+        ensure!(
+            files.read_f32(HEAD, &shape)? == files.read_f32(EMBEDDING, &shape)?,
+            "{}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding; set it to false",
+            shown(files.dir())
+        );
+    }
+    Ok(())
 }

@@ -8,11 +8,11 @@ mod write;
 
 pub use write::{TensorSink, header_bytes, serialized_bytes, write_safetensors};
 
-use crate::vfs::{clean, open_regular, read_exact_at, shown};
+use crate::vfs::{FileCursor, Vfs, VfsReader, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Maximum size of a header.
 pub const MAX_HEADER: u64 = 16 << 20;
@@ -103,7 +103,7 @@ impl TensorInfo {
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
-    file: File,
+    file: Arc<dyn VfsReader>,
     data_start: u64,
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
@@ -115,9 +115,9 @@ impl SafetensorsFile {
     ///
     /// # Errors
     /// An invalid safetensors file, in one line with the file and, where applicable, the tensor.
-    pub fn open(path: &Path) -> Result<Self> {
-        let (mut file, bytes) = open_regular(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
-        let checked = header::read(&mut file, bytes).with_context(|| shown(path))?;
+    pub fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+        let file = vfs.open(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
+        let checked = header::read(&mut FileCursor::new(file.clone(), 0), file.bytes()).with_context(|| shown(path))?;
         let header::SafetensorsHeader { data_start, tensors, metadata, warnings } = checked;
         let warnings = warnings.into_iter().map(|w| format!("{}: {w}", shown(path))).collect();
         Ok(SafetensorsFile { path: path.to_owned(), file, data_start, tensors, metadata, warnings })
@@ -201,7 +201,8 @@ impl SafetensorsFile {
     pub fn read_at(&self, info: &TensorInfo, offset: u64, out: &mut [u8]) -> Result<()> {
         let left = (info.range.1 - info.range.0).saturating_sub(offset);
         ensure!(out.len() as u64 <= left, "{} bytes asked for, {left} are left of the tensor", out.len());
-        read_exact_at(&self.file, out, self.data_start + info.range.0 + offset)
+        self.file
+            .read_exact_at(out, self.data_start + info.range.0 + offset)
             .with_context(|| format!("{left} bytes before its end (did the file shrink?)"))
     }
 

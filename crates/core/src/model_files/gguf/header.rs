@@ -3,7 +3,7 @@
 use super::blocks::BlockType;
 use super::value::{Metadata, MetadataValue};
 use super::{ALIGNMENT, MAGIC};
-use crate::model::safetensors_file::{MAX_NAME, MAX_TENSORS};
+use crate::model_files::safetensors_file::{MAX_NAME, MAX_TENSORS};
 use crate::vfs::clean;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};

@@ -13,18 +13,21 @@ mod file;
 mod header;
 mod names;
 mod pre;
-mod spelling;
 mod value;
 mod vocabulary;
 mod write;
 
 pub use blocks::BlockType;
 pub use file::GgufFile;
-pub use spelling::{GgufTokenizer, spell};
 pub use value::{Metadata, MetadataValue};
 pub use vocabulary::TokenizerFiles;
-pub use write::{GgufPlan, write};
+pub use write::{GgufPlan, GgufTokenizer, write};
 
+pub(crate) use pre::PreTokenizer;
+pub(crate) use vocabulary::{MAX_TOKEN, TokenType, bytes_of, escape, fillers, tokenizer_files};
+
+use crate::vfs::{Vfs, shown};
+use anyhow::{Context, Result};
 use std::path::Path;
 
 /// The first bytes of a file.
@@ -33,9 +36,13 @@ const MAGIC: [u8; 4] = *b"GGUF";
 const ALIGNMENT: u64 = 32;
 
 /// Whether a path is a GGUF file: it ends in `.gguf` or begins with the magic bytes.
-pub fn is_gguf(path: &Path) -> bool {
-    use std::io::Read as _;
-    let Ok((mut file, _)) = crate::vfs::open_regular(path) else { return false };
-    let mut first = [0; 4];
-    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) || file.read_exact(&mut first).is_ok() && first == MAGIC
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn is_gguf(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
+    if !vfs.is_file(path)? {
+        return Ok(false);
+    }
+    let is_named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+    Ok(is_named || vfs.read_at(path, 0, 4).with_context(|| shown(path))?.0 == MAGIC)
 }

@@ -1,10 +1,10 @@
 //! Low-rank adapters in PEFT's format: a folder with `adapter_config.json`, which names the base model, and `adapter_model.safetensors`.
 
 use super::safetensors_file::{SafetensorsFile, TensorInfo};
-use super::weight_files::{WeightFiles, compare};
+use super::snapshot;
+use super::weight_files::{INDEX, SINGLE, WeightFiles, compare};
 use crate::config::{Lora, ModelConfig};
-use crate::data::snapshot;
-use crate::vfs::{RealFs, Vfs, clean, shown};
+use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,22 +21,24 @@ const MOST_BASES: usize = 8;
 const PREFIX: &str = "base_model.model.";
 
 /// Whether a folder is an adapter: it has an adapter configuration, and no model weights.
-pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(CONFIG).is_file()
-        && !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists())
+///
+/// # Errors
+/// A path that cannot be looked up.
+pub fn is_adapter(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
+    Ok(vfs.is_file(&dir.join(CONFIG))? && !vfs.exists(&dir.join(SINGLE))? && !vfs.exists(&dir.join(INDEX))?)
 }
 
 /// The folder with the file `name`: this one, or, for an adapter without that file, its base model's (a folder or a GGUF file).
 ///
 /// # Errors
 /// An adapter whose base model is missing.
-pub fn holder(dir: &Path, name: &str) -> Result<PathBuf> {
+pub fn holder(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf> {
     let mut found = dir.to_owned();
     for _ in 0..MOST_BASES {
-        if !is_adapter(&found) || found.join(name).exists() {
+        if !is_adapter(vfs, &found)? || vfs.exists(&found.join(name))? {
             return Ok(found);
         }
-        found = Config::read(&found)?.base(&found)?;
+        found = Config::read(vfs, &found)?.base(vfs, &found)?;
     }
     bail!("{}: {}", shown(dir), too_deep())
 }
@@ -88,10 +90,10 @@ const UNSUPPORTED: &[&str] = &[
 ];
 
 impl Config {
-    fn read(dir: &Path) -> Result<Self> {
+    fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG);
         let at = || shown(&path);
-        let bytes = RealFs.read(&path, 1 << 20).with_context(at)?;
+        let bytes = vfs.read(&path, 1 << 20).with_context(at)?;
         let config: Self = serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", at(), clean(&e.to_string())))?;
         ensure!(config.peft_type == "LORA", "{}: peft_type = {}: only LORA is supported", at(), clean(&config.peft_type));
         ensure!(config.r > 0, "{}: r = 0: must be at least 1", at());
@@ -128,21 +130,22 @@ impl Config {
     }
 
     /// The base model's folder or GGUF file: a path relative to the working directory, or to the adapter's folder.
-    fn base(&self, dir: &Path) -> Result<PathBuf> {
+    fn base(&self, vfs: &dyn Vfs, dir: &Path) -> Result<PathBuf> {
         let at = shown(&dir.join(CONFIG));
         let Some(name) = self.base_model_name_or_path.as_deref().filter(|name| !name.is_empty()) else {
             bail!("{at}: base_model_name_or_path is missing; put the path of the base model's folder there")
         };
-        let places = [PathBuf::from(name), dir.join(name)];
-        let found = places.into_iter().find(|path| path.exists()).with_context(|| {
-            format!(
-                "{at}: base_model_name_or_path = {}: there is no such folder; download the base model and put its path there, or fold \
-                 the adapter into it with lehr merge --lora {} --base DIR --out NEW",
-                clean(name),
-                shown(dir)
-            )
-        })?;
-        snapshot(&found)
+        for path in [PathBuf::from(name), dir.join(name)] {
+            if vfs.exists(&path).with_context(|| at.clone())? {
+                return snapshot(vfs, &path);
+            }
+        }
+        bail!(
+            "{at}: base_model_name_or_path = {}: there is no such folder; download the base model and put its path there, or fold the \
+             adapter into it with lehr merge --lora {} --base DIR --out NEW",
+            clean(name),
+            shown(dir)
+        )
     }
 }
 
@@ -162,15 +165,15 @@ impl AdapterFolder {
     ///
     /// # Errors
     /// Not an adapter, an unsupported kind, or a damaged file.
-    pub fn open(dir: &Path) -> Result<Self> {
+    pub fn open(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
         ensure!(
-            dir.join(CONFIG).is_file(),
+            vfs.is_file(&dir.join(CONFIG))?,
             "{}: holds no {CONFIG}: it is not an adapter (LoRA); --init begins new adapters beside a model",
             shown(dir)
         );
-        let config = Config::read(dir)?;
-        let file = SafetensorsFile::open(&dir.join(WEIGHTS))?;
-        let base = config.base(dir).map_err(|error| format!("{error:#}"));
+        let config = Config::read(vfs, dir)?;
+        let file = SafetensorsFile::open(vfs, &dir.join(WEIGHTS))?;
+        let base = config.base(vfs, dir).map_err(|error| format!("{error:#}"));
         let folder = Self { dir: dir.to_owned(), base, rank: config.r, scale: config.scale(), file };
         folder.check_names()?;
         Ok(folder)
@@ -180,8 +183,8 @@ impl AdapterFolder {
     ///
     /// # Errors
     /// As [`AdapterFolder::open`].
-    pub fn open_beside(dir: &Path, base: &Path) -> Result<Self> {
-        Ok(Self { base: Ok(snapshot(base)?), ..Self::open(dir)? })
+    pub fn open_beside(vfs: &dyn Vfs, dir: &Path, base: &Path) -> Result<Self> {
+        Ok(Self { base: Ok(snapshot(vfs, base)?), ..Self::open(vfs, dir)? })
     }
 
     /// Path of the base model.
@@ -196,8 +199,8 @@ impl AdapterFolder {
     ///
     /// # Errors
     /// As [`WeightFiles::open`].
-    pub fn open_base(&self) -> Result<WeightFiles> {
-        WeightFiles::open(self.base()?)
+    pub fn open_base(&self, vfs: &dyn Vfs) -> Result<WeightFiles> {
+        WeightFiles::open(vfs, self.base()?)
     }
 
     /// Its folder.

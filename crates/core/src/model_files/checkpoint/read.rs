@@ -1,10 +1,10 @@
 //! Finding, verifying and opening checkpoints.
 
 use super::{MANIFEST, Manifest, hex, step_of};
-use crate::model::hf_config::{self, HfConfig};
-use crate::model::safetensors_file::SafetensorsFile;
-use crate::model::weight_files::WeightFiles;
-use crate::vfs::{Vfs, clean, shown};
+use crate::model_files::hf_config::{self, HfConfig};
+use crate::model_files::safetensors_file::SafetensorsFile;
+use crate::model_files::weight_files::WeightFiles;
+use crate::vfs::{FileCursor, Vfs, clean, shown};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::io::Read;
@@ -39,30 +39,30 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`WeightFiles::open`].
-    pub fn weights(&self) -> Result<WeightFiles> {
-        WeightFiles::open(&self.path)
+    pub fn weights(&self, vfs: &dyn Vfs) -> Result<WeightFiles> {
+        WeightFiles::open(vfs, &self.path)
     }
 
     /// The optimizer's tensors.
     ///
     /// # Errors
     /// No optimizer in it (an export), or as [`SafetensorsFile::open`].
-    pub fn optimizer(&self) -> Result<SafetensorsFile> {
+    pub fn optimizer(&self, vfs: &dyn Vfs) -> Result<SafetensorsFile> {
         let path = self.path.join(OPTIMIZER);
         ensure!(
-            path.exists(),
+            vfs.exists(&path)?,
             "{}: holds no optimizer.safetensors: it can start a run (--init) but not resume one",
             shown(&self.path)
         );
-        SafetensorsFile::open(&path)
+        SafetensorsFile::open(vfs, &path)
     }
 
     /// The model's shape.
     ///
     /// # Errors
     /// As [`hf_config::read`].
-    pub fn config(&self) -> Result<HfConfig> {
-        hf_config::read(&self.path.join("config.json"))
+    pub fn config(&self, vfs: &dyn Vfs) -> Result<HfConfig> {
+        hf_config::read(vfs, &self.path.join("config.json"))
     }
 
     /// The trainer's state, `trainer.json`.
@@ -112,17 +112,18 @@ fn check(vfs: &dyn Vfs, dir: &Path, hashed: &dyn Fn(&str) -> bool) -> Result<Man
     }
     for file in &manifest.files {
         let at = || format!("{}: {}", shown(dir), clean(&file.name));
-        let (mut reader, bytes) = vfs.open(&dir.join(&file.name)).with_context(at)?;
+        let opened = vfs.open(&dir.join(&file.name)).with_context(at)?;
+        let bytes = opened.bytes();
         ensure!(bytes == file.bytes, "{}: has {bytes} bytes, the manifest says {}: truncated or replaced", at(), file.bytes);
         if hashed(&file.name) {
-            let found = hash(&mut *reader).with_context(at)?;
+            let found = hash(FileCursor::new(opened, 0)).with_context(at)?;
             ensure!(found == file.sha256, "{}: its SHA-256 is not the manifest's: damaged or of another checkpoint", at());
         }
     }
     Ok(manifest)
 }
 
-fn hash(reader: &mut dyn Read) -> std::io::Result<String> {
+fn hash(mut reader: impl Read) -> std::io::Result<String> {
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 18]);
     loop {
         match reader.read(&mut buffer) {

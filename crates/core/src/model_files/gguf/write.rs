@@ -3,16 +3,23 @@
 use super::blocks::BlockType;
 use super::config;
 use super::names;
-use super::spelling::GgufTokenizer;
 use super::value::{Metadata, MetadataValue};
 use super::{ALIGNMENT, MAGIC};
 use crate::config::{ModelConfig, RopeScaling};
-use crate::model::weight_files::WeightFiles;
-use crate::model::{Parameters, TensorSpec, check, stored};
+use crate::model_files::weight_files::{WeightFiles, check, stored};
 use crate::progress::{Progress, report};
 use crate::vfs::clean;
 use anyhow::{Context, Result};
 use std::io::Write;
+
+/// A tokenizer in llama.cpp's format.
+#[derive(Clone, Debug)]
+pub struct GgufTokenizer {
+    /// The metadata.
+    pub metadata: Metadata,
+    /// Notes for the user.
+    pub notes: Vec<String>,
+}
 
 /// One tensor to write.
 #[derive(Debug)]
@@ -39,20 +46,19 @@ pub struct GgufPlan<'a> {
 }
 
 impl<'a> GgufPlan<'a> {
-    /// Plan a file: `name` is the model's name, `kind` the data type of matrices; norms and biases stay F32.
+    /// Plan a file: `name` is the model's name, `declared` its tensors by Hugging Face name, `kind` the data type of matrices; norms and
+    /// biases stay F32.
     ///
     /// # Errors
     /// Weights that do not match this model, or a shape that llama.cpp does not support.
     pub fn new(
         name: &str,
         model: &'a ModelConfig,
+        declared: Vec<(String, Vec<usize>)>,
         weights: &'a WeightFiles,
         spelled: GgufTokenizer,
         kind: BlockType,
     ) -> Result<Self> {
-        let specs = Parameters::new(model, u64::MAX)?;
-        let declared: Vec<(String, Vec<usize>)> =
-            specs.specs().iter().flat_map(|s: &TensorSpec| s.parts.iter().cloned()).collect();
         check(model, &declared, weights)?;
         let mut notes = spelled.notes;
         let mut parts = Vec::new();

@@ -4,12 +4,12 @@ use super::blocks::BlockType;
 use super::header::{self, TensorLocation};
 use super::names;
 use super::value::Metadata;
-use crate::model::safetensors_file::whole;
-use crate::vfs::{clean, open_regular, read_exact_at, shown};
+use crate::model_files::safetensors_file::whole;
+use crate::vfs::{FileCursor, Vfs, VfsReader, clean, shown};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Minimum bytes per read.
 const PIECE: usize = 1 << 20;
@@ -18,7 +18,7 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug)]
 pub struct GgufFile {
     path: PathBuf,
-    file: File,
+    file: Arc<dyn VfsReader>,
     pub(super) metadata: Metadata,
     pub(super) arch: String,
     pub(super) heads: (usize, usize),
@@ -33,13 +33,13 @@ impl GgufFile {
     ///
     /// # Errors
     /// An invalid GGUF file or unsupported model, in one line with the file and, where applicable, the tensor.
-    pub fn open(path: &Path) -> Result<Self> {
-        let (mut file, bytes) = open_regular(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
-        let head = header::read(&mut file, bytes).with_context(|| shown(path))?;
+    pub fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+        let file = vfs.open(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
+        let head = header::read(FileCursor::new(file.clone(), 0), file.bytes()).with_context(|| shown(path))?;
         Self::from_head(path, file, head).with_context(|| shown(path))
     }
 
-    fn from_head(path: &Path, file: File, head: header::GgufHeader) -> Result<Self> {
+    fn from_head(path: &Path, file: Arc<dyn VfsReader>, head: header::GgufHeader) -> Result<Self> {
         let header::GgufHeader { metadata, tensors } = head;
         let arch = metadata.text("general.architecture")?.context("general.architecture is missing")?.to_owned();
         ensure!(
@@ -122,7 +122,8 @@ impl GgufFile {
         let (mut done, mut numbers) = (0, Vec::new());
         while done < place.bytes {
             let now = (place.bytes - done).min(piece) as usize;
-            read_exact_at(&self.file, &mut buffer[..now], place.start + done).context("cannot be read (did the file shrink?)")?;
+            let read = self.file.read_exact_at(&mut buffer[..now], place.start + done);
+            read.context("cannot be read (did the file shrink?)")?;
             numbers.clear();
             place.kind.decode(&buffer[..now], &mut numbers);
             sink(&numbers)?;

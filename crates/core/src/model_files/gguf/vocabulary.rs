@@ -3,7 +3,7 @@
 use super::file::GgufFile;
 use super::pre::PreTokenizer;
 use super::value::{Metadata, MetadataValue};
-use crate::data::{byte_of, char_of};
+use crate::model_files::{byte_of, char_of};
 use crate::vfs::{clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
@@ -12,13 +12,13 @@ use std::collections::{HashMap, HashSet};
 /// Maximum vocabulary size.
 const MAX_TOKENS: usize = 1 << 20;
 /// Limits for reconstructing merges: length of a token that is split at each of its characters, total bytes, and number of pairs.
-pub(super) const MAX_TOKEN: usize = 1 << 10;
+pub(crate) const MAX_TOKEN: usize = 1 << 10;
 const MAX_TOKEN_BYTES: usize = 64 << 20;
 const MAX_PAIRS: usize = 1 << 21;
 
 /// Kind of a token (llama.cpp's `llama_token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenType {
+pub(crate) enum TokenType {
     Normal = 1,
     Unknown = 2,
     /// A special token.
@@ -58,7 +58,7 @@ impl GgufFile {
 }
 
 /// The tokenizer of this metadata.
-pub(super) fn tokenizer_files(metadata: &Metadata) -> Result<TokenizerFiles> {
+pub(crate) fn tokenizer_files(metadata: &Metadata) -> Result<TokenizerFiles> {
     let model = metadata.text("tokenizer.ggml.model")?.context("tokenizer.ggml.model is missing: the file has no tokenizer")?;
     let vocabulary = Vocabulary::read(metadata)?;
     let mut adds_bos = false;
@@ -304,7 +304,7 @@ fn added_token(id: usize, content: &str, special: bool) -> Value {
 }
 
 /// The bytes of a token in GPT-2's alphabet; `None` if it is not in that alphabet.
-pub(super) fn bytes_of(token: &str) -> Option<Vec<u8>> {
+pub(crate) fn bytes_of(token: &str) -> Option<Vec<u8>> {
     token.chars().map(byte_of).collect()
 }
 
@@ -331,7 +331,7 @@ fn unescape(token: &str) -> Option<Vec<u8>> {
 }
 
 /// The inverse of [`unescape`]: bytes outside printable ASCII as `\xNN`.
-pub(super) fn escape(text: &[u8]) -> String {
+pub(crate) fn escape(text: &[u8]) -> String {
     let mut out = String::new();
     for byte in text {
         match byte {
@@ -344,7 +344,7 @@ pub(super) fn escape(text: &[u8]) -> String {
 }
 
 /// Placeholder texts for unused ids; none is one of `tokens`.
-pub(super) fn fillers(tokens: &HashSet<&str>) -> impl FnMut(usize) -> String {
+pub(crate) fn fillers(tokens: &HashSet<&str>) -> impl FnMut(usize) -> String {
     let mark = (0..).map(|n| "_".repeat(n)).find(|mark| !tokens.iter().any(|t| t.starts_with(&format!("[{mark}PAD"))));
     let mark = mark.unwrap_or_default();
     move |id| format!("[{mark}PAD{id}]")

@@ -26,7 +26,7 @@ enum SplitStep {
 
 /// A pre-tokenizer that llama.cpp has a name for.
 #[derive(Clone, Debug)]
-pub(super) struct PreTokenizer {
+pub(crate) struct PreTokenizer {
     steps: Vec<SplitStep>,
     /// Whether words that are tokens are not merged.
     pub ignore_merges: bool,
@@ -147,7 +147,7 @@ impl PreTokenizer {
     ///
     /// # Errors
     /// Rules that llama.cpp has no name for.
-    pub(super) fn name_of(pre_tokenizer: &Value, ignore_merges: bool) -> Result<&'static str> {
+    pub(crate) fn name_of(pre_tokenizer: &Value, ignore_merges: bool) -> Result<&'static str> {
         let steps = steps_of(pre_tokenizer)?;
         let mut fitting = ROWS.iter().filter(|row| (row.steps)() == steps);
         let first =
