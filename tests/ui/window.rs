@@ -8,3 +8,4 @@ mod made;
 mod pages;
 mod painted;
 mod pictures;
+mod tooltips;
