@@ -1,6 +1,6 @@
 //! Text for a page: untrusted text is escaped; numbers and times are formatted.
 
-pub(super) use crate::number_format::{about, count, counted as plural};
+pub(super) use crate::number_format::{about, column, count, counted as plural, number};
 
 /// Text as HTML: markup is escaped, hidden characters are shown as escapes. Line breaks stay.
 pub(super) fn escape(text: &str) -> String {
@@ -34,38 +34,6 @@ pub(super) fn line(text: &str) -> String {
 /// A JSON value for a script element, escaped so that it cannot end the element.
 pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
-}
-
-/// A measurement to about four digits; NaN is shown as such.
-pub(super) fn number(v: f64) -> String {
-    if v.is_nan() {
-        return "not a number".into();
-    }
-    if v.is_infinite() {
-        return if v > 0.0 { "infinite".into() } else { "−infinite".into() };
-    }
-    let size = v.abs();
-    let text = match size {
-        // A rounding error of zero is zero.
-        s if s < 1e-12 => "0".into(),
-        s if s < 1e-3 => power(v),
-        s if s < 1.0 => format!("{v:.4}"),
-        s if s < 10.0 => format!("{v:.3}"),
-        s if s < 100.0 => format!("{v:.2}"),
-        s if s < 1e4 => format!("{v:.1}"),
-        s if s < 1e15 => return format!("{}{}", if v < 0.0 { "−" } else { "" }, count(size.round() as u64)),
-        _ => power(v),
-    };
-    text.replace('-', "−")
-}
-
-/// 3.00e-4 as 3.00·10<sup>-4</sup>.
-fn power(v: f64) -> String {
-    let text = format!("{v:.2e}");
-    match text.split_once('e') {
-        Some((mantissa, exponent)) => format!("{}·10<sup>{exponent}</sup>", mantissa.trim_end_matches('0').trim_end_matches('.')),
-        None => text,
-    }
 }
 
 /// 0.1625 as 16.3 %.
@@ -120,11 +88,6 @@ mod tests {
     #[test]
     fn numbers_are_written_as_people_write_them() {
         assert_eq!([12, 1000, 812_288, 19_500_000].map(about), ["12", "1.00 k", "812 k", "19.5 M"]);
-        assert_eq!(
-            [0.0, -1.5, 0.12345, 3e-4, 1e20].map(number),
-            ["0", "−1.500", "0.1235", "3·10<sup>−4</sup>", "1·10<sup>20</sup>"]
-        );
-        assert_eq!(number(f64::NAN), "not a number");
         assert_eq!([4.2, 9.97, 61.0].map(duration), ["4.2 s", "10 s", "1 min 1 s"]);
         assert_eq!(time(1_795_617_248.8).unwrap(), "2026-11-25, 14:34 UTC");
         assert!(time(f64::NAN).is_none() && time(1e300).is_none());

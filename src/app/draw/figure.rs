@@ -1,6 +1,7 @@
 //! Renders [`Scene`]s on the screen, in the window's theme.
 
-use super::{plain, tooltip};
+use super::tooltip;
+use crate::app::format::plain;
 use crate::app::theme;
 use crate::plot::{Anchor, Figure, Ink, Point, Scene, Shape, Style};
 use eframe::egui::epaint::{Mesh, PathShape, TextShape};

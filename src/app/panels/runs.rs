@@ -239,8 +239,8 @@ fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history
         }
         ui.end_row();
         for (i, run) in ticked.iter().enumerate() {
-            let name = RichText::new(format::beginning(&run.name(), 18)).small();
-            named_ui(ui, theme::readable(run.color, ui.visuals()), name).on_hover_text(run.name());
+            let color = theme::readable(run.color, ui.visuals());
+            named_ui(ui, color, &format::beginning(&run.name(), 18), false).on_hover_text(run.name());
             for difference in found {
                 let value = difference.values.get(i).map_or("", String::as_str);
                 ui.label(RichText::new(short(value)).small()).on_hover_text(crate::vfs::clean(value));

@@ -91,12 +91,16 @@ function truth(run, metric) {
     return found;
 }
 
-/** The script marks axes as the still pictures do: `ticks.json` is checked against crates/core/src/plot/scale.rs by its tests. */
+/** The script writes axes and columns as window and still pictures do: the tests of crates/core check `ticks.json` and `numbers.json`. */
 function ticks() {
     const at = (name) => new URL(name, import.meta.url), source = readFileSync(at("../../../assets/report/report.js"), "utf8");
     const between = (from, to) => source.slice(source.indexOf(from), source.indexOf(to));
-    const tools = between("const raised", "/** A number to about four digits"), marks = between("// ---- ticks", "// ---- a chart");
-    const view = { axis: "step" }, js = new Function("view", `${tools}\n${marks}\nreturn { steps, logTicks, labelled, units };`)(view);
+    const tools = between("const raised", "    function duration"), marks = between("// ---- ticks", "// ---- a chart");
+    const view = { axis: "step" }, js = new Function("view", `${tools}\n${marks}\nreturn { steps, logTicks, labelled, units, column };`)(view);
+    for (const [values, wanted] of JSON.parse(readFileSync(at("numbers.json"), "utf8"))) {
+        const found = JSON.stringify(js.column(values));
+        expect(found === JSON.stringify(wanted), `the column ${values}: ${found}`);
+    }
     for (const [kind, low, high, most, wanted] of JSON.parse(readFileSync(at("ticks.json"), "utf8"))) {
         view.axis = kind === "seconds" ? "seconds" : "step";
         const found = kind === "log" ? js.logTicks(low, high, most) : kind === "linear" ? js.labelled(js.steps(low, high, most)) : js.units(low, high, most);

@@ -134,7 +134,8 @@ fn charts_name_what_they_draw_with_the_newest_value() {
     for title in ["Loss", "Gradient norm", "Learning rate", "Speed", "Device memory"] {
         h.get_by_label(title);
     }
-    h.get_by_label(&format!("merged (sma) {}", lehr::app::format::number(last)));
+    // With the decimals of the training loss beside it.
+    h.get_by_label(&format!("merged (sma) {last:.3}"));
     assert!(h.query_by_label("Reward").is_none(), "a pre-training run has no reward");
 }
 

@@ -148,6 +148,7 @@ fn look() {
                 let state = window.state();
                 state.focus = Some(state.runs[at].files.path.clone());
                 h.run_steps(4);
+                made::settle(&mut h);
                 h.render().unwrap().save(out.join(format!("{title}-{end}.png"))).unwrap();
             }
         }

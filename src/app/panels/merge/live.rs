@@ -1,6 +1,7 @@
 //! Merged losses beside raw ones.
 
-use crate::app::draw::{Line, Lines, card, lines, short, stat};
+use crate::app::draw::{Line, Lines, card, lines, stat};
+use crate::app::format::number;
 use crate::app::state::{Action, OpenRun};
 use crate::event::{Command, Merged};
 use crate::history::spec;
@@ -74,11 +75,11 @@ fn newest(ui: &mut Ui, merge: Option<&Merged>) {
     let (loss, gain) = losses(m);
     ui.horizontal_wrapped(|ui| {
         stat(ui, "step", &crate::app::format::count(m.step));
-        stat(ui, "raw", &m.eval_loss.map_or("-".into(), short));
-        stat(ui, "merged", &short(loss));
+        stat(ui, "raw", &m.eval_loss.map_or("-".into(), number));
+        stat(ui, "merged", &number(loss));
         stat(ui, "merged is", &if gain.is_finite() { super::difference(gain) } else { "-".into() });
         if let Some(estimate) = m.anneal_estimate {
-            stat(ui, "if annealed, about", &short(estimate));
+            stat(ui, "if annealed, about", &number(estimate));
         }
         stat(ui, "snapshots", &m.steps.len().to_string());
     });
@@ -98,10 +99,10 @@ fn table(ui: &mut Ui, merges: &[Merged]) {
                         m.step.to_string(),
                         crate::vfs::clean(&m.method),
                         m.steps.len().to_string(),
-                        m.eval_loss.map_or("-".into(), short),
-                        short(loss),
-                        short(gain),
-                        short(m.mean_age_tokens),
+                        m.eval_loss.map_or("-".into(), number),
+                        number(loss),
+                        number(gain),
+                        number(m.mean_age_tokens),
                     ];
                     cells.into_iter().for_each(|cell| {
                         ui.label(cell);

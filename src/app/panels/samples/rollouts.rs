@@ -1,6 +1,7 @@
 //! Completions of GRPO, those of one prompt side by side.
 
-use crate::app::draw::{Part, ScoredTokens, StepPick, TokenColor, TokenText, arrow, card, key_to, printable, short, stat, tiles};
+use crate::app::draw::{Part, ScoredTokens, StepPick, TokenColor, TokenText, arrow, card, key_to, printable, stat, tiles};
+use crate::app::format::number;
 use crate::app::loader::{Loaded, Loader};
 use crate::app::panels::parts;
 use crate::app::state::{Action, OpenRun};
@@ -222,8 +223,8 @@ fn answer(ui: &mut Ui, loaded: &Completions, i: usize, text: &mut TokenText, (ru
                 false => ("wrong", theme::bad(ui.visuals())),
             };
             ui.label(RichText::new(word).strong().color(color));
-            stat(ui, "reward", &short(c.reward));
-            c.rewards.iter().take(8).for_each(|(name, value)| stat(ui, &printable(name, 24, false), &short(*value)));
+            stat(ui, "reward", &number(c.reward));
+            c.rewards.iter().take(8).for_each(|(name, value)| stat(ui, &printable(name, 24, false), &number(*value)));
             stat(ui, "tokens", &c.tokens.len().max(c.pieces.len()).to_string());
             if c.truncated {
                 ui.label(RichText::new("cut at the limit").color(theme::bad(ui.visuals())));
