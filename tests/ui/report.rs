@@ -338,6 +338,9 @@ fn pages_for_a_browser() {
     let empty = Made::new(&dir, "empty").path;
     let page = |name: &str, runs: &[PathBuf]| write(runs, &dir.join(name), &ReportOptions::default()).unwrap();
     page("one.html", std::slice::from_ref(&base));
-    page("three.html", &[base, rl, long]);
+    page("three.html", &[base.clone(), rl.clone(), long.clone()]);
+    let merged = made::pretrain(&dir, "annealed", 1200);
+    let [ar, lopti] = ["ar", "lopti"].map(|name| made::grpo(&dir, name, 60, Some("base@200")));
+    page("six.html", &[base, rl, long, merged, ar, lopti]);
     page("empty.html", &[empty]);
 }
