@@ -168,7 +168,7 @@
 
     /** Ticks of the vertical axis, as many as suit its height. */
     function upward(low, high, height, log) {
-        const most = Math.min(Math.max(Math.floor(height / 42), 2), 9);
+        const most = Math.min(Math.max(Math.floor(height / 42), height < 54 ? 2 : 3), 9);
         return log ? logTicks(low, high, most) : labelled(steps(low, high, most));
     }
 

@@ -15,6 +15,11 @@ pub fn column(values: &[f64]) -> Vec<String> {
     number_format::column(values).iter().map(|text| plain(text)).collect()
 }
 
+/// The same of what may be missing: a dash where a value is not finite.
+pub fn cells(values: impl IntoIterator<Item = f64>) -> Vec<String> {
+    number_format::cells(values, "–").iter().map(|text| plain(text)).collect()
+}
+
 /// A label in the characters of the window's font, which lacks the raised minus: `2·10⁻⁴` becomes `2e-4`.
 pub fn plain(label: &str) -> String {
     const RAISED: [char; 11] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹', '⁻'];
@@ -45,10 +50,11 @@ pub fn percent(share: f64) -> String {
 
 /// A run's figure, with its step or number of steps: `validation loss 4.156 at step 0`.
 pub fn figure(f: &SummaryFigure) -> String {
-    // With the same number of decimals, so that runs can be compared.
+    // With the decimals of its size, so that the lines of several runs can be compared.
     let write = |x: f64| match x.abs() {
         _ if f.percent => percent(x),
-        size if (0.1..1000.0).contains(&size) => format!("{x:.3}"),
+        size if (1e-3..1.0).contains(&size) => format!("{x:.4}").replace('-', "−"),
+        size if (1.0..1000.0).contains(&size) => format!("{x:.3}").replace('-', "−"),
         _ => number(x),
     };
     let interval = f.interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", write(low), write(high)));

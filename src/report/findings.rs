@@ -2,7 +2,7 @@
 //!
 //! No value is based on a single batch: rewards and training losses are means over the first and the last tenth of a run's steps.
 
-use super::html::{column, count, escape, line, percent};
+use super::html::{column, count, escape, line, percent, with_code};
 use super::run::ReportRun;
 use super::run_facts::{dot, sentence};
 use crate::event::{Score, TaskEval};
@@ -19,7 +19,7 @@ struct Finding {
 enum Verdict {
     Better,
     Worse,
-    /// The interval contains zero, or nothing is compared.
+    /// The interval contains zero.
     Open,
 }
 
@@ -30,8 +30,7 @@ const FEWEST: usize = 5;
 
 /// The start of the page; `own` are additional sentences given by the user.
 pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
-    let mut found: Vec<Finding> = own.iter().map(|text| Finding { verdict: Verdict::Open, html: escape(text) }).collect();
-    found.extend(methods(runs));
+    let mut found = methods(runs);
     found.extend(runs.iter().filter_map(merges));
     found.extend(runs.iter().filter_map(progress));
     let item = |f: &Finding| {
@@ -43,8 +42,9 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
         format!("<li{class}>{}</li>\n", f.html)
     };
     let mut out = String::new();
-    if !found.is_empty() {
-        let items: String = found.iter().take(MOST.max(own.len())).map(item).collect();
+    if !found.is_empty() || !own.is_empty() {
+        let own_items = own.iter().map(|text| format!("<li class=\"said\">{}</li>\n", with_code(&escape(text))));
+        let items: String = own_items.chain(found.iter().take(MOST.saturating_sub(own.len())).map(item)).collect();
         out += &format!("<ul class=\"findings\">\n{items}</ul>\n");
     }
     let lines: String = runs.iter().map(|run| format!("<li>{}{}</li>\n", dot(run, runs.len()), sentence(run))).collect();

@@ -7,6 +7,16 @@ pub(super) fn escape(text: &str) -> String {
     crate::number_format::escape_markup(&crate::number_format::visible(text).replace('\t', " "))
 }
 
+/// What stands between two backticks as code; the text is HTML already.
+pub(super) fn with_code(html: &str) -> String {
+    let parts: Vec<&str> = html.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        return html.to_owned();
+    }
+    let part = |(i, part): (usize, &&str)| if i % 2 == 1 { format!("<code>{part}</code>") } else { (*part).to_owned() };
+    parts.iter().enumerate().map(part).collect()
+}
+
 /// Plain text on one line of at most `most` characters: hidden characters are shown as escapes.
 pub(super) fn visible(text: &str, most: usize) -> String {
     let cut: String = text.chars().take(most).collect();
@@ -34,6 +44,11 @@ pub(super) fn line(text: &str) -> String {
 /// A JSON value for a script element, escaped so that it cannot end the element.
 pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
+}
+
+/// The cells of a table's column: numbers with the same decimals, empty where there is none.
+pub(super) fn cells(values: impl IntoIterator<Item = f64>) -> Vec<String> {
+    crate::number_format::cells(values, "")
 }
 
 /// 0.1625 as 16.3 %.
@@ -83,6 +98,7 @@ mod tests {
         assert_eq!(json(&"</script>\u{2028}").unwrap(), r#""\u003c/script>\u2028""#);
         assert!(beginning(&"x".repeat(1_000_000), 50).len() < 200);
         assert_eq!(beginning("äöü", 3), "äöü");
+        assert_eq!([with_code("a `b` c"), with_code("a ` b"), with_code("``")], ["a <code>b</code> c", "a ` b", "<code></code>"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![cfg(feature = "app")]
 
 use crate::common;
+mod documents;
 mod live;
 mod made;
 mod pages;

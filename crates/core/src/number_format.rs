@@ -45,6 +45,14 @@ pub fn column(values: &[f64]) -> Vec<String> {
     values.iter().map(|v| one(zeroed(*v), |v| written(v, places))).collect()
 }
 
+/// [`column`] of what may be missing: `none` where a value is not finite, which does not count.
+pub fn cells(values: impl IntoIterator<Item = f64>, none: &str) -> Vec<String> {
+    let values: Vec<f64> = values.into_iter().collect();
+    let known: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    let mut texts = column(&known).into_iter();
+    values.iter().map(|v| if v.is_finite() { texts.next().unwrap_or_default() } else { none.to_owned() }).collect()
+}
+
 /// A number written so, with a minus sign, groups of thousands, and a power of ten as one.
 fn one(v: f64, written: impl Fn(f64) -> String) -> String {
     if v.is_nan() {

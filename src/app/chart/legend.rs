@@ -79,7 +79,7 @@ fn name(d: &DrawnCurve) -> String {
 const SMOOTHED: &str = " (smoothed)";
 const MEAN: &str = " (mean)";
 
-/// Values of the lines of a chart, which have one unit, with the same decimals; a dash if a curve has none.
+/// Values of the lines of a chart, which have one unit, with the same decimals; a dash if a curve has none there.
 fn texts(drawn: &[DrawnCurve]) -> Vec<String> {
     let values: Vec<f64> = drawn.iter().filter_map(|d| d.value).collect();
     let mut texts = format::column(&values).into_iter();
@@ -113,9 +113,9 @@ fn small_width(ui: &Ui, text: &str) -> f32 {
 }
 
 /// Of a longer run's name only the beginning is shown: it would leave no space for the values.
-fn short_name(run: &str) -> String {
-    format::beginning(run, 24)
-}
+const LONGEST_NAME: usize = 24;
+/// So much of it is shown even if the values do not fit then.
+const SHORTEST_NAME: usize = 10;
 
 /// A name in two lines.
 fn in_two_lines(name: &str) -> String {
@@ -153,34 +153,29 @@ fn columns<'a>(ui: &Ui, drawn: &'a [DrawnCurve]) -> Vec<Column<'a>> {
 fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
     let head_of = |metric: &str| drawn.iter().filter(|d| d.name == metric).map(name).max_by_key(String::len).unwrap_or_default();
     let columns = columns(ui, drawn);
-    let runs_width = drawn.iter().map(|d| small_width(ui, &short_name(&d.run)) + DOT).fold(small_width(ui, position), f32::max);
+    let runs_width = |most: usize| {
+        let names = drawn.iter().map(|d| small_width(ui, &format::beginning(&d.run, most)) + DOT);
+        names.fold(small_width(ui, position), f32::max)
+    };
     // With space for the longest texts, as in a single run's legend.
     let is_smoothed = |metric: &str| drawn.iter().any(|d| d.name == metric && d.pale.is_some());
     let longest = |name: &str| format!("{name}{}", if is_smoothed(name) { SMOOTHED } else { "" });
     let one_line: f32 = columns.iter().map(|column| small_width(ui, &longest(column.name)) + SAMPLE.x + 14.0).sum();
-    let is_narrow = runs_width + one_line > ui.available_width();
+    let space = ui.available_width();
+    let is_narrow = runs_width(LONGEST_NAME) + one_line > space;
+    let two_lines = |column: &Column| {
+        let head = in_two_lines(&longest(column.name));
+        head.lines().map(|line| small_width(ui, line)).fold(column.width, f32::max) + SPACING
+    };
+    let fits = |most: &usize| !is_narrow || runs_width(*most) + columns.iter().map(two_lines).sum::<f32>() <= space;
+    let most = (SHORTEST_NAME..=LONGEST_NAME).rev().find(fits).unwrap_or(SHORTEST_NAME);
     egui::ScrollArea::horizontal().id_salt("legend").show(ui, |ui| {
-        egui::Grid::new("legend").spacing([10.0, 1.0]).min_row_height(0.0).min_col_width(0.0).show(ui, |ui| {
+        egui::Grid::new("legend").spacing([SPACING, 1.0]).min_row_height(0.0).min_col_width(0.0).show(ui, |ui| {
             ui.label(RichText::new(position).small().strong());
-            for column in &columns {
-                // Where columns are narrow, the line stands above the name.
-                let head = |ui: &mut Ui| {
-                    let name = head_of(column.name);
-                    ui.spacing_mut().item_spacing = egui::vec2(4.0, 0.0);
-                    sample_ui(ui, ui.visuals().weak_text_color(), column.style);
-                    let words = if is_narrow { in_two_lines(&name) } else { name };
-                    // A column is as wide as its name: the table scrolls.
-                    ui.add(egui::Label::new(RichText::new(words).small().weak()).extend());
-                };
-                if is_narrow {
-                    ui.vertical(head)
-                } else {
-                    ui.horizontal(head)
-                };
-            }
+            columns.iter().for_each(|column| head_ui(ui, column.style, head_of(column.name), is_narrow));
             ui.end_row();
             for of in drawn.chunk_by(|a, b| a.run == b.run).take(SAID) {
-                named_ui(ui, of[0].color, &short_name(&of[0].run), of[0].selected).on_hover_text(&of[0].run);
+                named_ui(ui, of[0].color, &format::beginning(&of[0].run, most), of[0].selected).on_hover_text(&of[0].run);
                 for column in &columns {
                     match column.cells.iter().find(|(at, _)| drawn[*at].run == of[0].run) {
                         Some((at, text)) => {
@@ -189,7 +184,7 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
                             let space = column.width - small_width(ui, text);
                             small_ui(ui, &placed(d, text, axis), ink, space).on_hover_text(exact(d, axis))
                         }
-                        None => ui.label(""),
+                        None => small_ui(ui, "", egui::Color32::TRANSPARENT, 0.0),
                     };
                 }
                 ui.end_row();
@@ -202,8 +197,27 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
     }
 }
 
+/// The head of a column: a piece of line, and beside it the name; where columns are narrow, below it in two lines.
+fn head_ui(ui: &mut Ui, style: LineStyle, name: String, is_narrow: bool) {
+    let words = if is_narrow { in_two_lines(&name) } else { name };
+    let head = |ui: &mut Ui| {
+        ui.spacing_mut().item_spacing = egui::vec2(4.0, 0.0);
+        sample_ui(ui, ui.visuals().weak_text_color(), style);
+        // A column is as wide as its name: the table scrolls.
+        ui.add(egui::Label::new(RichText::new(words).small().weak()).extend());
+    };
+    if is_narrow {
+        ui.vertical(head)
+    } else {
+        ui.horizontal(head)
+    };
+}
+
 /// Maximum number of legend entries shown: lines of a run, or runs.
 const SAID: usize = 10;
+
+/// Between two columns.
+const SPACING: f32 = 10.0;
 
 /// Size of a piece of line in the legend.
 const SAMPLE: egui::Vec2 = egui::vec2(18.0, 10.0);

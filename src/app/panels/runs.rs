@@ -7,6 +7,7 @@ use crate::app::state::{Action, AppState, OpenRun, Page};
 use crate::app::top_bar::{standing, standing_ui};
 use crate::app::{format, theme};
 use crate::history::{differences, family};
+use crate::number_format::counted;
 use crate::vfs::human_bytes;
 use eframe::egui::{self, RichText, Ui};
 use std::path::{Path, PathBuf};
@@ -81,16 +82,18 @@ impl Runs {
             frame.show(ui, |ui| {
                 ui.set_width(ui.available_width());
                 ui.horizontal(|ui| {
+                    // Narrow lists have more space for names.
+                    ui.spacing_mut().item_spacing.x = 4.0;
                     ui.add_space(14.0 * member.depth as f32);
                     let color = theme::readable(run.color, ui.visuals());
                     let tick = ui.checkbox(&mut run.visible, "").on_hover_text("Draw it in the charts");
                     if run.visible && are_colored {
                         ui.painter().circle_filled(tick.rect.right_center() + egui::vec2(5.0, 0.0), 4.0, color);
                     }
-                    ui.add_space(10.0);
+                    ui.add_space(12.0);
                     let name = egui::Button::selectable(focused, RichText::new(run.name()).strong()).truncate();
                     // A long name leaves space for the word beside it.
-                    let space = (ui.available_width() - body_width(ui, standing(run)) - 10.0).max(40.0);
+                    let space = (ui.available_width() - body_width(ui, standing(run)) - 6.0).max(40.0);
                     let name = ui.scope(|ui| {
                         ui.set_max_width(space);
                         ui.add(name)
@@ -220,7 +223,9 @@ fn differences_ui(ui: &mut Ui, state: &AppState) {
     }
     let settings: Vec<_> = ticked.iter().map(|run| run.files.settings.as_ref()).collect();
     let found = differences(&settings);
-    egui::CollapsingHeader::new(format!("Differences of {} ticked runs", ticked.len())).default_open(true).show(ui, |ui| {
+    // How many says that the table may reach beyond the page.
+    let title = format!("{} ticked runs differ in {}", ticked.len(), counted(found.len() as u64, "setting"));
+    egui::CollapsingHeader::new(title).id_salt("differences").default_open(true).show(ui, |ui| {
         if found.is_empty() {
             ui.label(RichText::new("Their settings are the same.").weak());
             return;

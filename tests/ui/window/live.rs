@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-struct Live {
-    h: Harness<'static, Option<Window>>,
+pub struct Live {
+    pub h: Harness<'static, Option<Window>>,
     dir: tempfile::TempDir,
 }
 
 impl Live {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("text.txt"), text(6000)).unwrap();
         let (home, memory) = (dir.path().join("runs"), dir.path().join("window.json"));
@@ -37,7 +37,7 @@ impl Live {
         Self { h, dir }
     }
 
-    fn run_path(&self, name: &str) -> PathBuf {
+    pub fn run_path(&self, name: &str) -> PathBuf {
         self.dir.path().join("runs").join(name)
     }
 
@@ -50,12 +50,12 @@ impl Live {
         run
     }
 
-    fn window(&mut self) -> &mut Window {
+    pub fn window(&mut self) -> &mut Window {
         self.h.state_mut().as_mut().unwrap()
     }
 
     /// Frames until this holds of the window.
-    fn wait(&mut self, what: &str, fits: impl Fn(&mut Self) -> bool) {
+    pub fn wait(&mut self, what: &str, fits: impl Fn(&mut Self) -> bool) {
         let begin = Instant::now();
         loop {
             self.h.step();
@@ -69,7 +69,7 @@ impl Live {
     }
 
     /// Frames until this holds of the run.
-    fn until(&mut self, run: &Path, what: &str, fits: impl Fn(&OpenRun) -> bool) {
+    pub fn until(&mut self, run: &Path, what: &str, fits: impl Fn(&OpenRun) -> bool) {
         let begin = Instant::now();
         loop {
             self.h.step();

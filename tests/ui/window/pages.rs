@@ -396,3 +396,23 @@ fn charts_are_exported_by_orders() {
     assert_eq!((run.to_str(), &metrics[..]), (Some("runs/a"), &["grad_norm".to_owned()][..]));
     assert!(to.ends_with("runs/a/exports/gradient-norm.csv"));
 }
+
+/// A teacher who makes the type larger stays in the lesson, and so does one who makes it smaller again.
+#[test]
+fn a_window_that_becomes_narrow_stays_on_its_page() {
+    let mut h = super::tooltips::window();
+    h.run_steps(3);
+    let tab = |h: &egui_kittest::Harness<'_, Option<lehr::app::Window>>, name: &str| h.get_by_label(name).click();
+    let is_shown = |h: &mut egui_kittest::Harness<'_, Option<lehr::app::Window>>, words: &str| {
+        h.run_steps(4);
+        h.query_all_by_label_contains(words).count() > 0
+    };
+    tab(&h, "Lessons");
+    assert!(is_shown(&mut h, "Each lesson is a text to read"));
+    h.set_size(egui::vec2(600.0, 500.0));
+    assert!(is_shown(&mut h, "Each lesson is a text to read"), "the narrow window has another page");
+    tab(&h, "Inside");
+    assert!(is_shown(&mut h, "A text through the model"));
+    h.set_size(egui::vec2(1360.0, 860.0));
+    assert!(is_shown(&mut h, "A text through the model"), "the wide window has another page");
+}

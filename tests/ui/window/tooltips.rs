@@ -15,7 +15,7 @@ fn tooltips(ctx: &egui::Context) -> Vec<egui::LayerId> {
     visible.into_iter().filter(|layer| layer.order == egui::Order::Tooltip).collect()
 }
 
-fn window() -> Harness<'static, Option<Window>> {
+pub(super) fn window() -> Harness<'static, Option<Window>> {
     let draw = |ui: &mut egui::Ui, window: &mut Option<Window>| {
         let window = window.get_or_insert_with(|| {
             let backend = Arc::new(lehr::backend::Native::new(PathBuf::from(env!("CARGO_BIN_EXE_lehr"))));

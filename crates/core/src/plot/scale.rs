@@ -112,9 +112,10 @@ impl Scale {
         }
     }
 
-    /// Ticks of a vertical axis, as suit its height.
+    /// Ticks of a vertical axis, as suit its height: three where they fit, because of two on both sides of zero only zero would be left.
     pub fn column(&self, values: Values) -> Ticks {
-        self.ticks(values, (((self.to.1 - self.to.0).abs() / 42.0) as usize).clamp(2, 9))
+        let height = (self.to.1 - self.to.0).abs();
+        self.ticks(values, ((height / 42.0) as usize).clamp(if height < 54.0 { 2 } else { 3 }, 9))
     }
 
     /// Ticks of a horizontal axis, as many as fit given the label widths `wide`. No label extends further beyond the end of the axis than

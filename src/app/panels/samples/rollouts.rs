@@ -121,19 +121,31 @@ impl Rollouts {
         }
     }
 
+    /// Which answers are shown.
+    fn which_ui(&mut self, ui: &mut Ui) {
+        ui.label("answers");
+        ui.selectable_value(&mut self.which, Which::All, "all");
+        ui.selectable_value(&mut self.which, Which::Right, "right");
+        ui.selectable_value(&mut self.which, Which::Wrong, "wrong");
+    }
+
     fn show(&mut self, ui: &mut Ui, loaded: &Completions) {
+        // A choice is not divided into two lines.
+        let is_narrow = ui.available_width() < 500.0;
         ui.horizontal_wrapped(|ui| {
             ui.label("colour");
             ui.selectable_value(&mut self.colouring, TokenColor::Probability, "probability");
             ui.selectable_value(&mut self.colouring, TokenColor::Entropy, "entropy");
             ui.selectable_value(&mut self.colouring, TokenColor::Advantage, "advantage");
             ui.selectable_value(&mut self.colouring, TokenColor::Plain, "none");
-            ui.separator();
-            ui.label("answers");
-            ui.selectable_value(&mut self.which, Which::All, "all");
-            ui.selectable_value(&mut self.which, Which::Right, "right");
-            ui.selectable_value(&mut self.which, Which::Wrong, "wrong");
+            if !is_narrow {
+                ui.separator();
+                self.which_ui(ui);
+            }
         });
+        if is_narrow {
+            ui.horizontal(|ui| self.which_ui(ui));
+        }
         let which = self.which;
         let kept = |group: &&Vec<usize>| group.iter().any(|&i| which.holds(&loaded.completions[i]));
         let groups: Vec<&Vec<usize>> = loaded.groups.iter().filter(kept).collect();
