@@ -109,7 +109,7 @@ fn charts(runs: &[ReportRun], plots: &[Plot]) -> Option<Section> {
     body += "</div>\n";
     body += &marks(runs);
     let intro = "Pale: every value (where there are more than can be drawn, the least and the greatest of each stretch). Strong: smoothed. The \
-                 values below a chart are those at the end, of smoothed lines the mean of the last tenth, or those at the cross-hair."
+                 values below a chart are those at the end, of single batches the mean of the last tenth, or those at the cross-hair."
         .into();
     (!plots.is_empty()).then_some(Section { id: "charts", title: "Charts", intro, body })
 }

@@ -81,6 +81,7 @@ impl Runs {
             let frame = if focused { frame.fill(ui.visuals().selection.bg_fill.gamma_multiply(0.35)) } else { frame };
             frame.show(ui, |ui| {
                 ui.set_width(ui.available_width());
+                let mut is_beside = true;
                 ui.horizontal(|ui| {
                     // Narrow lists have more space for names.
                     ui.spacing_mut().item_spacing.x = 4.0;
@@ -92,8 +93,11 @@ impl Runs {
                     }
                     ui.add_space(12.0);
                     let name = egui::Button::selectable(focused, RichText::new(run.name()).strong()).truncate();
-                    // A long name leaves space for the word beside it.
-                    let space = (ui.available_width() - body_width(ui, standing(run)) - 6.0).max(40.0);
+                    let word = body_width(ui, standing(run)) + 6.0;
+                    let wanted = body_width(ui, &run.name()) + 2.0 * ui.spacing().button_padding.x + word;
+                    // The ends of names tell runs apart: what stands beside a name gives way to it.
+                    is_beside = wanted <= ui.available_width();
+                    let space = (ui.available_width() - if is_beside { word } else { 0.0 }).max(40.0);
                     let name = ui.scope(|ui| {
                         ui.set_max_width(space);
                         ui.add(name)
@@ -101,7 +105,9 @@ impl Runs {
                     if name.inner.on_hover_text(crate::vfs::shown(&run.files.path)).clicked() {
                         actions.push(Action::Focus(run.files.path.clone()));
                     }
-                    standing_ui(ui, run);
+                    if is_beside {
+                        standing_ui(ui, run);
+                    }
                 });
                 let mut full = in_short(run);
                 if !member.origin.is_empty() {
@@ -112,10 +118,15 @@ impl Runs {
                 let said = format::keep_percent_signs(figure.as_ref().unwrap_or(&full));
                 ui.horizontal(|ui| {
                     ui.add_space(14.0 * member.depth as f32 + 30.0);
-                    let label = ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
-                    if figure.is_some() {
-                        label.on_hover_text(full);
-                    }
+                    ui.vertical(|ui| {
+                        if !is_beside {
+                            standing_ui(ui, run);
+                        }
+                        let label = ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
+                        if figure.is_some() {
+                            label.on_hover_text(full);
+                        }
+                    });
                 });
             });
         }

@@ -221,6 +221,24 @@ fn escape_cancels_a_question() {
     assert!(!run.exists());
 }
 
+/// Whoever starts a lesson's run sees its chart without scrolling.
+#[test]
+fn a_lesson_that_runs_is_shown_from_its_chart_on() {
+    let mut live = Live::new();
+    live.h.set_size(egui::vec2(1100.0, 700.0));
+    live.window().state().ask(Action::Show(lehr::app::state::Page::Lessons));
+    live.window().state().ask(Action::Lesson("one-batch".into()));
+    let has = |live: &Live, words: &str| live.h.query_all_by_label_contains(words).count() > 0;
+    live.wait("the lesson", |live| has(live, "Run it without a prediction"));
+    live.h.get_by_label("Run it without a prediction").scroll_to_me();
+    live.h.run_steps(4);
+    live.h.get_by_label("Run it without a prediction").click();
+    live.wait("its answer", |live| has(live, "The answer"));
+    live.h.run_steps(30);
+    let title = live.h.get_by_label("Loss").rect();
+    assert!((40.0..200.0).contains(&title.top()), "the chart begins at {}", title.top());
+}
+
 /// A lesson is run, then its trainer again by hand: a setting is changed with a prediction, and the result is measured.
 #[test]
 fn a_lesson_is_run_and_tried_by_hand() {

@@ -397,6 +397,15 @@ fn charts_are_exported_by_orders() {
     assert!(to.ends_with("runs/a/exports/gradient-norm.csv"));
 }
 
+/// A run too short for a smoothed line is quoted as in the list of runs: by the mean of its last steps, not by a single batch.
+#[test]
+fn a_short_run_is_quoted_by_its_mean() {
+    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), false);
+    let h = made::harness([900.0, 2600.0], true, Charts::default(), desk, Charts::ui);
+    let mean = (13..=20).map(|n| made::step(n).loss).sum::<f64>() / 8.0;
+    h.get_by_label(&format!("training loss (mean) {mean:.3}"));
+}
+
 /// A teacher who makes the type larger stays in the lesson, and so does one who makes it smaller again.
 #[test]
 fn a_window_that_becomes_narrow_stays_on_its_page() {
