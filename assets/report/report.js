@@ -22,21 +22,33 @@
     }
 
     const raised = (n) => String(n).replace(/[-0-9]/g, (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]));
-    const grouped = (n) => String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, ",");
+    /** The whole part of a number in decimals, in groups of three digits. */
+    const grouped = (text) => text.replace(/^\D*\d+/, (head) => head.replace(/\B(?=(\d{3})+$)/g, ","));
+    const whole = (v) => grouped(v.toFixed(0));
 
-    /** A number to about four digits, as the page's tables have it. */
-    function number(v) {
-        if (v === null || v === undefined || Number.isNaN(v)) return "not a number";
-        const size = Math.abs(v), sign = v < 0 ? "−" : "";
+    // ---- numbers: a port of crates/core/src/number_format.rs
+
+    /** Numbers that stand below each other: about four digits, the same decimals; what is shorter by itself stays short. */
+    function column(values) {
         // What rounding leaves of a zero is one.
-        if (size < 1e-12) return "0";
-        if (size < 1e-3 || size >= 1e15) {
-            const [mantissa, exponent] = size.toExponential(2).split("e");
-            return sign + String(Number(mantissa)) + "·10" + raised(Number(exponent));
-        }
-        if (size >= 1e4) return sign + grouped(size);
-        return sign + size.toFixed(size < 1 ? 4 : size < 10 ? 3 : size < 100 ? 2 : 1);
+        values = values.map((v) => (v === null || v === undefined ? NaN : Math.abs(v) < 1e-12 ? 0 : v));
+        const sizes = values.map(Math.abs).filter((size) => size > 0 && size < Infinity);
+        const least = Math.min(Infinity, ...sizes), most = Math.max(0, ...sizes), plain = (size) => size >= 1e-3 && size < 1e15;
+        if (values.length > 1 && most > 0 && (most > 100 * least || !plain(least) || !plain(most))) return values.map(number);
+        const power = most > 0 && !plain(most), exponent = Number(most.toExponential(3).split("e")[1]);
+        const digits = power ? 3 : Math.min(Math.max(3 - exponent, 0), 6);
+        const written = (v, places) => (power ? v.toExponential(places) : v.toFixed(places));
+        let places = 0;
+        while (places < digits && !values.every((v) => !Number.isFinite(v) || Number(written(v, places)) === v)) places++;
+        return values.map((v) => {
+            if (Number.isNaN(v)) return "NaN";
+            const [mantissa, ten] = Number.isFinite(v) ? written(Math.abs(v), places).split("e") : ["∞"];
+            const text = v === 0 ? "0" : ten === undefined ? grouped(mantissa) : mantissa + "·10" + raised(Number(ten));
+            return (v < 0 ? "−" : "") + text;
+        });
     }
+
+    const number = (v) => column([v])[0];
 
     function duration(s) {
         if (s < 10) return s.toFixed(1) + " s";
@@ -47,12 +59,12 @@
 
     function place(x) {
         if (view.axis === "seconds") return duration(x);
-        return view.axis === "step" ? "step " + grouped(x) : grouped(x) + " tokens";
+        return view.axis === "step" ? "step " + whole(x) : whole(x) + " tokens";
     }
 
     // ---- ticks: a port of crates/core/src/plot/scale.rs, so that these charts and the still pictures are marked alike
 
-    const whole = (v) => Math.abs(v - Math.round(v)) <= 1e-6 * Math.max(1, Math.abs(v));
+    const isWhole = (v) => Math.abs(v - Math.round(v)) <= 1e-6 * Math.max(1, Math.abs(v));
 
     /** Multiples of 1, 2, 2.5 or 5 times a power of ten, as many as possible up to `most`, at least `least` apart. */
     function steps(low, high, most, least = 0) {
@@ -63,7 +75,7 @@
             for (const step of [1, 2, 2.5, 5]) {
                 const unit = 10 ** Math.abs(power), value = (k) => (power < 0 ? (k * step) / unit : k * step * unit);
                 const first = Math.ceil(low / value(1) - 1e-9), last = Math.floor(high / value(1) + 1e-9);
-                const allowed = value(1) >= least && (least === 0 || whole(value(1)));
+                const allowed = value(1) >= least && (least === 0 || isWhole(value(1)));
                 if (last - first < most && allowed) return Array.from({ length: Math.max(last - first + 1, 0) }, (_, i) => value(first + i) + 0);
             }
         }
@@ -93,10 +105,10 @@
     const unitOf = (v) => (v >= 1e12 ? [1e12, " T"] : v >= 1e9 ? [1e9, " G"] : v >= 1e6 ? [1e6, " M"] : v >= 1e4 ? [1e3, " k"] : [1, ""]);
     const minus = (text) => text.replace(/^-/, "−");
     const placesOf = (values, unit, most) => {
-        for (let p = 0; p < most; p++) if (values.every((v) => whole((v / unit) * 10 ** p))) return p;
+        for (let p = 0; p < most; p++) if (values.every((v) => isWhole((v / unit) * 10 ** p))) return p;
         return null;
     };
-    const written = (v, unit, places, suffix) => (v === 0 ? "0" : minus((v / unit).toFixed(places) + suffix));
+    const written = (v, unit, places, suffix) => (v === 0 ? "0" : minus(grouped((v / unit).toFixed(places)) + suffix));
 
     /** Labels of one axis, written alike. */
     function numbers(values) {
@@ -117,7 +129,7 @@
         if (size < 1e-3 || size >= 1e15) {
             let exponent = Math.floor(Math.log10(size)), mantissa = v / 10 ** exponent;
             if (Math.abs(mantissa) >= 9.9995) [mantissa, exponent] = [mantissa / 10, exponent + 1];
-            if (whole(mantissa) && Math.round(mantissa) === 1) return "10" + raised(exponent);
+            if (isWhole(mantissa) && Math.round(mantissa) === 1) return "10" + raised(exponent);
             return minus(mantissa.toFixed(placesOf([mantissa], 1, 3) ?? 3)) + "·10" + raised(exponent);
         }
         const [unit, suffix] = unitOf(size);
@@ -134,7 +146,7 @@
         if (Math.ceil(low) > Math.floor(high)) return labelled(steps(low, high, most));
         const ticks = labelled(steps(low, high, most, 1));
         const hidden = ticks.some(([, label]) => label.includes(".") && label.split(".")[1].replace(/[A-Za-z]+$/, "").length > 2);
-        return hidden ? ticks.map(([v]) => [v, minus((v < 0 ? "-" : "") + grouped(Math.abs(v)))]) : ticks;
+        return hidden ? ticks.map(([v]) => [v, minus(whole(v))]) : ticks;
     }
 
     /** As many as have room for their labels: none reaches further beyond the end than `beside`. */
@@ -156,7 +168,7 @@
 
     /** Ticks of the vertical axis, as many as suit its height. */
     function upward(low, high, height, log) {
-        const most = Math.min(Math.max(Math.floor(height / 42), 2), 9);
+        const most = Math.min(Math.max(Math.floor(height / 42), height < 54 ? 2 : 3), 9);
         return log ? logTicks(low, high, most) : labelled(steps(low, high, most));
     }
 
@@ -393,21 +405,29 @@
             this.dots.replaceChildren();
             this.where.textContent = seen ? place(at) : "end";
             if (seen) for (const key of ["x1", "x2"]) this.cross.setAttribute(key, a.px(at));
-            for (const line of this.lines) {
-                if (!seen) { line.cells.forEach((cell, i) => { cell.textContent = line.last[i]; }); continue; }
-                const raw = nearest(line.x, line.raw, at, a), smooth = line.smooth && nearest(line.smoothX, line.smooth[1], at, a);
-                this.tell(line.cells[0], raw, at);
-                if (line.cells[1]) this.tell(line.cells[1], smooth, at);
-                const shown = smooth || raw;
-                if (!shown || line.hidden || shown.values[0] === null || (this.log && shown.values[0] <= 0)) continue;
-                make("circle", { cx: a.px(shown.x), cy: a.py(shown.values[0]), r: 4, style: `fill:${line.color}` }, this.dots);
+            if (!seen) {
+                for (const line of this.lines) line.cells.forEach((cell, i) => { cell.textContent = line.last[i]; });
+                return;
             }
+            const found = this.lines.map((line) => [nearest(line.x, line.raw, at, a), line.smooth && nearest(line.smoothX, line.smooth[1], at, a)]);
+            this.tell(0, found, at);
+            this.tell(1, found, at);
+            this.lines.forEach((line, i) => {
+                const shown = found[i][1] || found[i][0];
+                if (!shown || line.hidden || shown.values[0] === null || (this.log && shown.values[0] <= 0)) return;
+                make("circle", { cx: a.px(shown.x), cy: a.py(shown.values[0]), r: 4, style: `fill:${line.color}` }, this.dots);
+            });
         }
 
-        tell(cell, found, at) {
-            const far = found && Math.abs(found.x - at) > (this.area.high - this.area.low) * 0.01;
-            cell.textContent = found ? found.values.map(number).join(" … ") : "";
-            if (far) make("small", {}, cell, "at " + place(found.x).replace("step ", ""));
+        /** A column of the legend: what was found for each line, with its place where that is another one. */
+        tell(index, found, at) {
+            const texts = column(found.flatMap((of) => of[index]?.values ?? []));
+            this.lines.forEach((line, i) => {
+                const cell = line.cells[index], of = found[i][index];
+                if (!cell) return;
+                cell.textContent = of ? texts.splice(0, of.values.length).join(" … ") : "";
+                if (of && Math.abs(of.x - at) > (this.area.high - this.area.low) * 0.01) make("small", {}, cell, "at " + place(of.x).replace("step ", ""));
+            });
         }
     }
 
@@ -478,7 +498,7 @@
         const near = (chart.area.high - chart.area.low) * 5 / chart.area.w, said = [];
         data.runs.forEach((run, r) => run.pins.forEach((pin) => {
             const clock = data.clocks[2 * r];
-            if (Math.abs(clock[view.axis][pin.at] - view.at) <= near) said.push((data.runs.length > 1 ? run.name + ", " : "") + `step ${grouped(clock.step[pin.at])}: ${pin.text}`);
+            if (Math.abs(clock[view.axis][pin.at] - view.at) <= near) said.push((data.runs.length > 1 ? run.name + ", " : "") + `step ${whole(clock.step[pin.at])}: ${pin.text}`);
         }));
         out.textContent = place(view.at) + (said.length ? " · " + said.slice(0, 3).join(" · ") : "");
     }

@@ -1,28 +1,37 @@
 //! Numbers as text.
 
 use crate::history::{FigureBasis, SummaryFigure};
+use crate::number_format;
 
 pub use crate::number_format::{clock, count, duration, keep_percent_signs};
 
-/// About four digits, without needless zeros: 0.0001234 as 1.234e-4, 12345678 as 12,345,678.
+/// A number to about four digits, in the characters of the window's font.
 pub fn number(x: f64) -> String {
-    if !x.is_finite() {
-        return if x.is_nan() { "none".into() } else { format!("{x}") };
-    }
-    let size = x.abs();
-    match size {
-        0.0 => "0".into(),
-        _ if !(1e-3..1e12).contains(&size) => {
-            let text = format!("{x:.3e}");
-            let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
-            format!("{}e{power}", trimmed(digits))
-        }
-        _ if size >= 10_000.0 => format!("{}{}", if x < 0.0 { "-" } else { "" }, count(x.round().abs() as u64)),
-        _ => {
-            let digits = (3 - size.log10().floor() as i32).clamp(0, 6) as usize;
-            trimmed(&format!("{x:.digits$}"))
-        }
-    }
+    plain(&number_format::number(x))
+}
+
+/// Numbers below each other, with the same decimals.
+pub fn column(values: &[f64]) -> Vec<String> {
+    number_format::column(values).iter().map(|text| plain(text)).collect()
+}
+
+/// The same of what may be missing: a dash where a value is not finite.
+pub fn cells(values: impl IntoIterator<Item = f64>) -> Vec<String> {
+    number_format::cells(values, "–").iter().map(|text| plain(text)).collect()
+}
+
+/// A label in the characters of the window's font, which lacks the raised minus: `2·10⁻⁴` becomes `2e-4`.
+pub fn plain(label: &str) -> String {
+    const RAISED: [char; 11] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹', '⁻'];
+    let Some((head, exponent)) = label.find(RAISED).map(|at| label.split_at(at)) else { return label.to_owned() };
+    let lowered = |c: char| match RAISED.iter().position(|r| *r == c) {
+        Some(digit @ 0..10) => char::from_digit(digit as u32, 10).unwrap_or(c),
+        Some(_) => '-',
+        None => c,
+    };
+    let mantissa = head.strip_suffix("·10").map(str::to_owned).or_else(|| head.strip_suffix("10").map(|sign| format!("{sign}1")));
+    let exponent: String = exponent.chars().map(lowered).collect();
+    mantissa.map_or_else(|| label.to_owned(), |mantissa| format!("{mantissa}e{exponent}"))
 }
 
 /// The first characters of a text, and whether there are more.
@@ -34,21 +43,18 @@ pub fn beginning(text: &str, most: usize) -> String {
     shown
 }
 
-fn trimmed(text: &str) -> String {
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
-}
-
 /// A share in percent.
 pub fn percent(share: f64) -> String {
-    crate::number_format::percent(share, 1)
+    if share.is_finite() { number_format::percent(share, 1).replace('-', "−") } else { "–".into() }
 }
 
 /// A run's figure, with its step or number of steps: `validation loss 4.156 at step 0`.
 pub fn figure(f: &SummaryFigure) -> String {
-    // With the same number of decimals, so that runs can be compared.
+    // With the decimals of its size, so that the lines of several runs can be compared.
     let write = |x: f64| match x.abs() {
         _ if f.percent => percent(x),
-        size if (0.1..1000.0).contains(&size) => format!("{x:.3}"),
+        size if (1e-3..1.0).contains(&size) => format!("{x:.4}").replace('-', "−"),
+        size if (1.0..1000.0).contains(&size) => format!("{x:.3}").replace('-', "−"),
         _ => number(x),
     };
     let interval = f.interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", write(low), write(high)));
@@ -63,19 +69,15 @@ pub fn figure(f: &SummaryFigure) -> String {
 mod tests {
     use super::*;
 
+    /// The window's font lacks the raised minus.
     #[test]
-    fn numbers_are_short_and_exact_enough() {
-        let cases = [
-            (0.0, "0"),
-            (1.0, "1"),
-            (0.00012346, "1.235e-4"),
-            (2.7184999, "2.718"),
-            (12.5, "12.5"),
-            (1234.56, "1235"),
-            (12345678.0, "12,345,678"),
-            (-54321.0, "-54,321"),
-            (f64::NAN, "none"),
-        ];
-        cases.iter().for_each(|(x, text)| assert_eq!(number(*x), *text));
+    fn labels_have_no_raised_characters() {
+        let labels = ["2·10⁻⁴", "−10⁻⁶", "1.5·10⁻¹²", "10¹⁵", "2.718·10²⁰", "0.5", "10 k"].map(plain);
+        assert_eq!(labels, ["2e-4", "−1e-6", "1.5e-12", "1e15", "2.718e20", "0.5", "10 k"]);
+        assert_eq!(
+            [number(0.00012346), number(-54321.0), percent(-1e-9), percent(f64::NAN)],
+            ["1.235e-4", "−54,321", "0.0 %", "–"]
+        );
+        assert_eq!(column(&[1.56, 1.5604]), ["1.560", "1.560"]);
     }
 }

@@ -50,20 +50,27 @@ pub fn show(tree: &mut Tree<Page>, ctx: &egui::Context, page: Page) {
 /// Draw the pages.
 pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut PageSet, state: &mut AppState) {
     let mut pages = Pages { panels, state };
+    let mut current = ui.data(|d| d.get_temp::<Page>(narrow())).unwrap_or(Page::Charts);
     if ui.available_width() >= NARROW {
         tree.ui(&mut pages, ui);
+        // A window that becomes narrow, by a larger type perhaps, stays on its page.
+        let shown: Vec<Page> = tree.active_tiles().into_iter().filter_map(|id| tree.tiles.get_pane(&id).copied()).collect();
+        if let Some(page) = shown.iter().find(|page| PAGES.contains(page)).filter(|_| !shown.contains(&current)) {
+            ui.data_mut(|d| d.insert_temp(narrow(), *page));
+        }
         return;
     }
-    // All as tabs, without touching the layout of wide windows.
-    let mut current = ui.data(|d| d.get_temp::<Page>(narrow())).unwrap_or(Page::Charts);
-    egui::ScrollArea::horizontal().id_salt("narrow").show(ui, |ui| {
-        ui.horizontal(|ui| {
-            for page in [Page::Runs, Page::Controls].into_iter().chain(PAGES) {
-                ui.selectable_value(&mut current, page, page.title());
-            }
-        });
+    // All as tabs, in the layout of wide windows as it is.
+    let before = current;
+    // In two rows if need be: the bar of a row that scrolls would lie over the tabs, and take their clicks.
+    ui.horizontal_wrapped(|ui| {
+        for page in [Page::Runs, Page::Controls].into_iter().chain(PAGES) {
+            ui.selectable_value(&mut current, page, page.title());
+        }
     });
-    ui.data_mut(|d| d.insert_temp(narrow(), current));
+    if current != before {
+        show(tree, ui.ctx(), current);
+    }
     ui.separator();
     pages.panels.ui(current, ui, pages.state);
 }

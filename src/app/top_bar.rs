@@ -73,14 +73,24 @@ fn focused_ui(ui: &mut Ui, state: &mut AppState) {
     }
     let speed = h.newest_mean("tokens_per_second").map(|(speed, _)| format!("{} tokens/s", format::number(speed)));
     let said: Vec<String> = h.figures().iter().map(format::figure).chain(speed).collect();
-    if has_space(ui, 60.0) {
-        ui.add(egui::Label::new(RichText::new(said.join("   ")).weak()).truncate());
+    if !said.is_empty() {
+        // As many as fit as a whole; all are in the tooltip.
+        let font = egui::TextStyle::Body.resolve(ui.style());
+        let width = |text: String| ui.painter().layout_no_wrap(text, font.clone(), egui::Color32::WHITE).size().x;
+        let fitting = (1..=said.len()).rev().find(|n| width(said[..*n].join(BETWEEN)) <= ui.available_width()).unwrap_or(0);
+        let words = RichText::new(said[..fitting].join(BETWEEN)).weak();
+        if fitting > 0 {
+            ui.add(egui::Label::new(words).truncate()).on_hover_text(said.join("\n"));
+        }
     }
     if run.loading && has_space(ui, 20.0) {
         ui.spinner();
         ui.add(egui::Label::new(RichText::new("reading the log").weak()).truncate());
     }
 }
+
+/// Between two figures of a line.
+const BETWEEN: &str = "   ";
 
 /// A run without a step yet: the trainer's newest message.
 fn starting_ui(ui: &mut Ui, run: &OpenRun) {

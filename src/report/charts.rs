@@ -19,7 +19,7 @@ pub(super) struct ReportLine {
     pub dash: usize,
     pub raw: Trace,
     pub smooth: Option<Trace>,
-    /// What the legend says of a smoothed line: the mean of its last tenth, because a single batch says little.
+    /// What the legend says of a metric of batches: the mean of its last tenth, because a single one says little.
     pub end: Option<f64>,
 }
 
@@ -64,11 +64,12 @@ fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> 
             let own = spec.colors(&names)[which];
             let (color, dash) = if several { (run.hue, which + index / colors) } else { (own, own / colors) };
             let words = if derived { metric.to_owned() } else { label(metric) };
-            let reach = if derived { 0 } else { curve.reach(smoothing(metric, SMOOTH)) };
+            let share = if derived { 0.0 } else { smoothing(metric, SMOOTH) };
+            let reach = curve.reach(share);
             out.window = out.window.max(2 * reach + 1);
             let smooth = (reach > 0).then(|| trace(&history.clock, &curve.smoothed(&history.clock, reach), most));
             let raw = trace(&history.clock, curve, most);
-            let end = history.newest_mean(metric).filter(|_| reach > 0).map(|(mean, _)| mean);
+            let end = history.newest_mean(metric).filter(|(_, n)| share > 0.0 && *n > 1).map(|(mean, _)| mean);
             if out.lines.len() < MOST_LINES {
                 out.lines.push(ReportLine { run: index, derived, label: words, color, dash, raw, smooth, end });
             }

@@ -2,7 +2,7 @@
 //!
 //! No value is based on a single batch: rewards and training losses are means over the first and the last tenth of a run's steps.
 
-use super::html::{count, escape, line, number, percent};
+use super::html::{column, count, escape, line, percent, with_code};
 use super::run::ReportRun;
 use super::run_facts::{dot, sentence};
 use crate::event::{Score, TaskEval};
@@ -19,7 +19,7 @@ struct Finding {
 enum Verdict {
     Better,
     Worse,
-    /// The interval contains zero, or nothing is compared.
+    /// The interval contains zero.
     Open,
 }
 
@@ -30,8 +30,7 @@ const FEWEST: usize = 5;
 
 /// The start of the page; `own` are additional sentences given by the user.
 pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
-    let mut found: Vec<Finding> = own.iter().map(|text| Finding { verdict: Verdict::Open, html: escape(text) }).collect();
-    found.extend(methods(runs));
+    let mut found = methods(runs);
     found.extend(runs.iter().filter_map(merges));
     found.extend(runs.iter().filter_map(progress));
     let item = |f: &Finding| {
@@ -43,8 +42,9 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
         format!("<li{class}>{}</li>\n", f.html)
     };
     let mut out = String::new();
-    if !found.is_empty() {
-        let items: String = found.iter().take(MOST.max(own.len())).map(item).collect();
+    if !found.is_empty() || !own.is_empty() {
+        let own_items = own.iter().map(|text| format!("<li class=\"said\">{}</li>\n", with_code(&escape(text))));
+        let items: String = own_items.chain(found.iter().take(MOST.saturating_sub(own.len())).map(item)).collect();
         out += &format!("<ul class=\"findings\">\n{items}</ul>\n");
     }
     let lines: String = runs.iter().map(|run| format!("<li>{}{}</li>\n", dot(run, runs.len()), sentence(run))).collect();
@@ -135,13 +135,11 @@ fn merges(run: &ReportRun) -> Option<Finding> {
         Verdict::Worse => "the merge has a higher validation loss than the run's own weights",
         Verdict::Open => "merge and own weights cannot be told apart by their validation loss",
     };
+    let [mean, low, high] = signed(mean, half);
     let html = format!(
-        "<b>{}</b>: over its last {} evaluations {words}: {} on average (95 % interval {} to {}).",
+        "<b>{}</b>: over its last {} evaluations {words}: {mean} on average (95 % interval {low} to {high}).",
         line(&run.name),
-        late.len(),
-        signed(mean),
-        signed(mean - half),
-        signed(mean + half)
+        late.len()
     );
     Some(Finding { verdict, html })
 }
@@ -172,14 +170,12 @@ fn progress(run: &ReportRun) -> Option<Finding> {
         (low, _) if (low > 0.0) == lower => Verdict::Worse,
         _ => Verdict::Better,
     };
+    let (ends, [d, low, high]) = (column(&[a, b]), signed(d, half));
     let html = format!(
-        "{name}: {what} {} over the first {} steps, {} over the last: {} (95 % interval {} to {}).",
-        number(a),
+        "{name}: {what} {} over the first {} steps, {} over the last: {d} (95 % interval {low} to {high}).",
+        ends[0],
         count(first.len() as u64),
-        number(b),
-        signed(d),
-        signed(d - half),
-        signed(d + half)
+        ends[1]
     );
     Some(Finding { verdict, html })
 }
@@ -191,8 +187,11 @@ fn mean_and_half(values: &[f64]) -> Option<(f64, f64)> {
     Some((mean(&finite), high - mean(&finite)))
 }
 
-fn signed(v: f64) -> String {
-    if v > 0.0 { format!("+{}", number(v)) } else { number(v) }
+/// A difference and the ends of its interval, with their signs and the same decimals.
+fn signed(difference: f64, half: f64) -> [String; 3] {
+    let values = [difference, difference - half, difference + half];
+    let mut texts = column(&values).into_iter();
+    values.map(|v| format!("{}{}", if v > 0.0 { "+" } else { "" }, texts.next().unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -1,10 +1,20 @@
 //! Text for a page: untrusted text is escaped; numbers and times are formatted.
 
-pub(super) use crate::number_format::{about, count, counted as plural};
+pub(super) use crate::number_format::{about, column, count, counted as plural, number};
 
 /// Text as HTML: markup is escaped, hidden characters are shown as escapes. Line breaks stay.
 pub(super) fn escape(text: &str) -> String {
     crate::number_format::escape_markup(&crate::number_format::visible(text).replace('\t', " "))
+}
+
+/// What stands between two backticks as code; the text is HTML already.
+pub(super) fn with_code(html: &str) -> String {
+    let parts: Vec<&str> = html.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        return html.to_owned();
+    }
+    let part = |(i, part): (usize, &&str)| if i % 2 == 1 { format!("<code>{part}</code>") } else { (*part).to_owned() };
+    parts.iter().enumerate().map(part).collect()
 }
 
 /// Plain text on one line of at most `most` characters: hidden characters are shown as escapes.
@@ -36,36 +46,9 @@ pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
 }
 
-/// A measurement to about four digits; NaN is shown as such.
-pub(super) fn number(v: f64) -> String {
-    if v.is_nan() {
-        return "not a number".into();
-    }
-    if v.is_infinite() {
-        return if v > 0.0 { "infinite".into() } else { "−infinite".into() };
-    }
-    let size = v.abs();
-    let text = match size {
-        // A rounding error of zero is zero.
-        s if s < 1e-12 => "0".into(),
-        s if s < 1e-3 => power(v),
-        s if s < 1.0 => format!("{v:.4}"),
-        s if s < 10.0 => format!("{v:.3}"),
-        s if s < 100.0 => format!("{v:.2}"),
-        s if s < 1e4 => format!("{v:.1}"),
-        s if s < 1e15 => return format!("{}{}", if v < 0.0 { "−" } else { "" }, count(size.round() as u64)),
-        _ => power(v),
-    };
-    text.replace('-', "−")
-}
-
-/// 3.00e-4 as 3.00·10<sup>-4</sup>.
-fn power(v: f64) -> String {
-    let text = format!("{v:.2e}");
-    match text.split_once('e') {
-        Some((mantissa, exponent)) => format!("{}·10<sup>{exponent}</sup>", mantissa.trim_end_matches('0').trim_end_matches('.')),
-        None => text,
-    }
+/// The cells of a table's column: numbers with the same decimals, empty where there is none.
+pub(super) fn cells(values: impl IntoIterator<Item = f64>) -> Vec<String> {
+    crate::number_format::cells(values, "")
 }
 
 /// 0.1625 as 16.3 %.
@@ -115,16 +98,12 @@ mod tests {
         assert_eq!(json(&"</script>\u{2028}").unwrap(), r#""\u003c/script>\u2028""#);
         assert!(beginning(&"x".repeat(1_000_000), 50).len() < 200);
         assert_eq!(beginning("äöü", 3), "äöü");
+        assert_eq!([with_code("a `b` c"), with_code("a ` b"), with_code("``")], ["a <code>b</code> c", "a ` b", "<code></code>"]);
     }
 
     #[test]
     fn numbers_are_written_as_people_write_them() {
         assert_eq!([12, 1000, 812_288, 19_500_000].map(about), ["12", "1.00 k", "812 k", "19.5 M"]);
-        assert_eq!(
-            [0.0, -1.5, 0.12345, 3e-4, 1e20].map(number),
-            ["0", "−1.500", "0.1235", "3·10<sup>−4</sup>", "1·10<sup>20</sup>"]
-        );
-        assert_eq!(number(f64::NAN), "not a number");
         assert_eq!([4.2, 9.97, 61.0].map(duration), ["4.2 s", "10 s", "1 min 1 s"]);
         assert_eq!(time(1_795_617_248.8).unwrap(), "2026-11-25, 14:34 UTC");
         assert!(time(f64::NAN).is_none() && time(1e300).is_none());

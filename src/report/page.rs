@@ -2,7 +2,7 @@
 
 use super::charts::Plot;
 use super::data::data;
-use super::html::{escape, json, line, number};
+use super::html::{column, escape, json, line};
 use super::run::ReportRun;
 use super::{findings, run_facts, samples, tables, tokens};
 use crate::history::PinKind;
@@ -109,7 +109,7 @@ fn charts(runs: &[ReportRun], plots: &[Plot]) -> Option<Section> {
     body += "</div>\n";
     body += &marks(runs);
     let intro = "Pale: every value (where there are more than can be drawn, the least and the greatest of each stretch). Strong: smoothed. The \
-                 values below a chart are those at the end, of smoothed lines the mean of the last tenth, or those at the cross-hair."
+                 values below a chart are those at the end, of single batches the mean of the last tenth, or those at the cross-hair."
         .into();
     (!plots.is_empty()).then_some(Section { id: "charts", title: "Charts", intro, body })
 }
@@ -131,8 +131,9 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
         out += "<th scope=\"col\">smoothed</th>";
     }
     out += "</tr></thead><tbody>\n";
-    let last = |values: &[f64]| values.last().map_or_else(String::new, |v| number(*v));
-    for l in &plot.lines {
+    let ends: Vec<Option<f64>> = plot.lines.iter().map(|l| l.end.or(l.raw.values.last().copied())).collect();
+    let mut texts = column(&ends.iter().flatten().copied().collect::<Vec<f64>>()).into_iter();
+    for (l, end) in plot.lines.iter().zip(&ends) {
         let dash: Vec<String> = dash(l.dash).iter().map(f64::to_string).collect();
         let (color, dash) = (l.color % SERIES.len(), dash.join(" "));
         let _ = write!(
@@ -141,7 +142,7 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
              aria-hidden=\"true\"><line x1=\"0\" y1=\"4\" x2=\"26\" y2=\"4\" style=\"stroke:var(--s{color})\" stroke-width=\"2.5\" \
              stroke-dasharray=\"{dash}\"/></svg>{}</button></th><td>{}</td>",
             line(&l.label),
-            l.end.map_or_else(|| last(&l.raw.values), number)
+            end.and_then(|_| texts.next()).unwrap_or_default()
         );
         if smoothed {
             out += "<td></td>";

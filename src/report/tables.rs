@@ -1,6 +1,6 @@
 //! Tables of events of the runs: merges, rescues, changes and warnings, evaluations, settings, lineage.
 
-use super::html::{about, beginning, count, line, number, percent, plural};
+use super::html::{about, beginning, cells, count, line, number, percent, plural};
 use super::page::{Section, table};
 use super::run::ReportRun;
 use super::run_facts::dot;
@@ -56,21 +56,20 @@ pub(super) fn merges(runs: &[ReportRun]) -> Option<Section> {
                  touched. At a constant learning rate the merge stands for what annealing would give.";
     by_run(runs, "merges", "Merges", intro, |run| {
         let (rows, left) = ends(&run.history().merges, 40);
-        let row = |m: &&Merged| {
-            let merged = merged_loss(m).unwrap_or(f64::NAN);
-            let raw = m.eval_loss.unwrap_or(f64::NAN);
+        let of = |value: fn(&Merged) -> Option<f64>| cells(rows.iter().map(|m| value(m).unwrap_or(f64::NAN)));
+        let (raw, merged, estimate) = (of(|m| m.eval_loss), of(merged_loss), of(|m| m.anneal_estimate));
+        let gain = of(|m| Some(m.eval_loss? - merged_loss(m)?));
+        let row = |(i, m): (usize, &&Merged)| {
             let span = match m.steps.as_slice() {
                 [first, .., last] => format!("{}, steps {} to {}", m.steps.len(), count(*first), count(*last)),
                 [one] => format!("1, step {}", count(*one)),
                 [] => "0".into(),
             };
-            let gain = if (raw - merged).is_finite() { number(raw - merged) } else { String::new() };
-            let estimate = m.anneal_estimate.map_or(String::new(), number);
-            let loss = |v: f64| if v.is_nan() { String::new() } else { number(v) };
             let age = if m.mean_age_tokens.is_finite() { about(m.mean_age_tokens.max(0.0) as u64) } else { String::new() };
-            vec![count(m.step), line(&m.method), span, age, loss(raw), loss(merged), gain, estimate]
+            let numbers = [&raw, &merged, &gain, &estimate].map(|column| column[i].clone());
+            [count(m.step), line(&m.method), span, age].into_iter().chain(numbers).collect()
         };
-        let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = rows.iter().enumerate().map(row).collect();
         if rows.is_empty() {
             return String::new();
         }

@@ -1,7 +1,7 @@
 //! Token statistics: the pictures of figures 1 and 3 of arXiv 2505.12929 over a whole run, and for supervised runs the contributions to
 //! the loss.
 
-use super::html::{count, line, number, percent, plural};
+use super::html::{cells, count, line, percent, plural};
 use super::page::{Section, figure, table};
 use super::run::ReportRun;
 use crate::event::{Bins, Number, Predicted, Predictions, ProbabilityChange, Tokens};
@@ -218,20 +218,22 @@ fn quartiles(tokens: &[Tokens]) -> String {
     if measured {
         columns.push("gradient norm");
     }
+    let [advantage, entropy, weight, norms] =
+        [&all.advantage, &all.entropy, &all.weight, &norms].map(|v| cells(v.iter().copied()));
     let rows = (0..all.from.len()).map(|b| {
         let mut row = vec![
             QUARTERS.get(b).map_or_else(String::new, |q| (*q).to_owned()),
             percent(all.tokens[b]),
             percent(all.gradient[b]),
-            number(all.advantage[b]),
-            number(all.entropy[b]),
-            number(all.weight[b]),
+            advantage[b].clone(),
+            entropy[b].clone(),
+            weight[b].clone(),
         ];
         if moved {
             row.push(right.get(b).map_or_else(String::new, |v| percent(*v)));
         }
         if measured {
-            row.push(number(norms[b]));
+            row.push(norms[b].clone());
         }
         row
     });

@@ -182,15 +182,16 @@ fn fixed(n: f64, decimals: Option<usize>) -> String {
     }
     let shown = format!("{n:.*}", decimals.unwrap_or(3).min(9));
     match shown.strip_prefix('-') {
-        // Avoids "-0.00".
+        // What rounds to zero has no sign.
         Some(rest) if n.is_finite() && !rest.contains(|c| ('1'..='9').contains(&c)) => rest.to_owned(),
-        _ => shown,
+        Some(rest) => format!("−{rest}"),
+        None => shown,
     }
 }
 
 fn signed(n: f64, decimals: Option<usize>) -> String {
     let shown = fixed(n, decimals);
-    if shown.starts_with('-') || n.is_nan() { shown } else { format!("+{shown}") }
+    if shown.starts_with('−') || n.is_nan() { shown } else { format!("+{shown}") }
 }
 
 /// An error of the engine as one line.
@@ -265,7 +266,7 @@ mod tests {
         );
         assert_eq!(
             fill("{{ (twice - 1)|fixed(2) }} {{ a.low|fixed(2) }} {{ a.low|signed(2) }} {{ a.count }}"),
-            "-0.75 0.00 +0.00 3"
+            "−0.75 0.00 +0.00 3"
         );
         assert_eq!(fill("{{ a.sample }}"), "Once\\u{1b}[2J\nupon");
         assert_eq!(

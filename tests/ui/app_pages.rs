@@ -95,7 +95,7 @@ fn bars_say_the_exact_numbers_of_the_log() {
     let newest = run.files.history.tokens.last().unwrap();
     let (count, share) = (newest.quartiles.all.count[0], newest.quartiles.all.share[0].0);
     let harness = harness(desk(run), Page::Tokens, vec2(1200.0, 2000.0), Theme::Dark);
-    let words = format!("probability 0 to 0.25, {count} tokens, share of tokens: {:.1} %", 100.0 * share);
+    let words = format!("probability 0–0.25, {count} tokens, share of tokens: {:.1} %", 100.0 * share);
     assert!(harness.query_all_by_label_contains(&words).count() >= 1, "{words}");
 }
 
@@ -137,9 +137,9 @@ fn hovering_a_token_shows_its_numbers() {
     let entropy = f64::from(completion.entropy[0]);
     for words in [
         format!("token 1 of {}: '{}'", completion.pieces.len(), completion.pieces[0]),
-        format!("probability {}", lehr::app::draw::short(p)),
-        format!("entropy {} nats", lehr::app::draw::short(entropy)),
-        format!("advantage {}", lehr::app::draw::short(f64::from(completion.advantages[0]))),
+        format!("probability {}", lehr::app::format::number(p)),
+        format!("entropy {} nats", lehr::app::format::number(entropy)),
+        format!("advantage {}", lehr::app::format::number(f64::from(completion.advantages[0]))),
     ] {
         assert!(harness.query_by_label_contains(&words).is_some(), "{words}");
     }
@@ -381,7 +381,7 @@ fn an_inspection_is_asked_for_and_every_number_can_be_read() {
         format!(
             "{} {}",
             found.tokens[i].next[0].piece.replace('\n', "\\n"),
-            lehr::app::draw::percent(f64::from(found.tokens[i].next[0].probability))
+            lehr::app::format::percent(f64::from(found.tokens[i].next[0].probability))
         )
     };
     assert!(harness.query_by_label(&after(5)).is_some(), "{}", after(5));
@@ -391,7 +391,7 @@ fn an_inspection_is_asked_for_and_every_number_can_be_read() {
     // Mean of the heads, then one of them.
     let mean: f64 = (0..3).map(|h| f64::from(found.attention[0][h][1][0])).sum::<f64>() / 3.0;
     let looks = |p: f64| {
-        format!("'{}' (1) looks at '{}' (0): {}", found.tokens[1].piece, found.tokens[0].piece, lehr::app::draw::short(p))
+        format!("'{}' (1) looks at '{}' (0): {}", found.tokens[1].piece, found.tokens[0].piece, lehr::app::format::number(p))
     };
     assert!(harness.query_by_label_contains(&looks(mean)).is_some(), "{}", looks(mean));
     harness.get_by_label("head 2").click();

@@ -125,8 +125,8 @@ fn a_run_that_tells_everything_is_shown_whole() {
     }
     // The page begins with what was found: the merge lies 0.05 lower at each of the last five evaluations.
     let head = page.split("</header>").next().unwrap().replace('\u{a0}', " ");
-    let found = "over its last 5 evaluations the merge has a lower validation loss than the run's own weights: −0.0500 on average (95 % \
-                 interval −0.0500 to −0.0500)";
+    let found = "over its last 5 evaluations the merge has a lower validation loss than the run's own weights: −0.05000 on average (95 % \
+                 interval −0.05000 to −0.05000)";
     assert!(head.contains("<h1>Pre-training: base</h1>") && head.contains(found), "{head}");
     // No single batch is quoted: the last tenth of 201 losses about 2 + 2 / step.
     assert!(head.contains("The training loss went from") && head.contains("over the first tenth of its steps"), "{head}");
@@ -338,6 +338,9 @@ fn pages_for_a_browser() {
     let empty = Made::new(&dir, "empty").path;
     let page = |name: &str, runs: &[PathBuf]| write(runs, &dir.join(name), &ReportOptions::default()).unwrap();
     page("one.html", std::slice::from_ref(&base));
-    page("three.html", &[base, rl, long]);
+    page("three.html", &[base.clone(), rl.clone(), long.clone()]);
+    let merged = made::pretrain(&dir, "annealed", 1200);
+    let [ar, lopti] = ["ar", "lopti"].map(|name| made::grpo(&dir, name, 60, Some("base@200")));
+    page("six.html", &[base, rl, long, merged, ar, lopti]);
     page("empty.html", &[empty]);
 }

@@ -135,7 +135,7 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     let (before, after) = (windows("before"), windows("after"));
     let mean = after.iter().zip(&before).map(|(a, b)| a - b).sum::<f64>() / before.len() as f64;
     let seen = words(&player.seen().unwrap());
-    assert!(mean < 0.0 && seen.contains(&format!("Better, by {mean:.3}.")), "{mean}: {seen}");
+    assert!(mean < 0.0 && seen.contains(&format!("Better, by −{:.3}.", -mean)), "{mean}: {seen}");
     player.next();
     assert_eq!(player.phase(), &StoryPhase::Done);
 }

@@ -3,8 +3,10 @@
 #![cfg(feature = "app")]
 
 use crate::common;
+mod documents;
 mod live;
 mod made;
 mod pages;
 mod painted;
 mod pictures;
+mod tooltips;

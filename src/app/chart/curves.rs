@@ -120,7 +120,9 @@ pub(super) fn collect(
                     CurveShape::of_lines(lines(&how.cut), how)
                 })
             };
-            let mean = || run.files.history.newest_mean(metric).filter(|_| reach > 0).map(|(mean, _)| mean);
+            // No single batch is quoted, also where a run is too short for a smoothed line.
+            let is_noisy = smoothing(metric, share) > 0.0;
+            let mean = || run.files.history.newest_mean(metric).filter(|(_, n)| is_noisy && *n > 1).map(|(mean, _)| mean);
             let at = cursor.map_or(raw.len().checked_sub(1), |x| raw.index_at(clock, how.cut.axis, x));
             let (color, style) = match many {
                 true => (run.color, STYLES[i % STYLES.len()]),
@@ -135,7 +137,7 @@ pub(super) fn collect(
                 shape: shape(reach),
                 value: at.map(|i| if cursor.is_none() { mean().unwrap_or(raw.values()[i]) } else { raw.smoothed_at(i, reach) }),
                 is_mean: cursor.is_none(),
-                raw: at.filter(|_| reach > 0).map(|i| raw.values()[i]),
+                raw: at.filter(|_| reach > 0 || (is_noisy && cursor.is_none())).map(|i| raw.values()[i]),
                 measured_at: at
                     .zip(cursor)
                     .map(|(i, x)| (clock.at(how.cut.axis, raw.rows()[i]), x))

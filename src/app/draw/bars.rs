@@ -1,6 +1,7 @@
 //! Bars and violins over bins of a number between 0 and 1, with several series side by side.
 
-use super::{figure, short};
+use super::figure;
+use crate::app::format::number;
 use crate::plot;
 use eframe::egui::Ui;
 
@@ -45,8 +46,9 @@ pub struct ViolinChart<'a> {
     pub reach: f64,
 }
 
+/// Names of bins, short enough to stand below them in one line.
 fn bins(edges: &[f64]) -> Vec<String> {
-    edges.windows(2).map(|pair| format!("{} to {}", short(pair[0]), short(pair[1]))).collect()
+    edges.windows(2).map(|pair| format!("{}–{}", number(pair[0]), number(pair[1]))).collect()
 }
 
 fn tokens(counts: &[u64]) -> Vec<String> {

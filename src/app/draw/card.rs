@@ -1,6 +1,6 @@
 //! Frames with a title and a hint, columns, legends, single numbers.
 
-use eframe::egui::{self, RichText, Role, Sense, Ui, WidgetInfo, vec2};
+use eframe::egui::{self, Response, RichText, Role, Sense, Ui, WidgetInfo, vec2};
 
 /// A framed section, as wide as the available space; the hint is a tooltip.
 pub fn card<R>(ui: &mut Ui, title: &str, hint: &str, add: impl FnOnce(&mut Ui) -> R) -> R {
@@ -42,19 +42,20 @@ pub fn tiles(ui: &mut Ui, min_width: f32, parts: Vec<Part<'_>>) {
 pub const DOT: f32 = 13.0;
 
 /// A run's name after a dot in its colour: some of the colours are too light for small type.
-pub fn named_ui(ui: &mut Ui, color: egui::Color32, name: RichText) -> egui::Response {
-    ui.scope(|ui| {
-        // As high as its text.
-        ui.spacing_mut().interact_size.y = 0.0;
-        ui.horizontal(|ui| {
-            ui.spacing_mut().item_spacing.x = 4.0;
-            let (rect, _) = ui.allocate_exact_size(vec2(DOT - 4.0, 9.0), Sense::hover());
-            ui.painter().circle_filled(rect.center(), 4.0, color);
-            ui.label(name)
-        })
-        .inner
-    })
-    .inner
+pub fn named_ui(ui: &mut Ui, color: egui::Color32, name: &str, is_strong: bool) -> Response {
+    let ink = if is_strong { ui.visuals().strong_text_color() } else { ui.visuals().text_color() };
+    let response = small_ui(ui, name, ink, DOT);
+    ui.painter().circle_filled(response.rect.left_center() + vec2(4.5, 0.0), 4.0, color);
+    response
+}
+
+/// Small type behind some space. One widget, so that a grid lines it up with others.
+pub fn small_ui(ui: &mut Ui, text: &str, ink: egui::Color32, space: f32) -> Response {
+    let galley = ui.painter().layout_no_wrap(text.to_owned(), egui::TextStyle::Small.resolve(ui.style()), ink);
+    let (rect, response) = ui.allocate_exact_size(galley.size() + vec2(space, 0.0), Sense::hover());
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, text));
+    ui.painter().galley(rect.min + vec2(space, 0.0), galley, ink);
+    response
 }
 
 /// A tooltip at the pointer.

@@ -1,6 +1,7 @@
 //! Renders [`Scene`]s on the screen, in the window's theme.
 
-use super::{plain, tooltip};
+use super::tooltip;
+use crate::app::format::plain;
 use crate::app::theme;
 use crate::plot::{Anchor, Figure, Ink, Point, Scene, Shape, Style};
 use eframe::egui::epaint::{Mesh, PathShape, TextShape};
@@ -121,6 +122,10 @@ pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) 
                 };
                 // From the anchor on the baseline to the upper left corner, rotated with the text.
                 let corner = vec2(-left, -0.8 * galley.size().y);
+                if kind.halo && *degrees == 0.0 {
+                    let under = Rect::from_min_size(at(*place) + corner, galley.size());
+                    here.rect_filled(under.shrink2(vec2(0.0, 1.0)), 2.0, color(Ink::PAPER, visuals).gamma_multiply(0.8));
+                }
                 let turn = eframe::egui::emath::Rot2::from_angle((*degrees as f32).to_radians());
                 let shape = TextShape::new(at(*place) + turn * corner, galley, Color32::PLACEHOLDER);
                 here.add(shape.with_angle((*degrees as f32).to_radians()));

@@ -198,16 +198,13 @@ impl Heat {
                 painter.galley(at, galley, ink);
             }
         }
-        let mut free = f32::NEG_INFINITY;
-        for (column, name) in names.into_iter().enumerate() {
-            let galley = lay(ui, name);
-            let under = drawn.cell(if it.upward { 0 } else { rows - 1 }, column).center_bottom();
-            let taken = if upright { font.size * 0.9 } else { galley.size().x + 4.0 };
-            let from = under.x - taken / 2.0;
-            if from < free - 0.5 {
-                continue;
-            }
-            free = from + taken;
+        let below = |column: usize| drawn.cell(if it.upward { 0 } else { rows - 1 }, column).center_bottom();
+        let galleys: Vec<_> = names.into_iter().map(|name| lay(ui, name)).collect();
+        // The same distance from each label to the next.
+        let taken = if upright { font.size * 0.9 } else { galleys.iter().map(|g| g.size().x + 4.0).fold(0.0, f32::max) };
+        let every = (taken / cell.x - 0.01).ceil().max(1.0) as usize;
+        for (column, galley) in galleys.into_iter().enumerate().step_by(every) {
+            let under = below(column);
             let at = under + vec2(-galley.size().x / 2.0, 3.0);
             let shape = match upright {
                 // Rotated text, read from below, that ends at the column.

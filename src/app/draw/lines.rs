@@ -1,6 +1,7 @@
 //! Lines over the steps of a run.
 
-use super::{figure, short, tooltip};
+use super::{figure, tooltip};
+use crate::app::format::number;
 use crate::history::{Axis, Cut, History};
 use crate::number_format::count;
 use crate::plot::{Chart, Ink, Series, Values};
@@ -54,7 +55,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
         let near = shown.iter().filter_map(|(line, curve)| {
             let i = curve.index_at(clock, Axis::Steps, x)?;
             let (at, value) = (clock.at(Axis::Steps, curve.rows()[i]), curve.values()[i]);
-            Some(format!("{}: {} (step {})", line.name, short(value), count(at as u64)))
+            Some(format!("{}: {} (step {})", line.name, number(value), count(at as u64)))
         });
         near.collect()
     };

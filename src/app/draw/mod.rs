@@ -6,15 +6,13 @@ mod card;
 mod figure;
 mod heat;
 mod lines;
-mod numbers;
 mod pick;
 mod token_text;
 
 pub use bars::{BarChart, ViolinChart, bars, violins};
-pub use card::{DOT, Part, card, named_ui, stat, tiles, tooltip};
+pub use card::{DOT, Part, card, named_ui, small_ui, stat, tiles, tooltip};
 pub use figure::{Painted, figure, paint};
 pub use heat::{DrawnGrid, Heat, HeatLabels};
 pub use lines::{Line, Lines, lines, points};
-pub use numbers::{percent, plain, short};
 pub use pick::{StepPick, arrow};
 pub use token_text::{ScoredTokens, TokenColor, TokenText, key_to, printable};

@@ -1,6 +1,6 @@
 //! Text with coloured tokens, and a tooltip with a token's exact numbers. Laid out once; long text is truncated.
 
-use super::short;
+use crate::app::format::number;
 use crate::app::theme;
 use eframe::egui::text::{LayoutJob, TextFormat, TextWrapping};
 use eframe::egui::{
@@ -58,6 +58,8 @@ impl ScoredTokens<'_> {
     /// A token's numbers, as lines.
     pub fn lines_of(&self, i: usize) -> Vec<String> {
         let logp = Self::number(self.logprobs, i);
+        // What was not recorded is not a number.
+        let number = |x: f64| if x.is_nan() { "–".into() } else { number(x) };
         let mut lines = vec![
             format!(
                 "token {} of {}: '{}'",
@@ -65,14 +67,14 @@ impl ScoredTokens<'_> {
                 self.pieces.len(),
                 self.pieces.get(i).map_or(String::new(), |p| crate::vfs::clean(p))
             ),
-            format!("probability {}", short(logp.exp())),
-            format!("log p {} nats", short(logp)),
+            format!("probability {}", number(logp.exp())),
+            format!("log p {} nats", number(logp)),
         ];
         if !self.entropy.is_empty() {
-            lines.push(format!("entropy {} nats", short(Self::number(self.entropy, i))));
+            lines.push(format!("entropy {} nats", number(Self::number(self.entropy, i))));
         }
         if !self.advantages.is_empty() {
-            lines.push(format!("advantage {}", short(Self::number(self.advantages, i))));
+            lines.push(format!("advantage {}", number(Self::number(self.advantages, i))));
         }
         lines
     }
@@ -179,8 +181,8 @@ pub fn key_to(ui: &mut Ui, how: TokenColor, most: [f64; 2]) {
     let (name, from, to, color): (_, _, _, fn(f64) -> Color32) = match how {
         TokenColor::Plain => return,
         TokenColor::Probability => ("probability", "0".into(), "1".into(), theme::probability),
-        TokenColor::Entropy => ("entropy", "0".into(), format!("{} nats", short(most[0])), theme::probability),
-        TokenColor::Advantage => ("advantage", short(-most[1]), short(most[1]), |t| theme::signed(2.0 * t - 1.0)),
+        TokenColor::Entropy => ("entropy", "0".into(), format!("{} nats", number(most[0])), theme::probability),
+        TokenColor::Advantage => ("advantage", number(-most[1]), number(most[1]), |t| theme::signed(2.0 * t - 1.0)),
     };
     ui.label(RichText::new(format!("{name} {from}")).small());
     let height = ui.text_style_height(&TextStyle::Small);
@@ -236,7 +238,7 @@ mod tests {
             [it.color(0, TokenColor::Probability), it.color(1, TokenColor::Entropy), it.color(9, TokenColor::Advantage)],
             [None; 3]
         );
-        assert_eq!(it.lines_of(1)[1], "probability -");
+        assert_eq!(it.lines_of(1)[1], "probability –");
         let sure = ScoredTokens { logprobs: &[0.0], ..it };
         assert_eq!(sure.color(0, TokenColor::Probability), Some(theme::probability(1.0)));
     }

@@ -98,6 +98,7 @@ fn end_ui(ui: &mut Ui, state: &AppState, actions: &mut Vec<Action>) {
         _ => return,
     };
     egui::Frame::new().fill(ui.visuals().faint_bg_color).inner_margin(8).corner_radius(4.0).show(ui, |ui| {
+        ui.set_width(ui.available_width());
         ui.label(RichText::new("The run has ended early").strong());
         ui.label(said);
         let Some(step) = run.newest_checkpoint() else {

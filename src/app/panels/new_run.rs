@@ -329,10 +329,10 @@ impl NewRun {
         let begins = given("start.init") || given("start.fork") || !self.config.trim().is_empty();
         match self.stage {
             Stage::Pretrain if !given("data.data") && !begins => {
-                Some("data: name a text file, a folder of them, or JSONL rows with `text`")
+                Some("data: name a text file, a folder of them, or JSONL rows with a text")
             }
             Stage::Sft if !given("data.data") && !begins => {
-                Some("data: name a JSONL file of `messages`, or of `prompt` and `completion`")
+                Some("data: name a JSONL file of messages, or of prompts with completions")
             }
             Stage::Grpo if !begins => Some("init: name the model to start from, such as a run's folder"),
             _ => None,

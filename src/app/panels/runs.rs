@@ -7,6 +7,7 @@ use crate::app::state::{Action, AppState, OpenRun, Page};
 use crate::app::top_bar::{standing, standing_ui};
 use crate::app::{format, theme};
 use crate::history::{differences, family};
+use crate::number_format::counted;
 use crate::vfs::human_bytes;
 use eframe::egui::{self, RichText, Ui};
 use std::path::{Path, PathBuf};
@@ -80,17 +81,23 @@ impl Runs {
             let frame = if focused { frame.fill(ui.visuals().selection.bg_fill.gamma_multiply(0.35)) } else { frame };
             frame.show(ui, |ui| {
                 ui.set_width(ui.available_width());
+                let mut is_beside = true;
                 ui.horizontal(|ui| {
+                    // Narrow lists have more space for names.
+                    ui.spacing_mut().item_spacing.x = 4.0;
                     ui.add_space(14.0 * member.depth as f32);
                     let color = theme::readable(run.color, ui.visuals());
                     let tick = ui.checkbox(&mut run.visible, "").on_hover_text("Draw it in the charts");
                     if run.visible && are_colored {
                         ui.painter().circle_filled(tick.rect.right_center() + egui::vec2(5.0, 0.0), 4.0, color);
                     }
-                    ui.add_space(10.0);
+                    ui.add_space(12.0);
                     let name = egui::Button::selectable(focused, RichText::new(run.name()).strong()).truncate();
-                    // A long name leaves space for the word beside it.
-                    let space = (ui.available_width() - body_width(ui, standing(run)) - 10.0).max(40.0);
+                    let word = body_width(ui, standing(run)) + 6.0;
+                    let wanted = body_width(ui, &run.name()) + 2.0 * ui.spacing().button_padding.x + word;
+                    // The ends of names tell runs apart: what stands beside a name gives way to it.
+                    is_beside = wanted <= ui.available_width();
+                    let space = (ui.available_width() - if is_beside { word } else { 0.0 }).max(40.0);
                     let name = ui.scope(|ui| {
                         ui.set_max_width(space);
                         ui.add(name)
@@ -98,7 +105,9 @@ impl Runs {
                     if name.inner.on_hover_text(crate::vfs::shown(&run.files.path)).clicked() {
                         actions.push(Action::Focus(run.files.path.clone()));
                     }
-                    standing_ui(ui, run);
+                    if is_beside {
+                        standing_ui(ui, run);
+                    }
                 });
                 let mut full = in_short(run);
                 if !member.origin.is_empty() {
@@ -109,10 +118,15 @@ impl Runs {
                 let said = format::keep_percent_signs(figure.as_ref().unwrap_or(&full));
                 ui.horizontal(|ui| {
                     ui.add_space(14.0 * member.depth as f32 + 30.0);
-                    let label = ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
-                    if figure.is_some() {
-                        label.on_hover_text(full);
-                    }
+                    ui.vertical(|ui| {
+                        if !is_beside {
+                            standing_ui(ui, run);
+                        }
+                        let label = ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
+                        if figure.is_some() {
+                            label.on_hover_text(full);
+                        }
+                    });
                 });
             });
         }
@@ -220,7 +234,9 @@ fn differences_ui(ui: &mut Ui, state: &AppState) {
     }
     let settings: Vec<_> = ticked.iter().map(|run| run.files.settings.as_ref()).collect();
     let found = differences(&settings);
-    egui::CollapsingHeader::new(format!("Differences of {} ticked runs", ticked.len())).default_open(true).show(ui, |ui| {
+    // How many says that the table may reach beyond the page.
+    let title = format!("{} ticked runs differ in {}", ticked.len(), counted(found.len() as u64, "setting"));
+    egui::CollapsingHeader::new(title).id_salt("differences").default_open(true).show(ui, |ui| {
         if found.is_empty() {
             ui.label(RichText::new("Their settings are the same.").weak());
             return;
@@ -239,8 +255,8 @@ fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history
         }
         ui.end_row();
         for (i, run) in ticked.iter().enumerate() {
-            let name = RichText::new(format::beginning(&run.name(), 18)).small();
-            named_ui(ui, theme::readable(run.color, ui.visuals()), name).on_hover_text(run.name());
+            let color = theme::readable(run.color, ui.visuals());
+            named_ui(ui, color, &format::beginning(&run.name(), 18), false).on_hover_text(run.name());
             for difference in found {
                 let value = difference.values.get(i).map_or("", String::as_str);
                 ui.label(RichText::new(short(value)).small()).on_hover_text(crate::vfs::clean(value));

@@ -91,12 +91,16 @@ function truth(run, metric) {
     return found;
 }
 
-/** The script marks axes as the still pictures do: `ticks.json` is checked against crates/core/src/plot/scale.rs by its tests. */
+/** The script writes axes and columns as window and still pictures do: the tests of crates/core check `ticks.json` and `numbers.json`. */
 function ticks() {
     const at = (name) => new URL(name, import.meta.url), source = readFileSync(at("../../../assets/report/report.js"), "utf8");
     const between = (from, to) => source.slice(source.indexOf(from), source.indexOf(to));
-    const tools = between("const raised", "/** A number to about four digits"), marks = between("// ---- ticks", "// ---- a chart");
-    const view = { axis: "step" }, js = new Function("view", `${tools}\n${marks}\nreturn { steps, logTicks, labelled, units };`)(view);
+    const tools = between("const raised", "    function duration"), marks = between("// ---- ticks", "// ---- a chart");
+    const view = { axis: "step" }, js = new Function("view", `${tools}\n${marks}\nreturn { steps, logTicks, labelled, units, column };`)(view);
+    for (const [values, wanted] of JSON.parse(readFileSync(at("numbers.json"), "utf8"))) {
+        const found = JSON.stringify(js.column(values));
+        expect(found === JSON.stringify(wanted), `the column ${values}: ${found}`);
+    }
     for (const [kind, low, high, most, wanted] of JSON.parse(readFileSync(at("ticks.json"), "utf8"))) {
         view.axis = kind === "seconds" ? "seconds" : "step";
         const found = kind === "log" ? js.logTicks(low, high, most) : kind === "linear" ? js.labelled(js.steps(low, high, most)) : js.units(low, high, most);
@@ -230,19 +234,44 @@ async function tokens(page) {
     const [x, y, w, h] = await page.value(BOX("details[open] .tokens b:nth-child(2)"));
     await page.hover(x + w / 2, y + h / 2);
     const told = await page.value(`document.querySelector("#completions output").textContent`);
-    expect(/is”: probability 0\.1353 .*entropy 1\.200 nats, advantage −0\.7000/.test(told), `a token's numbers: ${told}`);
+    expect(/is”: probability 0\.1353 .*entropy 1\.2 nats, advantage −0\.7/.test(told), `a token's numbers: ${told}`);
     const color = `getComputedStyle(document.querySelector("details[open] .tokens b:nth-child(2)")).backgroundColor`;
     const before = await page.value(color);
     await page.value(`document.querySelectorAll("#completions .shade button")[1].click()`);
     expect((await page.value(color)) !== before, "entropy has the colour of probability");
 }
 
-async function paper(page) {
-    const { data } = await page.send("Page.printToPDF", { preferCSSPageSize: true, printBackground: true });
+/** Headings of a printed page: text, sheet, and points above the lower edge of the sheet's text, from the outline of the PDF. */
+function headings(pdf) {
+    const text = pdf.toString("latin1"), MARGIN = (14 / 25.4) * 72;
+    const sheets = text.match(/\/Type \/Pages[^>]*\/Kids \[([^\]]*)\]|\/Kids \[([^\]]*)\]\s*>>/)?.slice(1).find(Boolean)?.match(/\d+(?= 0 R)/g) ?? [];
+    const items = [...text.matchAll(/\/Title \(((?:\\.|[^\\)])*)\)\s*\/Dest \[(\d+) 0 R \/XYZ \S+ (\S+)/g)];
+    return { sheets: sheets.length, all: items.map(([, title, sheet, y]) => ({ title, sheet: sheets.indexOf(sheet) + 1, above: Number(y) - MARGIN })) };
+}
+
+/** The printed report: its charts begin on the first sheet, it has at most twelve, and no heading is alone at the foot of one. */
+async function sheets(page, name, wanted) {
+    await page.show(name, { width: 1280, height: 900 });
+    const { data } = await page.send("Page.printToPDF", { preferCSSPageSize: true, printBackground: true, generateDocumentOutline: true });
     const pdf = Buffer.from(data, "base64");
-    if (pictures) writeFileSync(join(pictures, "report.pdf"), pdf);
-    const sheets = pdf.toString("latin1").match(/\/Type\s*\/Page\b(?!s)/g)?.length ?? 0;
-    expect(sheets >= 2 && sheets <= 14, `printed on ${sheets} sheets`);
+    if (pictures) writeFileSync(join(pictures, name.replace("html", "pdf")), pdf);
+    const printed = headings(pdf), sections = await page.value(`[...document.querySelectorAll("h2")].map((h) => h.textContent)`);
+    const first = await page.value(`document.querySelector(".charts h3").textContent`);
+    const chart = printed.all.find((heading) => heading.title === first), charts = printed.all.find((heading) => heading.title === "Charts");
+    expect(printed.sheets >= wanted && printed.sheets <= 12, `${name} is printed on ${printed.sheets} sheets`);
+    expect(charts?.sheet === 1 && chart?.sheet === 1, `${name}: the charts begin on sheet ${chart?.sheet}, their heading is on ${charts?.sheet}`);
+    expect(sections.every((title) => printed.all.some((heading) => heading.title === title)), `${name}: the outline has not every section`);
+    for (const { title, sheet, above } of printed.all) {
+        // A section's heading is followed by an introduction and what it introduces, others by a line at least.
+        const least = sections.includes(title) ? 60 : 24;
+        expect(above >= least, `${name}: the heading "${title}" is alone at the foot of sheet ${sheet}, ${above.toFixed(0)} points above its end`);
+    }
+}
+
+async function paper(page) {
+    await sheets(page, "one.html", 2);
+    await sheets(page, "six.html", 5);
+    await sheets(page, "three.html", 3);
     await page.send("Emulation.setEmulatedMedia", { media: "print" });
     expect(await page.value(`[...document.querySelectorAll("figure")].every((f) => getComputedStyle(f).breakInside === "avoid")`), "a chart may be cut by the edge of a sheet");
     expect(await page.value(`getComputedStyle(document.getElementById("toolbar")).display === "none"`), "buttons are printed");

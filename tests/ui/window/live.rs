@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-struct Live {
-    h: Harness<'static, Option<Window>>,
+pub struct Live {
+    pub h: Harness<'static, Option<Window>>,
     dir: tempfile::TempDir,
 }
 
 impl Live {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("text.txt"), text(6000)).unwrap();
         let (home, memory) = (dir.path().join("runs"), dir.path().join("window.json"));
@@ -37,7 +37,7 @@ impl Live {
         Self { h, dir }
     }
 
-    fn run_path(&self, name: &str) -> PathBuf {
+    pub fn run_path(&self, name: &str) -> PathBuf {
         self.dir.path().join("runs").join(name)
     }
 
@@ -50,12 +50,12 @@ impl Live {
         run
     }
 
-    fn window(&mut self) -> &mut Window {
+    pub fn window(&mut self) -> &mut Window {
         self.h.state_mut().as_mut().unwrap()
     }
 
     /// Frames until this holds of the window.
-    fn wait(&mut self, what: &str, fits: impl Fn(&mut Self) -> bool) {
+    pub fn wait(&mut self, what: &str, fits: impl Fn(&mut Self) -> bool) {
         let begin = Instant::now();
         loop {
             self.h.step();
@@ -69,7 +69,7 @@ impl Live {
     }
 
     /// Frames until this holds of the run.
-    fn until(&mut self, run: &Path, what: &str, fits: impl Fn(&OpenRun) -> bool) {
+    pub fn until(&mut self, run: &Path, what: &str, fits: impl Fn(&OpenRun) -> bool) {
         let begin = Instant::now();
         loop {
             self.h.step();
@@ -221,6 +221,24 @@ fn escape_cancels_a_question() {
     assert!(!run.exists());
 }
 
+/// Whoever starts a lesson's run sees its chart without scrolling.
+#[test]
+fn a_lesson_that_runs_is_shown_from_its_chart_on() {
+    let mut live = Live::new();
+    live.h.set_size(egui::vec2(1100.0, 700.0));
+    live.window().state().ask(Action::Show(lehr::app::state::Page::Lessons));
+    live.window().state().ask(Action::Lesson("one-batch".into()));
+    let has = |live: &Live, words: &str| live.h.query_all_by_label_contains(words).count() > 0;
+    live.wait("the lesson", |live| has(live, "Run it without a prediction"));
+    live.h.get_by_label("Run it without a prediction").scroll_to_me();
+    live.h.run_steps(4);
+    live.h.get_by_label("Run it without a prediction").click();
+    live.wait("its answer", |live| has(live, "The answer"));
+    live.h.run_steps(30);
+    let title = live.h.get_by_label("Loss").rect();
+    assert!((40.0..200.0).contains(&title.top()), "the chart begins at {}", title.top());
+}
+
 /// A lesson is run, then its trainer again by hand: a setting is changed with a prediction, and the result is measured.
 #[test]
 fn a_lesson_is_run_and_tried_by_hand() {
@@ -270,4 +288,52 @@ fn the_runs_of_the_home_folder_are_opened_and_exports_are_written() {
     other.wait("the files", |_| png.is_file() && to.is_file());
     assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
     assert_eq!(std::fs::read_to_string(&to).unwrap().lines().count(), 5, "a head and four steps");
+}
+
+/// From a finished run to a fork of it, with nothing but the mouse and the keyboard.
+#[test]
+fn a_finished_run_is_forked_from_the_window() {
+    use egui::accesskit::Role;
+    let mut live = Live::new();
+    let parent = live.start("a", &["--max-steps=4", "--save-every=2"]);
+    live.until(&parent, "the end", |r| r.files.standing(r.live) == "finished");
+    for words in ["Fork", "2"] {
+        // The controls stand right of the charts.
+        let buttons = live.h.query_all_by_role_and_label(Role::Button, words);
+        buttons.max_by(|a, b| a.rect().left().total_cmp(&b.rect().left())).unwrap_or_else(|| panic!("no button {words}")).click();
+        live.h.run_steps(3);
+    }
+    let from = format!("{}@2", parent.display());
+    live.wait("the form", |live| live.h.query_all_by_value(&from).count() > 0);
+    // What the parent was told to do is read by a thread, and shown.
+    let steps = |live: &Live| live.h.get_by_role_and_label(Role::TextInput, "max steps").value();
+    live.wait("the parent's settings", |live| steps(live).as_deref() == Some("4"));
+    let folder = live.run_path("forked").display().to_string();
+    for (label, text) in [("max steps", "9"), ("learning rate", "0.004"), ("folder", &folder)] {
+        let field = live.h.get_by_role_and_label(Role::TextInput, label);
+        field.focus();
+        live.h.run_steps(2);
+        live.h.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::A);
+        live.h.event(egui::Event::Text(text.into()));
+        live.h.run_steps(2);
+    }
+    live.h.get_by_role_and_label(Role::Button, "Start").click();
+    let fork = live.run_path("forked");
+    live.until(&fork, "the end of the fork", |r| r.files.standing(r.live) == "finished");
+    // What its files say, read without lehr's readers.
+    let log = std::fs::read_to_string(fork.join("events.jsonl")).unwrap();
+    let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &'static str| events.iter().filter(move |event| event["event"] == kind);
+    let started = of("Started").next().unwrap();
+    assert_eq!((&started["parent"], &started["step"]), (&"a@2".into(), &2.into()), "{started}");
+    assert_eq!(of("Step").map(|step| step["step"].as_u64().unwrap()).collect::<Vec<_>>(), (3..=9).collect::<Vec<_>>());
+    let config: toml::Table = std::fs::read_to_string(fork.join("config.toml")).unwrap().parse().unwrap();
+    assert_eq!(config["train"]["learning_rate"].as_float(), Some(0.004));
+    assert_eq!(config["train"]["max_steps"].as_integer(), Some(9));
+    assert!(config["start"].to_string().contains(&from), "{}", config["start"]);
+    // What was not changed is as in the parent.
+    let parent: toml::Table = std::fs::read_to_string(parent.join("config.toml")).unwrap().parse().unwrap();
+    for section in ["model", "data"] {
+        assert_eq!(config[section], parent[section], "{section}");
+    }
 }

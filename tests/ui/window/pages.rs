@@ -134,7 +134,8 @@ fn charts_name_what_they_draw_with_the_newest_value() {
     for title in ["Loss", "Gradient norm", "Learning rate", "Speed", "Device memory"] {
         h.get_by_label(title);
     }
-    h.get_by_label(&format!("merged (sma) {}", lehr::app::format::number(last)));
+    // With the decimals of the training loss beside it.
+    h.get_by_label(&format!("merged (sma) {last:.3}"));
     assert!(h.query_by_label("Reward").is_none(), "a pre-training run has no reward");
 }
 
@@ -394,4 +395,33 @@ fn charts_are_exported_by_orders() {
     let [Action::Csv { run, metrics, to }] = &csv[..] else { panic!("{csv:?}") };
     assert_eq!((run.to_str(), &metrics[..]), (Some("runs/a"), &["grad_norm".to_owned()][..]));
     assert!(to.ends_with("runs/a/exports/gradient-norm.csv"));
+}
+
+/// A run too short for a smoothed line is quoted as in the list of runs: by the mean of its last steps, not by a single batch.
+#[test]
+fn a_short_run_is_quoted_by_its_mean() {
+    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), false);
+    let h = made::harness([900.0, 2600.0], true, Charts::default(), desk, Charts::ui);
+    let mean = (13..=20).map(|n| made::step(n).loss).sum::<f64>() / 8.0;
+    h.get_by_label(&format!("training loss (mean) {mean:.3}"));
+}
+
+/// A teacher who makes the type larger stays in the lesson, and so does one who makes it smaller again.
+#[test]
+fn a_window_that_becomes_narrow_stays_on_its_page() {
+    let mut h = super::tooltips::window();
+    h.run_steps(3);
+    let tab = |h: &egui_kittest::Harness<'_, Option<lehr::app::Window>>, name: &str| h.get_by_label(name).click();
+    let is_shown = |h: &mut egui_kittest::Harness<'_, Option<lehr::app::Window>>, words: &str| {
+        h.run_steps(4);
+        h.query_all_by_label_contains(words).count() > 0
+    };
+    tab(&h, "Lessons");
+    assert!(is_shown(&mut h, "Each lesson is a text to read"));
+    h.set_size(egui::vec2(600.0, 500.0));
+    assert!(is_shown(&mut h, "Each lesson is a text to read"), "the narrow window has another page");
+    tab(&h, "Inside");
+    assert!(is_shown(&mut h, "A text through the model"));
+    h.set_size(egui::vec2(1360.0, 860.0));
+    assert!(is_shown(&mut h, "A text through the model"), "the wide window has another page");
 }

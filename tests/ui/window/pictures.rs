@@ -46,17 +46,8 @@ fn main_pages_look_as_they_did() {
     }
 }
 
-const ALL_PAGES: [Page; 9] = [
-    Page::Charts,
-    Page::Tokens,
-    Page::Samples,
-    Page::Merge,
-    Page::Inside,
-    Page::NewRun,
-    Page::Lessons,
-    Page::Runs,
-    Page::Controls,
-];
+/// The pages in the middle; those of the runs and the controls are beside each of them.
+const ALL_PAGES: [Page; 7] = [Page::Charts, Page::Tokens, Page::Samples, Page::Merge, Page::Inside, Page::NewRun, Page::Lessons];
 
 /// Runs of several stages with curves of this number of points; the first one trains.
 fn many_runs(count: usize, points: u64) -> Vec<OpenRun> {
@@ -148,6 +139,7 @@ fn look() {
                 let state = window.state();
                 state.focus = Some(state.runs[at].files.path.clone());
                 h.run_steps(4);
+                made::settle(&mut h);
                 h.render().unwrap().save(out.join(format!("{title}-{end}.png"))).unwrap();
             }
         }

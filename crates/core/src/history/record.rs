@@ -117,8 +117,8 @@ impl History {
             }
             Event::Warning { .. } => {}
             Event::Finished(f) => {
+                // Its validation loss is that of the last evaluation, which a stopped run made earlier.
                 self.step = f.step;
-                self.add(f.step, f.eval_loss.map(|loss| ("eval_loss", loss)));
                 self.state = RunState::Finished(Box::new(f));
             }
             Event::Failed { text } => self.state = RunState::Failed(text),

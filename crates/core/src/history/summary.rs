@@ -104,7 +104,7 @@ fn mean_of(curve: &Curve, range: Range<usize>) -> Option<(f64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Eval, Event, Number, Score, Started, Step, TaskEval};
+    use crate::event::{Eval, Event, Finished, Number, Score, Started, Step, TaskEval};
 
     fn begun(stage: &str) -> History {
         let mut h = History::default();
@@ -143,6 +143,8 @@ mod tests {
             eval_tokens: 1,
             eval_seconds: 0.0,
         }));
+        // A stopped run repeats the loss of its last evaluation, which was made elsewhere.
+        h.push(Event::Finished(Finished { step: 200, reason: "stopped".into(), eval_loss: Some(4.156), ..Finished::default() }));
         let figures = h.figures();
         assert_eq!((figures[0].name, figures[0].value, figures[0].of), ("validation loss", 4.156, FigureBasis::Step(0)));
         assert_eq!((figures[1].name, figures[1].of), ("training loss", FigureBasis::Updates(20)));

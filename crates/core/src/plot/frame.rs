@@ -37,13 +37,14 @@ pub(super) struct LegendEntry {
     pub key: LegendKey,
 }
 
-/// Margin around the whole chart.
+/// Margin around a whole chart, and around one in a page that has its title, or in a panel.
 const MARGIN: f64 = 14.0;
+const INNER_MARGIN: f64 = 6.0;
 const KEY: f64 = 22.0;
 
 /// Draw captions and legend; returns the remaining area. A panel has smaller captions than a separate chart.
 pub(super) fn captions(scene: &mut Scene, outer: &Rect, words: &Captions, legend: &[LegendEntry], panel: bool) -> Rect {
-    let margin = if panel { 6.0 } else { MARGIN };
+    let margin = if panel || words.untitled { INNER_MARGIN } else { MARGIN };
     let inner = outer.inset(margin, margin, margin, margin);
     let mut y = inner.y;
     // Small charts have no space for long texts; their `title` element has the full text.

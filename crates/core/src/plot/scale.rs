@@ -1,6 +1,8 @@
 //! Scales, ticks at round numbers, and number formatting. The same for figures, for the window's charts and (ported to
 //! `assets/report/report.js`) for the report's.
 
+use crate::number_format::{grouped, raised};
+
 /// Kind of values on an axis, which determines ticks and labels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Values {
@@ -110,9 +112,10 @@ impl Scale {
         }
     }
 
-    /// Ticks of a vertical axis, as suit its height.
+    /// Ticks of a vertical axis, as suit its height: three where they fit, because of two on both sides of zero only zero would be left.
     pub fn column(&self, values: Values) -> Ticks {
-        self.ticks(values, (((self.to.1 - self.to.0).abs() / 42.0) as usize).clamp(2, 9))
+        let height = (self.to.1 - self.to.0).abs();
+        self.ticks(values, ((height / 42.0) as usize).clamp(if height < 54.0 { 2 } else { 3 }, 9))
     }
 
     /// Ticks of a horizontal axis, as many as fit given the label widths `wide`. No label extends further beyond the end of the axis than
@@ -166,10 +169,7 @@ fn whole_labels(values: &[f64]) -> Vec<String> {
     let hidden =
         |label: &String| label.split_once('.').is_some_and(|(_, rest)| rest.trim_end_matches(char::is_alphabetic).len() > 2);
     match labels.iter().any(hidden) {
-        true => values
-            .iter()
-            .map(|v| minus(format!("{}{}", if *v < 0.0 { "-" } else { "" }, crate::number_format::count(v.abs() as u64))))
-            .collect(),
+        true => values.iter().map(|v| minus(grouped(&format!("{v:.0}")))).collect(),
         false => labels,
     }
 }
@@ -258,7 +258,8 @@ pub(super) fn numbers(values: &[f64]) -> Vec<String> {
     }
     let (unit, suffix) = unit(largest);
     let places = common_places(values, unit);
-    values.iter().map(|v| if *v == 0.0 { "0".into() } else { minus(format!("{:.places$}{suffix}", v / unit)) }).collect()
+    let written = |v: &f64| if *v == 0.0 { "0".into() } else { minus(grouped(&format!("{:.places$}{suffix}", v / unit))) };
+    values.iter().map(written).collect()
 }
 
 /// Decimals that represent all values exactly in a unit.
@@ -271,22 +272,10 @@ fn powers(values: &[f64], largest: f64) -> Vec<String> {
     let exponent = (largest.log10() + 1e-9).floor() as i32;
     let unit = 10f64.powi(exponent);
     let places = common_places(values, unit);
-    let written = |v: &f64| if *v == 0.0 { "0".into() } else { minus(format!("{:.places$}·10{}", v / unit, raised(exponent))) };
+    let written = |v: &f64| {
+        if *v == 0.0 { "0".into() } else { minus(format!("{:.places$}·10{}", v / unit, raised(&exponent.to_string()))) }
+    };
     values.iter().map(written).collect()
-}
-
-fn raised(exponent: i32) -> String {
-    exponent.to_string().chars().map(superscript).collect()
-}
-
-/// A single number, to four digits.
-pub(super) fn short(v: f64) -> String {
-    if v == 0.0 || !(1e-3..1e15).contains(&v.abs()) {
-        return if v.is_finite() { power(v) } else { "none".into() };
-    }
-    let places = (3 - v.abs().log10().floor() as i32).clamp(0, 6) as usize;
-    let text = format!("{v:.places$}");
-    minus(if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text })
 }
 
 /// A single number, to about three digits.
@@ -299,7 +288,7 @@ fn one(v: f64) -> String {
     }
     let (unit, suffix) = unit(v.abs());
     let places = (0..6).find(|p| whole(v / unit * 10f64.powi(*p))).unwrap_or(3) as usize;
-    minus(format!("{:.places$}{suffix}", v / unit))
+    minus(grouped(&format!("{:.places$}{suffix}", v / unit)))
 }
 
 fn unit(largest: f64) -> (f64, &'static str) {
@@ -328,17 +317,12 @@ fn power(v: f64) -> String {
         (mantissa, exponent) = (mantissa / 10.0, exponent + 1);
     }
     let places = (0..3).find(|p| whole(mantissa * 10f64.powi(*p))).unwrap_or(3) as usize;
-    let digits = raised(exponent);
+    let digits = raised(&exponent.to_string());
     if whole(mantissa) && mantissa.round() == 1.0 {
         format!("10{digits}")
     } else {
         minus(format!("{mantissa:.places$}·10{digits}"))
     }
-}
-
-fn superscript(c: char) -> char {
-    const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
-    c.to_digit(10).map_or('⁻', |d| DIGITS[d as usize])
 }
 
 /// Replace the hyphen by a minus sign.

@@ -2,10 +2,11 @@
 
 use super::color::Ink;
 use super::frame::{Captions, GUIDE, LegendEntry, LegendKey};
-use super::scale::{AxisSpec, Scale, extent, short};
+use super::scale::{AxisSpec, Scale, extent};
 use super::scene::{Anchor, Rect, Region, Scene, Style, TextStyle};
 use super::series::whisker;
 use super::slots::SlotFrame;
+use crate::number_format::number;
 use crate::stats::quantile_of_sorted;
 
 /// Five quantiles of some numbers, ascending; NaN if there are none.
@@ -271,7 +272,7 @@ impl Violins {
         for (g, name) in self.groups.iter().enumerate() {
             let named = self.series.iter().filter_map(|s| {
                 let q = s.spreads.get(g)?.quantiles(self.outliers);
-                let [least, lower, median, upper, most] = [q.least, q.lower, q.median, q.upper, q.most].map(short);
+                let [least, lower, median, upper, most] = [q.least, q.lower, q.median, q.upper, q.most].map(number);
                 q.median
                     .is_finite()
                     .then(|| format!("{}: {median} median, {lower} and {upper} quarters, {least} least, {most} most", s.name))

@@ -1,7 +1,8 @@
 //! The attention of each head.
 
 use super::piece;
-use crate::app::draw::{Heat, HeatLabels, card, short};
+use crate::app::draw::{Heat, HeatLabels, card};
+use crate::app::format::number;
 use crate::app::theme;
 use crate::model::inspect::Inspection;
 use eframe::egui::{self, Color32, ColorImage, Rect, Sense, Stroke, StrokeKind, TextureHandle, TextureOptions, Ui, pos2, vec2};
@@ -95,7 +96,7 @@ impl Attention {
             column: &name,
             cell: &|query, key| match at(layer, head, query, key) {
                 p if p.is_finite() => {
-                    format!("{who}\n'{}' ({query}) looks at '{}' ({key}): {}", name(query), name(key), short(p))
+                    format!("{who}\n'{}' ({query}) looks at '{}' ({key}): {}", name(query), name(key), number(p))
                 }
                 _ => format!("'{}' ({query}) cannot see '{}' ({key}), which comes later", name(query), name(key)),
             },

@@ -1,7 +1,8 @@
 //! The logit lens: what the model would predict if it ended after each block.
 
 use super::piece;
-use crate::app::draw::{Heat, HeatLabels, percent, short};
+use crate::app::draw::{Heat, HeatLabels};
+use crate::app::format::{number, percent};
 use crate::app::theme;
 use crate::model::inspect::{Inspection, LensPrediction};
 use eframe::egui::{self, Ui};
@@ -60,7 +61,7 @@ fn read_out(it: &Inspection, row: usize, column: usize, glimpse: Option<&LensPre
     let after = it.tokens.get(column).map_or(String::new(), |t| piece(&t.piece));
     let mut lines = vec![format!("after {} and '{after}' ({column})", crate::vfs::clean(&it.lens[row].part))];
     lines.extend(glimpse.next.iter().take(5).map(|g| format!("'{}'  {}", piece(&g.piece), percent(f64::from(g.probability)))));
-    lines.push(format!("entropy {} nats", short(f64::from(glimpse.entropy))));
+    lines.push(format!("entropy {} nats", number(f64::from(glimpse.entropy))));
     if let (Some(p), Some(rank), Some(next)) = (glimpse.actual, glimpse.rank, it.tokens.get(column + 1)) {
         lines.push(format!("what comes, '{}': {}, rank {rank}", piece(&next.piece), percent(f64::from(p))));
     }

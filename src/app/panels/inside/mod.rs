@@ -6,7 +6,8 @@ mod next;
 mod norms;
 
 use crate::app::child::JobState;
-use crate::app::draw::{card, printable, short, stat, tiles};
+use crate::app::draw::{card, printable, stat, tiles};
+use crate::app::format::number;
 use crate::app::loader::Loaded;
 use crate::app::panels::parts::{self, Found, progress};
 use crate::app::state::{Action, AppState, OpenRun};
@@ -235,10 +236,10 @@ fn tokens(ui: &mut Ui, it: &Inspection, picked: &mut usize) {
             let read_out = format!(
                 "token {i}, id {}\nprobability {}\nlog p {} nats\nrank {}\nentropy of what comes next {} nats",
                 token.id,
-                short(p),
-                token.logprob.map_or("-".into(), |l| short(f64::from(l))),
+                number(p),
+                token.logprob.map_or("-".into(), |l| number(f64::from(l))),
                 token.rank.map_or("-".into(), |r| r.to_string()),
-                short(f64::from(token.entropy))
+                number(f64::from(token.entropy))
             );
             if ui.add(button).on_hover_text(read_out).clicked() {
                 *picked = i;
@@ -248,9 +249,9 @@ fn tokens(ui: &mut Ui, it: &Inspection, picked: &mut usize) {
     let token = &it.tokens[(*picked).min(it.tokens.len() - 1)];
     ui.horizontal_wrapped(|ui| {
         stat(ui, "picked", &piece(&token.piece));
-        stat(ui, "probability", &token.logprob.map_or("-".into(), |l| short(f64::from(l).exp())));
+        stat(ui, "probability", &token.logprob.map_or("-".into(), |l| number(f64::from(l).exp())));
         stat(ui, "rank", &token.rank.map_or("-".into(), |r| r.to_string()));
-        stat(ui, "entropy after it (nats)", &short(f64::from(token.entropy)));
+        stat(ui, "entropy after it (nats)", &number(f64::from(token.entropy)));
     });
 }
 

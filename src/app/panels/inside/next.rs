@@ -1,7 +1,8 @@
 //! The distribution of the next token.
 
 use super::piece;
-use crate::app::draw::{card, percent, short};
+use crate::app::draw::card;
+use crate::app::format::{number, percent};
 use crate::app::theme;
 use crate::model::inspect::Inspection;
 use eframe::egui::{Align2, Rect, Role, Sense, TextStyle, Ui, WidgetInfo, pos2, vec2};
@@ -14,7 +15,7 @@ pub fn ui(ui: &mut Ui, it: &Inspection, picked: usize) {
         let Some(token) = it.tokens.get(picked) else { return };
         let actual = it.tokens.get(picked + 1);
         let place = if actual.is_some() { format!("(token {picked})") } else { "(the end of the text)".into() };
-        ui.label(format!("after '{}' {place}; entropy {} nats", piece(&token.piece), short(f64::from(token.entropy))));
+        ui.label(format!("after '{}' {place}; entropy {} nats", piece(&token.piece), number(f64::from(token.entropy))));
         let font = TextStyle::Monospace.resolve(ui.style());
         let row = font.size + 8.0;
         let sum: f64 = token.next.iter().map(|g| f64::from(g.probability)).filter(|p| p.is_finite()).sum();
@@ -35,7 +36,7 @@ pub fn ui(ui: &mut Ui, it: &Inspection, picked: usize) {
             let shown: String = name.chars().take(((from - rect.left()) / (0.62 * font.size)) as usize).collect();
             painter.text(pos2(from - 6.0, rect.center().y), Align2::RIGHT_CENTER, shown, font.clone(), ui.visuals().text_color());
             painter.text(rect.right_center(), Align2::RIGHT_CENTER, percent(p), font.clone(), ui.visuals().text_color());
-            response.on_hover_text(format!("'{name}', id {}\nprobability {}", guess.id, short(p)));
+            response.on_hover_text(format!("'{name}', id {}\nprobability {}", guess.id, number(p)));
         }
         ui.weak(format!("all others together: {}", percent((1.0 - sum).max(0.0))));
     });

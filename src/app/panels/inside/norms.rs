@@ -1,6 +1,7 @@
 //! Norms of weights and gradients, part by part, over time.
 
-use crate::app::draw::{Heat, HeatLabels, Line, Lines, card, lines, short, tiles};
+use crate::app::draw::{Heat, HeatLabels, Line, Lines, card, lines, tiles};
+use crate::app::format::number;
 use crate::app::panels::parts;
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
@@ -106,7 +107,7 @@ fn map(ui: &mut Ui, heat: &mut Heat, table: &Table) {
         row: &|row| table.parts[row].clone(),
         column: &|column| table.steps[column].0.to_string(),
         cell: &|row, column| {
-            format!("{}, step {}: {}", crate::vfs::clean(&table.parts[row]), step(column), short(at(row, column)))
+            format!("{}, step {}: {}", crate::vfs::clean(&table.parts[row]), step(column), number(at(row, column)))
         },
         inside: None,
         upward: true,
@@ -120,7 +121,7 @@ fn map(ui: &mut Ui, heat: &mut Heat, table: &Table) {
     let color = |row: usize, column: usize| table.part(at(row, column)).map_or(behind, theme::probability);
     heat.ui(ui, key, (table.parts.len(), table.steps.len()), color, &words);
     if table.extent.0 <= table.extent.1 {
-        ui.weak(format!("Colours from {} (violet) to {} (yellow), log scale.", short(table.extent.0), short(table.extent.1)));
+        ui.weak(format!("Colours from {} (violet) to {} (yellow), log scale.", number(table.extent.0), number(table.extent.1)));
     }
 }
 

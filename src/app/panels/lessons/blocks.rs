@@ -12,7 +12,7 @@ pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[TextBlock]) {
         ui.add_space(6.0);
         match block {
             TextBlock::Paragraph(words) => {
-                ui.add(egui::Label::new(RichText::new(crate::app::format::keep_percent_signs(words)).size(15.0)).wrap());
+                ui.add(egui::Label::new(with_code(ui, &crate::app::format::keep_percent_signs(words))).wrap());
             }
             TextBlock::Lines(lines) => {
                 egui::Frame::new().fill(ui.visuals().code_bg_color).inner_margin(8).corner_radius(4.0).show(ui, |ui| {
@@ -24,6 +24,17 @@ pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[TextBlock]) {
             }
         }
     }
+}
+
+/// A paragraph, in which what stands between two backticks is code.
+fn with_code(ui: &Ui, words: &str) -> egui::text::LayoutJob {
+    let mut job = egui::text::LayoutJob::default();
+    for (i, part) in words.split('`').enumerate() {
+        let text = RichText::new(part).size(15.0).color(ui.visuals().text_color());
+        let text = if i % 2 == 1 { text.code() } else { text };
+        text.append_to(&mut job, ui.style(), egui::FontSelection::Default, egui::Align::Center);
+    }
+    job
 }
 
 /// The question; `open` until the scene runs.

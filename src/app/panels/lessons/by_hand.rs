@@ -1,7 +1,7 @@
 //! A lesson's run by hand: change a setting while it trains, predict what that does, see what it did.
 
 use crate::app::chart::{Frame, chart_ui};
-use crate::app::format::number;
+use crate::app::format::{column, number};
 use crate::app::panels::live::{LiveControls, hyper};
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
@@ -188,17 +188,20 @@ fn in_words(metric: &str, response: &Response, prediction: Option<Course>) -> St
         Course::Higher => "higher",
         Course::Same => "about the same",
     };
-    let [before, after] = response.means.map(number);
-    let [low, high] = response.interval.map(number);
+    let (means, interval) = (column(&response.means), column(&response.interval));
     let said = match prediction {
         None => String::new(),
         Some(course) if course == response.course => format!(" You predicted it: {}.", name(course)),
         Some(course) => format!(" Not quite: you predicted {}.", name(course)),
     };
     format!(
-        "The {metric} was {before} and is {after} (means of {} updates): {}, with a 95 % interval of the difference from {low} to {high}.{said}",
+        "The {metric} was {} and is {} (means of {} updates): {}, with a 95 % interval of the difference from {} to {}.{said}",
+        means[0],
+        means[1],
         response.updates,
-        name(response.course)
+        name(response.course),
+        interval[0],
+        interval[1]
     )
 }
 
@@ -210,9 +213,9 @@ mod tests {
     fn a_result_says_what_happened_and_what_was_predicted() {
         let response = Response { means: [2.0, 1.5], updates: 16, interval: [-0.625, -0.375], course: Course::Lower };
         let text = in_words("loss", &response, Some(Course::Lower));
-        assert!(text.starts_with("The loss was 2 and is 1.5 (means of 16 updates): lower,"), "{text}");
-        assert!(text.contains("from -0.625 to -0.375") && text.ends_with("You predicted it: lower."), "{text}");
+        assert!(text.starts_with("The loss was 2.0 and is 1.5 (means of 16 updates): lower,"), "{text}");
+        assert!(text.contains("from −0.625 to −0.375") && text.ends_with("You predicted it: lower."), "{text}");
         assert!(in_words("loss", &response, Some(Course::Higher)).ends_with("Not quite: you predicted higher."));
-        assert!(in_words("loss", &response, None).ends_with("-0.375."));
+        assert!(in_words("loss", &response, None).ends_with("−0.375."));
     }
 }

@@ -26,6 +26,8 @@ pub struct Lessons {
     host: Option<Host>,
     /// The choice that was made before the run.
     predicted: Option<usize>,
+    /// How often the page has still to be scrolled to its first chart: when the run begins, and when its results are there.
+    scrolls: u8,
     error: Option<String>,
     automatic: bool,
     /// Runs that were opened on the other pages.
@@ -206,6 +208,7 @@ impl Lessons {
                 if ui.add(large_button(words)).clicked() {
                     // Two trainers at once would both be slow.
                     self.by_hand.stop(state);
+                    self.scrolls = 2;
                     host.act(story::StoryAction::Run);
                 }
                 if let Some(seconds) = shown.preparation {
@@ -255,8 +258,13 @@ impl Lessons {
                     continue;
                 }
                 let frame = Frame { view: None, runs: &runs, log_x: false, only: &watch.metrics, raw: true };
-                ui.label(RichText::new(spec.title).strong()).on_hover_text(spec.hint);
+                let title = ui.label(RichText::new(spec.title).strong()).on_hover_text(spec.hint);
                 chart_ui(ui, state, spec, &frame, spec.log_y, 230.0);
+                let is_due = self.scrolls > u8::from(!is_seen(&shown.phase));
+                if is_due {
+                    title.scroll_to_me(Some(egui::Align::TOP));
+                    self.scrolls = u8::from(!is_seen(&shown.phase));
+                }
             } else if let Some(panel) = watch.panel {
                 let (page, words) = match panel {
                     Panel::Tokens => (Page::Tokens, "Look at the tokens"),

@@ -3,7 +3,8 @@
 use super::results::{Grid, Landscape, MarkedPoint};
 use super::{difference, key};
 use crate::app::child::JobState;
-use crate::app::draw::{DrawnGrid, Heat, HeatLabels, card, short};
+use crate::app::draw::{DrawnGrid, Heat, HeatLabels, card};
+use crate::app::format::number;
 use crate::app::panels::parts::{Found, progress};
 use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, OpenRun};
@@ -131,8 +132,8 @@ fn show(ui: &mut Ui, land: &Landscape, count: u64, heat: &mut Heat, rings: &[Iso
     let [noise, lag, gain] = [t.noise_reduction, t.lag, t.gain].map(|v| v.unwrap_or(f64::NAN));
     let text = format!(
         "Noise reduction {}, lag {}: the mean is {} the latest checkpoint. On {} tokens.",
-        short(noise),
-        short(lag),
+        number(noise),
+        number(lag),
         difference(gain),
         land.eval_tokens
     );
@@ -150,8 +151,8 @@ fn show(ui: &mut Ui, land: &Landscape, count: u64, heat: &mut Heat, rings: &[Iso
         name: "Landscape",
         y_label: "distance across",
         x_label: "distance between weights, from A towards C",
-        row: &|row| grid.y.get(row).map_or(String::new(), |v| short((v * 100.0).round() / 100.0)),
-        column: &|column| grid.x.get(column).map_or(String::new(), |v| short((v * 100.0).round() / 100.0)),
+        row: &|row| grid.y.get(row).map_or(String::new(), |v| number((v * 100.0).round() / 100.0)),
+        column: &|column| grid.x.get(column).map_or(String::new(), |v| number((v * 100.0).round() / 100.0)),
         cell: &|row, column| format!("loss {:.4} nats per token", at(row, column)),
         inside: None,
         upward: true,
@@ -161,7 +162,7 @@ fn show(ui: &mut Ui, land: &Landscape, count: u64, heat: &mut Heat, rings: &[Iso
     };
     let key = count << 1 | u64::from(ui.visuals().dark_mode);
     let Some(drawn) = heat.ui(ui, key, (grid.y.len(), grid.x.len()), color, &words) else { return };
-    ui.weak(format!("Lowest of the grid {}, highest {} nats per token; darker is lower.", short(low), short(high)));
+    ui.weak(format!("Lowest of the grid {}, highest {} nats per token; darker is lower.", number(low), number(high)));
     let Some(place) = Place::new(&drawn, grid) else { return };
     let painter = ui.painter().with_clip_rect(drawn.area.intersect(ui.clip_rect()));
     for ring in rings {
@@ -178,7 +179,7 @@ fn mark(ui: &Ui, painter: &egui::Painter, place: &Place, land: &Landscape) {
     let marked = land.checkpoints.iter().map(|p| (p, 4.0)).chain([(&land.mean, 6.5)]).chain(land.merged.iter().map(|p| (p, 5.0)));
     for (point, radius) in marked {
         let Some(at) = place.point(point) else { continue };
-        let text = format!("{} {}", point.letter, point.loss.map_or("-".into(), short));
+        let text = format!("{} {}", point.letter, point.loss.map_or("-".into(), number));
         let galley = painter.layout_no_wrap(text, font.clone(), Color32::WHITE);
         let corner = at + vec2(10.0, -galley.size().y / 2.0);
         let back = egui::Rect::from_min_size(corner, galley.size()).expand(2.0);

@@ -1,6 +1,7 @@
 //! Merged losses beside raw ones.
 
-use crate::app::draw::{Line, Lines, card, lines, short, stat};
+use crate::app::draw::{Line, Lines, card, lines, stat};
+use crate::app::format::{cells, count, number};
 use crate::app::state::{Action, OpenRun};
 use crate::event::{Command, Merged};
 use crate::history::spec;
@@ -73,12 +74,14 @@ fn newest(ui: &mut Ui, merge: Option<&Merged>) {
     let Some(m) = merge else { return };
     let (loss, gain) = losses(m);
     ui.horizontal_wrapped(|ui| {
-        stat(ui, "step", &crate::app::format::count(m.step));
-        stat(ui, "raw", &m.eval_loss.map_or("-".into(), short));
-        stat(ui, "merged", &short(loss));
-        stat(ui, "merged is", &if gain.is_finite() { super::difference(gain) } else { "-".into() });
-        if let Some(estimate) = m.anneal_estimate {
-            stat(ui, "if annealed, about", &short(estimate));
+        stat(ui, "step", &count(m.step));
+        let [raw, estimate] = [m.eval_loss, m.anneal_estimate].map(|loss| loss.unwrap_or(f64::NAN));
+        let losses = cells([raw, loss, estimate]);
+        stat(ui, "raw", &losses[0]);
+        stat(ui, "merged", &losses[1]);
+        stat(ui, "merged is", &if gain.is_finite() { super::difference(gain) } else { "–".into() });
+        if estimate.is_finite() {
+            stat(ui, "if annealed, about", &losses[2]);
         }
         stat(ui, "snapshots", &m.steps.len().to_string());
     });
@@ -92,16 +95,18 @@ fn table(ui: &mut Ui, merges: &[Merged]) {
                     ui.strong(head);
                 }
                 ui.end_row();
-                for m in merges.iter().rev().take(LISTED) {
-                    let (loss, gain) = losses(m);
+                let listed = || merges.iter().rev().take(LISTED);
+                let raw = cells(listed().map(|m| m.eval_loss.unwrap_or(f64::NAN)));
+                let (loss, gain) = (cells(listed().map(|m| losses(m).0)), cells(listed().map(|m| losses(m).1)));
+                for (i, m) in listed().enumerate() {
                     let cells = [
-                        m.step.to_string(),
+                        count(m.step),
                         crate::vfs::clean(&m.method),
                         m.steps.len().to_string(),
-                        m.eval_loss.map_or("-".into(), short),
-                        short(loss),
-                        short(gain),
-                        short(m.mean_age_tokens),
+                        raw[i].clone(),
+                        loss[i].clone(),
+                        gain[i].clone(),
+                        number(m.mean_age_tokens),
                     ];
                     cells.into_iter().for_each(|cell| {
                         ui.label(cell);

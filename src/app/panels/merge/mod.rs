@@ -6,7 +6,7 @@ mod plan;
 mod results;
 mod sweep;
 
-use crate::app::draw::short;
+use crate::app::format::number;
 use crate::app::loader::Loaded;
 use crate::app::panels::parts;
 use crate::app::state::{AppState, OpenRun};
@@ -97,5 +97,5 @@ fn key(what: &str, run: &Path) -> String {
 /// A difference of losses, in words.
 fn difference(gain: f64) -> String {
     let word = if gain >= 0.0 { "below" } else { "above" };
-    format!("{} {word}", short(gain.abs()))
+    format!("{} {word}", number(gain.abs()))
 }

@@ -3,7 +3,8 @@
 use super::results::{Cell, Sweep};
 use super::{difference, key};
 use crate::app::child::JobState;
-use crate::app::draw::{Heat, HeatLabels, Part, card, short, tiles};
+use crate::app::draw::{Heat, HeatLabels, Part, card, tiles};
+use crate::app::format::number;
 use crate::app::panels::parts::{Found, progress};
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
@@ -103,15 +104,15 @@ fn show(ui: &mut Ui, sweep: &Sweep, count: u64, heats: &mut HashMap<String, Heat
     let best = sweep.best.iter().find(|c| c.at == at);
     let mut taken = None;
     ui.horizontal_wrapped(|ui| {
-        ui.label(format!("Step {at}: raw {}, on {} tokens.", raw.map_or("-".into(), short), sweep.eval_tokens));
+        ui.label(format!("Step {at}: raw {}, on {} tokens.", raw.map_or("-".into(), number), sweep.eval_tokens));
         let Some(best) = best else { return };
-        let age = best.mean_age.map_or("-".into(), short);
+        let age = best.mean_age.map_or("-".into(), number);
         let text = format!(
             "Best: {}, V {}, N {}: {}, {} the raw checkpoint; {age} updates old on average.",
             best.rule(),
             best.every,
             best.last,
-            best.loss.map_or("-".into(), short),
+            best.loss.map_or("-".into(), number),
             difference(best.gain.unwrap_or(f64::NAN))
         );
         ui.label(RichText::new(text).strong());
@@ -130,8 +131,8 @@ fn show(ui: &mut Ui, sweep: &Sweep, count: u64, heats: &mut HashMap<String, Heat
     });
     ui.weak(format!(
         "Colours reach from {} above (red) to {} below the raw checkpoint (blue), in nats per token.",
-        short(most),
-        short(most)
+        number(most),
+        number(most)
     ));
     let mut mine: Vec<(String, Heat)> =
         rules.iter().take(12).map(|rule| (rule.clone(), heats.remove(rule).unwrap_or_default())).collect();

@@ -63,8 +63,9 @@ impl ChatPage {
             self.model_ui(ui, run, chat, &wanted, actions);
         });
         ui.add_space(4.0);
-        let title =
-            chat.map_or("Conversation".to_owned(), |chat| format!("Conversation with {}", printable(&chat.model, 120, false)));
+        let title = chat.map_or("Conversation".to_owned(), |chat| {
+            format!("Conversation with {}{}", printable(&chat.model, 120, false), step_of(chat))
+        });
         card(ui, &title, "", |ui| {
             if let Some(chat) = chat {
                 chat_ui(ui, chat);
@@ -200,6 +201,13 @@ impl ChatPage {
             }
         });
     }
+}
+
+/// The step of the checkpoint that has been loaded: a run continues, and its newest checkpoint becomes another.
+fn step_of(chat: &ChatProcess) -> String {
+    let folder = chat.about.as_ref().and_then(|about| about.model.rsplit(['/', '\\']).next());
+    let step = folder.and_then(|folder| folder.strip_prefix("step-")?.parse::<u64>().ok());
+    step.filter(|_| !chat.model.contains('@')).map_or(String::new(), |step| format!(", step {}", crate::app::format::count(step)))
 }
 
 /// The messages, and how the conversation stands.

@@ -1,6 +1,7 @@
 //! Completions of GRPO, those of one prompt side by side.
 
-use crate::app::draw::{Part, ScoredTokens, StepPick, TokenColor, TokenText, arrow, card, key_to, printable, short, stat, tiles};
+use crate::app::draw::{Part, ScoredTokens, StepPick, TokenColor, TokenText, arrow, card, key_to, printable, stat, tiles};
+use crate::app::format::number;
 use crate::app::loader::{Loaded, Loader};
 use crate::app::panels::parts;
 use crate::app::state::{Action, OpenRun};
@@ -120,19 +121,31 @@ impl Rollouts {
         }
     }
 
+    /// Which answers are shown.
+    fn which_ui(&mut self, ui: &mut Ui) {
+        ui.label("answers");
+        ui.selectable_value(&mut self.which, Which::All, "all");
+        ui.selectable_value(&mut self.which, Which::Right, "right");
+        ui.selectable_value(&mut self.which, Which::Wrong, "wrong");
+    }
+
     fn show(&mut self, ui: &mut Ui, loaded: &Completions) {
+        // A choice is not divided into two lines.
+        let is_narrow = ui.available_width() < 500.0;
         ui.horizontal_wrapped(|ui| {
             ui.label("colour");
             ui.selectable_value(&mut self.colouring, TokenColor::Probability, "probability");
             ui.selectable_value(&mut self.colouring, TokenColor::Entropy, "entropy");
             ui.selectable_value(&mut self.colouring, TokenColor::Advantage, "advantage");
             ui.selectable_value(&mut self.colouring, TokenColor::Plain, "none");
-            ui.separator();
-            ui.label("answers");
-            ui.selectable_value(&mut self.which, Which::All, "all");
-            ui.selectable_value(&mut self.which, Which::Right, "right");
-            ui.selectable_value(&mut self.which, Which::Wrong, "wrong");
+            if !is_narrow {
+                ui.separator();
+                self.which_ui(ui);
+            }
         });
+        if is_narrow {
+            ui.horizontal(|ui| self.which_ui(ui));
+        }
         let which = self.which;
         let kept = |group: &&Vec<usize>| group.iter().any(|&i| which.holds(&loaded.completions[i]));
         let groups: Vec<&Vec<usize>> = loaded.groups.iter().filter(kept).collect();
@@ -222,8 +235,8 @@ fn answer(ui: &mut Ui, loaded: &Completions, i: usize, text: &mut TokenText, (ru
                 false => ("wrong", theme::bad(ui.visuals())),
             };
             ui.label(RichText::new(word).strong().color(color));
-            stat(ui, "reward", &short(c.reward));
-            c.rewards.iter().take(8).for_each(|(name, value)| stat(ui, &printable(name, 24, false), &short(*value)));
+            stat(ui, "reward", &number(c.reward));
+            c.rewards.iter().take(8).for_each(|(name, value)| stat(ui, &printable(name, 24, false), &number(*value)));
             stat(ui, "tokens", &c.tokens.len().max(c.pieces.len()).to_string());
             if c.truncated {
                 ui.label(RichText::new("cut at the limit").color(theme::bad(ui.visuals())));

@@ -1,7 +1,8 @@
 //! Texts that a run has generated, and requests for more.
 
 use crate::app::child::JobState;
-use crate::app::draw::{ScoredTokens, StepPick, TokenColor, TokenText, card, key_to, printable, short};
+use crate::app::draw::{ScoredTokens, StepPick, TokenColor, TokenText, card, key_to, printable};
+use crate::app::format::number;
 use crate::app::panels::parts;
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::event::{Command, Sample};
@@ -134,7 +135,7 @@ impl Texts {
 
 fn text(ui: &mut Ui, sample: &Sample, laid: &mut TokenText, id: Id) {
     let how = match (sample.temperature, sample.chat) {
-        (Some(t), chat) => format!(", temperature {}{}", short(t), if chat { ", as a chat" } else { "" }),
+        (Some(t), chat) => format!(", temperature {}{}", number(t), if chat { ", as a chat" } else { "" }),
         (None, _) => String::new(),
     };
     card(ui, &format!("Step {}{how}", sample.step), "", |ui| {

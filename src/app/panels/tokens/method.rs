@@ -1,6 +1,7 @@
 //! The switch between GRPO, Advantage Reweighting, Lopti, and both, for a run that trains.
 
-use crate::app::draw::{card, short};
+use crate::app::draw::card;
+use crate::app::format::number;
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::{Command, LiveSettings};
@@ -24,8 +25,8 @@ impl Method {
     }
 
     fn in_words(self) -> String {
-        let alpha = format!("AR with alpha {}", short(self.alpha));
-        let eta = format!("Lopti with eta {}", short(self.eta));
+        let alpha = format!("AR with alpha {}", number(self.alpha));
+        let eta = format!("Lopti with eta {}", number(self.eta));
         match (self.alpha > 0.0, self.eta > 0.0) {
             (false, false) => "plain GRPO".into(),
             (true, false) => format!("GRPO + {alpha}"),
@@ -38,11 +39,11 @@ impl Method {
     fn explained(self) -> String {
         let ar = format!(
             "Reweighting multiplies the advantage of a token of probability p by {} p + {}: by {} where p is 0, by 1 where p is 1.",
-            short(self.alpha),
-            short(1.0 - self.alpha),
-            short(1.0 - self.alpha)
+            number(self.alpha),
+            number(1.0 - self.alpha),
+            number(1.0 - self.alpha)
         );
-        let lopti = format!("Lopti first updates with the tokens below p = {}, then with the others.", short(self.eta));
+        let lopti = format!("Lopti first updates with the tokens below p = {}, then with the others.", number(self.eta));
         match (self.alpha > 0.0, self.eta > 0.0) {
             (false, false) => {
                 "Every token counts with its advantage, in one update: the improbable ones have the largest gradients.".into()
@@ -152,11 +153,11 @@ impl MethodSwitch {
             }
             ui.separator();
             let mut editing = false;
-            if number(ui, "alpha", &mut self.wanted.alpha, shown.alpha > 0.0, &mut editing) {
+            if field_ui(ui, "alpha", &mut self.wanted.alpha, shown.alpha > 0.0, &mut editing) {
                 let method = Method { alpha: self.wanted.alpha, ..shown };
                 ask(&mut self.asked, method, LiveSettings { reweight_alpha: Some(method.alpha), ..LiveSettings::default() });
             }
-            if number(ui, "eta", &mut self.wanted.eta, shown.eta > 0.0, &mut editing) {
+            if field_ui(ui, "eta", &mut self.wanted.eta, shown.eta > 0.0, &mut editing) {
                 let method = Method { eta: self.wanted.eta, ..shown };
                 ask(&mut self.asked, method, LiveSettings { lopti_eta: Some(method.eta), ..LiveSettings::default() });
             }
@@ -176,7 +177,7 @@ impl MethodSwitch {
 }
 
 /// A number that is sent when it has been set, not while it is dragged. True when it is to be sent.
-fn number(ui: &mut Ui, name: &str, value: &mut f64, on: bool, editing: &mut bool) -> bool {
+fn field_ui(ui: &mut Ui, name: &str, value: &mut f64, on: bool, editing: &mut bool) -> bool {
     let drag = DragValue::new(value)
         .prefix(format!("{name} "))
         .range(0.01..=1.0)
@@ -196,7 +197,7 @@ fn by_share(ui: &mut Ui, run: &OpenRun) {
     if let Some(share) = share {
         ui.label(format!(
             "This run was started with Lopti by share: the least probable {} of the tokens go first.",
-            short(share)
+            number(share)
         ));
     }
 }

@@ -1,7 +1,8 @@
 //! The pictures of GRPO.
 
 use super::{Fineness, Group, TokensPage, edges, numbers};
-use crate::app::draw::{BarChart, Line, Lines, Part, ViolinChart, bars, card, lines, percent, short, stat, tiles, violins};
+use crate::app::draw::{BarChart, Line, Lines, Part, ViolinChart, bars, card, lines, stat, tiles, violins};
+use crate::app::format::{number, percent};
 use crate::app::panels::parts::another_run;
 use crate::app::state::{Action, OpenRun};
 use crate::event::{self, Binned, Bins, ProbabilityChange};
@@ -70,7 +71,7 @@ fn summary(ui: &mut Ui, now: &event::Tokens) {
         for (pass, norm) in &now.grad_norm {
             let name =
                 if pass == "all" { "gradient norm".into() } else { format!("gradient norm, {} pass", crate::vfs::clean(pass)) };
-            stat(ui, &name, &short(norm.0));
+            stat(ui, &name, &number(norm.0));
         }
     });
     ui.add_space(4.0);
@@ -226,7 +227,7 @@ fn norms_by_bin(ui: &mut Ui, probed: Option<&event::Tokens>) {
         measured_at(ui, probed);
         let edges = edges(&probed.quartiles.from);
         let series = vec![("norm of the gradient", 3, numbers(&gradient.quartiles))];
-        let line = Some((gradient.all, format!("all tokens: {}", short(gradient.all))));
+        let line = Some((gradient.all, format!("all tokens: {}", number(gradient.all))));
         let counts = probed.quartiles.all.count.clone();
         bars(
             ui,

@@ -1,8 +1,9 @@
 //! The pictures of pre-training and fine-tuning: where the loss comes from.
 
 use super::{Fineness, TokensPage, edges, numbers};
-use crate::app::draw::{BarChart, bars, card, percent, stat, tiles};
+use crate::app::draw::{BarChart, bars, card, stat, tiles};
 use crate::app::format;
+use crate::app::format::percent;
 use crate::event::{Number, Predicted};
 use crate::history::History;
 use eframe::egui::Ui;
