@@ -1,6 +1,6 @@
 //! Descriptions of the runs: sentences generated from their facts, and a table.
 
-use super::html::{about, capital, count, duration, line, list, number, percent, plural, time};
+use super::html::{about, capital, column, count, duration, line, list, number, percent, plural, time};
 use super::page::{Section, table};
 use super::run::ReportRun;
 use crate::config::TaskKind;
@@ -63,7 +63,8 @@ fn results(h: &History) -> Vec<String> {
         let Some((late, _)) = h.newest_mean(metric).filter(|(_, n)| *n > 1) else { return };
         out.push(match h.oldest_mean(metric) {
             Some((early, _)) => {
-                format!("{name} went from {} over the first tenth of its steps to {} over the last", number(early), number(late))
+                let ends = column(&[early, late]);
+                format!("{name} went from {} over the first tenth of its steps to {} over the last", ends[0], ends[1])
             }
             None => format!("{name} is {} on average", number(late)),
         });
@@ -87,11 +88,12 @@ fn results(h: &History) -> Vec<String> {
         }
     }
     if let Some((step, merged, raw)) = best_merge(h) {
+        let losses = column(&[merged, raw]);
         out.push(format!(
             "the best merge, at step {}, has a validation loss of {} where the run's own weights have {}",
             count(step),
-            number(merged),
-            number(raw)
+            losses[0],
+            losses[1]
         ));
     }
     if !h.rescues.is_empty() {

@@ -26,6 +26,8 @@ pub(super) struct DrawnCurve {
     pub raw: Option<f64>,
     /// Whether the displayed value, if it is not a measured one, is the mean of the last tenth.
     pub is_mean: bool,
+    /// Whether it may be other than a measured one, here or elsewhere.
+    pub is_noisy: bool,
     /// Where that was measured, if not at the cross-hair: held-out results are far apart.
     pub measured_at: Option<f64>,
     /// Whether it belongs to the selected run of several, which is drawn above the others.
@@ -137,6 +139,7 @@ pub(super) fn collect(
                 shape: shape(reach),
                 value: at.map(|i| if cursor.is_none() { mean().unwrap_or(raw.values()[i]) } else { raw.smoothed_at(i, reach) }),
                 is_mean: cursor.is_none(),
+                is_noisy,
                 raw: at.filter(|_| reach > 0 || (is_noisy && cursor.is_none())).map(|i| raw.values()[i]),
                 measured_at: at
                     .zip(cursor)
@@ -213,6 +216,7 @@ pub(super) fn together(
                 value: value.map(|s| s.mean),
                 raw: None,
                 is_mean: false,
+                is_noisy: false,
                 measured_at: None,
                 pale: None,
                 selected: members.iter().any(|path| state.focus.as_ref() == Some(path)),

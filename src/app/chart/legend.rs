@@ -52,7 +52,7 @@ fn rows(ui: &Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) -> Vec<Vec<us
     let mut rows: Vec<Vec<usize>> = vec![Vec::new()];
     for (at, d) in drawn.iter().enumerate() {
         // A smoothed value is marked so; others may have been measured at another place.
-        let longest = format!("{} 0.00000{}", d.name, if d.pale.is_some() { SMOOTHED } else { elsewhere });
+        let longest = format!("{} 0.00000{}", d.name, if d.is_noisy { SMOOTHED } else { elsewhere });
         let width = SAMPLE.x + 14.0 + small_width(ui, &longest);
         if used + width > space && used > 0.0 {
             rows.push(Vec::new());
@@ -158,7 +158,7 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
         names.fold(small_width(ui, position), f32::max)
     };
     // With space for the longest texts, as in a single run's legend.
-    let is_smoothed = |metric: &str| drawn.iter().any(|d| d.name == metric && d.pale.is_some());
+    let is_smoothed = |metric: &str| drawn.iter().any(|d| d.name == metric && d.is_noisy);
     let longest = |name: &str| format!("{name}{}", if is_smoothed(name) { SMOOTHED } else { "" });
     let one_line: f32 = columns.iter().map(|column| small_width(ui, &longest(column.name)) + SAMPLE.x + 14.0).sum();
     let space = ui.available_width();

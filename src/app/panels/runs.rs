@@ -81,8 +81,7 @@ impl Runs {
             let frame = if focused { frame.fill(ui.visuals().selection.bg_fill.gamma_multiply(0.35)) } else { frame };
             frame.show(ui, |ui| {
                 ui.set_width(ui.available_width());
-                let mut is_beside = true;
-                ui.horizontal(|ui| {
+                let row = ui.horizontal(|ui| {
                     // Narrow lists have more space for names.
                     ui.spacing_mut().item_spacing.x = 4.0;
                     ui.add_space(14.0 * member.depth as f32);
@@ -92,22 +91,14 @@ impl Runs {
                         ui.painter().circle_filled(tick.rect.right_center() + egui::vec2(5.0, 0.0), 4.0, color);
                     }
                     ui.add_space(12.0);
-                    let name = egui::Button::selectable(focused, RichText::new(run.name()).strong()).truncate();
-                    let word = body_width(ui, standing(run)) + 6.0;
-                    let wanted = body_width(ui, &run.name()) + 2.0 * ui.spacing().button_padding.x + word;
-                    // The ends of names tell runs apart: what stands beside a name gives way to it.
-                    is_beside = wanted <= ui.available_width();
-                    let space = (ui.available_width() - if is_beside { word } else { 0.0 }).max(40.0);
-                    let name = ui.scope(|ui| {
-                        ui.set_max_width(space);
-                        ui.add(name)
-                    });
-                    if name.inner.on_hover_text(crate::vfs::shown(&run.files.path)).clicked() {
+                    let (name, is_beside) = name_ui(ui, run, focused);
+                    if name.clicked() {
                         actions.push(Action::Focus(run.files.path.clone()));
                     }
                     if is_beside {
                         standing_ui(ui, run);
                     }
+                    is_beside
                 });
                 let mut full = in_short(run);
                 if !member.origin.is_empty() {
@@ -119,7 +110,7 @@ impl Runs {
                 ui.horizontal(|ui| {
                     ui.add_space(14.0 * member.depth as f32 + 30.0);
                     ui.vertical(|ui| {
-                        if !is_beside {
+                        if !row.inner {
                             standing_ui(ui, run);
                         }
                         let label = ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
@@ -175,6 +166,20 @@ impl Runs {
         }
         actions.into_iter().for_each(|order| state.ask(order));
     }
+}
+
+/// The name of a run, and whether how it stands fits beside it: the ends of names tell runs apart.
+fn name_ui(ui: &mut Ui, run: &OpenRun, is_focused: bool) -> (egui::Response, bool) {
+    let word = body_width(ui, standing(run)) + 6.0;
+    let wanted = body_width(ui, &run.name()) + 2.0 * ui.spacing().button_padding.x + word;
+    let is_beside = wanted <= ui.available_width();
+    let space = (ui.available_width() - if is_beside { word } else { 0.0 }).max(40.0);
+    let button = egui::Button::selectable(is_focused, RichText::new(run.name()).strong()).truncate();
+    let name = ui.scope(|ui| {
+        ui.set_max_width(space);
+        ui.add(button)
+    });
+    (name.inner.on_hover_text(crate::vfs::shown(&run.files.path)), is_beside)
 }
 
 /// A list of more runs than this is long.

@@ -131,7 +131,7 @@ impl Rollouts {
 
     fn show(&mut self, ui: &mut Ui, loaded: &Completions) {
         // A choice is not divided into two lines.
-        let is_narrow = ui.available_width() < 500.0;
+        let is_narrow = ui.available_width() < 600.0;
         ui.horizontal_wrapped(|ui| {
             ui.label("colour");
             ui.selectable_value(&mut self.colouring, TokenColor::Probability, "probability");
