@@ -24,7 +24,7 @@ fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
     let (only, tiles) = (args.next(), args.next().unwrap_or_default());
     let rounds: usize = std::env::var("ROUNDS").ok().and_then(|v| v.parse().ok()).unwrap_or(7);
-    let device = Device::named(None)?;
+    let device = Device::open_named(None)?;
     println!("{} | {} | best of {rounds}, GFLOP/s", device.summary().name, device.summary().driver);
     if only.as_ref().is_none_or(|o| o == "tune") {
         tuning(&device)?;

@@ -58,7 +58,7 @@ fn opened(steps: u64) -> [f64; 4] {
         let window = window.get_or_insert_with(|| {
             let backend = Arc::new(Native::new(program.clone()));
             let mut window = Window::new(ui.ctx(), backend, "none".into(), None).expect("a window");
-            window.begin(Options { runs: vec![run.clone()], ..Options::default() });
+            window.open(Options { runs: vec![run.clone()], ..Options::default() });
             window
         });
         let ctx = ui.ctx().clone();

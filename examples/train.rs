@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     let seq_len = settings.train.seq_len;
     let source = TextSource::new(Dataset::split(Arc::new(file), 0.1)?, seq_len, settings.train.seed)?;
     let config = settings.model.config(VOCAB_SIZE, seq_len);
-    let device = Device::named(Some("cpu"))?;
+    let device = Device::open_named(Some("cpu"))?;
     let mut trainer = Trainer::new(device, &settings, &config, Box::new(source))?;
 
     // A step's numbers arrive when the next one has been queued, the last ones by `flush`.

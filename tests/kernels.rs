@@ -31,7 +31,7 @@ fn run_all(device: &Device, seeds: std::ops::Range<u64>) -> Vec<(&'static str, u
 
 #[test]
 fn kernels_match_their_references() {
-    let device = Device::named(None).expect("a device");
+    let device = Device::open_named(None).expect("a device");
     run_all(&device, 0..12);
 }
 
@@ -47,7 +47,7 @@ fn the_other_class_of_kernels_matches_too() {
 /// What ops state of their loops is what refuses kernels that a driver would cut short, so it must not be too little.
 #[test]
 fn declared_loop_iterations_are_upper_bounds() {
-    let mut device = Device::named(None).expect("a device");
+    let mut device = Device::open_named(None).expect("a device");
     device.count_iterations();
     for switched in [false, true] {
         run_all(&device, 300..304);

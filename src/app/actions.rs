@@ -10,7 +10,7 @@ use crate::backend::Wake;
 use crate::history::{RunFiles, csv, find_runs};
 use crate::run_folder::{self, RunLock};
 use crate::story::{PlayerOptions, StoryLocation, UNTUNED, lesson};
-use crate::vfs::shown;
+use crate::vfs::display_path;
 use anyhow::Result;
 use eframe::egui;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ const LESSON_SEED: u64 = 1337;
 
 impl Window {
     /// Carry out what the pages have asked for.
-    pub(super) fn carry_out_orders(&mut self, ctx: &egui::Context) {
+    pub(super) fn perform_requests(&mut self, ctx: &egui::Context) {
         for order in self.state.take_orders() {
-            self.carry_out(order, ctx);
+            self.perform(order, ctx);
         }
     }
 
-    fn carry_out(&mut self, order: Action, ctx: &egui::Context) {
+    fn perform(&mut self, order: Action, ctx: &egui::Context) {
         match order {
             Action::Send(path, command) => self.send(&path, &command),
             Action::Start { args, run } => {
@@ -57,7 +57,7 @@ impl Window {
             }
             Action::SendChat(ask) => {
                 if let Some(chat) = &mut self.state.chat {
-                    chat.ask(ask);
+                    chat.send(ask);
                 }
             }
             Action::EndChat => self.state.chat = None,
@@ -136,7 +136,7 @@ impl Window {
     pub(super) fn opened(&mut self, path: &Path, found: Vec<PathBuf>, exists: bool) {
         if found.is_empty() {
             let what = if exists { "no run in this folder" } else { "no such folder" };
-            self.notify(format!("{}: {what}", shown(path)));
+            self.notify(format!("{}: {what}", display_path(path)));
             return;
         }
         for path in found {
@@ -162,11 +162,11 @@ impl Window {
 
     /// Close a run.
     pub(super) fn close(&mut self, path: &Path) {
-        if self.state.run(path).is_some_and(OpenRun::is_ours) {
+        if self.state.run(path).is_some_and(OpenRun::is_controllable) {
             self.notify("a run that is trained from this window stays open; stop it first".into());
             return;
         }
-        self.watcher.forget(path);
+        self.watcher.unwatch(path);
         self.state.runs.retain(|run| run.files.path != path);
         self.state.color_runs();
         if self.state.focus.as_deref() == Some(path) {
@@ -190,12 +190,12 @@ fn write_csv(run: &Path, metrics: &[String], to: PathBuf) -> Result<PathBuf> {
 }
 
 fn written(path: Result<PathBuf>) -> Done {
-    Done::Notify(path.map_or_else(|error| format!("{error:#}"), |path| format!("written: {}", shown(&path))))
+    Done::Notify(path.map_or_else(|error| format!("{error:#}"), |path| format!("written: {}", display_path(&path))))
 }
 
 /// Delete a run's folder, and no other folder.
 fn delete(path: PathBuf) -> Done {
-    let name = shown(&path);
+    let name = display_path(&path);
     if RunLock::is_held(&path) {
         return Done::Notify(format!("{name}: is being trained; stop it first"));
     }

@@ -90,7 +90,7 @@ impl ChatProcess {
     }
 
     /// Ask for something.
-    pub fn ask(&mut self, ask: ChatRequest) {
+    pub fn send(&mut self, ask: ChatRequest) {
         match &ask {
             ChatRequest::Say { text, .. } => {
                 self.turns.push(Turn { text: text.clone(), ..Turn::default() });
@@ -192,7 +192,7 @@ mod tests {
         let mut chat = ChatProcess::made("m", Vec::new(), ChatState::Loading(String::new()));
         let say = |text: &str| ChatRequest::Say { text: text.into(), temperature: None };
         assert!(chat.can_say());
-        chat.ask(say("hi"));
+        chat.send(say("hi"));
         assert!(!chat.can_say(), "one thing while the model is being loaded");
         chat.receive(ChatEvent::Ready { model: "m".into(), template: false, context: 64, temperature: 0.8 });
         assert_eq!(chat.state, ChatState::Replying);
@@ -202,11 +202,11 @@ mod tests {
         chat.receive(ChatEvent::Replied { end: ReplyEnd::Stopped, left_out: 2 });
         let note = "stopped; the context is full: the 2 oldest messages were left out";
         assert_eq!(said(&chat), [(false, "hi", ""), (true, "a b", note)]);
-        chat.ask(say("far too much"));
+        chat.send(say("far too much"));
         chat.receive(ChatEvent::Refused { text: "say less".into() });
         assert_eq!(said(&chat)[2..], [(false, "far too much", "say less")]);
         assert!(chat.turns[2].refused && chat.can_say());
-        chat.ask(ChatRequest::Reset { system: None });
+        chat.send(ChatRequest::Reset { system: None });
         assert_eq!(said(&chat), []);
     }
 }

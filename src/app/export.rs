@@ -17,10 +17,10 @@ pub fn place(run: &Path, title: &str, extension: &str) -> PathBuf {
 }
 
 /// Ask for a chart as PNG, beside the first of its runs: drawn as the report draws it, not as the screen shows it.
-pub fn picture(state: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
+pub fn export_png(state: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
     if let Some(first) = runs.first() {
         let svg = svg(state, spec, runs, metrics);
-        state.ask(Action::Picture(place(first, spec.title, "png"), svg));
+        state.request(Action::Picture(place(first, spec.title, "png"), svg));
     }
 }
 
@@ -28,7 +28,7 @@ pub fn picture(state: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[S
 pub fn tables(state: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
     for run in runs {
         let to = place(run, spec.title, "csv");
-        state.ask(Action::Csv { run: run.clone(), metrics: metrics.to_vec(), to });
+        state.request(Action::Csv { run: run.clone(), metrics: metrics.to_vec(), to });
     }
 }
 

@@ -35,7 +35,7 @@ pub fn plain(label: &str) -> String {
 }
 
 /// The first characters of a text, and whether there are more.
-pub fn beginning(text: &str, most: usize) -> String {
+pub fn excerpt(text: &str, most: usize) -> String {
     let mut shown: String = text.chars().take(most).collect();
     if text.chars().count() > most {
         shown.push('…');

@@ -100,7 +100,7 @@ impl<K: Clone + PartialEq + Send + 'static, T: Send + 'static> Loaded<K, T> {
     }
 
     /// Load again at the next look.
-    pub fn forget(&mut self) {
+    pub fn invalidate(&mut self) {
         self.wanted = None;
     }
 }
@@ -157,7 +157,7 @@ mod tests {
         hold.send(()).unwrap();
         wait(&ctx);
         assert_eq!(loaded.get(&ctx, &2, |_| panic!("loaded twice")), Some(&(2, 20)));
-        loaded.forget();
+        loaded.invalidate();
         let _ = loaded.get(&ctx, &2, |key| key * 100);
         wait(&ctx);
         assert_eq!(loaded.get(&ctx, &2, |_| panic!("loaded twice")), Some(&(2, 200)));

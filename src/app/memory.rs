@@ -46,7 +46,7 @@ pub fn write(path: &Path, memory: &Memory) -> Result<()> {
 /// The folder or the file cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be written", crate::vfs::shown(path)))?;
+    std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be written", crate::vfs::display_path(path)))?;
     crate::vfs::write_whole(path, bytes)
 }
 

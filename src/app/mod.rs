@@ -58,7 +58,7 @@ pub fn open(options: Options) -> Result<()> {
             // Names of wgpu belong to device/gpu.
             let adapter = creation.wgpu_render_state.as_ref().map(|state| state.adapter.get_info());
             window.set_software_rendered(adapter.is_some_and(|info| format!("{:?}", info.device_type) == "Cpu"));
-            window.begin(options);
+            window.open(options);
             Ok(Box::new(window))
         }),
     );

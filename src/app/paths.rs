@@ -167,11 +167,11 @@ fn open(ctx: &Context, state: &mut State, choose: Choose, text: &str) {
     let dialog =
         ctx.data(|data| data.get_temp::<Dialog>(Id::unique("file dialog"))).unwrap_or_else(|| Arc::new(desktop) as Dialog);
     let typed = PathBuf::from(text.rsplit(',').next().unwrap_or(text).trim());
-    state.loader.start(ctx, move || Some(dialog(choose, beginning(&typed))));
+    state.loader.start(ctx, move || Some(dialog(choose, initial_folder(&typed))));
 }
 
 /// The folder in which a dialog begins: what was typed, or the nearest folder above it that exists.
-fn beginning(typed: &Path) -> Option<PathBuf> {
+fn initial_folder(typed: &Path) -> Option<PathBuf> {
     let typed = std::path::absolute(typed).ok()?;
     typed.ancestors().find(|path| path.is_dir()).map(Path::to_owned)
 }
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_dialog_begins_where_something_exists() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(beginning(&dir.path().join("none/deeper")).as_deref(), Some(dir.path()));
-        assert_eq!(beginning(dir.path()).as_deref(), Some(dir.path()));
+        assert_eq!(initial_folder(&dir.path().join("none/deeper")).as_deref(), Some(dir.path()));
+        assert_eq!(initial_folder(dir.path()).as_deref(), Some(dir.path()));
     }
 }

@@ -65,7 +65,7 @@ impl OpenRun {
     }
 
     /// Whether this window can command it.
-    pub fn is_ours(&self) -> bool {
+    pub fn is_controllable(&self) -> bool {
         self.ours && self.live
     }
 
@@ -243,7 +243,7 @@ pub struct AppState {
 
 impl AppState {
     /// Ask for something.
-    pub fn ask(&mut self, order: Action) {
+    pub fn request(&mut self, order: Action) {
         self.actions.push(order);
     }
 
@@ -283,7 +283,7 @@ impl AppState {
     /// Send a command to the run that pages show.
     pub fn send(&mut self, command: Command) {
         if let Some(path) = self.focus.clone() {
-            self.ask(Action::Send(path, command));
+            self.request(Action::Send(path, command));
         }
     }
 
@@ -293,7 +293,7 @@ impl AppState {
     }
 
     /// Folders of the runs that are trained from this window.
-    pub fn trained_here(&self) -> Vec<PathBuf> {
-        self.runs.iter().filter(|run| run.is_ours()).map(|run| run.files.path.clone()).collect()
+    pub fn training_folders(&self) -> Vec<PathBuf> {
+        self.runs.iter().filter(|run| run.is_controllable()).map(|run| run.files.path.clone()).collect()
     }
 }

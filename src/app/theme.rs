@@ -35,7 +35,7 @@ pub fn series(i: usize) -> Color32 {
 }
 
 /// A colour made pale, for raw curves behind smoothed ones.
-pub fn pale(color: Color32, visuals: &egui::Visuals) -> Color32 {
+pub fn lighten(color: Color32, visuals: &egui::Visuals) -> Color32 {
     color.gamma_multiply(if visuals.dark_mode { 0.55 } else { 0.5 })
 }
 
@@ -45,12 +45,12 @@ pub fn grid(visuals: &egui::Visuals) -> Color32 {
 }
 
 /// Good, such as a reward that rose.
-pub fn good(visuals: &egui::Visuals) -> Color32 {
+pub fn success_color(visuals: &egui::Visuals) -> Color32 {
     if visuals.dark_mode { Color32::from_rgb(0x5f, 0xc9, 0x8a) } else { Color32::from_rgb(0x0b, 0x7a, 0x3e) }
 }
 
 /// Bad, such as a failure.
-pub fn bad(visuals: &egui::Visuals) -> Color32 {
+pub fn error_color(visuals: &egui::Visuals) -> Color32 {
     if visuals.dark_mode { Color32::from_rgb(0xff, 0x8a, 0x80) } else { Color32::from_rgb(0xb3, 0x26, 0x1e) }
 }
 
@@ -113,7 +113,7 @@ mod tests {
                 [0, 1, 2].map(|c| f64::from(seen[c]) - f64::from(ground[c])).iter().map(|d| d * d).sum::<f64>().sqrt()
             };
             for i in 0..SERIES.len() {
-                let curve = pale(readable(series(i), &visuals), &visuals);
+                let curve = lighten(readable(series(i), &visuals), &visuals);
                 assert!(far(curve) > 1.5 * far(grid(&visuals)), "series {i}, dark: {}", visuals.dark_mode);
             }
         }

@@ -41,12 +41,12 @@ fn focused_ui(ui: &mut Ui, state: &mut AppState) {
     let Some(run) = state.focused() else {
         ui.label(RichText::new("no run is open").weak());
         if ui.button("New run").clicked() {
-            state.ask(Action::Show(Page::NewRun));
+            state.request(Action::Show(Page::NewRun));
         }
         return;
     };
     let h = &run.files.history;
-    let standing = standing(run);
+    let state = state_label(run);
     // A narrow window has the name and how the run stands; the rest as far as there is space.
     let has_space = |ui: &Ui, width: f32| ui.available_width() > width;
     let most = (ui.available_width() - 70.0).clamp(30.0, 400.0);
@@ -54,8 +54,8 @@ fn focused_ui(ui: &mut Ui, state: &mut AppState) {
         ui.set_max_width(most);
         ui.add(egui::Label::new(RichText::new(run.name()).strong()).truncate());
     });
-    standing_ui(ui, run);
-    if standing == "starting" {
+    state_ui(ui, run);
+    if state == "starting" {
         starting_ui(ui, run);
         return;
     }
@@ -68,7 +68,7 @@ fn focused_ui(ui: &mut Ui, state: &mut AppState) {
         let share = h.step as f32 / h.max_steps() as f32;
         ui.add(egui::ProgressBar::new(share.min(1.0)).desired_width(90.0).desired_height(8.0));
     }
-    if let Some(left) = left_seconds(run).filter(|_| standing == "running" && has_space(ui, 130.0)) {
+    if let Some(left) = left_seconds(run).filter(|_| state == "running" && has_space(ui, 130.0)) {
         ui.label(RichText::new(format!("about {} left", format::duration(left))).weak());
     }
     let speed = h.newest_mean("tokens_per_second").map(|(speed, _)| format!("{} tokens/s", format::number(speed)));
@@ -101,27 +101,27 @@ fn starting_ui(ui: &mut Ui, run: &OpenRun) {
 }
 
 /// How a run stands, as a word; while its log is read, nothing else is known of it.
-pub fn standing(run: &OpenRun) -> &'static str {
+pub fn state_label(run: &OpenRun) -> &'static str {
     match run.files.history.state {
         RunState::Empty if run.loading && !run.live => "reading",
-        _ => run.files.standing(run.live),
+        _ => run.files.state_label(run.live),
     }
 }
 
 /// How a run stands, as a word in its colour.
-pub fn standing_ui(ui: &mut Ui, run: &OpenRun) {
-    let standing = standing(run);
+pub fn state_ui(ui: &mut Ui, run: &OpenRun) {
+    let state = state_label(run);
     let visuals = ui.visuals();
-    let color = match standing {
-        "running" | "starting" => theme::good(visuals),
-        "failed" | "cut off" => theme::bad(visuals),
+    let color = match state {
+        "running" | "starting" => theme::success_color(visuals),
+        "failed" | "cut off" => theme::error_color(visuals),
         "paused" => visuals.warn_fg_color,
         _ => visuals.weak_text_color(),
     };
-    let label = ui.label(RichText::new(standing).color(color));
+    let label = ui.label(RichText::new(state).color(color));
     let hint = match &run.files.history.state {
         RunState::Failed(text) => text.clone(),
-        _ if standing == "cut off" => {
+        _ if state == "cut off" => {
             "Its trainer ended without a message: killed, crashed, or the machine went off. Resume continues from the newest checkpoint."
                 .into()
         }

@@ -96,7 +96,7 @@ impl Watcher {
     }
 
     /// Stop following a run.
-    pub fn forget(&self, path: &Path) {
+    pub fn unwatch(&self, path: &Path) {
         let _ = self.watch.send(WatchRequest::Forget(path.to_owned()));
     }
 

@@ -99,11 +99,11 @@ impl Window {
     }
 
     /// Open what was asked for on the command line. Reads no disk: the first frame comes before the runs.
-    pub fn begin(&mut self, options: Options) {
+    pub fn open(&mut self, options: Options) {
         let nothing = options.start.is_none() && options.story.is_none() && options.runs.is_empty();
-        options.runs.into_iter().for_each(|path| self.state.ask(Action::Open(path)));
+        options.runs.into_iter().for_each(|path| self.state.request(Action::Open(path)));
         if let Some((args, run)) = options.start {
-            self.state.ask(Action::Start { args, run });
+            self.state.request(Action::Start { args, run });
         }
         if let Some(play) = options.story {
             self.play(play);
@@ -122,7 +122,7 @@ impl Window {
             let pause = pause.load(Ordering::Relaxed).clamp(STORY_PAUSE_MS.0, STORY_PAUSE_MS.1);
             ctx.request_repaint_after(Duration::from_millis(pause));
         });
-        self.panels.lessons.begin(play, wake);
+        self.panels.lessons.start(play, wake);
     }
 
     /// The state, for tests.
@@ -179,8 +179,8 @@ impl Window {
         self.state.jobs.values_mut().for_each(super::child::Job::poll);
         self.state.chat.iter_mut().for_each(super::chat_process::ChatProcess::poll);
         self.panels.lessons.advance(&mut self.state);
-        self.carry_out_orders(ctx);
-        self.leave(ctx);
+        self.perform_requests(ctx);
+        self.confirm_close(ctx);
         if more {
             ctx.request_repaint();
         }
@@ -201,7 +201,7 @@ impl Window {
                 Done::Found(asked, runs, exists) => self.opened(&asked, runs, exists),
                 Done::Deleted(path) => {
                     self.close(&path);
-                    self.notify(format!("deleted: {}", crate::vfs::shown(&path)));
+                    self.notify(format!("deleted: {}", crate::vfs::display_path(&path)));
                 }
                 Done::Notify(text) => self.notify(text),
             }
@@ -226,8 +226,8 @@ impl Window {
     }
 
     /// Closing while runs are trained: the user is asked in the window, once.
-    fn leave(&mut self, ctx: &egui::Context) {
-        let training = !self.state.trained_here().is_empty() || self.panels.lessons.is_running();
+    fn confirm_close(&mut self, ctx: &egui::Context) {
+        let training = !self.state.training_folders().is_empty() || self.panels.lessons.is_running();
         if self.stopping && !training {
             self.stopping = false;
             ctx.send_viewport_cmd(egui::ViewportCommand::Close);
@@ -249,7 +249,7 @@ impl Window {
         }
         egui::Panel::top("top").show(ui, |ui| top_bar::top_ui(ui, &mut self.state, &mut self.help));
         if self.leaving {
-            let runs = self.state.trained_here();
+            let runs = self.state.training_folders();
             let decided = egui::Panel::top("leaving").show(ui, |ui| top_bar::leaving_ui(ui, runs.len(), self.stopping)).inner;
             self.decide(ui.ctx(), decided, runs);
         }
@@ -279,7 +279,7 @@ impl Window {
         match decided {
             None => {}
             Some(Leave::Stop) => {
-                runs.into_iter().for_each(|run| self.state.ask(Action::Send(run, Command::Stop)));
+                runs.into_iter().for_each(|run| self.state.request(Action::Send(run, Command::Stop)));
                 self.panels.lessons.stop();
                 self.stopping = true;
             }
@@ -308,7 +308,7 @@ impl Window {
         }
         let commands = [(egui::Key::N, Command::Step), (egui::Key::M, Command::MergeNow), (egui::Key::E, Command::EvalNow)];
         for (key, command) in commands {
-            if pressed(key) && self.state.focused().is_some_and(OpenRun::is_ours) {
+            if pressed(key) && self.state.focused().is_some_and(OpenRun::is_controllable) {
                 self.state.send(command);
             }
         }
@@ -343,7 +343,7 @@ impl Window {
     }
 
     /// Remember look and layout.
-    pub fn remember(&mut self) {
+    pub fn save_layout(&mut self) {
         let Some(path) = &self.memory else { return };
         let memory = Memory { look: self.state.look.clone(), tree: Some(self.tree.clone()), size: self.size };
         if let Err(error) = memory::write(path, &memory) {
@@ -361,10 +361,10 @@ impl eframe::App for Window {
 
     fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
         self.draw(ui);
-        self.carry_out_orders(&ui.ctx().clone());
+        self.perform_requests(&ui.ctx().clone());
     }
 
     fn on_exit(&mut self) {
-        self.remember();
+        self.save_layout();
     }
 }

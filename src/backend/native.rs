@@ -2,7 +2,7 @@
 
 use super::{Backend, CommandOutput, End, RunningCommand, Wake};
 use crate::session::control::INTERRUPTED;
-use crate::vfs::{clean, shown};
+use crate::vfs::{clean, display_path};
 use anyhow::{Context as _, Result, anyhow};
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ impl Backend for Native {
         let mut command = Command::new(&self.program);
         command.args(argv).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.envs(env.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied());
-        let child = command.spawn().with_context(|| format!("{}: cannot be started", shown(&self.program)))?;
+        let child = command.spawn().with_context(|| format!("{}: cannot be started", display_path(&self.program)))?;
         let process = ChildProcess { child: Arc::new(Mutex::new(child)) };
         let followed = process.follow(wake);
         if followed.is_err() {

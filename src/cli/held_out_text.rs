@@ -10,7 +10,7 @@ use crate::run_folder;
 use crate::run_folder::checkpoints::{self, split_step};
 use crate::session;
 use crate::train::WeightEvaluator;
-use crate::vfs::{RealFs, Vfs as _, shown};
+use crate::vfs::{RealFs, Vfs as _, display_path};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use web_time::Instant;
@@ -63,7 +63,7 @@ impl HeldOutText {
         };
         let rows = |device: &Device| open::fitting_rows(device, &config.model, seq_len, self.batch_size);
         if let ([], Some(run), Some(mut settings)) = (self.data.as_slice(), run, settings) {
-            let of = || format!("{} (name a text with --data)", shown(run));
+            let of = || format!("{} (name a text with --data)", display_path(run));
             let gone = settings.data.data.iter().any(|p| p.as_os_str() == "-");
             ensure!(!gone, "{}: was trained on standard input, which is gone", of());
             settings.train.seq_len = seq_len;
@@ -76,7 +76,7 @@ impl HeldOutText {
         ensure!(
             !self.data.is_empty(),
             "--data: {} is not in a run folder, so that there is no text to evaluate on: name one",
-            shown(dir)
+            display_path(dir)
         );
         let range = self.range(open::tokenizer(dir, &config)?)?;
         let device = open::device(device)?;
@@ -115,7 +115,7 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
         true => (Path::new(spec), None),
         false => split_step(spec),
     };
-    let at = shown(path);
+    let at = display_path(path);
     let unknown = || format!("{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", open::near(path));
     open::exists(path.is_dir(), unknown)?;
     let is_run = run_folder::is_run(&RealFs, path)?;
@@ -149,7 +149,13 @@ pub struct EvalProgress {
 impl EvalProgress {
     /// For `all` evaluations.
     pub fn new(all: usize) -> Self {
-        Self { all, done: 0, begin: Instant::now(), first: None, line: output::ProgressLine::every(output::LONG_LINE_SECONDS) }
+        Self {
+            all,
+            done: 0,
+            begin: Instant::now(),
+            first: None,
+            line: output::ProgressLine::with_interval(output::LONG_LINE_SECONDS),
+        }
     }
 
     /// One more is finished.
@@ -180,7 +186,7 @@ impl EvalProgress {
 /// # Errors
 /// The folder cannot be created.
 pub fn prepare(out: Option<&Path>) -> Result<()> {
-    out.map_or(Ok(()), |dir| std::fs::create_dir_all(dir).with_context(|| format!("--out {}: cannot be made", shown(dir))))
+    out.map_or(Ok(()), |dir| std::fs::create_dir_all(dir).with_context(|| format!("--out {}: cannot be made", display_path(dir))))
 }
 
 /// Write files into a folder, atomically; each replaces an older one of its name.
@@ -191,9 +197,9 @@ pub fn save(dir: &Path, files: &[(&str, String)]) -> Result<()> {
     prepare(Some(dir))?;
     for (name, content) in files {
         let path = dir.join(name);
-        RealFs.replace(&path, content.as_bytes()).with_context(|| shown(&path))?;
+        RealFs.replace(&path, content.as_bytes()).with_context(|| display_path(&path))?;
     }
     let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
-    output::note(&format!("written to {}: {}", shown(dir), names.join(", ")));
+    output::note(&format!("written to {}: {}", display_path(dir), names.join(", ")));
     Ok(())
 }

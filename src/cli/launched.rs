@@ -25,7 +25,7 @@ fn name_of(typed: &ArgMatches) -> &str {
     typed.subcommand_name().unwrap_or_default()
 }
 
-fn use_of(typed: &ArgMatches) -> RankUse {
+fn rank_use(typed: &ArgMatches) -> RankUse {
     let (command, typed) = typed.subcommand().unwrap_or(("", typed));
     let is_set = |flag: &str| typed.try_contains_id(flag).is_ok() && is_typed(typed, flag);
     match command {
@@ -41,7 +41,7 @@ fn use_of(typed: &ArgMatches) -> RankUse {
 /// The command in words, with the flags that change its use of ranks.
 fn words(typed: &ArgMatches) -> String {
     let part = typed.subcommand().and_then(|(_, typed)| typed.subcommand_name());
-    let flag = match use_of(typed) {
+    let flag = match rank_use(typed) {
         RankUse::First if name_of(typed) == "doctor" => Some("--write-shaders"),
         RankUse::First => Some("--dry-run"),
         RankUse::Windowless => Some("--window"),
@@ -53,7 +53,7 @@ fn words(typed: &ArgMatches) -> String {
 
 /// Why a command is refused under a launcher.
 fn refusal(launched: &Launched, typed: &ArgMatches) -> Option<anyhow::Error> {
-    match use_of(typed) {
+    match rank_use(typed) {
         RankUse::All | RankUse::First => None,
         RankUse::None => Some(anyhow!(launched.one_process(format!("lehr {}", name_of(typed)).trim_end()))),
         RankUse::Windowless => Some(anyhow!(launched.without_window())),
@@ -76,7 +76,7 @@ pub fn agree(parsed: Result<CommandLine>) -> Result<Option<CommandLine>> {
 }
 
 fn agree_under(launched: &Launched, parsed: Result<CommandLine>) -> Result<Option<CommandLine>> {
-    let rank_use = parsed.as_ref().map_or(RankUse::All, |(_, typed)| use_of(typed));
+    let rank_use = parsed.as_ref().map_or(RankUse::All, |(_, typed)| rank_use(typed));
     if launched.is_batch_script && rank_use != RankUse::All {
         return parsed.map(Some);
     }
@@ -133,7 +133,7 @@ mod tests {
             &["lehr", "reproduce", "pma"],
             &["lehr", "merge", "sweep", "run", "--every", "5"],
         ] {
-            assert_eq!(use_of(&line(words).1), RankUse::All, "{words:?}");
+            assert_eq!(rank_use(&line(words).1), RankUse::All, "{words:?}");
         }
         for words in [
             &["lehr", "generate", "--model", "m", "--prompt", "a"][..],

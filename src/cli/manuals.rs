@@ -29,7 +29,7 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<i32> {
 
 /// Write the pages.
 pub fn man(args: &ManArgs) -> anyhow::Result<i32> {
-    let shown = crate::vfs::shown(&args.dir);
+    let shown = crate::vfs::display_path(&args.dir);
     std::fs::create_dir_all(&args.dir).with_context(|| format!("{shown}: cannot be made"))?;
     clap_mangen::generate_to(super::command(), &args.dir).with_context(|| format!("{shown}: cannot be written"))?;
     output::note(&format!("manual pages written to {shown}"));

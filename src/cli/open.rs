@@ -12,7 +12,7 @@ use crate::model_files::weight_files::WeightFiles;
 use crate::number_format::nearest;
 use crate::run_folder;
 use crate::run_folder::checkpoints::{self, split_step};
-use crate::vfs::{RealFs, shown};
+use crate::vfs::{RealFs, display_path};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     if dir.join("config.json").is_file() || is_gguf(&RealFs, path)? || is_adapter(&RealFs, &dir)? {
         return Ok(dir);
     }
-    exists(path.is_dir(), || format!("--model {}: no such folder or GGUF file{}", shown(path), near(path)))?;
+    exists(path.is_dir(), || format!("--model {}: no such folder or GGUF file{}", display_path(path), near(path)))?;
     anyhow::ensure!(
         run_folder::config(path).is_file(),
         "--model {}: holds no config.json; name a model folder, a GGUF file or a run folder",
@@ -43,7 +43,7 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// The folder does not exist.
 pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
-    exists(run.is_dir(), || format!("{flag} {}: there is no such run folder{}", shown(run), near(run)))
+    exists(run.is_dir(), || format!("{flag} {}: there is no such run folder{}", display_path(run), near(run)))
 }
 
 /// As [`run_exists`], without a flag.
@@ -51,7 +51,7 @@ pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// The folder does not exist.
 pub fn folder_exists(path: &Path) -> anyhow::Result<()> {
-    exists(path.is_dir(), || format!("{}: there is no such folder{}", shown(path), near(path)))
+    exists(path.is_dir(), || format!("{}: there is no such folder{}", display_path(path), near(path)))
 }
 
 /// As [`run_exists`], for a starting point: `DIR`, `RUN@STEP` or `merge:RUN?...`.
@@ -67,7 +67,7 @@ pub fn start_exists(flag: &str, spec: &str) -> anyhow::Result<()> {
             (path, None) => (path, "folder or GGUF file"),
         },
     };
-    exists(path.exists(), || format!("{flag} {}: there is no such {what}{}", shown(path), near(path)))
+    exists(path.exists(), || format!("{flag} {}: there is no such {what}{}", display_path(path), near(path)))
 }
 
 /// A name of something that does not exist is a usage error.
@@ -85,7 +85,7 @@ pub fn near(path: &Path) -> String {
         let names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         nearest(&name, names.iter().map(String::as_str)).map(|name| parent.join(name))
     });
-    found.map_or(String::new(), |path| format!("; did you mean {}?", shown(&path)))
+    found.map_or(String::new(), |path| format!("; did you mean {}?", display_path(&path)))
 }
 
 /// Maximum number of folders searched for similar names.
@@ -132,7 +132,7 @@ pub fn fitting_rows(device: &Device, config: &ModelConfig, seq_len: usize, wante
 /// The tokenizer of a model folder; rejected when it has tokens beyond the model's vocabulary.
 pub fn tokenizer(dir: &Path, config: &HfConfig) -> anyhow::Result<Tokenizer> {
     let tokenizer = Tokenizer::from_folder(&RealFs, dir)?;
-    tokenizer.check_model(config.model.vocab_size).with_context(|| shown(dir))?;
+    tokenizer.check_model(config.model.vocab_size).with_context(|| display_path(dir))?;
     if let Some(text) = tokenizer.class_note() {
         super::output::note(&format!("note: {text}"));
     }

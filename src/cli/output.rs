@@ -64,7 +64,7 @@ pub struct ProgressLine {
 
 impl ProgressLine {
     /// Without a terminal, at most one line per `seconds`, the first at once.
-    pub fn every(seconds: f64) -> Self {
+    pub fn with_interval(seconds: f64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
             bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
@@ -75,7 +75,7 @@ impl ProgressLine {
 
     /// As [`ProgressLine::every`], the first after `seconds`.
     pub fn after(seconds: f64) -> Self {
-        Self { shown: Some(Instant::now()), ..Self::every(seconds) }
+        Self { shown: Some(Instant::now()), ..Self::with_interval(seconds) }
     }
 
     /// Whether it is on a terminal.
@@ -104,7 +104,7 @@ impl ProgressLine {
     }
 
     /// Print a permanent line.
-    pub fn say(&self, text: &str) {
+    pub fn print_line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| note(text)),
             None => note(text),
@@ -131,7 +131,7 @@ struct ConsoleOutput {
 impl ConsoleOutput {
     fn new() -> Self {
         Self {
-            line: ProgressLine::every(PLAIN_LINE_SECONDS),
+            line: ProgressLine::with_interval(PLAIN_LINE_SECONDS),
             max_steps: 0,
             fine_tuning: false,
             reinforcing: false,
@@ -168,12 +168,12 @@ impl ConsoleOutput {
         };
         let (run, parameters) = (s.run.display(), count(s.parameters));
         let ready = s.startup_seconds;
-        self.say(&format!("{run} on {}: {parameters} parameters, ready after {ready:.1} s", s.adapter));
-        self.say(&material);
+        self.print_line(&format!("{run} on {}: {parameters} parameters, ready after {ready:.1} s", s.adapter));
+        self.print_line(&material);
         match &s.parent {
-            Some(parent) if s.step == 0 => self.say(&format!("starting point: {parent}")),
-            Some(parent) if parent.ends_with(&format!("@{}", s.step)) => self.say(&format!("forked from {parent}")),
-            _ if s.step > 0 => self.say(&format!("resumed at step {}", s.step)),
+            Some(parent) if s.step == 0 => self.print_line(&format!("starting point: {parent}")),
+            Some(parent) if parent.ends_with(&format!("@{}", s.step)) => self.print_line(&format!("forked from {parent}")),
+            _ if s.step > 0 => self.print_line(&format!("resumed at step {}", s.step)),
             _ => {}
         }
     }
@@ -198,23 +198,23 @@ impl ConsoleOutput {
                     (1, format!("{} tokens", count(e.eval_tokens))),
                     (2, format!("{:.1} s", e.eval_seconds)),
                 ];
-                self.say(&fitted(parts, ", "));
+                self.print_line(&fitted(parts, ", "));
             }
-            Event::TaskEval(e) => graded_questions(e).iter().for_each(|line| self.say(line)),
+            Event::TaskEval(e) => graded_questions(e).iter().for_each(|line| self.print_line(line)),
             // Only for the log: tables do not fit in the progress line.
             Event::Tokens(_) | Event::Predictions(_) | Event::Norms(_) => {}
-            Event::Merged(m) => self.say(&merged(m)),
-            Event::Rescue(r) => self.say(&rescued(r)),
-            Event::Sample(s) => self.say(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),
+            Event::Merged(m) => self.print_line(&merged(m)),
+            Event::Rescue(r) => self.print_line(&rescued(r)),
+            Event::Sample(s) => self.print_line(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),
             Event::Checkpoint(c) => {
-                self.say(&format!("step {}: saved {} in {:.1} s", c.step, c.path.display(), c.save_seconds));
+                self.print_line(&format!("step {}: saved {} in {:.1} s", c.step, c.path.display(), c.save_seconds));
             }
-            Event::Paused { step } => self.say(&format!("paused at step {step}")),
-            Event::Resumed { step } => self.say(&format!("resumed at step {step}")),
+            Event::Paused { step } => self.print_line(&format!("paused at step {step}")),
+            Event::Resumed { step } => self.print_line(&format!("resumed at step {step}")),
             Event::HyperChanged { step, name, before, after } => {
-                self.say(&format!("step {step}: {name} changed from {before} to {after}"));
+                self.print_line(&format!("step {step}: {name} changed from {before} to {after}"));
             }
-            Event::Warning { text } => self.say(&format!("note: {}", one_line(text))),
+            Event::Warning { text } => self.print_line(&format!("note: {}", one_line(text))),
             Event::Finished(f) => {
                 self.line.end();
                 finished(f);
@@ -270,8 +270,8 @@ impl ConsoleOutput {
         fitted(parts, "  ")
     }
 
-    fn say(&self, text: &str) {
-        self.line.say(text);
+    fn print_line(&self, text: &str) {
+        self.line.print_line(text);
     }
 }
 
@@ -350,7 +350,7 @@ fn rescued(r: &Rescue) -> String {
 }
 
 /// Summary of the gradient norm and the number of spikes.
-fn steadiness(f: &Finished) -> Option<String> {
+fn stability_summary(f: &Finished) -> Option<String> {
     let [mean, std, p99, over] = ["mean", "std", "p99", "spikes"].map(|key| f.grad_norm.get(key).copied());
     let over =
         over.filter(|over| *over > 0.0).map_or(String::new(), |over| format!("\ngrad_norm: {over} times above 2 x the median"));
@@ -371,7 +371,7 @@ fn finished(f: &Finished) {
         (1, format!("{} tok/s", count(f.tokens_per_second as u64))),
     ];
     note(&fitted(parts, ", "));
-    steadiness(f).iter().flat_map(|text| text.lines()).for_each(note);
+    stability_summary(f).iter().flat_map(|text| text.lines()).for_each(note);
     if let Some(path) = &f.checkpoint {
         note(&format!("checkpoint: {}", path.display()));
     }

@@ -52,7 +52,7 @@ impl ClaimFinding {
     }
 
     /// Add a figure.
-    pub fn picture(mut self, name: &str, svg: String) -> Self {
+    pub fn with_figure(mut self, name: &str, svg: String) -> Self {
         self.pictures.push((format!("{name}.svg"), svg));
         self
     }

@@ -103,7 +103,7 @@ impl Report {
     /// # Errors
     /// The folder cannot be written.
     pub fn write(&self, out: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(out).with_context(|| format!("--out {}: cannot be made", crate::vfs::shown(out)))?;
+        std::fs::create_dir_all(out).with_context(|| format!("--out {}: cannot be made", crate::vfs::display_path(out)))?;
         for (name, svg) in self.findings.iter().flat_map(|f| &f.pictures) {
             write_whole(&out.join(name), svg.as_bytes())?;
         }
@@ -186,7 +186,7 @@ fn measured(f: &ClaimFinding) -> String {
 }
 
 /// The decisive checks, in a sentence or two.
-fn plainly(f: &ClaimFinding) -> String {
+fn plain_summary(f: &ClaimFinding) -> String {
     let which = |met: CheckOutcome| -> Vec<&ClaimCheck> { f.checks.iter().filter(|c| c.met == met).collect() };
     let [yes, no, open] = [CheckOutcome::Yes, CheckOutcome::No, CheckOutcome::Unclear].map(which);
     let asked = yes.len() + no.len() + open.len();
@@ -217,7 +217,7 @@ fn finding(out: &mut String, f: &ClaimFinding) {
     let _ = writeln!(out, "## {}\n", f.id);
     let _ = writeln!(out, "**{}.** The paper: {}.\n", f.claim, f.paper);
     let _ = writeln!(out, "{}\n", f.design);
-    let _ = writeln!(out, "**Verdict: {}.** {}\n", f.verdict.words(), plainly(f));
+    let _ = writeln!(out, "**Verdict: {}.** {}\n", f.verdict.words(), plain_summary(f));
     let rows = f.checks.iter().map(|c| {
         let student = c.estimate.student.map_or("-".into(), |[l, h]| format!("[{}, {}]", number(l), number(h)));
         let [low, high] = c.estimate.bootstrap;
@@ -264,7 +264,7 @@ mod tests {
         let check = ClaimCheck::new("gain | nats", Estimate::of_values(&[0.1, 0.11, 0.12]), Requirement::Above(0.0));
         let f = ClaimFinding::new("P5/6+", "it helps", "Fig. 0", "Done so.".into(), vec![check])
             .table("Rows", &["a", "b"], vec![vec!["1".into(), "2".into()]])
-            .picture("p0", "<svg/>".into());
+            .with_figure("p0", "<svg/>".into());
         let paper = Paper { name: "pma", title: "PMA", source: "arXiv 0", claims: &[] };
         let options = ReproduceOptions {
             claims: Vec::new(),

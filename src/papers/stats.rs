@@ -4,7 +4,7 @@
 //! only if the t interval agrees.
 
 use crate::rng::Rng;
-pub use crate::stats::{deviation, mean, median, quantile, range, student};
+pub use crate::stats::{deviation, mean, median, quantile, range, t_interval};
 use serde::Serialize;
 
 /// Number of resamples.
@@ -47,7 +47,7 @@ impl Estimate {
             let sum: f64 = (0..n).map(|i| resampled[rng.below(draw, (1 << 40) + i, n) as usize]).sum();
             draws.push(sum / n.max(1) as f64);
         }
-        Self { mean: mean(&own), bootstrap: percentiles(draws), student: student(&own), units: own }
+        Self { mean: mean(&own), bootstrap: percentiles(draws), student: t_interval(&own), units: own }
     }
 
     /// For one number per unit.
@@ -126,9 +126,9 @@ mod tests {
         assert_eq!(spearman(&[1.0, 2.0, 3.0], &[9.0, 8.0, 1.0]), -1.0);
         assert!((spearman(&[1.0, 1.0, 2.0], &[5.0, 5.0, 7.0]) - 1.0).abs() < 1e-12);
         // From Student's table: three values, two degrees of freedom.
-        let [low, high] = student(&[1.0, 2.0, 3.0]).unwrap();
+        let [low, high] = t_interval(&[1.0, 2.0, 3.0]).unwrap();
         assert!((high - 2.0 - 4.303 / 3f64.sqrt()).abs() < 1e-9 && (low + high - 4.0).abs() < 1e-9);
-        assert_eq!(student(&[1.0]), None);
+        assert_eq!(t_interval(&[1.0]), None);
     }
 
     /// Both arms use the same windows: their common variation does not widen the interval.

@@ -1,7 +1,7 @@
 //! Storage of results: one folder per training job, one file per evaluation. Every write is atomic.
 
 use super::attempts::AttemptResult;
-use crate::vfs::{shown, write_whole};
+use crate::vfs::{display_path, write_whole};
 use crate::world::World;
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
@@ -21,7 +21,7 @@ impl WorkFolder {
     pub fn open(root: &Path) -> anyhow::Result<Self> {
         for part in ["arms", "evals"] {
             let path = root.join(part);
-            std::fs::create_dir_all(&path).with_context(|| format!("--work {}: cannot be made", shown(&path)))?;
+            std::fs::create_dir_all(&path).with_context(|| format!("--work {}: cannot be made", display_path(&path)))?;
         }
         Ok(Self { root: root.to_path_buf() })
     }
@@ -42,18 +42,18 @@ impl WorkFolder {
     /// The folder cannot be created or locked.
     pub fn lock(&self, name: &str, key: &str) -> anyhow::Result<Option<File>> {
         let folder = self.folder(name, key);
-        std::fs::create_dir_all(&folder).with_context(|| shown(&folder))?;
+        std::fs::create_dir_all(&folder).with_context(|| display_path(&folder))?;
         let path = folder.join("lock");
         let file = File::options()
             .write(true)
             .create(true)
             .truncate(false)
             .open(&path)
-            .with_context(|| format!("{}: cannot be opened", shown(&path)))?;
+            .with_context(|| format!("{}: cannot be opened", display_path(&path)))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{}: cannot be locked", shown(&path))),
+            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{}: cannot be locked", display_path(&path))),
         }
     }
 
@@ -79,8 +79,8 @@ impl WorkFolder {
     /// The file is missing or damaged.
     pub fn record<T: serde::de::DeserializeOwned>(&self, name: &str, key: &str) -> anyhow::Result<T> {
         let path = self.folder(name, key).join(RECORD);
-        let text = std::fs::read(&path).with_context(|| shown(&path))?;
-        serde_json::from_slice(&text).with_context(|| format!("{}: damaged; remove its folder", shown(&path)))
+        let text = std::fs::read(&path).with_context(|| display_path(&path))?;
+        serde_json::from_slice(&text).with_context(|| format!("{}: damaged; remove its folder", display_path(&path)))
     }
 
     /// Write the record and description of a training job, which marks it as finished.
@@ -103,7 +103,7 @@ impl WorkFolder {
     ///
     /// # Errors
     /// An error of `compute`, or a file that cannot be written.
-    pub fn remember<T: serde::Serialize + serde::de::DeserializeOwned>(
+    pub fn cached<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         key: &[&str],
         compute: impl FnOnce() -> anyhow::Result<T>,
@@ -133,10 +133,10 @@ pub fn check_shared(root: &Path, world: &World) -> anyhow::Result<()> {
     world.check_all(if world.is_root() { write_whole(&path, &text) } else { Ok(()) })?;
     let read = std::fs::read(&path).ok().filter(|found| *found == text);
     world.check_all(read.with_context(|| {
-        format!("--work {}: is not the folder of rank 0; choose one on a file system that all hosts share", shown(root))
+        format!("--work {}: is not the folder of rank 0; choose one on a file system that all hosts share", display_path(root))
     }))?;
     if world.is_root() {
-        std::fs::remove_file(&path).with_context(|| shown(&path))?;
+        std::fs::remove_file(&path).with_context(|| display_path(&path))?;
     }
     Ok(())
 }

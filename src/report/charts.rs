@@ -113,7 +113,7 @@ impl Plot {
             };
         }
         for (_, run) in runs.iter().enumerate().filter(|(index, _)| self.lines.iter().any(|line| line.run == *index)) {
-            for pin in run.history().pins.iter().filter(|pin| is_turn(pin)).take(8) {
+            for pin in run.history().pins.iter().filter(|pin| changes_course(pin)).take(8) {
                 let name = if runs.len() > 1 { format!("{}: {}", run.name, short(pin)) } else { short(pin) };
                 chart = chart.vline(pin.step as f64, &name);
             }
@@ -128,7 +128,7 @@ impl Plot {
 }
 
 /// Whether a mark changes the course of a run.
-fn is_turn(pin: &Pin) -> bool {
+fn changes_course(pin: &Pin) -> bool {
     matches!(pin.kind, PinKind::Rescue | PinKind::LiveSettings)
 }
 

@@ -7,7 +7,7 @@ use super::run::ReportRun;
 use super::run_facts::{dot, sentence};
 use crate::event::{Score, TaskEval};
 use crate::history::History;
-use crate::stats::{mean, student};
+use crate::stats::{mean, t_interval};
 
 /// A sentence, and whether it reports an improvement or a deterioration.
 struct Finding {
@@ -183,7 +183,7 @@ fn progress(run: &ReportRun) -> Option<Finding> {
 /// Mean, and half of its 95 % interval by Student's t; NaN is ignored.
 fn mean_and_half(values: &[f64]) -> Option<(f64, f64)> {
     let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    let [_, high] = student(&finite).filter(|_| finite.len() >= FEWEST)?;
+    let [_, high] = t_interval(&finite).filter(|_| finite.len() >= FEWEST)?;
     Some((mean(&finite), high - mean(&finite)))
 }
 

@@ -25,7 +25,7 @@ pub(super) fn visible(text: &str, most: usize) -> String {
 }
 
 /// The beginning of a long text, and how much was omitted.
-pub(super) fn beginning(text: &str, most: usize) -> String {
+pub(super) fn excerpt(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => escape(text),
         Some((at, _)) => {
@@ -38,7 +38,7 @@ pub(super) fn beginning(text: &str, most: usize) -> String {
 /// An untrusted text on one line: a name, a path, a reason.
 pub(super) fn line(text: &str) -> String {
     let flat: String = text.chars().map(|c| if c == '\n' { ' ' } else { c }).collect();
-    format!("<bdi>{}</bdi>", beginning(&flat, 400))
+    format!("<bdi>{}</bdi>", excerpt(&flat, 400))
 }
 
 /// A JSON value for a script element, escaped so that it cannot end the element.
@@ -96,8 +96,8 @@ mod tests {
         assert_eq!(escape("</script><b a='\"'>&"), "&lt;/script&gt;&lt;b a=&#39;&quot;&#39;&gt;&amp;");
         assert_eq!(escape("a\u{202e}b\0c\u{1b}[1m\nd"), "a\\u{202e}b\\u{0}c\\u{1b}[1m\nd");
         assert_eq!(json(&"</script>\u{2028}").unwrap(), r#""\u003c/script>\u2028""#);
-        assert!(beginning(&"x".repeat(1_000_000), 50).len() < 200);
-        assert_eq!(beginning("äöü", 3), "äöü");
+        assert!(excerpt(&"x".repeat(1_000_000), 50).len() < 200);
+        assert_eq!(excerpt("äöü", 3), "äöü");
         assert_eq!([with_code("a `b` c"), with_code("a ` b"), with_code("``")], ["a <code>b</code> c", "a ` b", "<code></code>"]);
     }
 

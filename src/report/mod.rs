@@ -18,7 +18,7 @@ mod trace;
 
 pub use picture::{Pixels, pixels, png};
 
-use crate::vfs::shown;
+use crate::vfs::display_path;
 use crate::vfs::write_whole;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -61,7 +61,7 @@ pub fn write(runs: &[PathBuf], out: &Path, options: &ReportOptions) -> Result<Su
     refuse_others(out)?;
     let runs = run::read(runs)?;
     let plots = charts::plots(&runs);
-    let pictures = tokens::pictures(&runs);
+    let pictures = tokens::figures(&runs);
     let title = options.title.clone().unwrap_or_else(|| title(&runs));
     let page = page::page(&title, &options.findings, &runs, &plots, &pictures)?;
     write_whole(out, page.as_bytes())?;
@@ -86,9 +86,18 @@ pub fn write(runs: &[PathBuf], out: &Path, options: &ReportOptions) -> Result<Su
 fn refuse_others(out: &Path) -> Result<()> {
     let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(folder) = folder {
-        anyhow::ensure!(folder.is_dir(), "{}: there is no such folder to write a report into; make it first", shown(folder));
+        anyhow::ensure!(
+            folder.is_dir(),
+            "{}: there is no such folder to write a report into; make it first",
+            display_path(folder)
+        );
     }
-    anyhow::ensure!(!out.is_dir(), "{}: is a folder; name a file, such as {}", shown(out), shown(&out.join("report.html")));
+    anyhow::ensure!(
+        !out.is_dir(),
+        "{}: is a folder; name a file, such as {}",
+        display_path(out),
+        display_path(&out.join("report.html"))
+    );
     if !out.exists() {
         return Ok(());
     }
@@ -97,7 +106,7 @@ fn refuse_others(out: &Path) -> Result<()> {
     anyhow::ensure!(
         ours && head == page::MARK.as_bytes(),
         "{}: exists and is not a report of lehr; choose another name, or remove it first",
-        shown(out)
+        display_path(out)
     );
     Ok(())
 }
@@ -143,7 +152,7 @@ fn was(n: usize) -> &'static str {
 
 /// Write images with twice the pixels of the page's, for print and slides.
 fn draw(dir: &Path, pictures: &[(String, String)], summary: &mut Summary) -> Result<()> {
-    std::fs::create_dir_all(dir).with_context(|| format!("--png {}: cannot be made", shown(dir)))?;
+    std::fs::create_dir_all(dir).with_context(|| format!("--png {}: cannot be made", display_path(dir)))?;
     let mut replaced = 0;
     for (name, svg) in pictures {
         let path = dir.join(format!("{name}.png"));
@@ -153,7 +162,11 @@ fn draw(dir: &Path, pictures: &[(String, String)], summary: &mut Summary) -> Res
         summary.pictures.push(path);
     }
     if replaced > 0 {
-        summary.notes.push(format!("{}: {} of the same name replaced", shown(dir), html::plural(replaced as u64, "picture")));
+        summary.notes.push(format!(
+            "{}: {} of the same name replaced",
+            display_path(dir),
+            html::plural(replaced as u64, "picture")
+        ));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::event::{Event, Number, Step};
 use crate::history::spec::Spec;
 use crate::history::{Axis, History, RunFiles, find_runs};
-use crate::vfs::shown;
+use crate::vfs::display_path;
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -64,9 +64,9 @@ impl ReportRun {
 pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ReportRun>> {
     let mut found: Vec<PathBuf> = Vec::new();
     for path in paths {
-        anyhow::ensure!(path.is_dir(), "{}: there is no such folder", shown(path));
+        anyhow::ensure!(path.is_dir(), "{}: there is no such folder", display_path(path));
         let runs = find_runs(path);
-        anyhow::ensure!(!runs.is_empty(), "{}: holds no run (a folder with config.toml or events.jsonl)", shown(path));
+        anyhow::ensure!(!runs.is_empty(), "{}: holds no run (a folder with config.toml or events.jsonl)", display_path(path));
         found.extend(runs);
     }
     let mut seen = std::collections::BTreeSet::new();
@@ -134,7 +134,7 @@ fn row_at(history: &History, step: u64) -> Option<u32> {
     let mut best: Option<u32> = None;
     // Steps may repeat after a rescue: the newest row counts.
     if let Some(curve) = history.curves.get("loss") {
-        let stretch = curve.stretches().last()?;
+        let stretch = curve.segments().last()?;
         let at = curve.find(&history.clock, Axis::Steps, &stretch, step as f64);
         best = curve.rows().get(at.min(stretch.end.saturating_sub(1))).copied();
     }

@@ -45,7 +45,7 @@ fn ending(run: &ReportRun) -> String {
     let h = run.history();
     let steps = format!("{} of {} updates", count(h.step), count(h.max_steps()));
     let took = duration(h.seconds());
-    match (&h.state, run.files.standing(run.files.is_live())) {
+    match (&h.state, run.files.state_label(run.files.is_live())) {
         (RunState::Finished(f), _) if f.reason == "completed" && f.step == 1 => format!("It made its one update in {took}."),
         (RunState::Finished(f), _) if f.reason == "completed" => format!("It made all {} updates in {took}.", count(f.step)),
         (RunState::Finished(f), _) => format!("It was {} after {steps}, in {took}.", line(&f.reason)),
@@ -129,7 +129,7 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
     };
     type Fact<'a> = (&'a str, Says);
     let rows: Vec<Fact> = vec![
-        ("state", Box::new(|t| Some(t.files.standing(t.files.is_live()).to_owned()))),
+        ("state", Box::new(|t| Some(t.files.state_label(t.files.is_live()).to_owned()))),
         ("stage", started(|s| stage(&s.stage))),
         ("began from", Box::new(|t| t.history().started.as_ref()?.parent.as_ref().map(|p| line(p)))),
         ("parameters", started(|s| count(s.parameters))),

@@ -1,6 +1,6 @@
 //! Generated text: samples over time, and completions with every token coloured by its numbers.
 
-use super::html::{beginning, count, escape, line, number, plural};
+use super::html::{count, escape, excerpt, line, number, plural};
 use super::page::Section;
 use super::run::ReportRun;
 use super::run_facts::dot;
@@ -69,11 +69,11 @@ fn sample(s: &Sample) -> String {
     let mut out = format!(
         "<div class=\"sample\"><h4>step {}{how}</h4><p class=\"said tokens\" tabindex=\"0\" dir=\"auto\"><span class=\"given\">{}{}</span>",
         count(s.step),
-        beginning(&s.prompt, MOST_CHARACTERS),
+        excerpt(&s.prompt, MOST_CHARACTERS),
         if s.chat { "\n" } else { "" }
     );
     match s.pieces.is_empty() {
-        true => out += &beginning(&s.text, MOST_CHARACTERS),
+        true => out += &excerpt(&s.text, MOST_CHARACTERS),
         false => tokens(&s.pieces, [&s.logprobs, &[], &[]], &mut out),
     }
     out + "</p></div>\n"
@@ -141,8 +141,8 @@ fn groups(all: &[Completion]) -> String {
             "<div class=\"group\"><p class=\"question\" dir=\"auto\"><b>Question{}</b> {}</p><p class=\"question\" dir=\"auto\"><b>Right \
              answer</b> {}</p><div class=\"answers\">",
             if first.level > 0 { format!(" (level {})", first.level) } else { String::new() },
-            beginning(&first.prompt, MOST_CHARACTERS),
-            beginning(&first.answer, MOST_CHARACTERS)
+            excerpt(&first.prompt, MOST_CHARACTERS),
+            excerpt(&first.answer, MOST_CHARACTERS)
         );
         members.iter().take(MOST_COMPLETIONS).for_each(|c| completion(c, &mut out));
         out += "</div>";
@@ -162,7 +162,7 @@ fn completion(c: &Completion, out: &mut String) {
     let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
     let cut = if c.truncated { ", cut at the limit" } else { "" };
     let verdict = if c.correct { "<span class=\"right\">✓ right</span>" } else { "<span class=\"wrong\">✗</span>" };
-    let reason = if c.reason.is_empty() { String::new() } else { format!(" · {}", beginning(&c.reason, 300)) };
+    let reason = if c.reason.is_empty() { String::new() } else { format!(" · {}", excerpt(&c.reason, 300)) };
     let _ = write!(
         out,
         "<div class=\"answer\"><p class=\"verdict\">{verdict} <b>reward {}</b>{parts}{cut}{reason}</p><p class=\"tokens\" tabindex=\"0\" dir=\"auto\">",
@@ -195,7 +195,7 @@ fn tokens(pieces: &[String], numbers: [&[f32]; 3], out: &mut String) {
 fn cut_piece(piece: &str) -> String {
     // A line break alone would be invisible, and so would its colour.
     let piece = piece.replace('\n', "↵\n");
-    if piece.chars().count() > 80 { beginning(&piece, 80) } else { escape(&piece) }
+    if piece.chars().count() > 80 { excerpt(&piece, 80) } else { escape(&piece) }
 }
 
 /// A reward, which is often a round number.

@@ -1,6 +1,6 @@
 //! Tables of events of the runs: merges, rescues, changes and warnings, evaluations, settings, lineage.
 
-use super::html::{about, beginning, cells, count, line, number, percent, plural};
+use super::html::{about, cells, count, excerpt, line, number, percent, plural};
 use super::page::{Section, table};
 use super::run::ReportRun;
 use super::run_facts::dot;
@@ -86,7 +86,7 @@ pub(super) fn events(runs: &[ReportRun]) -> Option<Section> {
         let saves = history.pins.iter().filter(|pin| pin.kind == PinKind::Save).count();
         let told_of: Vec<&Pin> = history.pins.iter().filter(|pin| pin.kind != PinKind::Save).collect();
         let (rows, left) = ends(&told_of, 60);
-        let row = |pin: &&&Pin| vec![count(pin.step), kind(pin.kind).to_owned(), beginning(&pin.text, 600)];
+        let row = |pin: &&&Pin| vec![count(pin.step), kind(pin.kind).to_owned(), excerpt(&pin.text, 600)];
         let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
         if rows.is_empty() && saves == 0 {
             return String::new();
@@ -172,7 +172,7 @@ pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     let rows = |found: Vec<crate::history::SettingDifference>| -> Vec<Vec<String>> {
         let row = |d: crate::history::SettingDifference| {
-            let values = d.values.iter().take(runs.len()).map(|v| beginning(v, 300));
+            let values = d.values.iter().take(runs.len()).map(|v| excerpt(v, 300));
             [format!("<code>{}</code>", line(&d.name))].into_iter().chain(values).collect()
         };
         found.into_iter().map(row).collect()

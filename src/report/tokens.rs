@@ -56,7 +56,7 @@ const INTRO: &str = "Not every token teaches equally. A token that the model fin
                      size, √(Σp² − 2p + 1) with respect to the logits; a token that it is sure of has almost none.";
 
 /// All figures of token statistics, with the run's index.
-pub(super) fn pictures(runs: &[ReportRun]) -> Vec<(usize, Vec<Named>)> {
+pub(super) fn figures(runs: &[ReportRun]) -> Vec<(usize, Vec<Named>)> {
     let of = |(i, run): (usize, &ReportRun)| {
         let history = run.history();
         let prefix =
@@ -73,7 +73,7 @@ pub(super) fn pictures(runs: &[ReportRun]) -> Vec<(usize, Vec<Named>)> {
     runs.iter().enumerate().map(of).filter(|(_, named)| !named.is_empty()).collect()
 }
 
-fn named(id: String, title: &str, hint: String, make: impl Fn(bool) -> Figure) -> Named {
+fn named_figure(id: String, title: &str, hint: String, make: impl Fn(bool) -> Figure) -> Named {
     Named { id, inside: make(true), alone: make(false), title: title.into(), hint }
 }
 
@@ -106,7 +106,7 @@ fn parts(tokens: &[Tokens], steps: &str, subtitle: &str, prefix: &str) -> Named 
     let hint = format!(
         "Sampled tokens of {steps}, in tenths of probability, and what part of the sum of the gradients' sizes is theirs."
     );
-    named(format!("{prefix}tokens-by-probability"), "Tokens and gradient by probability", hint, bars)
+    named_figure(format!("{prefix}tokens-by-probability"), "Tokens and gradient by probability", hint, bars)
 }
 
 fn changes(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
@@ -133,7 +133,7 @@ fn changes(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
     let hint = format!(
         "{shape}. The 0.5 % most extreme of each side are left out. Tokens with a positive advantage should go up, the others down."
     );
-    named(format!("{prefix}change-of-probability"), "Change of probability in a step", hint, violins)
+    named_figure(format!("{prefix}change-of-probability"), "Change of probability in a step", hint, violins)
 }
 
 fn directions(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
@@ -147,12 +147,12 @@ fn directions(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
             .subtitle(subtitle)
             .size(SIZE.0, SIZE.1);
         for (name, which, color) in [("all", 0, 2), ("advantage above 0", 1, 0), ("advantage below 0", 2, 1)] {
-            bars = bars.bars(name, &right(tokens, which)).color(color);
+            bars = bars.bars(name, &direction_shares(tokens, which)).color(color);
         }
         if bare { bars.subtitle("").untitled() } else { bars }.into()
     };
     let hint = "Of the tokens that a step moved at all, those whose probability moved in the direction of the advantage; the dashed line is chance.";
-    named(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), bars)
+    named_figure(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), bars)
 }
 
 /// Token-weighted means over steps.
@@ -197,7 +197,7 @@ fn moved(tokens: &[Tokens], positive: bool) -> Vec<Distribution> {
 }
 
 /// Share that moved in the direction of its advantage: of all (0), of those with a positive (1) or a negative (2) advantage.
-fn right(tokens: &[Tokens], which: usize) -> Vec<f64> {
+fn direction_shares(tokens: &[Tokens], which: usize) -> Vec<f64> {
     let sides = || tokens.iter().filter_map(move |t| t.probe.as_ref().map(|p| [&p.all, &p.positive, &p.negative][which]));
     (0..QUARTERS.len())
         .map(|b| weighted_mean(sides().map(|m| (at(&m.right, b), m.count.get(b).map_or(0.0, |c| *c as f64)))))
@@ -206,7 +206,7 @@ fn right(tokens: &[Tokens], which: usize) -> Vec<f64> {
 
 fn quartiles(tokens: &[Tokens]) -> String {
     let all = Shares::of(tokens, |t| &t.quartiles);
-    let right = right(tokens, 0);
+    let right = direction_shares(tokens, 0);
     let norm = |b: usize| weighted_mean(tokens.iter().filter_map(|t| Some((at(&t.gradient.as_ref()?.quartiles, b), 1.0))));
     let norms: Vec<f64> = (0..all.from.len()).map(norm).collect();
     let mut columns =
@@ -265,7 +265,7 @@ fn predicted(first: &Predictions, last: &Predictions, run: &str, prefix: &str) -
         "{} held-out tokens in tenths of the probability that the model gave them, and what part of the loss and of the gradient is theirs.",
         count(last.tokens)
     );
-    named(format!("{prefix}held-out-by-probability"), "Held-out tokens by probability", hint, make)
+    named_figure(format!("{prefix}held-out-by-probability"), "Held-out tokens by probability", hint, make)
 }
 
 fn predictions(last: &Predictions) -> String {

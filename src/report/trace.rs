@@ -15,7 +15,7 @@ pub(super) fn trace(clock: &Clock, curve: &Curve, most: usize) -> Trace {
         return Trace { rows: curve.rows().to_vec(), values: curve.values().to_vec() };
     }
     let at = |i: usize| clock.at(Axis::Steps, curve.rows()[i]);
-    let stretches: Vec<_> = curve.stretches().filter(|s| !s.is_empty()).collect();
+    let stretches: Vec<_> = curve.segments().filter(|s| !s.is_empty()).collect();
     let span: f64 = stretches.iter().map(|s| at(s.end - 1) - at(s.start)).sum();
     // Columns start at the same steps in all curves of a run, so that they share their rows.
     let width = (2.0 * span / most.max(2) as f64).ceil().max(1.0);

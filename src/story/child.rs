@@ -4,7 +4,7 @@ use crate::backend::{self, Backend, CommandOutput, End, RunningCommand};
 use crate::event::Command;
 use crate::history::{RunFiles, RunState};
 use crate::run_folder::{RunLock, checkpoints};
-use crate::vfs::{RealFs, Vfs as _, shown, write_whole};
+use crate::vfs::{RealFs, Vfs as _, display_path, write_whole};
 use anyhow::{Context as _, Result, bail};
 use std::fs::File;
 use std::io::Write as _;
@@ -33,7 +33,7 @@ impl Child {
     /// # Errors
     /// A file that cannot be created, or a command that cannot be started.
     pub fn start(lehr: &dyn Backend, words: &[String], output: &Path, log: &Path) -> Result<Self> {
-        let log = File::create(log).with_context(|| format!("{}: cannot be created", shown(log)))?;
+        let log = File::create(log).with_context(|| format!("{}: cannot be created", display_path(log)))?;
         let task = lehr.start(words, &[UNTUNED], Arc::new(|| {}))?;
         Ok(Self { task, listens: false, output: output.to_owned(), printed: String::new(), log, end: None })
     }
@@ -118,7 +118,7 @@ pub fn attempt(run: &Path) -> Result<EarlierAttempt> {
         return Ok(EarlierAttempt::Nothing);
     }
     if RunLock::is_held(run) {
-        bail!("{}: a trainer of an earlier attempt still works there; wait for it or end it", shown(run));
+        bail!("{}: a trainer of an earlier attempt still works there; wait for it or end it", display_path(run));
     }
     if let Ok(files) = RunFiles::read(run)
         && matches!(&files.history.state, RunState::Finished(f) if f.reason == "completed")
@@ -138,7 +138,7 @@ pub fn attempt(run: &Path) -> Result<EarlierAttempt> {
 /// It cannot be removed.
 pub fn remove(dir: &Path) -> Result<()> {
     if dir.is_dir() {
-        RealFs.remove_dir_all(dir).with_context(|| format!("{}: cannot be removed", shown(dir)))?;
+        RealFs.remove_dir_all(dir).with_context(|| format!("{}: cannot be removed", display_path(dir)))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Better, worse or inconclusive: the difference of two models on the same questions, with its 95 % interval.
 
-use crate::stats::{mean, student};
+use crate::stats::{mean, t_interval};
 use minijinja::value::Value;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ impl PairedDifference {
     pub fn of(before: &[f64], after: &[f64], lower_is_better: bool) -> Self {
         let both = before.iter().zip(after).map(|(b, a)| a - b).filter(|d| d.is_finite());
         let differences: Vec<f64> = both.collect();
-        let interval = student(&differences).unwrap_or([f64::NAN; 2]);
+        let interval = t_interval(&differences).unwrap_or([f64::NAN; 2]);
         let is_above = if lower_is_better { interval[1] < 0.0 } else { interval[0] > 0.0 };
         let is_below = if lower_is_better { interval[0] > 0.0 } else { interval[1] < 0.0 };
         let verdict = match before.len() == after.len() && differences.len() >= FEWEST {

@@ -216,10 +216,10 @@ impl StepOutcome {
         }
         let (name, statistic) = parts(fact)?;
         match self {
-            Self::Rows(path, _) if name == "path" => Ok(Fact::Text(crate::vfs::shown(path))),
+            Self::Rows(path, _) if name == "path" => Ok(Fact::Text(crate::vfs::display_path(path))),
             Self::Rows(_, rows) => field(rows, name),
             Self::Printed(value) => field(value, fact),
-            Self::Run(run) if name == "path" => Ok(Fact::Text(crate::vfs::shown(&run.path))),
+            Self::Run(run) if name == "path" => Ok(Fact::Text(crate::vfs::display_path(&run.path))),
             Self::Run(run) if name == "vocab_size" => vocab_size(run),
             Self::Run(run) => of_run(&run.history, name, statistic),
         }
@@ -272,10 +272,10 @@ pub fn first_rows(path: &Path) -> Result<Value> {
 /// # Errors
 /// It cannot be read, or is not JSON.
 pub fn printed(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).with_context(|| crate::vfs::shown(path))?;
+    let text = std::fs::read_to_string(path).with_context(|| crate::vfs::display_path(path))?;
     let lines = text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str);
     let mut values: Vec<Value> =
-        lines.collect::<Result<_, _>>().with_context(|| format!("{}: is not JSON", crate::vfs::shown(path)))?;
+        lines.collect::<Result<_, _>>().with_context(|| format!("{}: is not JSON", crate::vfs::display_path(path)))?;
     Ok(if values.len() == 1 { values.remove(0) } else { Value::Array(values) })
 }
 

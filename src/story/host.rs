@@ -103,7 +103,7 @@ impl StoryView {
     }
 
     /// Run folders to watch: the named ones, otherwise the scene's own.
-    pub fn watched(&self, watch: &WatchItem) -> Vec<PathBuf> {
+    pub fn watched_folders(&self, watch: &WatchItem) -> Vec<PathBuf> {
         let named = watch.runs.iter().filter_map(|name| self.runs.get(name));
         let own = self.scene().steps.iter().filter(|step| !step.shared).filter_map(|step| self.runs.get(&step.name));
         if watch.runs.is_empty() { own.cloned().collect() } else { named.cloned().collect() }
@@ -143,7 +143,7 @@ impl Host {
     }
 
     /// Perform an action.
-    pub fn act(&self, action: StoryAction) {
+    pub fn perform(&self, action: StoryAction) {
         // If the story could not be opened, the thread has ended.
         let _ = self.actions.send(action);
     }
@@ -157,7 +157,7 @@ impl Host {
     }
 
     /// The newest state; none while the folder is being opened.
-    pub fn shown(&self) -> Option<&StoryView> {
+    pub fn view(&self) -> Option<&StoryView> {
         self.newest.as_ref().and_then(|newest| newest.as_ref().ok())
     }
 
@@ -168,7 +168,7 @@ impl Host {
 
     /// Whether a step is running.
     pub fn is_running(&self) -> bool {
-        self.shown().is_some_and(|shown| shown.phase == StoryPhase::Running)
+        self.view().is_some_and(|shown| shown.phase == StoryPhase::Running)
     }
 }
 
@@ -191,7 +191,7 @@ impl PlayerThread {
         let (mut sent, mut changed, mut refused) = (Instant::now(), true, None);
         loop {
             if changed || (self.is_running() && sent.elapsed() >= PROGRESS) {
-                let shown = StoryView { refused: refused.take(), ..self.shown() };
+                let shown = StoryView { refused: refused.take(), ..self.view() };
                 if self.send.send(Ok(shown)).is_err() {
                     break;
                 }
@@ -205,7 +205,7 @@ impl PlayerThread {
             };
             changed = action.is_some();
             if let Some(action) = action {
-                refused = self.act(action).err().map(|error| format!("{error:#}"));
+                refused = self.perform(action).err().map(|error| format!("{error:#}"));
             }
             changed |= self.automatic && self.continue_by_itself();
             // Steps that were run before take no time.
@@ -217,7 +217,7 @@ impl PlayerThread {
                 }
             }
         }
-        self.leave();
+        self.save_running_step();
     }
 
     fn is_running(&self) -> bool {
@@ -229,9 +229,9 @@ impl PlayerThread {
         matches!(self.player.phase(), StoryPhase::Reading | StoryPhase::Seen)
     }
 
-    fn act(&mut self, action: StoryAction) -> Result<()> {
+    fn perform(&mut self, action: StoryAction) -> Result<()> {
         match action {
-            StoryAction::Run => self.player.go(),
+            StoryAction::Run => self.player.run_scene(),
             StoryAction::Next => self.player.next(),
             StoryAction::Stop => self.player.stop(),
             // A trainer that has just ended accepts no command; its end is handled next.
@@ -248,7 +248,7 @@ impl PlayerThread {
     /// Continue an automatic story. Returns whether anything has changed.
     fn continue_by_itself(&mut self) -> bool {
         match self.player.phase() {
-            StoryPhase::Reading => self.player.go(),
+            StoryPhase::Reading => self.player.run_scene(),
             StoryPhase::Seen if self.player.scene_number() + 1 == self.player.story().scenes.len() => {
                 (self.automatic, self.is_over) = (false, true);
             }
@@ -264,7 +264,7 @@ impl PlayerThread {
         true
     }
 
-    fn shown(&mut self) -> StoryView {
+    fn view(&mut self) -> StoryView {
         let player = &self.player;
         let story = self.story.get_or_insert_with(|| Arc::new(player.story().clone())).clone();
         let number = player.scene_number();
@@ -299,7 +299,7 @@ impl PlayerThread {
     }
 
     /// After the window has left the story, save the running step.
-    fn leave(&mut self) {
+    fn save_running_step(&mut self) {
         let begin = Instant::now();
         if self.is_running() {
             self.player.stop();

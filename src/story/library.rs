@@ -4,7 +4,7 @@ use super::place::is_complete;
 use super::script::Story;
 use crate::config::UsageError;
 use crate::number_format::did_you_mean;
-use crate::vfs::{RealFs, Vfs as _, shown};
+use crate::vfs::{RealFs, Vfs as _, display_path};
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
@@ -49,7 +49,7 @@ pub fn lesson_names() -> impl Iterator<Item = &'static str> {
 /// It does not exist (the message names the nearest), or the file is not a valid lesson.
 pub fn lesson(name: &str) -> Result<Story> {
     if name.ends_with(".toml") {
-        return own(Path::new(name));
+        return from_file(Path::new(name));
     }
     let by_number = name.parse::<usize>().ok().and_then(|n| LESSONS.get(n.checked_sub(1)?));
     match by_number.or(LESSONS.iter().find(|(known, _)| *known == name)) {
@@ -78,8 +78,8 @@ pub fn next_lesson(root: &Path, name: &str) -> Result<Option<Story>> {
 }
 
 /// A lesson from a file.
-fn own(path: &Path) -> Result<Story> {
-    let at = || shown(path);
+fn from_file(path: &Path) -> Result<Story> {
+    let at = || display_path(path);
     let bytes = RealFs.read(path, 1 << 20).with_context(at)?;
     let text = String::from_utf8(bytes).with_context(at)?;
     let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use super::script::{StepKind, Story, StoryStep, path_names};
 use crate::run_folder::RunLock;
-use crate::vfs::{RealFs, shown, write_whole};
+use crate::vfs::{RealFs, display_path, write_whole};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -59,7 +59,11 @@ impl StoryFolders {
             StoryLocation::In(root) => (free(root, &kept, &own)?, root.clone()),
         };
         let own = ResultFolder::open(dir, kept)?;
-        ensure!(!RunLock::is_held(&own.dir), "{}: another process plays a story there; choose another folder", shown(&own.dir));
+        ensure!(
+            !RunLock::is_held(&own.dir),
+            "{}: another process plays a story there; choose another folder",
+            display_path(&own.dir)
+        );
         let lock = RunLock::acquire(&RealFs, &own.dir)?;
         own.save()?;
         for (name, content) in &story.files {
@@ -165,13 +169,16 @@ impl StoryFolders {
 impl ResultFolder {
     /// Create it, or continue with the recorded steps.
     fn open(dir: PathBuf, kept: CompletedSteps) -> Result<Self> {
-        std::fs::create_dir_all(&dir).with_context(|| shown(&dir))?;
+        std::fs::create_dir_all(&dir).with_context(|| display_path(&dir))?;
         let found = read(&dir);
-        let is_empty = std::fs::read_dir(&dir).with_context(|| shown(&dir))?.next().is_none();
+        let is_empty = std::fs::read_dir(&dir).with_context(|| display_path(&dir))?.next().is_none();
         match found {
             Some(found) if found.key == kept.key => Ok(Self { dir, kept: found }),
             None if is_empty => Ok(Self { dir, kept }),
-            _ => bail!("{}: holds something else (or the same with another seed or version); choose another folder", shown(&dir)),
+            _ => bail!(
+                "{}: holds something else (or the same with another seed or version); choose another folder",
+                display_path(&dir)
+            ),
         }
     }
 
@@ -195,7 +202,7 @@ fn free(root: &Path, kept: &CompletedSteps, steps: &[&StoryStep]) -> Result<Path
             return Ok(dir);
         }
     }
-    bail!("{}: is full of folders of this story; remove some", shown(root))
+    bail!("{}: is full of folders of this story; remove some", display_path(root))
 }
 
 /// Whether a story was completed in a folder with its name below `root`, with any seed.

@@ -16,7 +16,7 @@ use crate::backend::{Backend, End};
 use crate::config::DeviceSettings;
 use crate::event::Command;
 use crate::history::{RunFiles, RunState};
-use crate::vfs::shown;
+use crate::vfs::display_path;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -281,7 +281,7 @@ impl Player {
     }
 
     /// Run the scene.
-    pub fn go(&mut self) {
+    pub fn run_scene(&mut self) {
         if matches!(self.phase, StoryPhase::Reading | StoryPhase::Stopped) {
             self.stopping = false;
             self.phase = StoryPhase::Running;
@@ -332,7 +332,7 @@ impl Player {
     pub fn pause(&mut self, paused: bool) -> Result<()> {
         self.send(if paused { &Command::Pause } else { &Command::Resume })?;
         if paused {
-            self.pace.pauses()
+            self.pace.pause()
         } else {
             self.pace.resumes()
         }
@@ -367,7 +367,7 @@ impl Player {
     }
 
     fn advance(&mut self) -> Result<bool> {
-        let Some(child) = &mut self.child else { return self.begin() };
+        let Some(child) = &mut self.child else { return self.start_step() };
         // Checked before the files are read, so that an ended child's files are read completely.
         let ended = child.ended()?;
         let step = &self.story.scenes[self.scene].steps[self.passed];
@@ -399,7 +399,7 @@ impl Player {
     }
 
     /// Start the next step, if there is one.
-    fn begin(&mut self) -> Result<bool> {
+    fn start_step(&mut self) -> Result<bool> {
         let Some(step) = self.scene().steps.get(self.passed).cloned() else {
             self.phase = StoryPhase::Seen;
             return Ok(true);
@@ -462,7 +462,7 @@ impl Player {
             StepKind::Trainer => StepOutcome::Run(Box::new(RunFiles::read(&self.place.product(step))?)),
             StepKind::Rows => {
                 let path = self.place.product(step);
-                let rows = first_rows(&path).with_context(|| shown(&path))?;
+                let rows = first_rows(&path).with_context(|| display_path(&path))?;
                 StepOutcome::Rows(path, rows)
             }
             StepKind::Folder | StepKind::Json => StepOutcome::Printed(printed(&self.place.printed(step))?),

@@ -368,7 +368,7 @@ impl Story {
         }
         for scene in &self.scenes {
             let at = || format!("scene {:?}", scene.title);
-            no_places(&scene.text).with_context(at)?;
+            check_no_placeholders(&scene.text).with_context(at)?;
             for step in &scene.steps {
                 check_word(&step.name).with_context(at)?;
                 ensure!(step.seconds > 0.0, "{}: step {}: seconds must be above 0", at(), step.name);
@@ -403,8 +403,8 @@ impl Story {
     fn check_words(&self, scene: &StoryScene, made: &BTreeMap<&str, StepKind>) -> Result<()> {
         if let Some(question) = &scene.question {
             ensure!(!question.answer.is_empty(), "the question has no answer");
-            no_places(&question.ask)?;
-            question.choices.iter().try_for_each(|text| no_places(text))?;
+            check_no_placeholders(&question.ask)?;
+            question.choices.iter().try_for_each(|text| check_no_placeholders(text))?;
             ensure!(
                 question.reasons.is_empty() || question.reasons.len() == question.choices.len(),
                 "question: {} reasons for {} choices",
@@ -506,7 +506,7 @@ pub(super) fn path_names(word: &str) -> Result<Vec<&str>> {
 }
 
 /// Check that text before a run has no placeholders, since there are no numbers yet.
-fn no_places(text: &str) -> Result<()> {
+fn check_no_placeholders(text: &str) -> Result<()> {
     let found = names(text)?;
     ensure!(found.is_empty(), "{text:?}: {} stands before the run", found[0].root);
     Ok(())

@@ -35,7 +35,7 @@ impl TimeEstimate {
     }
 
     /// The step is paused: its time does not count.
-    pub fn pauses(&mut self) {
+    pub fn pause(&mut self) {
         self.held_since.get_or_insert_with(Instant::now);
     }
 
@@ -90,7 +90,7 @@ mod tests {
         let (Some(begun), Some(since)) = (ago(100), ago(30)) else { return };
         let mut pace = TimeEstimate { begun: Some(begun), held: 60.0, held_since: Some(since), ..TimeEstimate::default() };
         assert!((10.0..40.0).contains(&pace.elapsed()), "{}", pace.elapsed());
-        pace.pauses();
+        pace.pause();
         assert_eq!(pace.held_since, Some(since), "a pause has one beginning");
         pace.resumes();
         assert!(pace.held >= 90.0 && pace.held_since.is_none(), "{pace:?}");

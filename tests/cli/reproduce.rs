@@ -32,7 +32,7 @@ fn run(bank: &CheckpointStore, arm: &PmaArm, texts: &Corpora) -> AttemptResult {
 
 #[test]
 fn an_interrupted_arm_is_retrained_to_the_same_bits() {
-    let (scale, texts) = (PmaScale::named("test").unwrap(), texts());
+    let (scale, texts) = (PmaScale::from_name("test").unwrap(), texts());
     let arm = short(&scale, 3);
     let [whole, cut] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let checkpoints = CheckpointStore::open(whole.path(), &texts.digest).unwrap();
@@ -59,7 +59,7 @@ fn an_interrupted_arm_is_retrained_to_the_same_bits() {
 
 #[test]
 fn an_arm_in_another_process_is_busy() {
-    let (scale, texts) = (PmaScale::named("test").unwrap(), texts());
+    let (scale, texts) = (PmaScale::from_name("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 1);
@@ -71,7 +71,7 @@ fn an_arm_in_another_process_is_busy() {
 /// Stored moments and weights of a step continue bit for bit as without an interruption.
 #[test]
 fn an_unchanged_fork_equals_the_run() {
-    let (scale, texts) = (PmaScale::named("test").unwrap(), texts());
+    let (scale, texts) = (PmaScale::from_name("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 2);
@@ -90,7 +90,7 @@ fn an_unchanged_fork_equals_the_run() {
 
 #[test]
 fn arm_keys_depend_on_settings_not_names() {
-    let scale = PmaScale::named("test").unwrap();
+    let scale = PmaScale::from_name("test").unwrap();
     let arm = short(&scale, 1);
     let key = |a: &PmaArm| a.key("texts");
     assert_eq!(key(&arm), key(&PmaArm { name: "other".into(), ..arm.clone() }));
@@ -116,7 +116,7 @@ fn arm_keys_depend_on_settings_not_names() {
 
 #[test]
 fn merge_windows_match_the_paper() {
-    let scale = PmaScale::named("tiny").unwrap();
+    let scale = PmaScale::from_name("tiny").unwrap();
     let size = scale.smallest();
     let standard = SnapshotWindow::standard(GRID);
     assert_eq!(standard.snapshots(), (0..10).map(|i| 382 + 2 * i).collect::<Vec<_>>());
@@ -132,7 +132,7 @@ fn merge_windows_match_the_paper() {
 /// The gradient that curvature is made from is the slope of the loss that is reported.
 #[test]
 fn gradients_match_finite_differences() {
-    let scale = PmaScale::named("test").unwrap();
+    let scale = PmaScale::from_name("test").unwrap();
     let place = tempfile::tempdir().unwrap();
     let texts = texts();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();

@@ -150,7 +150,7 @@ fn a_signal_before_training_exits_with_130() {
 /// The space that a save is reported to need is what it writes.
 #[test]
 fn the_estimate_of_a_save_is_right() {
-    let device = Device::named(None).unwrap();
+    let device = Device::open_named(None).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama-tied/config.json");
     let model = Model::new(&device, &hf_config::read(&RealFs, &file).unwrap().model, 16).unwrap();
     let tokenizer = Tokenizer::bytes(true).unwrap();

@@ -16,7 +16,7 @@ const VOCAB: usize = 37;
 const FAMILIES: [Architecture; 3] = [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
 
 fn device() -> Device {
-    Device::named(None).expect("an adapter")
+    Device::open_named(None).expect("an adapter")
 }
 
 /// Two layers, grouped queries; sizes that fill no row of the arena; weights wide enough that predictions are far from even.

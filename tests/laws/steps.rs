@@ -25,7 +25,7 @@ const VOCAB: usize = 37;
 const FAMILIES: [Architecture; 3] = [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
 
 fn device() -> Device {
-    Device::named(None).expect("an adapter")
+    Device::open_named(None).expect("an adapter")
 }
 
 /// The adapter with its own kernels, and with those of the other class.
@@ -667,7 +667,7 @@ fn sampling_repeats_with_its_seed() {
 /// device under test there is nothing to compare with.
 #[test]
 fn executors_agree_over_training_steps() {
-    let (shaders, cpu) = (device(), Device::named(Some("cpu")).unwrap());
+    let (shaders, cpu) = (device(), Device::open_named(Some("cpu")).unwrap());
     if shaders.gpu().is_none() {
         return;
     }
@@ -745,7 +745,7 @@ fn different_weights_end_the_run() {
 #[test]
 fn a_device_fault_on_one_rank_ends_the_run() {
     let results = World::on_threads(3, |world| {
-        let mut trainer = trainer_in(&world, Device::named(Some("cpu")).unwrap(), &settings(6, 2, 1));
+        let mut trainer = trainer_in(&world, Device::open_named(Some("cpu")).unwrap(), &settings(6, 2, 1));
         world.start_following();
         if world.is_root() {
             trainer.broadcast_state().unwrap();

@@ -51,7 +51,7 @@ fn rounded(case: &str, skip: Option<&str>) -> tempfile::TempDir {
 }
 
 fn devices() -> Vec<Device> {
-    let device = || Device::named(None).expect("an adapter");
+    let device = || Device::open_named(None).expect("an adapter");
     let mut other = device();
     other.switch_gpu_class();
     if device().gpu().is_some() { vec![device(), other] } else { vec![device()] }
@@ -151,7 +151,7 @@ fn adapters_are_trained_to_the_same_bits() {
 /// caches of each type, are in its lists.
 #[test]
 fn what_models_compile_on_a_gpu_is_listed() {
-    let mut device = Device::named(None).expect("an adapter");
+    let mut device = Device::open_named(None).expect("an adapter");
     if device.gpu().is_some_and(|gpu| gpu.class() == GpuClass::Software) {
         device.switch_gpu_class();
     }

@@ -23,7 +23,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn device() -> Device {
-    Device::named(None).expect("an adapter")
+    Device::open_named(None).expect("an adapter")
 }
 
 fn open(device: &Device, path: &Path, context: usize) -> Model {

@@ -121,7 +121,7 @@ fn ten_losses_match(device: &Device, case: &str) {
 }
 
 fn device() -> Device {
-    Device::named(None).expect("an adapter")
+    Device::open_named(None).expect("an adapter")
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn rotations_match_transformers() {
 /// Some tools write tied weights under the head's name alone.
 #[test]
 fn a_tied_model_may_store_only_the_head() {
-    let device = Device::named(None).unwrap();
+    let device = Device::open_named(None).unwrap();
     let (from, dir) = (folder("llama-tied"), tempfile::tempdir().unwrap());
     let bytes = std::fs::read(from.join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();

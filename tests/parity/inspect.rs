@@ -23,7 +23,7 @@ fn folder(case: &str) -> PathBuf {
 }
 
 fn device() -> Device {
-    Device::named(None).expect("an adapter")
+    Device::open_named(None).expect("an adapter")
 }
 
 fn both_classes() -> [Device; 2] {

@@ -34,7 +34,7 @@ fn floats(value: &Value) -> Vec<f64> {
 }
 
 fn device() -> Device {
-    Device::named(None).expect("an adapter")
+    Device::open_named(None).expect("an adapter")
 }
 
 fn open(device: &Device, case: &str) -> Model {

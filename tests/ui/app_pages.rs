@@ -244,7 +244,7 @@ fn chat_works_without_any_run_on_a_model_folder() {
 fn a_conversation_shows_its_turns_stops_and_starts_over() {
     let mut talk = ChatProcess::made("runs/a", Vec::new(), ChatState::Ready);
     talk.receive(ChatEvent::Ready { model: "runs/a".into(), template: false, context: 64, temperature: 0.7 });
-    talk.ask(ChatRequest::Say { text: "Who sat by the lake?".into(), temperature: None });
+    talk.send(ChatRequest::Say { text: "Who sat by the lake?".into(), temperature: None });
     talk.receive(ChatEvent::Piece { text: "A fox".into() });
     let mut state = desk(read("stories"));
     state.chat = Some(talk);

@@ -104,7 +104,7 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     assert_eq!(player.phase(), &StoryPhase::Reading);
     // Before the run there are no numbers, and nothing runs by itself.
     assert!(!player.poll() && player.answer().is_err() && player.step().is_none());
-    player.go();
+    player.run_scene();
     wait(&mut player, "the training", |p| p.step().is_some_and(|s| s.name == "one"));
     wait(&mut player, "the end", |p| *p.phase() == StoryPhase::Seen);
     let run = player.run("one").unwrap();
@@ -118,7 +118,7 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     assert_eq!((wrong.is_right, wrong.text.as_str()), (false, "Not quite. The gradient points downhill."));
     player.next();
     assert_eq!((player.phase(), player.scene_number()), (&StoryPhase::Reading, 1));
-    player.go();
+    player.run_scene();
     wait(&mut player, "the second scene", |p| *p.phase() == StoryPhase::Seen);
     let rows = std::fs::read_to_string(dir.path().join("small/rows.jsonl")).unwrap();
     let first: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
@@ -148,10 +148,10 @@ fn a_story_that_is_stopped_saves_and_goes_on_with_the_same_result() {
         Player::open(Story::parse(name, &text).unwrap(), options(dir.path(), 3)).unwrap()
     };
     let mut whole = open("whole");
-    whole.go();
+    whole.run_scene();
     wait(&mut whole, "the end", |p| *p.phase() == StoryPhase::Seen);
     let mut player = open("cut");
-    player.go();
+    player.run_scene();
     wait(&mut player, "some updates", |p| p.run("one").is_some_and(|r| r.history.step >= 5));
     player.stop();
     wait(&mut player, "the stop", |p| *p.phase() == StoryPhase::Stopped);
@@ -161,7 +161,7 @@ fn a_story_that_is_stopped_saves_and_goes_on_with_the_same_result() {
     // Another process, later.
     let mut player = open("cut");
     assert!(player.dir().ends_with("cut"), "{:?}", player.dir());
-    player.go();
+    player.run_scene();
     wait(&mut player, "the end", |p| *p.phase() == StoryPhase::Seen);
     assert_eq!(player.run("one").unwrap().history.step, 300);
     let loss = |p: &Player| format!("{:?}", p.fact("asked.loss").unwrap());
@@ -176,7 +176,7 @@ fn a_training_is_paused_stepped_and_continued() {
     let dir = tempfile::tempdir().unwrap();
     let mut player = Player::open(Story::parse("held", SMALL).unwrap(), options(dir.path(), 3)).unwrap();
     assert!(!player.can_pause() && player.pause(true).is_err());
-    player.go();
+    player.run_scene();
     wait(&mut player, "some updates", |p| p.run("one").is_some_and(|r| r.history.step >= 3));
     player.pause(true).unwrap();
     wait(&mut player, "the pause", Player::is_paused);
@@ -197,7 +197,7 @@ fn shown(host: &mut Host, what: &str, fits: impl Fn(&StoryView) -> bool) -> Stor
     loop {
         host.poll();
         assert!(host.error().is_none() && Instant::now() < end, "waiting for {what}: {:?}", host.error());
-        if let Some(shown) = host.shown().filter(|shown| fits(shown)) {
+        if let Some(shown) = host.view().filter(|shown| fits(shown)) {
             return shown.clone();
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -216,10 +216,10 @@ fn a_hosted_story_shows_its_results_and_is_saved_when_it_is_left() {
     let first = shown(&mut host, "the text", |s| s.phase == StoryPhase::Reading);
     assert!(first.after.is_none() && first.runs.is_empty() && first.experiment.is_none(), "{first:?}");
     assert!(first.commands.iter().any(|line| line.starts_with("lehr pretrain ")), "{:?}", first.commands);
-    host.act(StoryAction::Set("none".into(), "1".into()));
+    host.perform(StoryAction::Set("none".into(), "1".into()));
     let refused = shown(&mut host, "the refusal", |s| s.refused.is_some()).refused.unwrap();
     assert!(refused.contains("not a parameter"), "{refused}");
-    host.act(StoryAction::Run);
+    host.perform(StoryAction::Run);
     let seen = shown(&mut host, "the results", |s| s.phase == StoryPhase::Seen);
     let Some(Ok(after)) = &seen.after else { panic!("{:?}", seen.after) };
     assert!(words(&after.answer).contains("Down, by ") && after.checked.len() == 2, "{after:?}");
@@ -229,13 +229,13 @@ fn a_hosted_story_shows_its_results_and_is_saved_when_it_is_left() {
     let at = experiment.args.iter().position(|arg| arg == "--max-steps").unwrap();
     assert_eq!(experiment.args[at + 1], "400");
     assert_eq!(experiment.run(|_| false), dir.path().join("hosted/experiment-1"));
-    host.act(StoryAction::Next);
+    host.perform(StoryAction::Next);
     assert_eq!(shown(&mut host, "the second scene", |s| s.number == 1).phase, StoryPhase::Reading);
     let mut host = open("automatic", &short, true);
     let over = shown(&mut host, "the end", |s| s.is_over);
     assert!(over.is_last() && over.before.len() == 1 && over.before[0].0 == "First", "{:?}", over.before);
     let mut host = open("left", SMALL, false);
-    host.act(StoryAction::Run);
+    host.perform(StoryAction::Run);
     shown(&mut host, "updates", |s| s.can_pause && s.progress.share > 0.0);
     drop(host);
     let log = dir.path().join("left/one/events.jsonl");
@@ -251,7 +251,7 @@ fn a_command_that_fails_is_told_in_a_line() {
     let dir = tempfile::tempdir().unwrap();
     let text = SMALL.replace("\"--seq-len\", \"16\"", "\"--seq-len\", \"0\"");
     let mut player = Player::open(Story::parse("bad", &text).unwrap(), options(dir.path(), 1)).unwrap();
-    player.go();
+    player.run_scene();
     let end = Instant::now() + PATIENCE;
     while !matches!(player.phase(), StoryPhase::Failed(_)) && Instant::now() < end {
         player.poll();

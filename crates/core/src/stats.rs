@@ -47,7 +47,7 @@ pub fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
 pub const Z: f64 = 1.959_963_984_540_054;
 
 /// Two-sided 95 % interval of the mean by Student's t; `None` for fewer than two values.
-pub fn student(values: &[f64]) -> Option<[f64; 2]> {
+pub fn t_interval(values: &[f64]) -> Option<[f64; 2]> {
     if values.len() < 2 {
         return None;
     }

@@ -278,7 +278,7 @@ pub trait Vfs: Send + Sync {
 }
 
 fn look_up(vfs: &(impl Vfs + ?Sized), path: &Path) -> io::Result<Option<FileMetadata>> {
-    vfs.metadata(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", shown(path))))
+    vfs.metadata(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", display_path(path))))
 }
 
 /// The real disk.
@@ -508,7 +508,7 @@ pub fn unix_time() -> f64 {
 }
 
 /// A path for messages: control characters and other invisible ones escaped.
-pub fn shown(path: &Path) -> String {
+pub fn display_path(path: &Path) -> String {
     clean(&path.display().to_string())
 }
 

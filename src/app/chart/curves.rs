@@ -55,7 +55,7 @@ impl DrawnCurve {
             plot.add(area.fill_color(self.color.gamma_multiply(0.2)).allow_hover(false));
         }
         let curve = |line: &'a Vec<PlotPoint>| Line::new(self.name.as_str(), PlotPoints::Borrowed(line)).allow_hover(false);
-        let pale = theme::pale(self.color, visuals);
+        let pale = theme::lighten(self.color, visuals);
         for line in self.pale.iter().flat_map(|pale| &pale.lines) {
             plot.line(curve(line).color(pale).width(1.0));
             if line.len() == 1 {
@@ -175,7 +175,7 @@ impl CurveTransform {
 }
 
 /// Runs that differ only in their seed, drawn as mean and spread; the others individually.
-pub(super) fn together(
+pub(super) fn grouped_by_seed(
     state: &mut AppState,
     (spec, metrics): (&Spec, &[String]),
     (groups, share): (&[Vec<std::path::PathBuf>], f64),

@@ -154,7 +154,7 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
     let head_of = |metric: &str| drawn.iter().filter(|d| d.name == metric).map(name).max_by_key(String::len).unwrap_or_default();
     let columns = columns(ui, drawn);
     let runs_width = |most: usize| {
-        let names = drawn.iter().map(|d| small_width(ui, &format::beginning(&d.run, most)) + DOT);
+        let names = drawn.iter().map(|d| small_width(ui, &format::excerpt(&d.run, most)) + DOT);
         names.fold(small_width(ui, position), f32::max)
     };
     // With space for the longest texts, as in a single run's legend.
@@ -175,7 +175,7 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
             columns.iter().for_each(|column| head_ui(ui, column.style, head_of(column.name), is_narrow));
             ui.end_row();
             for of in drawn.chunk_by(|a, b| a.run == b.run).take(SAID) {
-                named_ui(ui, of[0].color, &format::beginning(&of[0].run, most), of[0].selected).on_hover_text(&of[0].run);
+                named_ui(ui, of[0].color, &format::excerpt(&of[0].run, most), of[0].selected).on_hover_text(&of[0].run);
                 for column in &columns {
                     match column.cells.iter().find(|(at, _)| drawn[*at].run == of[0].run) {
                         Some((at, text)) => {

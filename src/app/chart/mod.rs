@@ -17,7 +17,7 @@ use crate::history::{Axis, Cut};
 use crate::plot::Values;
 pub(crate) use axis::values;
 use axis::{Marks, span_of};
-use curves::{CurveTransform, collect, position, together};
+use curves::{CurveTransform, collect, grouped_by_seed, position};
 use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::{Plot, PlotBounds, Span, VLine};
 use legend::legend_ui;
@@ -58,7 +58,7 @@ impl Frame<'_> {
         place(x, self.log_x)
     }
 
-    fn back(&self, x: f64) -> f64 {
+    fn inverse(&self, x: f64) -> f64 {
         if self.log_x { 10f64.powf(x) } else { x }
     }
 }
@@ -81,7 +81,7 @@ pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_
     let how = CurveTransform { cut: Cut { axis: state.look.axis, from, to, columns, log: frame.log_x }, log_y };
     let groups = if state.look.group_seeds { seeds::groups(state, frame.runs) } else { Vec::new() };
     let drawn = match groups.iter().any(|members| members.len() > 1) {
-        true => together(state, (spec, &metrics), (&groups, frame.share(state)), &how, ui.visuals()),
+        true => grouped_by_seed(state, (spec, &metrics), (&groups, frame.share(state)), &how, ui.visuals()),
         false => collect(state, spec, &metrics, frame, &how, ui.visuals()),
     };
     let (low, high) = span_of(&drawn, spec, log_y);
@@ -91,7 +91,7 @@ pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_
     let lines: Vec<_> = pins.iter().filter(|pin| pin.line).map(|pin| (pin.x, pin.color)).collect();
     let visuals = ui.visuals().clone();
     let size = egui::vec2((ui.available_width() - BESIDE).max(40.0), (height - 20.0).max(40.0));
-    let ground = ground(spec, state.look.axis, (frame.log_x, log_y), size).grid_color(theme::grid(&visuals));
+    let ground = empty_plot(spec, state.look.axis, (frame.log_x, log_y), size).grid_color(theme::grid(&visuals));
     let response = ground.show(ui, |plot| {
         plot.set_plot_bounds(bounds);
         for (x, color) in lines {
@@ -135,7 +135,7 @@ fn own_extent(spec: &Spec, state: &AppState, frame: &Frame<'_>) -> (f64, f64) {
 }
 
 /// An empty plot with its axes. All charts share one view, so the plot itself handles no gestures.
-fn ground<'a>(spec: &Spec, axis: Axis, (log_x, log_y): (bool, bool), size: egui::Vec2) -> Plot<'a> {
+fn empty_plot<'a>(spec: &Spec, axis: Axis, (log_x, log_y): (bool, bool), size: egui::Vec2) -> Plot<'a> {
     let up = Marks { log: log_y, values: Values::Numbers, length: f64::from(size.y), upright: true };
     let across = Marks { log: log_x, values: values(axis), length: f64::from((size.x - SIDE).max(40.0)), upright: false };
     Plot::new(("chart", spec.title))

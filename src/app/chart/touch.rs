@@ -80,7 +80,7 @@ pub(super) fn touched(
     pins: &[Pinned],
 ) -> ChartResponse {
     let mut out = ChartResponse::default();
-    let inside = |x: f64| frame.back(x);
+    let inside = |x: f64| frame.inverse(x);
     if let (Some(at), true) = (pointer, response.hovered()) {
         out.hover = Some(inside(at.x));
         let near = (transform.dvalue_dpos()[0] * 4.0).abs();

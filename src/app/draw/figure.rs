@@ -90,13 +90,13 @@ pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) 
             }
             Shape::Line([from, to], style) => line(here, vec![at(*from), at(*to)], style, stroke(style)),
             Shape::Path { lines, closed: true, style } => {
-                for points in lines.iter().flat_map(|points| pieces(points)) {
+                for points in lines.iter().flat_map(|points| segments(points)) {
                     let points = points.iter().map(|p| at(*p)).collect();
                     here.add(PathShape { points, closed: true, fill: inked(style.fill), stroke: stroke(style).into() });
                 }
             }
             Shape::Path { lines, closed: false, style } => {
-                for points in lines.iter().flat_map(|points| pieces(points)) {
+                for points in lines.iter().flat_map(|points| segments(points)) {
                     line(here, points.iter().map(|p| at(*p)).collect(), style, stroke(style));
                 }
             }
@@ -143,7 +143,7 @@ pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) 
 }
 
 /// Segments of finite points.
-fn pieces(points: &[Point]) -> impl Iterator<Item = &[Point]> {
+fn segments(points: &[Point]) -> impl Iterator<Item = &[Point]> {
     points.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|piece| !piece.is_empty())
 }
 

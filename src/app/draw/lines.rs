@@ -84,7 +84,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
         let place = painted.at((x, axes.area.y)).x;
         let across = painted.at((x, axes.area.y)).y..=painted.at((x, axes.area.bottom())).y;
         painted.painter.vline(place, across, Stroke::new(1.0, ui.visuals().weak_text_color().gamma_multiply(0.6)));
-        tooltip(&painted.response, read_out(axes.x.back(x)));
+        tooltip(&painted.response, read_out(axes.x.invert(x)));
     }
 }
 

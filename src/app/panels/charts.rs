@@ -24,7 +24,7 @@ impl Charts {
         if state.runs.is_empty() {
             let mut actions = Vec::new();
             parts::no_run(ui, &mut actions);
-            actions.into_iter().for_each(|order| state.ask(order));
+            actions.into_iter().for_each(|order| state.request(order));
             return;
         }
         self.toolbar_ui(ui, state);
@@ -50,7 +50,7 @@ impl Charts {
                     parts::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
                 }
             });
-            asked.into_iter().for_each(|order| state.ask(order));
+            asked.into_iter().for_each(|order| state.request(order));
             return;
         }
         let extent = chart::extent(state, &runs);
@@ -105,7 +105,7 @@ impl Charts {
                 ui.close();
             }
             if ui.button("Save as PNG").clicked() {
-                export::picture(state, spec, frame.runs, &metrics);
+                export::export_png(state, spec, frame.runs, &metrics);
                 ui.close();
             }
             if ui.button("Save as CSV").clicked() {

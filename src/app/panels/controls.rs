@@ -23,7 +23,7 @@ impl Controls {
         let Some(run) = state.focused() else {
             return parts::empty(ui, "No run is open", "Here a run is paused, saved, stopped and changed while it trains.");
         };
-        let (ours, live, run_state) = (run.is_ours(), run.live, run.files.history.state.clone());
+        let (ours, live, run_state) = (run.is_controllable(), run.live, run.files.history.state.clone());
         ui.label(RichText::new(run.name()).strong());
         let mut actions: Vec<Action> = Vec::new();
         let path = run.files.path.clone();
@@ -54,7 +54,7 @@ impl Controls {
             trail_ui(ui, state);
             lines_ui(ui, state);
         });
-        actions.into_iter().for_each(|order| state.ask(order));
+        actions.into_iter().for_each(|order| state.request(order));
     }
 }
 
@@ -94,7 +94,7 @@ fn end_ui(ui: &mut Ui, state: &AppState, actions: &mut Vec<Action>) {
         (RunState::Failed(text), _) => text.clone(),
         (RunState::Finished(_), _) => return,
         (_, Some(End::Failed(text))) => text.clone(),
-        _ if run.files.standing(false) == "cut off" => "Its trainer ended without a message.".into(),
+        _ if run.files.state_label(false) == "cut off" => "Its trainer ended without a message.".into(),
         _ => return,
     };
     egui::Frame::new().fill(ui.visuals().faint_bg_color).inner_margin(8).corner_radius(4.0).show(ui, |ui| {

@@ -319,7 +319,7 @@ impl NewRun {
         // Where something is missing there is nothing to estimate, and the form says what it is.
         if self.missing().is_none() && args != self.asked {
             self.asked = args.clone();
-            state.ask(Action::Job(ESTIMATE.into(), args));
+            state.request(Action::Job(ESTIMATE.into(), args));
         }
     }
 
@@ -388,8 +388,8 @@ impl NewRun {
             let mut args = self.args();
             args.extend(["--run".to_owned(), run.display().to_string()]);
             self.name.clear();
-            self.free.forget();
-            state.ask(Action::Start { args, run });
+            self.free.invalidate();
+            state.request(Action::Start { args, run });
         }
         let line = format!("lehr {}", self.args().join(" "));
         ui.add(egui::Label::new(RichText::new(line).font(theme::small_mono()).weak()).wrap())

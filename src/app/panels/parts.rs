@@ -111,7 +111,7 @@ pub fn focused_name(ui: &mut Ui, state: &mut AppState) -> Option<std::path::Path
     }
     let mut actions = Vec::new();
     no_run(ui, &mut actions);
-    actions.into_iter().for_each(|order| state.ask(order));
+    actions.into_iter().for_each(|order| state.request(order));
     None
 }
 
@@ -129,7 +129,7 @@ pub fn progress<'a>(ui: &mut Ui, key: &str, job: Option<&'a JobState>, actions: 
             None
         }
         JobState::Failed(why) => {
-            ui.colored_label(theme::bad(ui.visuals()), why);
+            ui.colored_label(theme::error_color(ui.visuals()), why);
             None
         }
         JobState::Done(text) => Some(text),

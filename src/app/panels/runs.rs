@@ -4,7 +4,7 @@ use crate::app::draw::named_ui;
 use crate::app::panels::parts;
 use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, AppState, OpenRun, Page};
-use crate::app::top_bar::{standing, standing_ui};
+use crate::app::top_bar::{state_label, state_ui};
 use crate::app::{format, theme};
 use crate::history::{differences, family};
 use crate::number_format::counted;
@@ -30,7 +30,7 @@ impl Runs {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         if ui.button("New run").clicked() {
-            state.ask(Action::Show(Page::NewRun));
+            state.request(Action::Show(Page::NewRun));
         }
         ui.horizontal(|ui| {
             let width = (ui.available_width() - 60.0).max(60.0);
@@ -39,7 +39,7 @@ impl Runs {
             let entered = field.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter));
             let open = ui.button("Open").on_hover_text("Open a run folder, or all runs in a folder").clicked();
             if (open || entered) && !self.typed.trim().is_empty() {
-                state.ask(Action::Open(PathBuf::from(self.typed.trim())));
+                state.request(Action::Open(PathBuf::from(self.typed.trim())));
             }
         });
         ui.separator();
@@ -51,7 +51,7 @@ impl Runs {
                 let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
                 parts::offers(ui, offers, &mut actions);
             });
-            actions.into_iter().for_each(|order| state.ask(order));
+            actions.into_iter().for_each(|order| state.request(order));
             return;
         }
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
@@ -96,7 +96,7 @@ impl Runs {
                         actions.push(Action::Focus(run.files.path.clone()));
                     }
                     if is_beside {
-                        standing_ui(ui, run);
+                        state_ui(ui, run);
                     }
                     is_beside
                 });
@@ -111,7 +111,7 @@ impl Runs {
                     ui.add_space(14.0 * member.depth as f32 + 30.0);
                     ui.vertical(|ui| {
                         if !row.inner {
-                            standing_ui(ui, run);
+                            state_ui(ui, run);
                         }
                         let label = ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
                         if figure.is_some() {
@@ -121,7 +121,7 @@ impl Runs {
                 });
             });
         }
-        actions.into_iter().for_each(|order| state.ask(order));
+        actions.into_iter().for_each(|order| state.request(order));
     }
 
     fn actions_ui(&mut self, ui: &mut Ui, state: &mut AppState, path: &Path) {
@@ -164,13 +164,13 @@ impl Runs {
         if only_this {
             state.only(path);
         }
-        actions.into_iter().for_each(|order| state.ask(order));
+        actions.into_iter().for_each(|order| state.request(order));
     }
 }
 
 /// The name of a run, and whether how it stands fits beside it: the ends of names tell runs apart.
 fn name_ui(ui: &mut Ui, run: &OpenRun, is_focused: bool) -> (egui::Response, bool) {
-    let word = body_width(ui, standing(run)) + 6.0;
+    let word = body_width(ui, state_label(run)) + 6.0;
     let wanted = body_width(ui, &run.name()) + 2.0 * ui.spacing().button_padding.x + word;
     let is_beside = wanted <= ui.available_width();
     let space = (ui.available_width() - if is_beside { word } else { 0.0 }).max(40.0);
@@ -179,7 +179,7 @@ fn name_ui(ui: &mut Ui, run: &OpenRun, is_focused: bool) -> (egui::Response, boo
         ui.set_max_width(space);
         ui.add(button)
     });
-    (name.inner.on_hover_text(crate::vfs::shown(&run.files.path)), is_beside)
+    (name.inner.on_hover_text(crate::vfs::display_path(&run.files.path)), is_beside)
 }
 
 /// A list of more runs than this is long.
@@ -261,7 +261,7 @@ fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history
         ui.end_row();
         for (i, run) in ticked.iter().enumerate() {
             let color = theme::readable(run.color, ui.visuals());
-            named_ui(ui, color, &format::beginning(&run.name(), 18), false).on_hover_text(run.name());
+            named_ui(ui, color, &format::excerpt(&run.name(), 18), false).on_hover_text(run.name());
             for difference in found {
                 let value = difference.values.get(i).map_or("", String::as_str);
                 ui.label(RichText::new(short(value)).small()).on_hover_text(crate::vfs::clean(value));
@@ -276,7 +276,7 @@ fn short(value: &str) -> String {
     let elements = value.trim_matches(['[', ']']).split(", ").map(|element| element.trim_matches('"'));
     let last = |path: &str| path.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or(path).to_owned();
     let short = elements.map(last).collect::<Vec<_>>().join(", ");
-    let shown = format::beginning(&crate::vfs::clean(&short), 28);
+    let shown = format::excerpt(&crate::vfs::clean(&short), 28);
     if shown.is_empty() { "none".into() } else { shown }
 }
 

@@ -125,7 +125,7 @@ impl CheckResult {
 }
 
 /// The selected checks.
-pub(super) fn wanted(args: &Args) -> impl Iterator<Item = Check> + '_ {
+pub(super) fn selected_checks(args: &Args) -> impl Iterator<Item = Check> + '_ {
     all_checks(args).into_iter().filter(|check| args.only.as_ref().is_none_or(|only| check.name.contains(only.as_str())))
 }
 
@@ -153,7 +153,7 @@ fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
             "kernel (against its f64 twin)", "error", "compile", "run"
         ))?;
     }
-    for check in wanted(args) {
+    for check in selected_checks(args) {
         let mut found = CheckResult::default();
         let seeds = if compiling > COMPILE_SECONDS { 1 } else { args.seeds };
         left_out += args.seeds - seeds;

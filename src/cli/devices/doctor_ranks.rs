@@ -1,6 +1,6 @@
 //! `lehr doctor` under a launcher: ranks, hosts, devices, kernel checks, and all-reduce rates.
 
-use super::doctor::{Args, wanted, worst};
+use super::doctor::{Args, selected_checks, worst};
 use crate::cli::output;
 use crate::device::Device;
 use crate::train::ALL_REDUCE_CHUNK;
@@ -27,7 +27,7 @@ struct Rank {
 /// Check kernels and measure all-reduces; rank 0 prints.
 pub(super) fn run(args: &Args, world: &World) -> Result<i32> {
     let device = world.check_all(world.device(&args.device).and_then(|own| Device::open(&own)))?;
-    let errors = wanted(args).map(|check| (check.name.to_owned(), worst(&check, args.seeds, &device)));
+    let errors = selected_checks(args).map(|check| (check.name.to_owned(), worst(&check, args.seeds, &device)));
     let wrong = errors.filter(|(_, (error, _))| error.is_nan() || *error > 1.0).map(|(name, (_, detail))| (name, detail));
     let own = Rank {
         device: device.summary().title(),
@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, world: &World) -> Result<i32> {
             print_rate(args, world, len, seconds)?;
         }
         if !args.json {
-            let kernels = wanted(args).count();
+            let kernels = selected_checks(args).count();
             let verdict = if failed == 0 { "pass on every rank" } else { "checked, SOME FAILED" };
             output::line(&format!("\n{kernels} kernels {verdict}"))?;
         }

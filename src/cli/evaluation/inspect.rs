@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let model = open::frozen_model(&device, &dir, &config, tokens.len(), args.storage.dtype)?;
     let piece = |id: u32| tokenizer.token_text(id).unwrap_or_default();
     let found = inspect::inspect(&device, &model, InspectRequest { tokens: &tokens, top: args.top, piece: &piece })?;
-    let found = Inspection { model: crate::vfs::shown(&dir).to_string(), ..found };
+    let found = Inspection { model: crate::vfs::display_path(&dir).to_string(), ..found };
     if args.json {
         output::json_line(&found)?;
     } else {
@@ -117,7 +117,7 @@ fn tokens(found: &Inspection) -> anyhow::Result<()> {
     for (i, token) in found.tokens.iter().enumerate() {
         let p = token.logprob.map_or("given".into(), |l| percent(l.exp()));
         let rank = token.rank.map_or(String::new(), |rank| rank.to_string());
-        let piece = shown(&token.piece);
+        let piece = visible_piece(&token.piece);
         let mut line = format!("{i:>4}  {piece:PIECE$}  {p:>7}  {rank:>6}  {:>7.3}", token.entropy);
         for guess in token.next.iter().map(guess) {
             if line.chars().count() + GAP + guess.chars().count() > output::COLUMNS {
@@ -159,7 +159,7 @@ fn lens(found: &Inspection) -> anyhow::Result<()> {
     let mut left = vec![format!("{:>4}  {:PIECE$}", "", "token")];
     let mut cells = vec![found.lens.iter().map(|part| part.part.clone()).collect::<Vec<String>>()];
     for (i, token) in found.tokens.iter().enumerate() {
-        left.push(format!("{i:>4}  {:PIECE$}", shown(&token.piece)));
+        left.push(format!("{i:>4}  {:PIECE$}", visible_piece(&token.piece)));
         cells.push(found.lens.iter().map(|part| best(part, i)).collect());
     }
     let widths = widths(&cells);
@@ -173,7 +173,7 @@ fn attention(found: &Inspection) -> anyhow::Result<()> {
     let cell = |head: &Vec<Vec<f32>>| {
         let row = head.last().map(Vec::as_slice).unwrap_or_default();
         let at = (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-        let text = found.tokens.get(at).map_or(String::new(), |t| format!("{at}:{}", shown(&t.piece)));
+        let text = found.tokens.get(at).map_or(String::new(), |t| format!("{at}:{}", visible_piece(&t.piece)));
         format!("{text} {}", row.get(at).map_or(String::new(), |w| percent(*w)))
     };
     let left: Vec<String> = (0..found.attention.len()).map(|layer| format!("{:<10}", format!("layers.{layer}"))).collect();
@@ -196,7 +196,7 @@ fn spread(n: usize, most: usize) -> Vec<usize> {
 }
 
 fn guess(guess: &PredictedToken) -> String {
-    format!("{} {}", shown(&guess.piece), percent(guess.probability))
+    format!("{} {}", visible_piece(&guess.piece), percent(guess.probability))
 }
 
 fn percent(p: f32) -> String {
@@ -204,7 +204,7 @@ fn percent(p: f32) -> String {
 }
 
 /// A piece on one line with visible spaces, truncated if long.
-fn shown(piece: &str) -> String {
+fn visible_piece(piece: &str) -> String {
     let text = output::piece(piece).replace(' ', "\u{b7}");
     match text.chars().count() > PIECE {
         true => text.chars().take(PIECE - 1).chain(['\u{2026}']).collect(),
@@ -235,6 +235,6 @@ mod tests {
 
     #[test]
     fn token_text_stays_on_one_line() {
-        assert_eq!([" a\n", "\u{1b}[2J", "abcdefghijklmn"].map(shown), ["·a\\n", "\\u{1b}[2J", "abcdefghijk…"]);
+        assert_eq!([" a\n", "\u{1b}[2J", "abcdefghijklmn"].map(visible_piece), ["·a\\n", "\\u{1b}[2J", "abcdefghijk…"]);
     }
 }

@@ -14,7 +14,7 @@ use crate::model_files::hf_config::{HfConfig, config_json};
 use crate::model_files::safetensors_file::write_safetensors;
 use crate::train::bins::{QUARTILES, bin};
 use crate::train::reinforce::{Rollout, UpdateStats, probe, tokens};
-use crate::vfs::{RealFs, Vfs as _, shown, write_whole_by};
+use crate::vfs::{RealFs, Vfs as _, display_path, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
 use clap::ArgMatches;
 use serde::Serialize;
@@ -152,7 +152,9 @@ fn right_by_group(rollouts: &[Rollout], after: &[Vec<f32>]) -> Vec<Option<f64>> 
     let mut groups: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     for (rollout, after) in rollouts.iter().zip(after) {
         let (right, all) = groups.entry(rollout.group).or_default();
-        for is_right in probe::changes(from_ref(rollout), from_ref(after)).iter().filter_map(probe::TokenChange::right) {
+        for is_right in
+            probe::changes(from_ref(rollout), from_ref(after)).iter().filter_map(probe::TokenChange::moved_with_advantage)
+        {
             *all += 1;
             *right += u64::from(is_right);
         }
@@ -166,7 +168,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
     let mut settings = settings(args, typed)?;
     for path in [&args.grads, &args.rows].into_iter().flatten() {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-        ensure!(parent.is_none_or(Path::is_dir), "{}: there is no such folder to write into", shown(path));
+        ensure!(parent.is_none_or(Path::is_dir), "{}: there is no such folder to write into", display_path(path));
     }
     let place = args.out.as_deref().map(out_place).transpose()?;
     let dir = open::model_folder(&args.model)?;
@@ -218,7 +220,7 @@ fn settings(args: &Args, typed: &ArgMatches) -> Result<Settings> {
         grpo: Some(args.grpo.clone()),
         ..Settings::default()
     };
-    layers.typed(typed, &flags, &["train", "rollout", "grpo"]);
+    layers.overlay_flags(typed, &flags, &["train", "rollout", "grpo"]);
     let settings = layers.settings()?;
     check(&settings)?;
     Ok(settings)
@@ -251,7 +253,7 @@ fn reference(device: &Device, path: &Path, config: &HfConfig, train: &TrainSetti
     let dir = open::model_folder(path)?;
     let own = open::config(&dir)?;
     let (known, wanted) = (own.model.vocab_size, config.model.vocab_size);
-    ensure!(known == wanted, "--ref-model {}: knows {known} tokens, the model {wanted}", shown(path));
+    ensure!(known == wanted, "--ref-model {}: knows {known} tokens, the model {wanted}", display_path(path));
     open::frozen_model(device, &dir, &own, train.seq_len, train.dtype.unwrap_or_default())
 }
 
@@ -347,12 +349,14 @@ fn write_rows(made: &ReplayedStep, path: &Path) -> Result<()> {
 
 /// Parent and name of the output folder, checked before any work.
 fn out_place(path: &Path) -> Result<(PathBuf, String)> {
-    let name =
-        path.file_name().and_then(|name| name.to_str()).with_context(|| format!("--out {}: name a new folder", shown(path)))?;
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .with_context(|| format!("--out {}: name a new folder", display_path(path)))?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    ensure!(parent.is_dir(), "--out {}: there is no folder {}", shown(path), shown(parent));
+    ensure!(parent.is_dir(), "--out {}: there is no folder {}", display_path(path), display_path(parent));
     let empty = !path.exists() || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    ensure!(empty, "--out {}: exists and is not empty: choose another name or remove it", shown(path));
+    ensure!(empty, "--out {}: exists and is not empty: choose another name or remove it", display_path(path));
     Ok((parent.to_owned(), name.to_owned()))
 }
 
@@ -370,7 +374,7 @@ fn write_model(device: &Device, model: &Model, from: &Path, config: &HfConfig, (
         })?;
         out.json("config.json", &config_json(&config.model, &config.tokens))?;
         for name in COPIED.iter().filter(|name| from.join(name).is_file()) {
-            let bytes = RealFs.read(&from.join(name), MAX_COPIED).with_context(|| shown(&from.join(name)))?;
+            let bytes = RealFs.read(&from.join(name), MAX_COPIED).with_context(|| display_path(&from.join(name)))?;
             out.file(name, |file| Ok(file.write_all(&bytes)?))?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use crate::data::{Tokenizer, chat};
 use crate::model::conversation::{ChatEvent, Conversation, ConversationLimits, ReplyEnd};
 use crate::number_format::counted;
 use crate::ops::sample::Sampling;
-use crate::vfs::shown;
+use crate::vfs::display_path;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::io::{BufRead, IsTerminal, Read, Write};
@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> Result<i32> {
     let mut with = Conversation::new(&device, &model, (&tokenizer, template), limits, sampling)?;
     with.reset(args.system.clone());
     if args.json {
-        let ready = ChatEvent::Ready { model: shown(&dir), template: own, context, temperature: sampling.temperature };
+        let ready = ChatEvent::Ready { model: display_path(&dir), template: own, context, temperature: sampling.temperature };
         return chat_json::run(with, &ready);
     }
     if !own {
@@ -127,7 +127,7 @@ fn chat_loop(mut talk: ChatSession<'_>) -> Result<i32> {
                     break;
                 }
             }
-            None => talk.say(&line)?,
+            None => talk.send_message(&line)?,
         }
     }
     Ok(0)
@@ -218,8 +218,8 @@ impl ChatSession<'_> {
     }
 
     /// Send a message and print the reply as it is generated. A rejected message is reported and not added.
-    fn say(&mut self, text: &str) -> Result<()> {
-        let prompt = match self.with.say(text) {
+    fn send_message(&mut self, text: &str) -> Result<()> {
+        let prompt = match self.with.add_user_message(text) {
             Ok(prompt) => prompt,
             Err(error) => {
                 output::error_line(&error);

@@ -52,7 +52,7 @@ pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
                 match sampling.check("") {
                     Ok(()) => {
                         with.sampling = sampling;
-                        say(&mut with, &text, &requests, &mut waiting)?;
+                        send_message(&mut with, &text, &requests, &mut waiting)?;
                     }
                     Err(error) => refuse(&error.to_string())?,
                 }
@@ -92,13 +92,13 @@ fn refuse(text: &str) -> Result<()> {
 }
 
 /// Send a message and pass the reply on. Other requests are queued meanwhile; `Stop` ends the reply.
-fn say(
+fn send_message(
     with: &mut Conversation<'_>,
     text: &str,
     requests: &Receiver<RequestLine>,
     waiting: &mut VecDeque<RequestLine>,
 ) -> Result<()> {
-    let prompt = match with.say(text) {
+    let prompt = match with.add_user_message(text) {
         Ok(prompt) => prompt,
         Err(error) => return refuse(&format!("{error:#}")),
     };

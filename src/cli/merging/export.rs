@@ -7,7 +7,7 @@ use crate::data::gguf_metadata;
 use crate::model::Parameters;
 use crate::model_files::gguf::{self, BlockType, GgufPlan};
 use crate::model_files::weight_files::WeightFiles;
-use crate::vfs::{RealFs, Vfs, human_bytes, shown, write_whole, write_whole_by};
+use crate::vfs::{RealFs, Vfs, display_path, human_bytes, write_whole, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -65,13 +65,13 @@ pub fn run(args: &Args) -> Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
-    ensure!(!args.gguf.is_dir(), "--gguf {}: is a folder; name a file", shown(&args.gguf));
+    ensure!(!args.gguf.is_dir(), "--gguf {}: is a folder; name a file", display_path(&args.gguf));
     let folder = args.gguf.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    ensure!(folder.is_dir(), "--gguf {}: there is no folder {}", shown(&args.gguf), shown(folder));
+    ensure!(folder.is_dir(), "--gguf {}: there is no folder {}", display_path(&args.gguf), display_path(folder));
     let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    ensure!(!same(&dir, &args.gguf), "--gguf {}: is the model itself; name another file", shown(&args.gguf));
+    ensure!(!same(&dir, &args.gguf), "--gguf {}: is the model itself; name another file", display_path(&args.gguf));
     let weights = WeightFiles::open(&RealFs, &dir)?;
-    let cannot = || format!("{}: cannot be written as GGUF", shown(&dir));
+    let cannot = || format!("{}: cannot be written as GGUF", display_path(&dir));
     let spelled = gguf_metadata(&tokenizer, config.model.vocab_size).with_context(cannot)?;
     let name = name_of(&args.model);
     let declared = Parameters::new(&config.model, u64::MAX)?.names();
@@ -84,12 +84,12 @@ pub fn run(args: &Args) -> Result<i32> {
         ensure!(
             free >= needed,
             "--gguf {}: needs {}, but {} are free on this disk",
-            shown(&args.gguf),
+            display_path(&args.gguf),
             human_bytes(needed),
             human_bytes(free)
         );
     }
-    let mut line = output::ProgressLine::every(output::PLAIN_LINE_SECONDS);
+    let mut line = output::ProgressLine::with_interval(output::PLAIN_LINE_SECONDS);
     write_whole_by(&args.gguf, |out| {
         gguf::write(&plan, out, &mut |_, done, all| {
             line.show(|| format!("{} of {}", human_bytes(done), human_bytes(all)));
@@ -101,12 +101,12 @@ pub fn run(args: &Args) -> Result<i32> {
     write_whole(&modelfile, modelfile_text(&args.gguf, &tokenizer)?.as_bytes())?;
     output::line(&format!(
         "{}: {}, {} ({})\n{}: for ollama create NAME -f {}",
-        shown(&args.gguf),
+        display_path(&args.gguf),
         args.kind.block_type().name(),
         human_bytes(plan.bytes()),
         output::duration(began.elapsed().as_secs_f64()),
-        shown(&modelfile),
-        shown(&modelfile)
+        display_path(&modelfile),
+        display_path(&modelfile)
     ))?;
     Ok(0)
 }
@@ -129,7 +129,7 @@ fn modelfile_text(gguf: &Path, tokenizer: &Tokenizer) -> Result<String> {
     let mut out = format!("FROM ./{}\n", gguf.file_name().unwrap_or_default().to_string_lossy());
     let (ends, mut stops) = (tokenizer.end_tokens(), Vec::new());
     if let Some(source) = tokenizer.chat_template()? {
-        match turns(&source, tokenizer) {
+        match go_template(&source, tokenizer) {
             Some(template) => out.push_str(&format!("TEMPLATE \"\"\"{template}\"\"\"\n")),
             None => out.push_str(
                 "# The chat template in the file has no equivalent here; Ollama uses its own where it knows the file's.\n",
@@ -145,7 +145,7 @@ fn modelfile_text(gguf: &Path, tokenizer: &Tokenizer) -> Result<String> {
 }
 
 /// The chat template as a Go template: the text before and after the content of each role. `None` for a more complex template.
-fn turns(source: &str, tokenizer: &Tokenizer) -> Option<String> {
+fn go_template(source: &str, tokenizer: &Tokenizer) -> Option<String> {
     let template = ChatTemplate::new(source, tokenizer.special_tokens(), 0).ok()?;
     let render = |messages: &[(&str, &str)], prompt: bool| {
         let messages = messages.iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
@@ -188,15 +188,15 @@ mod tests {
         let tokenizer = Tokenizer::bytes(true).unwrap();
         let chatml = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}\
                       {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
-        let messages = turns(chatml, &tokenizer).unwrap();
+        let messages = go_template(chatml, &tokenizer).unwrap();
         assert!(messages.starts_with(
             "{{ range .Messages }}{{ if eq .Role \"system\" }}<|im_start|>system\n{{ .Content }}<|im_end|>\n{{ else"
         ));
         assert!(messages.ends_with("{{ end }}{{ end }}<|im_start|>assistant\n"));
         let with_default = chatml.replacen("{% for", "{% if messages[0].role != 'system' %}HELLO{% endif %}{% for", 1);
-        assert!(turns(&with_default, &tokenizer).unwrap().starts_with("{{ if not .System }}HELLO{{ end }}{{ range"));
+        assert!(go_template(&with_default, &tokenizer).unwrap().starts_with("{{ if not .System }}HELLO{{ end }}{{ range"));
         // A template that formats the last answer differently.
         let by_place = "{% for m in messages %}{{ m.content if loop.last else m.role + m.content }}{% endfor %}";
-        assert_eq!(turns(by_place, &tokenizer), None);
+        assert_eq!(go_template(by_place, &tokenizer), None);
     }
 }

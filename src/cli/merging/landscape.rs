@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<i32> {
     }
     if let Some(out) = &args.out {
         let json = serde_json::to_string_pretty(&report.json())? + "\n";
-        save(out, &[("landscape.json", json), ("landscape.csv", report.csv()), ("landscape.svg", report.picture())])?;
+        save(out, &[("landscape.json", json), ("landscape.csv", report.csv()), ("landscape.svg", report.svg())])?;
     }
     Ok(0)
 }
@@ -284,7 +284,7 @@ impl LandscapeReport {
         out
     }
 
-    fn picture(&self) -> String {
+    fn svg(&self) -> String {
         let mut plot = Contours::new("Validation loss on the plane through three checkpoints", self.field.clone())
             .subtitle(&format!("{}; the star is the mean of {}.", self.corner_names(), count_of(self.points.len())))
             .x("distance between weights, from A towards the last checkpoint")

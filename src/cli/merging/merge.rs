@@ -13,7 +13,7 @@ use crate::model_files::safetensors_file::Dtype;
 use crate::progress::Progress;
 use crate::run_folder::is_run;
 use crate::session::control::{Control, INTERRUPTED};
-use crate::vfs::{RealFs, human_bytes, shown};
+use crate::vfs::{RealFs, display_path, human_bytes};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
@@ -161,7 +161,7 @@ fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
                 "lora": adapter, "base": fold.base(), "weights_bytes": fold.bytes(), "dry_run": true,
             }))?;
         } else {
-            let (adapter, base) = (shown(&adapter), shown(fold.base()));
+            let (adapter, base) = (display_path(&adapter), display_path(fold.base()));
             output::line(&format!("{adapter} into {base}: {} of weights", human_bytes(fold.bytes())))?;
         }
         return Ok(0);
@@ -175,7 +175,7 @@ fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
             "lora": adapter, "base": fold.base(), "out": out, "written_bytes": written, "seconds": seconds,
         }))?;
     } else {
-        output::line(&format!("{}: {} written in {seconds:.2} s", shown(out), human_bytes(written)))?;
+        output::line(&format!("{}: {} written in {seconds:.2} s", display_path(out), human_bytes(written)))?;
     }
     Ok(0)
 }
@@ -209,9 +209,13 @@ fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<MergeWindow>)> {
         return Ok((window.folders(), Some(window)));
     }
     for path in &args.inputs {
-        anyhow::ensure!(!is_gguf(&RealFs, path)?, "{}: is a GGUF file; merge averages folders with safetensors", shown(path));
+        anyhow::ensure!(
+            !is_gguf(&RealFs, path)?,
+            "{}: is a GGUF file; merge averages folders with safetensors",
+            display_path(path)
+        );
         crate::cli::open::folder_exists(path)?;
-        anyhow::ensure!(!is_run(&RealFs, path)?, "{}: is a run; name one run alone, or checkpoint folders", shown(path));
+        anyhow::ensure!(!is_run(&RealFs, path)?, "{}: is a run; name one run alone, or checkpoint folders", display_path(path));
     }
     for (flag, typed) in [("last", args.last.is_some()), ("every", args.every.is_some()), ("at", args.at.is_some())] {
         anyhow::ensure!(!typed, "--{flag}: chooses checkpoints of a run, but checkpoint folders are named; leave it out");
@@ -249,7 +253,7 @@ fn print_plan(merge: &WeightedFolders, recipe: &MergeRecipe) -> anyhow::Result<(
     output::line(&format!("{:>10}  {:>9}  folder", "step", "weight"))?;
     for (folder, weight) in inputs.folders.iter().zip(merge.weights()) {
         let step = folder.step().map_or("?".to_owned(), |s| s.to_string());
-        output::line(&format!("{step:>10}  {weight:>9.6}  {}", shown(&folder.dir)))?;
+        output::line(&format!("{step:>10}  {weight:>9.6}  {}", display_path(&folder.dir)))?;
     }
     output::line(&recipe.figures())?;
     let types: std::collections::BTreeSet<&str> = inputs.tensors.iter().map(|t| t.dtype.name()).collect();
@@ -296,7 +300,7 @@ fn save(args: &Args, merge: &WeightedFolders, target: &MergeTarget, recipe: &Mer
     }
     output::line(&format!(
         "{}: {} written, {} read in {seconds:.2} s ({}/s)",
-        shown(out),
+        display_path(out),
         human_bytes(written),
         human_bytes(read),
         human_bytes((read as f64 / seconds.max(1e-9)) as u64)

@@ -10,7 +10,7 @@ use crate::model_files::weight_files::WeightFiles;
 use crate::plot::{Chart, Heatmap, Panels, Series};
 use crate::run_folder::checkpoints;
 use crate::train::WeightEvaluator;
-use crate::vfs::{RealFs, human_bytes, shown};
+use crate::vfs::{RealFs, display_path, human_bytes};
 use crate::world::World;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
@@ -122,7 +122,7 @@ fn prepared(args: &Args, world: &World) -> Result<SweepSetup> {
 fn measure(args: &Args, world: &World, prepared: SweepSetup) -> Result<()> {
     let SweepSetup { tokens_per_step, grid, there, annealed, evaluator } = prepared;
     let bytes = 4 * evaluator.model.parameters.count() as u64;
-    let needed = grid.needed(&there).len();
+    let needed = grid.required_checkpoints(&there).len();
     let most = (memory() / 2 / world.local_size() as u64 / bytes.max(1)).max(1) as usize;
     let evaluations = grid.evaluations(&there) + usize::from(annealed.is_some());
     if world.is_root() {
@@ -154,7 +154,7 @@ fn measure(args: &Args, world: &World, prepared: SweepSetup) -> Result<()> {
             found.annealed = Some(evaluator.loss(&evaluator.read(&WeightFiles::open(&RealFs, dir)?)?)?);
         }
         progress.reached(evaluations);
-        let (run, annealed, eval_tokens) = (shown(&args.run), args.annealed.clone(), evaluator.tokens());
+        let (run, annealed, eval_tokens) = (display_path(&args.run), args.annealed.clone(), evaluator.tokens());
         SweepReport { run, annealed, tokens_per_step, eval_tokens, reads, grid, found }.output(args)?;
     }
     // The other ranks wait until rank 0 has written the results.
@@ -210,7 +210,7 @@ fn checkpoints(args: &Args, grid: &SweepGrid) -> Result<BTreeSet<u64>> {
         if !there.contains(at) {
             let steps: Vec<u64> = there.iter().copied().collect();
             let list = if steps.is_empty() { "none".into() } else { merge::ranges(&steps) };
-            bail!("--at {at}: {} has no checkpoint of step {at}; there are: {list}", shown(&args.run));
+            bail!("--at {at}: {} has no checkpoint of step {at}; there are: {list}", display_path(&args.run));
         }
     }
     if grid.evaluations(&there) == grid.at.len() {
@@ -244,7 +244,7 @@ impl SweepReport {
         }
         let Some(out) = &args.out else { return Ok(()) };
         let json = serde_json::to_string_pretty(&self.json())? + "\n";
-        save(out, &[("sweep.json", json), ("sweep.svg", self.picture())])
+        save(out, &[("sweep.json", json), ("sweep.svg", self.svg())])
     }
 
     fn tokens(&self, steps: f64) -> String {
@@ -348,7 +348,7 @@ impl SweepReport {
     }
 
     /// A heat map for each method at the newest step; with several steps also the losses over them.
-    fn picture(&self) -> String {
+    fn svg(&self) -> String {
         let at = self.grid.at[self.grid.at.len() - 1];
         let best = self.found.best(at);
         let label = |name: &str| format!("{name} (updates; {} tokens each)", output::count(self.tokens_per_step));
@@ -375,7 +375,7 @@ impl SweepReport {
             if let Some(best) = best.filter(|b| b.rule == *rule) {
                 let place = |found: Option<usize>| found.unwrap_or(0);
                 let row = place(self.grid.every.iter().position(|v| *v == best.every));
-                map = map.best(row, place(self.grid.last.iter().position(|n| *n == best.last)));
+                map = map.highlight(row, place(self.grid.last.iter().position(|n| *n == best.last)));
             }
             all = all.panel(map);
         }

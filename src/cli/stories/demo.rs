@@ -6,7 +6,7 @@ use crate::cli::output;
 use crate::config::DeviceSettings;
 use crate::report;
 use crate::story::{Player, PlayerOptions, StepKind, StoryLocation, TextBlock, demo};
-use crate::vfs::shown;
+use crate::vfs::display_path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use web_time::Instant;
@@ -64,10 +64,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let options =
         report::ReportOptions { title: Some(player.story().title.clone()), findings: findings(&player)?, ..Default::default() };
     report::write(&runs, &page, &options)?;
-    output::line(&format!("\nAll charts, texts and settings on one page: {}", shown(&page)))?;
+    output::line(&format!("\nAll charts, texts and settings on one page: {}", display_path(&page)))?;
     output::line(&format!(
         "Everything is in {}; it took {}.",
-        shown(player.dir()),
+        display_path(player.dir()),
         output::duration(begin.elapsed().as_secs_f64())
     ))?;
     Ok(0)

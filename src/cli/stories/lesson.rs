@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let mut player = Player::open(story, options)?;
     let code = story_output::play(&mut player, args.commands)?;
     if code == 0 {
-        output::line(&format!("\nThe runs are in {}.", crate::vfs::shown(player.dir())))?;
+        output::line(&format!("\nThe runs are in {}.", crate::vfs::display_path(player.dir())))?;
         if let Some(next) = next_lesson(&args.out, &player.story().name)? {
             output::line(&format!("Next: lehr lesson {}  ({})", next.name, next.title))?;
         }

@@ -3,7 +3,7 @@
 use crate::cli::output;
 use crate::number_format::counted;
 use crate::report::{self, ReportOptions};
-use crate::vfs::{human_bytes, shown};
+use crate::vfs::{display_path, human_bytes};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -50,13 +50,13 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     }
     output::line(&format!(
         "{}: {}, {}, {}",
-        shown(&summary.report),
+        display_path(&summary.report),
         counted(summary.runs.len() as u64, "run"),
         counted(summary.charts.len() as u64, "chart"),
         human_bytes(summary.bytes)
     ))?;
     if let Some(dir) = &args.png {
-        output::line(&format!("{}: {}", shown(dir), counted(summary.pictures.len() as u64, "picture")))?;
+        output::line(&format!("{}: {}", display_path(dir), counted(summary.pictures.len() as u64, "picture")))?;
     }
     Ok(0)
 }

@@ -26,13 +26,13 @@ pub fn play(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
     while *player.phase() != StoryPhase::Done {
         before(player, with_commands)?;
         let guess = guess(player)?;
-        player.go();
+        player.run_scene();
         run(player, &mut bar);
         match player.phase() {
             StoryPhase::Stopped => {
                 output::note(&format!(
                     "stopped; what was done is kept in {}, and the same command continues from there",
-                    crate::vfs::shown(player.dir())
+                    crate::vfs::display_path(player.dir())
                 ));
                 return Ok(INTERRUPTED);
             }
@@ -160,7 +160,7 @@ fn look(player: &Player, watch: &WatchItem) -> anyhow::Result<()> {
     if let Some(picture) = &watch.picture {
         let (step, file) = picture.split_once('/').unwrap_or((picture, ""));
         let path = player.product(step).unwrap_or_default().join(file);
-        return output::line(&format!("\n  picture: {}", crate::vfs::shown(&path)));
+        return output::line(&format!("\n  picture: {}", crate::vfs::display_path(&path)));
     }
     let Some(chart) = watch.spec() else { return Ok(()) };
     output::line(&format!("\n  {} ({})", chart.title, chart.y))?;
@@ -266,7 +266,7 @@ struct StoryProgressLine {
 
 impl StoryProgressLine {
     fn new() -> Self {
-        Self { line: output::ProgressLine::every(output::LONG_LINE_SECONDS), doing: String::new() }
+        Self { line: output::ProgressLine::with_interval(output::LONG_LINE_SECONDS), doing: String::new() }
     }
 
     fn show(&mut self, player: &Player) {
@@ -285,7 +285,7 @@ impl StoryProgressLine {
     fn hide(&mut self) {
         if self.line.on_terminal() {
             self.line.end();
-            self.line = output::ProgressLine::every(output::LONG_LINE_SECONDS);
+            self.line = output::ProgressLine::with_interval(output::LONG_LINE_SECONDS);
         }
     }
 }

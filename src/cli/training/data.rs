@@ -113,7 +113,7 @@ impl RowOutput {
         let Some(path) = path else {
             return Ok(Self { writer: Box::new(std::io::BufWriter::new(std::io::stdout().lock())), name: None });
         };
-        let name = crate::vfs::shown(path);
+        let name = crate::vfs::display_path(path);
         let file = std::fs::File::create_new(path).with_context(|| format!("--out {name}: cannot be made"))?;
         Ok(Self { writer: Box::new(std::io::BufWriter::new(file)), name: Some(name) })
     }

@@ -33,7 +33,7 @@ pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
     ensure!(args.task == TaskKind::Kk, "--task: only kk has puzzles to solve");
     let mut counts = AgreementCounts::default();
     read_objects(&RealFs, &args.file, rows::EXAMPLE, &mut silent, |place, row| {
-        let given = rows::given(&row).with_context(|| place.to_owned())?;
+        let given = rows::from_row(&row).with_context(|| place.to_owned())?;
         let solved = rows::solve(&given).with_context(|| place.to_owned())?;
         counts.add(&solved);
         let line = place.rsplit([':', ' ']).next().and_then(|n| n.parse::<u64>().ok());
@@ -50,7 +50,7 @@ pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
         }
         output::line(&format!("{place}: {}", output::visible(&in_words(&solved)).replace('\n', ", ")))
     })?;
-    ensure!(counts.rows > 0, "{}: holds no row", crate::vfs::shown(&args.file));
+    ensure!(counts.rows > 0, "{}: holds no row", crate::vfs::display_path(&args.file));
     if args.json {
         output::json_line(&json!({"summary": counts}))?;
     } else {
@@ -151,7 +151,7 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
     read_objects(&RealFs, &args.file, example, &mut silent, |place, row| grader.take(place, row))?;
     grader.flush()?;
     grader.out.finish()?;
-    ensure!(grader.count > 0, "{}: holds no row", crate::vfs::shown(&args.file));
+    ensure!(grader.count > 0, "{}: holds no row", crate::vfs::display_path(&args.file));
     let graded = (grader.count - grader.ungraded) as f64;
     let ungraded = match grader.ungraded {
         0 => String::new(),
@@ -192,7 +192,7 @@ impl GradedRows<'_> {
             // The wording cannot be detected inside of a chat template.
             let form = if self.args.task.form == PuzzleForm::Compact { PuzzleForm::Compact } else { form };
             let grade = reward::grade(form, &roles, &question.prompt, &response);
-            return self.give(row, &grade);
+            return self.write_row(row, &grade);
         }
         let question = self.question(&row).with_context(|| place.to_owned())?;
         self.waiting.push((row, question, response));
@@ -223,12 +223,12 @@ impl GradedRows<'_> {
                 .collect(),
         };
         for ((row, ..), grade) in waiting.into_iter().zip(&grades) {
-            self.give(row, grade)?;
+            self.write_row(row, grade)?;
         }
         Ok(())
     }
 
-    fn give(&mut self, mut row: Object, grade: &Grade) -> anyhow::Result<()> {
+    fn write_row(&mut self, mut row: Object, grade: &Grade) -> anyhow::Result<()> {
         self.count += 1;
         self.ungraded += u64::from(grade.ungraded);
         self.correct += u64::from(grade.correct);

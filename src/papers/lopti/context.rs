@@ -110,7 +110,7 @@ impl<'a> LoptiContext<'a> {
         // Evaluations and the number of steps do not affect single updates.
         let train = crate::config::TrainSettings { max_steps: 0, ..self.scale.reinforcement(seed) };
         let settings = format!("{:?}", (train, self.scale.rollout(), self.scale.grpo(), self.scale.people, self.scale.probe));
-        self.store.remember(&["bench 1", &sft.key(), &settings, what], || {
+        self.store.cached(&["bench 1", &sft.key(), &settings, what], || {
             self.ensure(std::slice::from_ref(&sft))?;
             let mut benches = self.benches.borrow_mut();
             let bench = match benches.entry(seed) {

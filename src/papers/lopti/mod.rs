@@ -45,7 +45,7 @@ fn asked(options: &ReproduceOptions) -> anyhow::Result<Vec<&'static str>> {
 /// # Errors
 /// An unknown claim or scale.
 pub fn arms(options: &ReproduceOptions) -> anyhow::Result<Vec<LoptiArm>> {
-    let scale = LoptiScale::named(&options.scale)?;
+    let scale = LoptiScale::from_name(&options.scale)?;
     Ok(LoptiPlan { scale: &scale }.all(&asked(options)?, &seeds(options)))
 }
 
@@ -103,7 +103,7 @@ fn header(options: &ReproduceOptions, c: &LoptiContext<'_>) -> anyhow::Result<Re
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
 pub fn run(options: &ReproduceOptions, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
-    let scale = world.check_all(LoptiScale::named(&options.scale))?;
+    let scale = world.check_all(LoptiScale::from_name(&options.scale))?;
     let (claims, arms) = world.check_all(asked(options).and_then(|claims| Ok((claims, arms(options)?))))?;
     let store = world.check_all(if options.data.is_none() {
         WorkFolder::open(&options.work)
@@ -134,7 +134,7 @@ pub fn run(options: &ReproduceOptions, world: &World, notify: &dyn Fn(&str)) -> 
 /// # Errors
 /// An unknown claim or scale.
 pub fn dry_run(options: &ReproduceOptions) -> anyhow::Result<super::PlannedArms> {
-    let scale = LoptiScale::named(&options.scale)?;
+    let scale = LoptiScale::from_name(&options.scale)?;
     let (mut lines, mut rows, mut left) = (Vec::new(), Vec::new(), 0.0);
     let vocab = task_setup::TaskSetup::new(TaskKind::Kk)?.vocab();
     let config = scale.model().config(vocab, scale.seq_len());

@@ -187,7 +187,7 @@ impl LoptiPlan<'_> {
     }
 
     /// Arms that a claim compares, in the order of its table.
-    pub fn ways(claim: &str) -> Vec<(Setting, UpdateMethod)> {
+    pub fn compared_arms(claim: &str) -> Vec<(Setting, UpdateMethod)> {
         let main = |ways: &[UpdateMethod]| ways.iter().map(|w| (Setting::Main, *w)).collect::<Vec<_>>();
         match claim {
             "L5" => main(&[&METHODS[..], &CONTROLS[..]].concat()),
@@ -214,7 +214,7 @@ impl LoptiPlan<'_> {
         for &seed in seeds {
             // Single updates start from it too.
             let mut wanted = vec![self.sft(TaskKind::Kk, seed)];
-            for (setting, way) in claims.iter().flat_map(|c| Self::ways(c)) {
+            for (setting, way) in claims.iter().flat_map(|c| Self::compared_arms(c)) {
                 if setting == Setting::Sums {
                     wanted.push(self.sft(TaskKind::Math, seed));
                 }
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn claims_share_their_arms() {
-        let scale = LoptiScale::named("tiny").unwrap();
+        let scale = LoptiScale::from_name("tiny").unwrap();
         let plan = LoptiPlan { scale: &scale };
         let count = |claims: &[&str]| plan.all(claims, &[1]).len();
         assert_eq!(count(&["L1", "L2", "L3", "L4", "L11"]), 1, "probes need the fine-tuned model only");
@@ -260,10 +260,10 @@ mod tests {
     /// Compared arms differ only in what their name states.
     #[test]
     fn arms_differ_only_in_the_update_method() {
-        let scale = LoptiScale::named("tiny").unwrap();
+        let scale = LoptiScale::from_name("tiny").unwrap();
         let plan = LoptiPlan { scale: &scale };
         let base = plan.arm(Setting::Main, UpdateMethod::Grpo, 1);
-        for (setting, way) in [LoptiPlan::ways("L5"), LoptiPlan::ways("L5b")].concat() {
+        for (setting, way) in [LoptiPlan::compared_arms("L5"), LoptiPlan::compared_arms("L5b")].concat() {
             let arm = plan.arm(setting, way, 1);
             assert_eq!((&arm.model, &arm.task, arm.train.seed), (&base.model, &base.task, 1));
             let updates = arm.passes() * scale.mini_batches;

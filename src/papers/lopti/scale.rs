@@ -77,7 +77,7 @@ impl LoptiScale {
     ///
     /// # Errors
     /// No such scale; the message lists them.
-    pub fn named(name: &str) -> anyhow::Result<Self> {
+    pub fn from_name(name: &str) -> anyhow::Result<Self> {
         Ok(match name {
             "tiny" => TINY,
             "small" => Self {
@@ -231,14 +231,14 @@ mod tests {
     #[test]
     fn scales_are_consistent() {
         for name in SCALES.iter().chain(&["test"]) {
-            let s = LoptiScale::named(name).unwrap();
+            let s = LoptiScale::from_name(name).unwrap();
             assert!(s.batch_size.is_multiple_of(s.num_generations) && s.batch_size.is_multiple_of(8), "{name}");
             assert!(s.probe.1.is_multiple_of(s.num_generations), "{name}");
             let evals = s.evaluation_steps();
             assert!(evals.len() >= LAST_EVALS && evals.last() == Some(&s.steps) && evals[0] > 0, "{name}: {evals:?}");
             assert!(evals.windows(2).all(|w| w[0] < w[1]), "{name}: {evals:?}");
         }
-        assert!(LoptiScale::named("huge").unwrap_err().to_string().contains("tiny, small, gpu"));
+        assert!(LoptiScale::from_name("huge").unwrap_err().to_string().contains("tiny, small, gpu"));
         assert!((PAPER_SHARES.iter().sum::<f64>() - 1.0).abs() < 1e-9);
     }
 }

@@ -10,7 +10,7 @@ use crate::papers::store::WorkFolder;
 use crate::progress::{Interrupted, Progress};
 use crate::session::control::Control;
 use crate::train::{StepResult, Trainer, TrainingLoop, train};
-use crate::vfs::{shown, write_whole};
+use crate::vfs::{display_path, write_whole};
 use anyhow::Context as _;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -36,8 +36,8 @@ fn weights_file(store: &WorkFolder, arm: &LoptiArm) -> PathBuf {
 /// The file is missing or damaged.
 pub fn weights(store: &WorkFolder, arm: &LoptiArm) -> anyhow::Result<Vec<f32>> {
     let path = weights_file(store, arm);
-    let bytes = std::fs::read(&path).with_context(|| format!("{}: cannot be read", shown(&path)))?;
-    anyhow::ensure!(bytes.len().is_multiple_of(4), "{}: damaged; remove its folder", shown(&path));
+    let bytes = std::fs::read(&path).with_context(|| format!("{}: cannot be read", display_path(&path)))?;
+    anyhow::ensure!(bytes.len().is_multiple_of(4), "{}: damaged; remove its folder", display_path(&path));
     Ok(bytemuck::pod_collect_to_vec(&bytes))
 }
 
@@ -100,7 +100,7 @@ impl TrainingContext<'_> {
         trainer.model.set(&trainer.device, &weights(self.store, from)?);
         trainer.keep_reference(None)?;
         let asked = serde_json::to_string(&(&arm.task, rollout, arm.train.seed))?;
-        let first = self.store.remember(&["exam", &from.key(), &asked], || evaluate(&mut trainer, rollout.temperature))?;
+        let first = self.store.cached(&["exam", &from.key(), &asked], || evaluate(&mut trainer, rollout.temperature))?;
         Ok(LoptiTraining { trainer, arm, record: LoptiRecord { evals: vec![first], ..LoptiRecord::default() }, progress })
     }
 }

@@ -3,7 +3,7 @@
 use super::arm::{PmaArm, PmaRecord};
 use crate::papers::attempts::AttemptResult;
 use crate::papers::store::WorkFolder;
-use crate::vfs::shown;
+use crate::vfs::display_path;
 use anyhow::Context as _;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -82,12 +82,12 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// As [`WorkFolder::remember`].
-    pub fn remember<T: serde::Serialize + serde::de::DeserializeOwned>(
+    pub fn cached<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         key: &[&str],
         compute: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        self.store.remember(key, compute)
+        self.store.cached(key, compute)
     }
 
     /// Weights of a finished arm at a step where they were stored.
@@ -104,11 +104,11 @@ impl CheckpointStore {
         let index = since.filter(|s| s.is_multiple_of(arm.snapshot_every) && step <= arm.to_step);
         let index = index.with_context(|| format!("{}: no weights of step {step} were kept", arm.name))?;
         let path = folder.join("weights.f32");
-        let mut file = File::open(&path).with_context(|| shown(&path))?;
+        let mut file = File::open(&path).with_context(|| display_path(&path))?;
         let each = file.metadata()?.len() / (arm.updates() / arm.snapshot_every).max(1);
         let mut bytes = vec![0u8; each as usize];
         file.seek(SeekFrom::Start((index / arm.snapshot_every - 1) * each))?;
-        file.read_exact(&mut bytes).with_context(|| format!("{}: too short; remove its folder", shown(&path)))?;
+        file.read_exact(&mut bytes).with_context(|| format!("{}: too short; remove its folder", display_path(&path)))?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
@@ -118,8 +118,8 @@ impl CheckpointStore {
     /// They were not stored, or the file is damaged.
     pub fn state(&self, arm: &PmaArm, step: u64) -> anyhow::Result<SavedState> {
         let path = self.folder(arm).join(state_name(step));
-        let bytes = std::fs::read(&path).with_context(|| shown(&path))?;
-        anyhow::ensure!(bytes.len().is_multiple_of(12), "{}: damaged; remove its folder", shown(&path));
+        let bytes = std::fs::read(&path).with_context(|| display_path(&path))?;
+        anyhow::ensure!(bytes.len().is_multiple_of(12), "{}: damaged; remove its folder", display_path(&path));
         let third = bytes.len() / 3;
         Ok(SavedState { parts: [0, 1, 2].map(|i| bytemuck::pod_collect_to_vec(&bytes[i * third..(i + 1) * third])) })
     }

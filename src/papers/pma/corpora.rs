@@ -5,7 +5,7 @@ use super::task::{CHARACTERS, TaskRows};
 use crate::data::{Corpus, Dataset, Notices, Source, TextSource, TokenFile, Tokenizer};
 use crate::papers::store::digest;
 use crate::rng::Rng;
-use crate::vfs::{RealFs, shown};
+use crate::vfs::{RealFs, display_path};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Corpora {
         let stories = ("the stories that ship with lehr".to_string(), STORIES.to_string());
         let [base, shifted] = match data {
             Some(path) => {
-                let name = path.file_name().map_or_else(|| shown(path), |n| crate::vfs::clean(&n.to_string_lossy()));
+                let name = path.file_name().map_or_else(|| display_path(path), |n| crate::vfs::clean(&n.to_string_lossy()));
                 [(name, read(path)?), stories]
             }
             None => [stories, ("made-up sums".to_string(), sums(GENERATED))],

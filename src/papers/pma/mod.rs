@@ -57,7 +57,7 @@ struct ModelSize {
 /// # Errors
 /// An unknown claim or scale.
 pub fn arms(options: &ReproduceOptions) -> anyhow::Result<Vec<PmaArm>> {
-    let scale = PmaScale::named(&options.scale)?;
+    let scale = PmaScale::from_name(&options.scale)?;
     PmaPlan { scale: &scale }.all(&chosen(&PAPER, &options.claims)?, &seeds(options))
 }
 
@@ -110,7 +110,7 @@ fn header(options: &ReproduceOptions, scale: &PmaScale, texts: &Corpora) -> anyh
 /// # Errors
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
 pub fn run(options: &ReproduceOptions, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
-    let scale = world.check_all(PmaScale::named(&options.scale))?;
+    let scale = world.check_all(PmaScale::from_name(&options.scale))?;
     let arms = world.check_all(arms(options))?;
     let texts = world.check_all(Corpora::open(options.data.as_deref()))?;
     let checkpoints = world.check_all(CheckpointStore::open(&options.work, &texts.digest))?;
@@ -144,7 +144,7 @@ pub fn run(options: &ReproduceOptions, world: &World, notify: &dyn Fn(&str)) -> 
 /// # Errors
 /// An unknown claim or scale, or a text that cannot be read.
 pub fn dry_run(options: &ReproduceOptions) -> anyhow::Result<(Vec<String>, serde_json::Value)> {
-    let scale = PmaScale::named(&options.scale)?;
+    let scale = PmaScale::from_name(&options.scale)?;
     let texts = Corpora::open(options.data.as_deref())?;
     let arms = arms(options)?;
     let done = |arm: &PmaArm| has(&options.work, &arm.name, &arm.key(&texts.digest));

@@ -129,7 +129,7 @@ impl PmaPlan<'_> {
     /// Warm-up, then a constant rate to the end.
     pub fn base(&self, size: &Size, seed: u64) -> PmaArm {
         let arm = self.arm(format!("base/{}/{seed}", size.name), size, self.scale.recipe(size, seed));
-        PmaArm { snapshot_every: size.every(), states: vec![size.at(FORK)], ..arm }
+        PmaArm { snapshot_every: size.snapshot_interval(), states: vec![size.at(FORK)], ..arm }
     }
 
     /// Forked from the base at 85 %, with cosine decay to zero.
@@ -138,7 +138,7 @@ impl PmaPlan<'_> {
         let from = size.at(FORK);
         let begin = ArmStart::From { arm: Box::new(self.base(size, seed)), mix: vec![(from, 1.0)], moments: Some(from) };
         let arm = self.arm(format!("annealed/{}/{seed}", size.name), size, train);
-        PmaArm { begin, from_step: from, snapshot_every: size.every(), ..arm }
+        PmaArm { begin, from_step: from, snapshot_every: size.snapshot_interval(), ..arm }
     }
 
     /// The base at another learning rate (P11), for the smallest size; factor 1 is the base.
@@ -150,10 +150,10 @@ impl PmaPlan<'_> {
         let recipe = self.scale.recipe(size, seed);
         let train = TrainSettings { learning_rate: factor * recipe.learning_rate, ..recipe };
         let arm = self.arm(format!("rate-{factor}/{}/{seed}", size.name), size, train);
-        PmaArm { snapshot_every: size.every(), ..arm }
+        PmaArm { snapshot_every: size.snapshot_interval(), ..arm }
     }
 
-    fn begin(&self, init: Init, seed: u64) -> anyhow::Result<ArmStart> {
+    fn arm_start(&self, init: Init, seed: u64) -> anyhow::Result<ArmStart> {
         let size = self.scale.middle();
         let arm = match init {
             Init::Annealed => self.annealed(size, seed),
@@ -179,7 +179,7 @@ impl PmaPlan<'_> {
             ..recipe
         };
         let arm = self.arm(format!("ct-{}-{factor}/{}/{seed}", init.name().to_lowercase(), size.name), size, train);
-        Ok(PmaArm { text: TrainingText::Shifted, begin: self.begin(init, seed)?, snapshot_every: steps / LATER_GRID, ..arm })
+        Ok(PmaArm { text: TrainingText::Shifted, begin: self.arm_start(init, seed)?, snapshot_every: steps / LATER_GRID, ..arm })
     }
 
     /// Fine-tuning on the task: cosine from half of the base's rate to a tenth of that, with new moments (P8).
@@ -199,11 +199,11 @@ impl PmaPlan<'_> {
             ..recipe
         };
         let arm = self.arm(format!("sft-{}/{}/{seed}", init.name().to_lowercase(), size.name), size, train);
-        Ok(PmaArm { text: TrainingText::Task, begin: self.begin(init, seed)?, snapshot_every: steps, ..arm })
+        Ok(PmaArm { text: TrainingText::Task, begin: self.arm_start(init, seed)?, snapshot_every: steps, ..arm })
     }
 
     /// An unstable run: no clipping, no weight decay, a critical learning rate (P9).
-    pub fn hot(&self, seed: u64) -> PmaArm {
+    pub fn unstable(&self, seed: u64) -> PmaArm {
         let (size, hot) = (self.scale.smallest(), &self.scale.hot);
         let train = TrainSettings {
             learning_rate: hot.learning_rate,
@@ -285,7 +285,7 @@ impl PmaPlan<'_> {
         }
         if asks(&["P9"]) {
             let first = seeds.first().copied().unwrap_or(1);
-            arms.extend((0..self.scale.hot.runs).map(|i| self.hot(first + i)));
+            arms.extend((0..self.scale.hot.runs).map(|i| self.unstable(first + i)));
         }
         Ok(arms)
     }

@@ -100,7 +100,7 @@ impl PmaScale {
     ///
     /// # Errors
     /// No such scale; the message lists them.
-    pub fn named(name: &str) -> anyhow::Result<Self> {
+    pub fn from_name(name: &str) -> anyhow::Result<Self> {
         let hot = DivergentRegime { learning_rate: 6e-3, betas: [0.98, 0.9], warmup: 100, steps: 1500, runs: 8, horizon: 300 };
         Ok(match name {
             "tiny" => Self {
@@ -193,7 +193,7 @@ impl Size {
     }
 
     /// Updates between snapshots.
-    pub fn every(&self) -> u64 {
+    pub fn snapshot_interval(&self) -> u64 {
         self.steps / GRID
     }
 

@@ -77,7 +77,7 @@ impl<'a> SizedModel<'a> {
         let checkpoints = &self.context.checkpoints;
         let most = self.context.scale.val_tokens;
         let key = [checkpoints.key(arm), serde_json::to_string(mix)?, format!("{text:?} {most}")];
-        checkpoints.remember(&["score", &key[0], &key[1], &key[2]], || {
+        checkpoints.cached(&["score", &key[0], &key[1], &key[2]], || {
             crate::papers::attempts::check()?;
             self.score_weights(&checkpoints.merged(arm, mix)?, text)
         })

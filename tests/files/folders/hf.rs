@@ -148,7 +148,7 @@ fn sliding_windows_above_the_context_are_accepted() {
 
 #[test]
 fn unsupported_context_settings_are_refused() {
-    let device = Device::named(Some("cpu")).unwrap();
+    let device = Device::open_named(Some("cpu")).unwrap();
     let open = |model: ModelConfig, context| Model::new(&device, &model, context).map(drop).map_err(|e| e.to_string());
     let mistral = ModelConfig { sliding_window: Some(100), ..base(Architecture::Mistral) };
     let dynamic = ModelConfig { rope_scaling: Some(RopeScaling::Dynamic { factor: 2.0 }), ..base(Architecture::Llama) };

@@ -127,8 +127,8 @@ fn norms_of_parts_across_segments() {
             }
             let measured = PartNorms::new(&device, &p, &values, &grads, 10).unwrap();
             let read = || {
-                measured.before(&device).unwrap();
-                measured.after(&device).unwrap();
+                measured.measure_before(&device).unwrap();
+                measured.measure_after(&device).unwrap();
                 measured.read(&device, 4).unwrap()
             };
             let found = read();

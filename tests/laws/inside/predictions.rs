@@ -58,7 +58,7 @@ fn assert_bins(found: &Predicted, tokens: &[[f64; 3]]) {
 fn look(p: &Trainer, most: usize) -> Predictions {
     let plain = p.evaluate(0, &mut silent).unwrap().unwrap();
     let mut seen = PredictionStats { most, ..PredictionStats::default() };
-    let found = p.evaluate_seeing(0, &mut seen, &mut silent).unwrap().unwrap();
+    let found = p.evaluate_with_predictions(0, &mut seen, &mut silent).unwrap().unwrap();
     let bits = |e: lehr::train::Evaluation| (e.loss.to_bits(), e.mean_token_accuracy.to_bits(), e.tokens);
     assert_eq!(bits(found), bits(plain), "looking changes no bit");
     seen.predictions(9)

@@ -93,7 +93,7 @@ fn shape() -> ModelConfig {
 }
 
 fn device() -> Device {
-    Device::named(None).expect("these tests need an adapter; scripts/setup installs one")
+    Device::open_named(None).expect("these tests need an adapter; scripts/setup installs one")
 }
 
 fn trainer_of(settings: &Settings, flat: Option<f64>) -> Trainer {

@@ -79,7 +79,7 @@ impl Bench {
 }
 
 fn device() -> Device {
-    Device::named(None).expect("an adapter")
+    Device::open_named(None).expect("an adapter")
 }
 
 #[test]

@@ -8,7 +8,7 @@ use lehr::rng::Rng;
 #[test]
 fn the_gradient_of_a_token_is_bounded_by_its_probability() {
     for other in [false, true] {
-        let mut device = Device::named(None).expect("an adapter");
+        let mut device = Device::open_named(None).expect("an adapter");
         if other {
             device.switch_gpu_class();
         }

@@ -28,7 +28,7 @@ fn batch(case: &str) -> Batch {
 }
 
 fn device() -> Device {
-    Device::named(None).expect("an adapter")
+    Device::open_named(None).expect("an adapter")
 }
 
 struct Setup {

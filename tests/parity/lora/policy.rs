@@ -37,7 +37,7 @@ fn rollouts() -> Vec<Rollout> {
 
 #[test]
 fn the_reference_model_is_the_base_without_adapters() {
-    let device = Device::named(None).expect("an adapter");
+    let device = Device::open_named(None).expect("an adapter");
     let model = adapted(&device, CASE, TIME);
     let plain = Model::new(&device, &ModelConfig { lora: None, ..shape(CASE) }, TIME).unwrap();
     plain.load(&device, &WeightFiles::open(&RealFs, &golden(CASE)).unwrap()).unwrap();

@@ -145,7 +145,7 @@ fn one_update_matches(device: Device, packing: bool) {
 
 #[test]
 fn one_update_matches_trl() {
-    let device = || Device::named(None).expect("an adapter");
+    let device = || Device::open_named(None).expect("an adapter");
     one_update_matches(device(), false);
     one_update_matches(device(), true);
 }

@@ -36,14 +36,14 @@ fn window_of_a_training_run() {
     let more = ["--preset=nano", "--max-steps=400", "--eval-every=50", "--save-every=100"];
     let paths = [format!("--data={}", data.display()), format!("--run={}", run.display())];
     let args = std::iter::once("pretrain".to_owned()).chain(more.map(String::from)).chain(paths).collect();
-    live.window().state().ask(Action::Start { args, run: run.clone() });
+    live.window().state().request(Action::Start { args, run: run.clone() });
     live.until(&run, "the first part", |r| r.files.history.step >= 140);
     let hyper = LiveSettings { learning_rate_scale: Some(0.3), ..LiveSettings::default() };
-    live.window().state().ask(Action::Send(run.clone(), Command::SetHyper(hyper)));
+    live.window().state().request(Action::Send(run.clone(), Command::SetHyper(hyper)));
     live.until(&run, "the second part", |r| r.files.history.step >= 245);
     save(&mut live, "document-window.png");
-    live.window().state().ask(Action::Send(run.clone(), Command::Stop));
-    live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
+    live.window().state().request(Action::Send(run.clone(), Command::Stop));
+    live.until(&run, "the end", |r| r.files.state_label(r.live) == "stopped");
 }
 
 /// The first lesson after its run.
@@ -51,8 +51,8 @@ fn window_of_a_training_run() {
 #[ignore = "writes the documents' pictures, which a person looks at: scripts/pictures"]
 fn lesson_with_its_answer() {
     let mut live = window(1100.0, 760.0);
-    live.window().state().ask(Action::Show(Page::Lessons));
-    live.window().state().ask(Action::Lesson("one-batch".into()));
+    live.window().state().request(Action::Show(Page::Lessons));
+    live.window().state().request(Action::Lesson("one-batch".into()));
     let has = |live: &Live, words: &str| live.h.query_all_by_label_contains(words).count() > 0;
     live.wait("the lesson", |live| has(live, "Run it without a prediction"));
     live.h.get_by_label("Run it without a prediction").click();

@@ -46,7 +46,7 @@ impl Live {
         let data = self.dir.path().join("text.txt").display().to_string();
         let mut args = vec!["pretrain".to_owned(), "--data".into(), data, "--run".into(), run.display().to_string()];
         args.extend(TINY.iter().chain(more).map(|a| (*a).to_owned()));
-        self.window().state().ask(Action::Start { args, run: run.clone() });
+        self.window().state().request(Action::Start { args, run: run.clone() });
         run
     }
 
@@ -98,10 +98,10 @@ fn a_run_is_started_paused_changed_resumed_and_stopped_from_the_window() {
     live.h.get_by_label("Continue").click();
     live.until(&run, "continued", |r| r.files.history.state == RunState::Running && r.files.history.step > step + 2);
     let hyper = lehr::event::LiveSettings { learning_rate_scale: Some(0.5), ..lehr::event::LiveSettings::default() };
-    live.window().state().ask(Action::Send(run.clone(), Command::SetHyper(hyper)));
+    live.window().state().request(Action::Send(run.clone(), Command::SetHyper(hyper)));
     live.until(&run, "a changed rate", |r| r.files.history.hyper.get("learning_rate_scale") == Some(&0.5));
     live.h.get_by_label("Stop and save").click();
-    live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
+    live.until(&run, "the end", |r| r.files.state_label(r.live) == "stopped");
     assert!(live.window().state().run(&run).unwrap().newest_checkpoint().is_some());
 }
 
@@ -112,7 +112,7 @@ fn a_killed_trainer_leaves_the_window_on_its_history_with_a_way_to_go_on() {
     live.until(&run, "a checkpoint", |r| r.files.history.checkpoints.len() >= 2);
     let pid = live.window().state().run(&run).unwrap().trainer.as_ref().unwrap().pid().unwrap();
     assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    live.until(&run, "the cut", |r| !r.live && r.files.standing(r.live) == "cut off");
+    live.until(&run, "the cut", |r| !r.live && r.files.state_label(r.live) == "cut off");
     // A fast trainer has written more than the window has read: listed checkpoints may have been removed.
     live.until(&run, "the end of the log", |r| r.newest_checkpoint().is_some());
     live.h.run_steps(2);
@@ -120,8 +120,8 @@ fn a_killed_trainer_leaves_the_window_on_its_history_with_a_way_to_go_on() {
     let step = live.window().state().run(&run).unwrap().files.history.step;
     live.h.get_by_label_contains("Resume from step").click();
     live.until(&run, "new steps", |r| r.live && r.files.history.step > step + 1);
-    live.window().state().ask(Action::Send(run.clone(), Command::Stop));
-    live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
+    live.window().state().request(Action::Send(run.clone(), Command::Stop));
+    live.until(&run, "the end", |r| r.files.state_label(r.live) == "stopped");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn closing_asks_what_becomes_of_a_run_and_stops_and_saves_it_if_told() {
     live.h.run_steps(2);
     assert!(live.window().state().run(&run).unwrap().live, "nothing has been decided yet");
     live.h.get_by_label("Stop and save, then close").click();
-    live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
+    live.until(&run, "the end", |r| r.files.state_label(r.live) == "stopped");
     assert!(live.window().state().run(&run).unwrap().newest_checkpoint().is_some());
 }
 
@@ -153,9 +153,9 @@ fn closing_asks_what_becomes_of_a_run_and_stops_and_saves_it_if_told() {
 fn a_run_that_starts_is_the_only_one_that_is_drawn() {
     let mut live = Live::new();
     let first = live.start("a", &["--max-steps=4"]);
-    live.until(&first, "the end", |r| r.files.standing(r.live) == "finished");
+    live.until(&first, "the end", |r| r.files.state_label(r.live) == "finished");
     let second = live.start("b", &["--max-steps=4"]);
-    live.until(&second, "the end", |r| r.files.standing(r.live) == "finished");
+    live.until(&second, "the end", |r| r.files.state_label(r.live) == "finished");
     let drawn: Vec<(bool, usize)> = live.window().state().runs.iter().map(|run| (run.visible, run.hue)).collect();
     assert_eq!(drawn.iter().map(|run| run.0).collect::<Vec<_>>(), [false, true]);
     assert_ne!(drawn[0].1, drawn[1].1, "two runs of one colour");
@@ -168,12 +168,12 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
     let mut live = Live::new();
     let more = ["--max-steps=4", "--save-every=2", "--tokenizer=bytes", "--max-position-embeddings=256"];
     let run = live.start("a", &more);
-    live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
+    live.until(&run, "the end", |r| r.files.state_label(r.live) == "finished");
     let say = |text: &str| Action::SendChat(ChatRequest::Say { text: text.into(), temperature: Some(0.0) });
     let begin = |model: String| Action::StartChat { model, system: String::new(), tokens: 8 };
     let desk = live.window().state();
-    desk.ask(begin(format!("{}@2", run.display())));
-    desk.ask(say("glass"));
+    desk.request(begin(format!("{}@2", run.display())));
+    desk.request(say("glass"));
     let ready = |live: &mut Live| live.window().state().chat.as_ref().is_some_and(|talk| talk.state == ChatState::Ready);
     let turns = |live: &mut Live| -> Vec<bool> {
         live.window().state().chat.as_ref().unwrap().turns.iter().map(|turn| turn.by_model).collect()
@@ -183,21 +183,21 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
     let about = live.window().state().chat.as_ref().unwrap().about.clone().unwrap();
     assert!(about.model.ends_with("step-00000002") && !about.template && about.context == 256, "{about:?}");
     // What does not fit is refused, and the conversation continues.
-    live.window().state().ask(say(&"glass ".repeat(100)));
+    live.window().state().request(say(&"glass ".repeat(100)));
     live.wait("the refusal", |live| ready(live) && turns(live).len() == 3);
     let talk = live.window().state().chat.as_ref().unwrap();
     assert!(talk.turns[2].refused && talk.turns[2].note.contains("too long"), "{:?}", talk.turns);
-    live.window().state().ask(Action::SendChat(ChatRequest::Reset { system: None }));
+    live.window().state().request(Action::SendChat(ChatRequest::Reset { system: None }));
     live.wait("a new conversation", |live| turns(live).is_empty());
-    live.window().state().ask(say("kiln"));
+    live.window().state().request(say("kiln"));
     live.wait("a reply", |live| ready(live) && turns(live).len() == 2);
-    live.window().state().ask(begin("nowhere".into()));
+    live.window().state().request(begin("nowhere".into()));
     let ended = |live: &mut Live| match live.window().state().chat.as_ref().map(|talk| talk.state.clone()) {
         Some(ChatState::Ended(why)) => why.contains("no such folder"),
         _ => false,
     };
     live.wait("the reason", ended);
-    live.window().state().ask(Action::EndChat);
+    live.window().state().request(Action::EndChat);
     live.wait("the end", |live| live.window().state().chat.is_none());
 }
 
@@ -206,7 +206,7 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
 fn escape_cancels_a_question() {
     let mut live = Live::new();
     let run = live.start("a", &["--max-steps=4"]);
-    live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
+    live.until(&run, "the end", |r| r.files.state_label(r.live) == "finished");
     live.h.get_by_label("Delete").click();
     live.h.run_steps(3);
     assert!(live.h.query_by_label("Delete it").is_some());
@@ -226,8 +226,8 @@ fn escape_cancels_a_question() {
 fn a_lesson_that_runs_is_shown_from_its_chart_on() {
     let mut live = Live::new();
     live.h.set_size(egui::vec2(1100.0, 700.0));
-    live.window().state().ask(Action::Show(lehr::app::state::Page::Lessons));
-    live.window().state().ask(Action::Lesson("one-batch".into()));
+    live.window().state().request(Action::Show(lehr::app::state::Page::Lessons));
+    live.window().state().request(Action::Lesson("one-batch".into()));
     let has = |live: &Live, words: &str| live.h.query_all_by_label_contains(words).count() > 0;
     live.wait("the lesson", |live| has(live, "Run it without a prediction"));
     live.h.get_by_label("Run it without a prediction").scroll_to_me();
@@ -245,8 +245,8 @@ fn a_lesson_is_run_and_tried_by_hand() {
     let mut live = Live::new();
     // The whole page is inside the window.
     live.h.set_size(egui::vec2(1300.0, 6000.0));
-    live.window().state().ask(Action::Show(lehr::app::state::Page::Lessons));
-    live.window().state().ask(Action::Lesson("one-batch".into()));
+    live.window().state().request(Action::Show(lehr::app::state::Page::Lessons));
+    live.window().state().request(Action::Lesson("one-batch".into()));
     let has = |live: &Live, words: &str| live.h.query_all_by_label_contains(words).count() > 0;
     live.wait("the lesson", |live| has(live, "Run it without a prediction"));
     live.h.get_by_label("Run it without a prediction").click();
@@ -266,8 +266,8 @@ fn a_lesson_is_run_and_tried_by_hand() {
     live.h.get_by_label("Lower").click();
     live.until(&run, "the change", |r| r.files.history.hyper.get("learning_rate_scale") == Some(&0.5));
     live.wait("what happened", |live| has(live, "95 % interval of the difference"));
-    live.window().state().ask(Action::Send(run.clone(), Command::Stop));
-    live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
+    live.window().state().request(Action::Send(run.clone(), Command::Stop));
+    live.until(&run, "the end", |r| r.files.state_label(r.live) == "stopped");
 }
 
 /// The first frame comes before the runs, which are read by a thread.
@@ -275,16 +275,16 @@ fn a_lesson_is_run_and_tried_by_hand() {
 fn the_runs_of_the_home_folder_are_opened_and_exports_are_written() {
     let mut live = Live::new();
     let run = live.start("a", &["--max-steps=4", "--save-every=0"]);
-    live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
+    live.until(&run, "the end", |r| r.files.state_label(r.live) == "finished");
     let mut other = Live::new();
     let options = lehr::app::Options { home: live.dir.path().join("runs"), ..lehr::app::Options::default() };
-    other.window().begin(options);
+    other.window().open(options);
     assert!(other.window().state().runs.is_empty(), "nothing is read before a frame");
     other.until(&run, "its log", |r| r.files.history.step == 4);
     let (svg, png, to) =
         ("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"4\" height=\"4\"/>", run.join("a.png"), run.join("a.csv"));
-    other.window().state().ask(Action::Picture(png.clone(), svg.into()));
-    other.window().state().ask(Action::Csv { run: run.clone(), metrics: vec!["loss".into()], to: to.clone() });
+    other.window().state().request(Action::Picture(png.clone(), svg.into()));
+    other.window().state().request(Action::Csv { run: run.clone(), metrics: vec!["loss".into()], to: to.clone() });
     other.wait("the files", |_| png.is_file() && to.is_file());
     assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
     assert_eq!(std::fs::read_to_string(&to).unwrap().lines().count(), 5, "a head and four steps");
@@ -296,7 +296,7 @@ fn a_finished_run_is_forked_from_the_window() {
     use egui::accesskit::Role;
     let mut live = Live::new();
     let parent = live.start("a", &["--max-steps=4", "--save-every=2"]);
-    live.until(&parent, "the end", |r| r.files.standing(r.live) == "finished");
+    live.until(&parent, "the end", |r| r.files.state_label(r.live) == "finished");
     for words in ["Fork", "2"] {
         // The controls stand right of the charts.
         let buttons = live.h.query_all_by_role_and_label(Role::Button, words);
@@ -319,7 +319,7 @@ fn a_finished_run_is_forked_from_the_window() {
     }
     live.h.get_by_role_and_label(Role::Button, "Start").click();
     let fork = live.run_path("forked");
-    live.until(&fork, "the end of the fork", |r| r.files.standing(r.live) == "finished");
+    live.until(&fork, "the end of the fork", |r| r.files.state_label(r.live) == "finished");
     // What its files say, read without lehr's readers.
     let log = std::fs::read_to_string(fork.join("events.jsonl")).unwrap();
     let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

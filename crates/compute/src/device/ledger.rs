@@ -15,7 +15,7 @@ impl Ledger {
         *map.entry(purpose.to_string()).or_default() += bytes;
     }
 
-    pub(super) fn forget(&self, purpose: &str) {
+    pub(super) fn remove(&self, purpose: &str) {
         self.by_purpose.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(purpose);
     }
 

@@ -65,14 +65,14 @@ impl Device {
                 let cpu = Cpu::new(adapter::threads(&selection)?)?;
                 Ok(Self::new(Engine::Cpu(cpu), summary, Sizes::CPU, Arc::new(Faults::default())))
             }
-            DeviceChoice::Gpu(found) => Self::open_gpu(&found, summary, default_limits_wanted()?),
+            DeviceChoice::Gpu(found) => Self::open_gpu(&found, summary, default_limits_requested()?),
         }
     }
 
     fn open_gpu(found: &FoundAdapter, summary: AdapterSummary, default_limits: bool) -> anyhow::Result<Self> {
         let faults = Arc::new(Faults::default());
         let mut gpu = Gpu::open(found, &faults, default_limits, summary.matmul_precision)?;
-        if let Some(class) = class_wanted()? {
+        if let Some(class) = requested_class()? {
             gpu.set_class(class);
         }
         let sizes = Sizes { max_tensor_bytes: gpu.max_binding_bytes(), ..Sizes::of_class(gpu.class()) };
@@ -85,7 +85,7 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::open`].
-    pub fn named(adapter: Option<&str>) -> anyhow::Result<Self> {
+    pub fn open_named(adapter: Option<&str>) -> anyhow::Result<Self> {
         Self::open(Selection { adapter: adapter.map(str::to_owned), ..Selection::default() })
     }
 
@@ -269,7 +269,7 @@ impl Sizes {
 }
 
 /// `LEHR_CLASS`: use the kernels of GPUs on software Vulkan, or those of software Vulkan on a GPU, for checks.
-fn class_wanted() -> anyhow::Result<Option<GpuClass>> {
+fn requested_class() -> anyhow::Result<Option<GpuClass>> {
     match std::env::var("LEHR_CLASS").as_deref() {
         Ok("hardware") => Ok(Some(GpuClass::Hardware)),
         Ok("software") => Ok(Some(GpuClass::Software)),
@@ -279,7 +279,7 @@ fn class_wanted() -> anyhow::Result<Option<GpuClass>> {
 }
 
 /// `LEHR_LIMITS=default`: only WebGPU's default limits, like the smallest devices.
-fn default_limits_wanted() -> anyhow::Result<bool> {
+fn default_limits_requested() -> anyhow::Result<bool> {
     match std::env::var("LEHR_LIMITS").as_deref() {
         Ok("default") => Ok(true),
         Ok(other) if !other.is_empty() => anyhow::bail!("LEHR_LIMITS {}: must be default", other.escape_debug()),

@@ -377,7 +377,7 @@ mod tests {
     /// Parts of a recording give the result of the whole, and a tensor has its last value after [`Recording::final_after`] commands.
     #[test]
     fn parts_are_the_whole() {
-        let device = Device::named(None).unwrap();
+        let device = Device::open_named(None).unwrap();
         let all = Tensor::new(&device, "test", "all", &[256]);
         let (low, high) = (all.slice(0..128), all.slice(128..256));
         let [x, never] = ["x", "never"].map(|name| Tensor::new(&device, "test", name, &[128]));

@@ -234,11 +234,11 @@ impl ArenaLayout {
     /// Lay out f32 tensors of these shapes in segments of at most `max_bytes` each: matrices first in every segment, then vectors, so that
     /// weight decay by rank (nanoGPT `configure_optimizers`) is one comparison. A larger tensor gets its own segment.
     pub fn new(shapes: &[Vec<usize>], max_bytes: u64) -> Self {
-        Self::typed(shapes, max_bytes, |_| ElementType::F32)
+        Self::with_types(shapes, max_bytes, |_| ElementType::F32)
     }
 
     /// As [`ArenaLayout::new`], with elements of the type that `of` returns for a shape. A segment has one type.
-    pub fn typed(shapes: &[Vec<usize>], max_bytes: u64, of: impl Fn(&[usize]) -> ElementType) -> Self {
+    pub fn with_types(shapes: &[Vec<usize>], max_bytes: u64, of: impl Fn(&[usize]) -> ElementType) -> Self {
         let mut layout = Self { places: vec![(0, 0); shapes.len()], shapes: shapes.to_vec(), ..Self::default() };
         for element in ElementType::ALL {
             let these: Vec<usize> = (0..shapes.len()).filter(|&i| of(&shapes[i]) == element).collect();
@@ -395,7 +395,7 @@ mod tests {
     /// A matrix larger than a binding lies in several buffers of a GPU; it is written, read, copied and cleared as one, and bound by rows.
     #[test]
     fn large_matrices_are_whole() -> anyhow::Result<()> {
-        let device = Device::named(None)?;
+        let device = Device::open_named(None)?;
         let (rows, cols, most) = (300, 8, 4 * 8 * 128);
         let arena = Arena::new(&device, "values", Arc::new(ArenaLayout::new(&[vec![rows, cols], vec![cols]], most)));
         let (large, small) = (arena.tensor(0, "large"), arena.tensor(1, "small"));

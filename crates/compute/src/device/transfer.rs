@@ -127,10 +127,10 @@ impl ReadRing {
     ///
     /// # Panics
     /// When more than `depth` reads are in flight (a defect of the caller).
-    pub fn ask(&mut self, device: &Device, tensor: &Tensor) {
+    pub fn request(&mut self, device: &Device, tensor: &Tensor) {
         assert!(tensor.len() <= self.len, "{}: larger than the ring", tensor.name());
         match &mut self.body {
-            Body::Gpu(ring) => ring.ask(device.gpu_of("read ring"), tensor),
+            Body::Gpu(ring) => ring.request(device.gpu_of("read ring"), tensor),
             Body::Cpu { free, pending } => {
                 let Some(mut values) = free.pop() else { panic!("the read ring is full") };
                 values[..tensor.len()].copy_from_slice(tensor.lock_for_reading().values());

@@ -164,7 +164,7 @@ impl Device {
 
     /// Report that scratch tensors allocated for `purpose` have been dropped.
     pub fn scratch_freed(&self, purpose: &str) {
-        self.ledger.forget(purpose);
+        self.ledger.remove(purpose);
     }
 
     fn learn(&self, key: &str, answer: Answer) {
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     fn device(folder: Option<&Path>) -> Device {
-        let device = Device::named(None).expect("a device");
+        let device = Device::open_named(None).expect("a device");
         if let Some(folder) = folder {
             device.enable_tuning_in(Some(folder.to_path_buf()));
         }

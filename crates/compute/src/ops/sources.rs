@@ -159,7 +159,7 @@ mod tests {
     /// `scripts/check-gpus` compiles what a GPU really gets: what all checks compile with the kernels of GPUs is in the lists.
     #[test]
     fn what_checks_compile_with_the_kernels_of_gpus_is_listed() -> anyhow::Result<()> {
-        let mut device = Device::named(None)?;
+        let mut device = Device::open_named(None)?;
         if device.gpu().is_some_and(|gpu| gpu.class() == GpuClass::Software) {
             device.switch_gpu_class();
         }

@@ -219,7 +219,7 @@ mod tests {
         for level in levels() {
             devices.push(Device::cpu_with_level(level, 2)?);
         }
-        let named = || Device::named(None);
+        let named = || Device::open_named(None);
         if named()?.gpu().is_some() {
             let mut other = named()?;
             other.switch_gpu_class();
@@ -243,12 +243,12 @@ mod tests {
     #[test]
     fn numbers_are_stored_where_their_layout_says() -> anyhow::Result<()> {
         use crate::device::{Arena, ArenaLayout};
-        let device = Device::named(None)?;
+        let device = Device::open_named(None)?;
         let shapes = [vec![3, 5], vec![7], vec![9, 11], vec![300, 8], vec![5]];
         let matrices = |shape: &[usize]| if shape.len() > 1 { ElementType::Bf16 } else { ElementType::F32 };
         // The largest matrix is larger than a binding.
         let most = 4 * 8 * 128;
-        let layout = ArenaLayout::typed(&shapes, most, matrices);
+        let layout = ArenaLayout::with_types(&shapes, most, matrices);
         let padded = |i: usize| shapes[i].iter().product::<usize>().next_multiple_of(matrices(&shapes[i]).align());
         assert_eq!(layout.bytes(), (4 * (padded(1) + padded(4)) + 2 * (padded(0) + padded(2) + padded(3))) as u64);
         let arena = Arena::new(&device, "values", layout.into());
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "is stored as Bf16")]
     fn words_of_two_numbers_are_not_read_as_one() {
-        let device = Device::named(Some("cpu")).unwrap();
+        let device = Device::open_named(Some("cpu")).unwrap();
         let _ = device.read::<f32>(&Tensor::of_type(&device, "test", "t", &[4], ElementType::Bf16));
     }
 }

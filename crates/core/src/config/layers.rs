@@ -182,12 +182,12 @@ impl Layers {
             anyhow::ensure!(number <= i64::MAX as u64, "--{} {number}: must be at most {}", id.replace('_', "-"), i64::MAX);
         }
         let sections: Vec<String> = to_table(flags).keys().cloned().collect();
-        self.typed(matches, flags, &sections.iter().map(String::as_str).collect::<Vec<_>>());
+        self.overlay_flags(matches, flags, &sections.iter().map(String::as_str).collect::<Vec<_>>());
         Ok(())
     }
 
     /// Overlay the explicit flags of these sections, for a command that has only some sections.
-    pub fn typed(&mut self, matches: &ArgMatches, flags: &Settings, sections: &[&str]) {
+    pub fn overlay_flags(&mut self, matches: &ArgMatches, flags: &Settings, sections: &[&str]) {
         for (section, fields) in to_table(flags).iter().filter(|(section, _)| sections.contains(&section.as_str())) {
             for (field, value) in fields.as_table().into_iter().flatten() {
                 if matches.value_source(field) == Some(ValueSource::CommandLine) {

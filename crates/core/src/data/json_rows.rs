@@ -2,7 +2,7 @@
 //! one is an error that names file and line.
 
 use super::files::{self, MAX_RECORD_BYTES, Record, Records};
-use super::{shown, shown_path};
+use super::{display_text, shown_path};
 use crate::progress::{Progress, report};
 use crate::vfs::Vfs;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -80,7 +80,7 @@ fn parse(row: &[u8], example: &str) -> Result<Object> {
 fn not_json(text: &str, error: &serde_json::Error, example: &str) -> anyhow::Error {
     // The line number within the row is of no use.
     let what = error.to_string();
-    let what = shown(what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what));
+    let what = display_text(what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what));
     if error.is_eof() {
         return anyhow!("not JSON: {what}: it is cut off. A row is {example}, on one line or in a list");
     }

@@ -106,7 +106,7 @@ pub fn load(
 }
 
 /// External text for one line of output: control characters escaped, at most 80 characters.
-fn shown(text: &str) -> String {
+fn display_text(text: &str) -> String {
     const MOST: usize = 80;
     let mut out = String::new();
     for (count, c) in text.chars().enumerate() {

@@ -23,7 +23,7 @@ pub use gguf_metadata::gguf_metadata;
 pub use stream::DecodeStream;
 pub(super) use word_splitter::WordMemory;
 
-use super::shown;
+use super::display_text;
 use crate::model_files::char_of;
 use anyhow::{Result, anyhow, bail, ensure};
 use std::cell::Cell;
@@ -68,11 +68,13 @@ impl FromStr for TokenizerKind {
             "words" => Self::Words,
             _ => match text.strip_prefix("bpe:") {
                 Some(size) => {
-                    let n = size.parse().map_err(|_| anyhow!("tokenizer = {}: N must be a whole number. {hint}", shown(text)))?;
+                    let n = size
+                        .parse()
+                        .map_err(|_| anyhow!("tokenizer = {}: N must be a whole number. {hint}", display_text(text)))?;
                     ensure!(
                         (257..=MAX_BPE_VOCAB).contains(&n),
                         "tokenizer = {}: N must be 257 (256 bytes and {END_OF_TEXT}) to {MAX_BPE_VOCAB}",
-                        shown(text)
+                        display_text(text)
                     );
                     Self::Bpe(n)
                 }
@@ -248,7 +250,7 @@ impl Tokenizer {
             BuiltinTokenizer::Bytes => ids.extend(text.bytes().map(u32::from)),
             BuiltinTokenizer::Words => {
                 for word in word_splitter::split(text) {
-                    if !memory.recall(word, ids) {
+                    if !memory.append_cached(word, ids) {
                         let first = ids.len();
                         self.encode_word(word, ids)?;
                         memory.keep(word, &ids[first..]);
@@ -270,7 +272,10 @@ impl Tokenizer {
         let spelled: String = word.bytes().map(char_of).collect();
         let tokens = guarded(|| self.inner.get_model().tokenize(&spelled));
         ids.extend(
-            tokens.map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", shown(word), shown(&e)))?.iter().map(|t| t.id),
+            tokens
+                .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", display_text(word), display_text(&e)))?
+                .iter()
+                .map(|t| t.id),
         );
         Ok(())
     }
@@ -278,7 +283,7 @@ impl Tokenizer {
     /// `whole`: with the special tokens that the post-processor adds.
     fn encode_by_crate(&self, text: &str, whole: bool) -> Result<tokenizers::Encoding> {
         guarded(|| self.inner.encode_fast(text, whole))
-            .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", shown(text), shown(&e)))
+            .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", display_text(text), display_text(&e)))
     }
 }
 

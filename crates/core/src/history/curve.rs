@@ -137,11 +137,11 @@ impl Curve {
     }
 
     /// The segments of the line, oldest first.
-    pub fn stretches(&self) -> impl DoubleEndedIterator<Item = std::ops::Range<usize>> + '_ {
-        (0..self.starts.len()).map(|i| self.stretch(i))
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = std::ops::Range<usize>> + '_ {
+        (0..self.starts.len()).map(|i| self.segment(i))
     }
 
-    fn stretch(&self, i: usize) -> std::ops::Range<usize> {
+    fn segment(&self, i: usize) -> std::ops::Range<usize> {
         self.starts[i]..self.starts.get(i + 1).copied().unwrap_or(self.values.len())
     }
 
@@ -162,7 +162,7 @@ impl Curve {
     pub fn index_at(&self, clock: &Clock, axis: Axis, x: f64) -> Option<usize> {
         let at = |i: usize| clock.at(axis, self.rows[i]);
         let over = |s: &std::ops::Range<usize>| !s.is_empty() && at(s.start) <= x && x <= at(s.end - 1);
-        let stretch = self.stretches().rev().find(over)?;
+        let stretch = self.segments().rev().find(over)?;
         let behind = self.find(clock, axis, &stretch, x);
         let candidates = [behind.checked_sub(1), Some(behind)].into_iter().flatten().filter(|i| stretch.contains(i));
         candidates.min_by(|&a, &b| (at(a) - x).abs().total_cmp(&(at(b) - x).abs()))
@@ -214,7 +214,7 @@ impl Curve {
         if reach == 0 || !value.is_finite() {
             return value;
         }
-        let stretch = self.stretch(self.starts.partition_point(|&start| start <= i).saturating_sub(1));
+        let stretch = self.segment(self.starts.partition_point(|&start| start <= i).saturating_sub(1));
         let reach = reach.min(i - stretch.start).min(stretch.end - 1 - i);
         self.mean(i - reach..i + reach + 1).unwrap_or(value)
     }
@@ -229,7 +229,7 @@ impl Curve {
     /// The smoothed curve as lines to draw, with at most one point per column.
     pub fn smoothed_lines(&self, clock: &Clock, cut: &Cut, reach: usize) -> Vec<Vec<[f64; 2]>> {
         let (mut lines, axis) = (Vec::new(), cut.axis);
-        for stretch in self.stretches() {
+        for stretch in self.segments() {
             let first = self.find(clock, axis, &stretch, cut.from).saturating_sub(1).max(stretch.start);
             let last = (self.find(clock, axis, &stretch, cut.to) + 1).min(stretch.end);
             let line = &mut Vec::new();
@@ -238,10 +238,10 @@ impl Curve {
             for i in (first..last).step_by(every).chain((every > 1 && last > first).then(|| last - 1)) {
                 match self.smoothed_at(i, reach) {
                     y if y.is_finite() => line.push([clock.at(axis, self.rows[i]), y]),
-                    _ => lift(line, &mut lines),
+                    _ => end_line(line, &mut lines),
                 }
             }
-            lift(line, &mut lines);
+            end_line(line, &mut lines);
         }
         lines
     }
@@ -250,7 +250,7 @@ impl Curve {
     /// so that no spike is lost. A NaN interrupts the line.
     pub fn lines(&self, clock: &Clock, cut: &Cut) -> Vec<Vec<[f64; 2]>> {
         let (mut lines, axis) = (Vec::new(), cut.axis);
-        for stretch in self.stretches() {
+        for stretch in self.segments() {
             let first = self.find(clock, axis, &stretch, cut.from).saturating_sub(1).max(stretch.start);
             let last = (self.find(clock, axis, &stretch, cut.to) + 1).min(stretch.end);
             if first >= last {
@@ -268,13 +268,13 @@ impl Curve {
                     let next = self.find_near(clock, axis, &(at..last), at + size, cut.edge(x)).max(at + 1);
                     size = next - at;
                     match self.extremes(at..next) {
-                        None => lift(line, &mut lines),
+                        None => end_line(line, &mut lines),
                         Some((low, high)) => line.extend([[x, low], [x, high]].iter().take(1 + usize::from(low < high))),
                     }
                     at = next;
                 }
             }
-            lift(line, &mut lines);
+            end_line(line, &mut lines);
         }
         lines
     }
@@ -282,12 +282,12 @@ impl Curve {
     fn draw(&self, clock: &Clock, axis: Axis, i: usize, line: &mut Vec<[f64; 2]>, lines: &mut Vec<Vec<[f64; 2]>>) {
         match self.values[i].is_finite() {
             true => line.push([clock.at(axis, self.rows[i]), self.values[i]]),
-            false => lift(line, lines),
+            false => end_line(line, lines),
         }
     }
 }
 
-fn lift(line: &mut Vec<[f64; 2]>, lines: &mut Vec<Vec<[f64; 2]>>) {
+fn end_line(line: &mut Vec<[f64; 2]>, lines: &mut Vec<Vec<[f64; 2]>>) {
     if !line.is_empty() {
         lines.push(std::mem::take(line));
     }
@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn a_step_that_goes_back_starts_a_segment() {
         let (clock, curve) = made([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (2.0, 7.0), (3.0, 8.0)]);
-        assert_eq!(curve.stretches().collect::<Vec<_>>(), [0..3, 3..5]);
+        assert_eq!(curve.segments().collect::<Vec<_>>(), [0..3, 3..5]);
         assert_eq!(curve.index_at(&clock, Axis::Steps, 2.9), Some(4));
         assert_eq!(curve.lines(&clock, &cut(0.0, 9.0, 100)).len(), 2);
     }

@@ -10,7 +10,7 @@ pub fn hues(names: &[String]) -> Vec<usize> {
     let mut taken = [0usize; SERIES.len()];
     let mut found = vec![0; names.len()];
     for run in order {
-        let wanted = wanted(&names[run]);
+        let wanted = preferred_hue(&names[run]);
         let next = |i: usize| (wanted + i) % SERIES.len();
         // The first of the least used colours.
         let hue = (0..SERIES.len()).map(next).min_by_key(|hue| taken[*hue]).unwrap_or(wanted);
@@ -21,7 +21,7 @@ pub fn hues(names: &[String]) -> Vec<usize> {
 }
 
 /// The preferred colour: FNV-1a of the name.
-fn wanted(name: &str) -> usize {
+fn preferred_hue(name: &str) -> usize {
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (hash % SERIES.len() as u64) as usize
 }
@@ -39,9 +39,9 @@ mod tests {
         assert!(hues(&backwards).into_iter().rev().eq(found.iter().copied()));
         // A run alone, or with one that prefers another colour, has the colour of its name.
         for (i, a) in names.iter().enumerate() {
-            assert_eq!(hues(&names[i..=i]), [wanted(a)]);
-            for b in names.iter().filter(|b| wanted(b) != wanted(a)) {
-                assert_eq!(hues(&[b.clone(), a.clone()]), [wanted(b), wanted(a)]);
+            assert_eq!(hues(&names[i..=i]), [preferred_hue(a)]);
+            for b in names.iter().filter(|b| preferred_hue(b) != preferred_hue(a)) {
+                assert_eq!(hues(&[b.clone(), a.clone()]), [preferred_hue(b), preferred_hue(a)]);
             }
         }
         let many: Vec<String> = (0..25).map(|i| format!("{i}")).collect();

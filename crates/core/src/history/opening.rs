@@ -28,7 +28,7 @@ pub fn opening_text(run: &Path, settings: &Settings) -> Option<String> {
         (Some(path), true) => first_row(path).ok(),
         (None, _) => None,
     };
-    found.or_else(|| first_prompt(run)).map(|text| beginning(&text)).filter(|text| !text.is_empty())
+    found.or_else(|| first_prompt(run)).map(|text| first_words(&text)).filter(|text| !text.is_empty())
 }
 
 fn first_text(path: &Path) -> Result<String> {
@@ -84,7 +84,7 @@ fn first_prompt(run: &Path) -> Option<String> {
 }
 
 /// The first words, up to the end of a sentence or line if one is near.
-fn beginning(text: &str) -> String {
+fn first_words(text: &str) -> String {
     let line = text.trim_start().lines().next().unwrap_or_default();
     let cut: String = line.chars().take(MOST).collect();
     if cut.len() == line.len() {

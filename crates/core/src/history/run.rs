@@ -61,7 +61,7 @@ impl RunFiles {
         anyhow::ensure!(
             has_run(path),
             "{}: holds neither config.toml nor events.jsonl: not a run folder",
-            crate::vfs::shown(path)
+            crate::vfs::display_path(path)
         );
         let mut run = Self::new(path);
         while run.follow(f64::INFINITY)?.more {}
@@ -113,7 +113,7 @@ impl RunFiles {
     }
 
     /// State of the run as one word: a run that is not finished and that no process holds was interrupted.
-    pub fn standing(&self, live: bool) -> &'static str {
+    pub fn state_label(&self, live: bool) -> &'static str {
         match &self.history.state {
             RunState::Empty if live => "starting",
             RunState::Empty => "empty",

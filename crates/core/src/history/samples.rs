@@ -1,7 +1,7 @@
 //! `samples.jsonl`: completions of reinforcement learning with per-token numbers. The file may be large, so only its index is kept.
 
 use crate::event::Completion;
-use crate::vfs::{FileCursor, RealFs, Vfs as _, shown};
+use crate::vfs::{FileCursor, RealFs, Vfs as _, display_path};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use std::io::{BufRead, BufReader};
@@ -48,7 +48,7 @@ impl SampleLog {
     /// The file exists but cannot be read.
     pub fn follow(&mut self) -> Result<bool> {
         let path = self.path.clone();
-        let at = || format!("{}: cannot be read", shown(&path));
+        let at = || format!("{}: cannot be read", display_path(&path));
         let file = match RealFs.open(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             opened => opened.with_context(at)?,
@@ -104,10 +104,10 @@ impl SampleLog {
         anyhow::ensure!(
             to - from <= 256 << 20,
             "{}: the completions of step {} are too large to show",
-            shown(&self.path),
+            display_path(&self.path),
             step.step
         );
-        let at = || format!("{}: cannot be read", shown(&self.path));
+        let at = || format!("{}: cannot be read", display_path(&self.path));
         let (text, _) = RealFs.read_at(&self.path, from, to - from).with_context(at)?;
         let lines = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).filter(|c: &Completion| c.step == step.step).collect())

@@ -85,7 +85,7 @@ impl History {
 
 /// Range of the last tenth of a curve's values, within its newest segment.
 fn last_range(curve: &Curve) -> Option<Range<usize>> {
-    let stretch = curve.stretches().next_back()?;
+    let stretch = curve.segments().next_back()?;
     let count = (curve.len() / 10).max(LEAST).min(stretch.len());
     Some(stretch.end - count..stretch.end)
 }

@@ -8,7 +8,7 @@ use crate::model_files::gguf::is_gguf;
 use crate::model_files::safetensors_file::{Dtype, header_bytes};
 use crate::model_files::weight_files::WeightFiles;
 use crate::progress::{Progress, report};
-use crate::vfs::{Vfs, clean, shown};
+use crate::vfs::{Vfs, clean, display_path};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl AdapterFold {
         };
         let folders = [adapter.dir().to_owned(), adapter.base()?.to_owned()];
         let is_file = is_gguf(vfs, &folders[1])?;
-        ensure!(!is_file, "{}: the base model is a GGUF file; name its folder with --base DIR", shown(&folders[0]));
+        ensure!(!is_file, "{}: the base model is a GGUF file; name its folder with --base DIR", display_path(&folders[0]));
         let files = WeightFiles::folded(vfs, adapter)?;
         let mut tensors = Vec::new();
         for name in files.names() {
@@ -44,7 +44,7 @@ impl AdapterFold {
             ensure!(
                 is_float,
                 "{}: tensor '{}' is {}; only F32, F16 and BF16 can be read",
-                shown(&folders[1]),
+                display_path(&folders[1]),
                 clean(name),
                 own.name()
             );
@@ -124,13 +124,13 @@ impl AdapterFold {
             let from = adapter::holder(vfs, &self.folders[1], name)?;
             for path in [self.folders[0].as_path(), &from].map(|dir| dir.join(name)) {
                 if vfs.is_file(&path)? {
-                    return vfs.read(&path, MAX_COPIED).with_context(|| shown(&path)).map(Some);
+                    return vfs.read(&path, MAX_COPIED).with_context(|| display_path(&path)).map(Some);
                 }
             }
             Ok(None)
         };
         let config = adapter::holder(vfs, &self.folders[1], "config.json")?.join("config.json");
-        let text = vfs.read(&config, MAX_COPIED).with_context(|| shown(&config))?;
+        let text = vfs.read(&config, MAX_COPIED).with_context(|| display_path(&config))?;
         let first = self.tensors.first().map(|(_, dtype, _)| *dtype);
         let dtype = first.filter(|first| self.tensors.iter().all(|(_, dtype, _)| dtype == first));
         let mut files = vec![("config.json".to_owned(), set_dtype(&text, dtype.and_then(dtype_name))?)];

@@ -6,7 +6,7 @@ use super::{MergeInputs, MergeRule, MergeWindow, TensorTreatment};
 use crate::model_files::checkpoint::{CheckpointOrigin, CheckpointTarget, IfExists, Manifest, save};
 use crate::model_files::safetensors_file::{Dtype, header_bytes};
 use crate::progress::{Progress, report};
-use crate::vfs::{FileKind, Vfs, clean, shown};
+use crate::vfs::{FileKind, Vfs, clean, display_path};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -156,7 +156,7 @@ impl MergeTarget {
     /// # Errors
     /// A path without a name, a file, or a folder that is not empty.
     pub fn new(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
-        let at = || format!("--out {}", shown(path));
+        let at = || format!("--out {}", display_path(path));
         let name = path.file_name().and_then(|name| name.to_str()).filter(|_| !path.ends_with(".."));
         let Some(name) = name else { bail!("{}: name a new folder", at()) };
         match vfs.kind(path).with_context(at)? {
@@ -168,7 +168,7 @@ impl MergeTarget {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         for above in parent.ancestors().filter(|p| !p.as_os_str().is_empty()) {
             if vfs.kind(above).with_context(at)?.is_some() {
-                ensure!(vfs.is_dir(above)?, "{}: {} is not a folder", at(), shown(above));
+                ensure!(vfs.is_dir(above)?, "{}: {} is not a folder", at(), display_path(above));
                 break;
             }
         }
@@ -261,7 +261,7 @@ impl WeightedFolders<'_> {
     /// Everything but the weights: (name, content).
     fn small_files(&self, vfs: &dyn Vfs, target: &MergeTarget, recipe: &MergeRecipe) -> Result<Vec<(String, Vec<u8>)>> {
         let dir = &self.inputs().newest().dir;
-        let read = |name: &str| vfs.read(&dir.join(name), MAX_COPIED).with_context(|| shown(&dir.join(name)));
+        let read = |name: &str| vfs.read(&dir.join(name), MAX_COPIED).with_context(|| display_path(&dir.join(name)));
         let mut files = vec![("config.json".to_owned(), self.config(&read("config.json")?)?)];
         for name in COPIED {
             if vfs.exists(&dir.join(name))? {
@@ -340,11 +340,11 @@ pub(super) fn set_dtype(text: &[u8], name: Option<&str>) -> Result<Vec<u8>> {
 
 /// Create a folder and its parents; created folders are added to `made`, outermost first.
 pub(super) fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
-    if folder.as_os_str().is_empty() || vfs.kind(folder).with_context(|| shown(folder))?.is_some() {
+    if folder.as_os_str().is_empty() || vfs.kind(folder).with_context(|| display_path(folder))?.is_some() {
         return Ok(());
     }
     folder.parent().map_or(Ok(()), |above| make_parents(vfs, above, made))?;
-    vfs.create_dir(folder).with_context(|| format!("{}: cannot be made", shown(folder)))?;
+    vfs.create_dir(folder).with_context(|| format!("{}: cannot be made", display_path(folder)))?;
     made.push(folder.to_owned());
     Ok(())
 }

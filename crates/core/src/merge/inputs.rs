@@ -9,7 +9,7 @@ use crate::model_files::gguf::is_gguf;
 use crate::model_files::hf_config;
 use crate::model_files::safetensors_file::{Dtype, TensorInfo};
 use crate::model_files::weight_files::WeightFiles;
-use crate::vfs::{Vfs, clean, shown};
+use crate::vfs::{Vfs, clean, display_path};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -176,7 +176,7 @@ impl MergeInputs {
         let mut dtype = first.dtype;
         let floats = places.iter().all(|(_, info)| mergeable(info.dtype));
         for (folder, (_, info)) in from.iter().zip(&places) {
-            let at = || format!("{}: tensor '{}'", shown(&folder.dir), clean(name));
+            let at = || format!("{}: tensor '{}'", display_path(&folder.dir), clean(name));
             if !is_table(name) && matches!(info.dtype, Dtype::F64 | Dtype::F8E4M3 | Dtype::F8E5M2) {
                 bail!("{}: dtype {}: only F32, F16 and BF16 can be merged", at(), info.dtype.name());
             }
@@ -186,7 +186,7 @@ impl MergeInputs {
                 at(),
                 info.dtype.name(),
                 first.dtype.name(),
-                shown(&from[0].dir)
+                display_path(&from[0].dir)
             );
             dtype = widest(dtype, info.dtype);
         }
@@ -206,13 +206,13 @@ fn is_table(name: &str) -> bool {
 }
 
 fn open(vfs: &dyn Vfs, dir: &Path, check: Verification) -> Result<InputFolder> {
-    ensure!(!is_gguf(vfs, dir)?, "{}: a GGUF file; only folders with safetensors files are merged", shown(dir));
-    ensure!(vfs.is_dir(dir)?, "{}: there is no such folder", shown(dir));
+    ensure!(!is_gguf(vfs, dir)?, "{}: a GGUF file; only folders with safetensors files are merged", display_path(dir));
+    ensure!(vfs.is_dir(dir)?, "{}: there is no such folder", display_path(dir));
     ensure!(
         !is_adapter(vfs, dir)?,
         "{}: is an adapter (LoRA), and the mean of adapters is not the adapter of a mean; fold it into its base model first: lehr merge --lora {} --out NEW",
-        shown(dir),
-        shown(dir)
+        display_path(dir),
+        display_path(dir)
     );
     let manifest = match (vfs.exists(&dir.join(MANIFEST))?, check) {
         (false, _) => None,
@@ -225,7 +225,7 @@ fn open(vfs: &dyn Vfs, dir: &Path, check: Verification) -> Result<InputFolder> {
         let Some((file, info)) = weights.locate(name) else { continue };
         let mut start = vec![0; (info.range.1 - info.range.0).min(FINGERPRINT_BYTES) as usize];
         let file = &weights.files()[file];
-        file.read_at(info, 0, &mut start).with_context(|| format!("{}: tensor '{}'", shown(file.path()), clean(name)))?;
+        file.read_at(info, 0, &mut start).with_context(|| format!("{}: tensor '{}'", display_path(file.path()), clean(name)))?;
         hash.update(&start);
     }
     Ok(InputFolder { dir: dir.to_owned(), manifest, weights, fingerprint: hash.finalize().into() })
@@ -235,7 +235,7 @@ fn open(vfs: &dyn Vfs, dir: &Path, check: Verification) -> Result<InputFolder> {
 fn agree_on_model(vfs: &dyn Vfs, folders: &[InputFolder]) -> Result<bool> {
     let read = |folder: &InputFolder| -> Result<Vec<u8>> {
         let path = folder.dir.join("config.json");
-        vfs.read(&path, 1 << 20).with_context(|| shown(&path))
+        vfs.read(&path, 1 << 20).with_context(|| display_path(&path))
     };
     let newest = &folders[folders.len() - 1];
     let text = read(newest)?;
@@ -254,11 +254,11 @@ fn agree_on_model(vfs: &dyn Vfs, folders: &[InputFolder]) -> Result<bool> {
         if let Some((field, want, have)) = difference {
             bail!(
                 "{}: config.json: {} = {}, but {} in {}: not of the same model",
-                shown(&folder.dir),
+                display_path(&folder.dir),
                 clean(&field),
                 clean(&have.to_string()),
                 clean(&want.to_string()),
-                shown(&newest.dir)
+                display_path(&newest.dir)
             );
         }
     }
@@ -267,8 +267,8 @@ fn agree_on_model(vfs: &dyn Vfs, folders: &[InputFolder]) -> Result<bool> {
 
 fn fields(dir: &Path, text: &[u8]) -> Result<Map<String, Value>> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let map: Map<String, Value> =
-        serde_json::from_slice(text).map_err(|e| anyhow::anyhow!("{}: config.json: {}", shown(dir), clean(&e.to_string())))?;
+    let map: Map<String, Value> = serde_json::from_slice(text)
+        .map_err(|e| anyhow::anyhow!("{}: config.json: {}", display_path(dir), clean(&e.to_string())))?;
     Ok(map)
 }
 
@@ -292,7 +292,7 @@ fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[InputFolder]) -> Result<()> {
         if !vfs.exists(&path)? {
             return Ok(None);
         }
-        vfs.read(&path, MAX_TOKENIZER).with_context(|| shown(&path)).map(Some)
+        vfs.read(&path, MAX_TOKENIZER).with_context(|| display_path(&path)).map(Some)
     };
     let newest = &folders[folders.len() - 1];
     for name in ["tokenizer.json", "tokenizer.model"] {
@@ -308,7 +308,11 @@ fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[InputFolder]) -> Result<()> {
                 (Some(a), Some(b)) => first_token(&a, &b),
                 _ => "its content differs".into(),
             };
-            bail!("{}: {name} is not that of {}: {why}; their vocabularies do not match", shown(&folder.dir), shown(&newest.dir));
+            bail!(
+                "{}: {name} is not that of {}: {why}; their vocabularies do not match",
+                display_path(&folder.dir),
+                display_path(&newest.dir)
+            );
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use super::rule::MergeRule;
 use crate::device::Device;
 use crate::model::Model;
 use crate::model_files::safetensors_file::{Dtype, SafetensorsFile, TensorInfo};
-use crate::vfs::{clean, shown};
+use crate::vfs::{clean, display_path};
 use anyhow::{Result, anyhow, bail, ensure};
 
 /// Numbers in a piece, the unit of work of a thread.
@@ -105,7 +105,7 @@ impl<'a> WeightedFolders<'a> {
     /// A missing tensor, another shape, an integer tensor, or as [`Self::stream`].
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let found = self.inputs.tensors.iter().position(|t| t.name == name);
-        let at = || format!("{}: tensor '{}'", shown(&self.inputs.newest().dir), clean(name));
+        let at = || format!("{}: tensor '{}'", display_path(&self.inputs.newest().dir), clean(name));
         let Some(tensor) = found else { bail!("{}: is not there", at()) };
         let info = &self.inputs.tensors[tensor];
         ensure!(info.shape == shape, "{}: has shape {:?}, the model needs {shape:?}", at(), info.shape);
@@ -188,7 +188,7 @@ impl<'a> WeightedFolders<'a> {
                 bytes == out.as_slice(),
                 "{}: differs from that of {}, and {} cannot be averaged",
                 self.at(i, tensor),
-                shown(&self.inputs.newest().dir),
+                display_path(&self.inputs.newest().dir),
                 tensor.places[last].1.dtype.name()
             );
         }
@@ -209,7 +209,7 @@ impl<'a> WeightedFolders<'a> {
     }
 
     fn at(&self, i: usize, tensor: &MergedTensor) -> String {
-        format!("{}: tensor '{}'", shown(self.place(i, tensor).0.path()), clean(&tensor.name))
+        format!("{}: tensor '{}'", display_path(self.place(i, tensor).0.path()), clean(&tensor.name))
     }
 
     fn not_finite(&self, i: usize, tensor: &MergedTensor, start: usize, (index, value): (usize, f32)) -> anyhow::Error {

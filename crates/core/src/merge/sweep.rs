@@ -73,7 +73,7 @@ impl SweepGrid {
     }
 
     /// The checkpoints that complete windows and raw losses need.
-    pub fn needed(&self, there: &BTreeSet<u64>) -> BTreeSet<u64> {
+    pub fn required_checkpoints(&self, there: &BTreeSet<u64>) -> BTreeSet<u64> {
         let windows = self.windows().into_iter().filter_map(|w| steps_of(w, there).ok());
         windows.flatten().chain(self.at.iter().copied()).collect()
     }
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(much.cells, little.cells);
         assert!(often > once);
         let one = SweepGrid { at: vec![100], every: vec![40], last: vec![3, 6], rules: vec![MergeRule::Sma] };
-        assert_eq!(one.needed(&there), [20, 60, 100].into());
+        assert_eq!(one.required_checkpoints(&there), [20, 60, 100].into());
         assert_eq!(grid().evaluations(&BTreeSet::new()), 2);
     }
 }

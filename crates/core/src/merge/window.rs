@@ -2,7 +2,7 @@
 
 use crate::model_files::checkpoint::{verify_model, verify_sizes};
 use crate::run_folder::{self, checkpoints};
-use crate::vfs::{Vfs, shown};
+use crate::vfs::{Vfs, display_path};
 use anyhow::{Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -111,8 +111,8 @@ impl MergeWindow {
 /// No run, or settings that cannot be read.
 pub fn tokens_per_step(vfs: &dyn Vfs, run: &Path) -> Result<u64> {
     let config = run_folder::config(run);
-    ensure!(vfs.is_dir(run)?, "{}: there is no such folder", shown(run));
-    ensure!(vfs.is_file(&config)?, "{}: holds no config.toml: not a run folder", shown(run));
+    ensure!(vfs.is_dir(run)?, "{}: there is no such folder", display_path(run));
+    ensure!(vfs.is_file(&config)?, "{}: holds no config.toml: not a run folder", display_path(run));
     let train = run_folder::settings(vfs, run)?.train;
     Ok(((train.batch_size as u64).saturating_mul(train.seq_len as u64)).max(1))
 }
@@ -149,7 +149,7 @@ impl RunCheckpoints {
     }
 
     /// All steps as text, with evenly spaced ranges abbreviated.
-    fn shown(&self) -> String {
+    fn display(&self) -> String {
         match self.valid.len() {
             0 => "none".into(),
             _ => ranges(&self.valid.keys().copied().collect::<Vec<_>>()),
@@ -245,25 +245,32 @@ fn newest(vfs: &dyn Vfs, run: &Path, kept: &mut RunCheckpoints) -> Result<(u64, 
         }
     }
     match kept.damaged.values().next_back() {
-        Some(why) => bail!("{}: holds no valid checkpoint; {why}", shown(run)),
-        None => bail!("{}: holds no checkpoint yet: nothing to merge", shown(run)),
+        Some(why) => bail!("{}: holds no valid checkpoint; {why}", display_path(run)),
+        None => bail!("{}: holds no checkpoint yet: nothing to merge", display_path(run)),
     }
 }
 
 fn no_spacing(run: &Path, kept: &RunCheckpoints, end: u64, last: usize) -> anyhow::Error {
     let fits = (1..last).rev().find(|n| *n == 1 || kept.own_spacing(end, *n).is_some()).unwrap_or(1);
     if !kept.valid.contains_key(&end) {
-        let there = kept.shown();
-        return anyhow::anyhow!("{}: --at {end}: there is no valid checkpoint at that step; there are: {there}", shown(run));
+        let there = kept.display();
+        return anyhow::anyhow!(
+            "{}: --at {end}: there is no valid checkpoint at that step; there are: {there}",
+            display_path(run)
+        );
     }
     let cure = format!("use --last {fits}, or train on with --save-every and --keep-every to keep more");
-    anyhow::anyhow!("{}: no {last} evenly spaced checkpoints end at step {end}; valid ones: {}: {cure}", shown(run), kept.shown())
+    anyhow::anyhow!(
+        "{}: no {last} evenly spaced checkpoints end at step {end}; valid ones: {}: {cure}",
+        display_path(run),
+        kept.display()
+    )
 }
 
 /// Why a window is not available, and which steps are.
 fn missing(run: &Path, kept: &RunCheckpoints, end: u64, every: u64, last: usize, spec: &WindowSpec) -> anyhow::Error {
-    let at = shown(run);
-    let there = kept.shown();
+    let at = display_path(run);
+    let there = kept.display();
     let Some(wanted) = steps_of(end, every, last) else {
         let fit = end / every.max(1) + 1;
         return anyhow::anyhow!(

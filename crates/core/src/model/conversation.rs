@@ -148,7 +148,7 @@ impl<'a> Conversation<'a> {
     ///
     /// # Errors
     /// An error of the chat template, or a message longer than the context; the conversation is then unchanged.
-    pub fn say(&mut self, text: &str) -> Result<Prompt> {
+    pub fn add_user_message(&mut self, text: &str) -> Result<Prompt> {
         let before = self.chat.messages.len();
         self.chat.messages.push(json!({"role": "user", "content": text}));
         let prompt = self.prompt();

@@ -96,7 +96,7 @@ impl Generator {
                 }
                 continue;
             }
-            ring.ask(device, &self.rows.tokens);
+            ring.request(device, &self.rows.tokens);
             if ring.pending() > AHEAD {
                 let tokens: Vec<u32> = ring.take(device)?;
                 if !on_tokens(read, &tokens)? {

@@ -346,7 +346,7 @@ impl RequestQueue {
                 let now = at_once.min(left);
                 left -= now;
                 device.replay_times(&self.step, now)?;
-                ring.ask(device, &self.ended.progress);
+                ring.request(device, &self.ended.progress);
             }
             if ring.pending() > AHEAD || left == 0 {
                 ended = ring.take::<u32>(device)?[1] as usize;

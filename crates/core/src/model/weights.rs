@@ -339,7 +339,7 @@ impl Parameters {
         let layout = Arc::new(ArenaLayout::new(&shapes, max_binding_bytes));
         let stored = match matrices {
             ElementType::F32 => layout.clone(),
-            _ => Arc::new(ArenaLayout::typed(&shapes, max_binding_bytes, element)),
+            _ => Arc::new(ArenaLayout::with_types(&shapes, max_binding_bytes, element)),
         };
         Ok(Self { config: config.clone(), layout, stored, specs })
     }

@@ -4,7 +4,7 @@ use super::safetensors_file::{SafetensorsFile, TensorInfo};
 use super::snapshot;
 use super::weight_files::{INDEX, SINGLE, WeightFiles, compare};
 use crate::config::{Lora, ModelConfig};
-use crate::vfs::{Vfs, clean, shown};
+use crate::vfs::{Vfs, clean, display_path};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ pub fn holder(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf> {
         }
         found = Config::read(vfs, &found)?.base(vfs, &found)?;
     }
-    bail!("{}: {}", shown(dir), too_deep())
+    bail!("{}: {}", display_path(dir), too_deep())
 }
 
 fn too_deep() -> String {
@@ -92,7 +92,7 @@ const UNSUPPORTED: &[&str] = &[
 impl Config {
     fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG);
-        let at = || shown(&path);
+        let at = || display_path(&path);
         let bytes = vfs.read(&path, 1 << 20).with_context(at)?;
         let config: Self = serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", at(), clean(&e.to_string())))?;
         ensure!(config.peft_type == "LORA", "{}: peft_type = {}: only LORA is supported", at(), clean(&config.peft_type));
@@ -131,7 +131,7 @@ impl Config {
 
     /// The base model's folder or GGUF file: a path relative to the working directory, or to the adapter's folder.
     fn base(&self, vfs: &dyn Vfs, dir: &Path) -> Result<PathBuf> {
-        let at = shown(&dir.join(CONFIG));
+        let at = display_path(&dir.join(CONFIG));
         let Some(name) = self.base_model_name_or_path.as_deref().filter(|name| !name.is_empty()) else {
             bail!("{at}: base_model_name_or_path is missing; put the path of the base model's folder there")
         };
@@ -144,7 +144,7 @@ impl Config {
             "{at}: base_model_name_or_path = {}: there is no such folder; download the base model and put its path there, or fold the \
              adapter into it with lehr merge --lora {} --base DIR --out NEW",
             clean(name),
-            shown(dir)
+            display_path(dir)
         )
     }
 }
@@ -169,7 +169,7 @@ impl AdapterFolder {
         ensure!(
             vfs.is_file(&dir.join(CONFIG))?,
             "{}: holds no {CONFIG}: it is not an adapter (LoRA); --init begins new adapters beside a model",
-            shown(dir)
+            display_path(dir)
         );
         let config = Config::read(vfs, dir)?;
         let file = SafetensorsFile::open(vfs, &dir.join(WEIGHTS))?;
@@ -210,7 +210,7 @@ impl AdapterFolder {
 
     /// Every tensor must be one of a pair, A (r, in) and B (out, r).
     fn check_names(&self) -> Result<()> {
-        let at = || shown(self.file.path());
+        let at = || display_path(self.file.path());
         ensure!(!self.file.tensors().is_empty(), "{}: holds no tensor", at());
         for (name, info) in self.file.tensors() {
             let sides = name.strip_prefix(PREFIX).and_then(|rest| {
@@ -233,19 +233,19 @@ impl AdapterFolder {
     /// # Errors
     /// The first difference.
     pub fn expect(&self, config: &ModelConfig, names: &[(String, Vec<usize>)]) -> Result<()> {
-        let Some(lora) = &config.lora else { bail!("{}: is an adapter, but the model has none", shown(&self.dir)) };
+        let Some(lora) = &config.lora else { bail!("{}: is an adapter, but the model has none", display_path(&self.dir)) };
         let (own, wanted) = ((self.rank, self.scale), (lora.rank, lora.scale()));
         ensure!(
             own == wanted,
             "{}: rank {} and factor {}, but the run has --lora-rank {} and a factor (alpha / rank) of {}",
-            shown(&self.dir),
+            display_path(&self.dir),
             own.0,
             own.1,
             wanted.0,
             wanted.1
         );
         let found = self.file.tensors().iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())).collect();
-        compare(&format!("{}: these are not the run's adapters", shown(self.file.path())), &found, names, &|_| false)
+        compare(&format!("{}: these are not the run's adapters", display_path(self.file.path())), &found, names, &|_| false)
     }
 
     /// One of its tensors as f32.
@@ -270,15 +270,15 @@ impl AdapterFolder {
                 Some(shape) if shape == own => {}
                 Some(shape) => bail!(
                     "{}: the adapter of '{}' is for {own:?}, but it has {shape:?} in {}: another base model?",
-                    shown(&self.dir),
+                    display_path(&self.dir),
                     clean(&weight),
-                    shown(base.dir())
+                    display_path(base.dir())
                 ),
                 None => bail!(
                     "{}: has an adapter of '{}', which {} does not hold: another base model?",
-                    shown(&self.dir),
+                    display_path(&self.dir),
                     clean(&weight),
-                    shown(base.dir())
+                    display_path(base.dir())
                 ),
             }
         }

@@ -6,7 +6,7 @@
 mod rope;
 
 use crate::config::{Architecture, ModelConfig};
-use crate::vfs::{Vfs, clean, shown};
+use crate::vfs::{Vfs, clean, display_path};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -53,8 +53,8 @@ pub struct HfConfig {
 /// # Errors
 /// One line with file, field, value and reason.
 pub fn read(vfs: &dyn Vfs, path: &Path) -> Result<HfConfig> {
-    let bytes = vfs.read(path, 1 << 20).with_context(|| shown(path))?;
-    parse(&bytes).with_context(|| shown(path))
+    let bytes = vfs.read(path, 1 << 20).with_context(|| display_path(path))?;
+    parse(&bytes).with_context(|| display_path(path))
 }
 
 /// The configuration of a model: from the `config.json` of a folder (for an adapter without one, of its base model), or from a GGUF file.
@@ -67,7 +67,7 @@ pub fn of_model(vfs: &dyn Vfs, path: &Path) -> Result<HfConfig> {
         return read(vfs, &path.join("config.json"));
     }
     let file = super::gguf::GgufFile::open(vfs, path)?;
-    file.config_json().and_then(|json| parse(json.to_string().as_bytes())).with_context(|| shown(path))
+    file.config_json().and_then(|json| parse(json.to_string().as_bytes())).with_context(|| display_path(path))
 }
 
 /// Whether the `config.json` of a folder declares weights in bfloat16 (`dtype`, `torch_dtype` before transformers 5). The files themselves are
@@ -77,7 +77,7 @@ pub fn of_model(vfs: &dyn Vfs, path: &Path) -> Result<HfConfig> {
 /// A file that cannot be read.
 pub fn declares_bfloat16(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
     let path = dir.join("config.json");
-    let bytes = if vfs.is_file(&path)? { vfs.read(&path, 1 << 20).with_context(|| shown(&path))? } else { Vec::new() };
+    let bytes = if vfs.is_file(&path)? { vfs.read(&path, 1 << 20).with_context(|| display_path(&path))? } else { Vec::new() };
     let config: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let declared = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(Value::as_str);
     Ok(declared.is_some_and(|dtype| dtype.trim_start_matches("torch.") == "bfloat16"))

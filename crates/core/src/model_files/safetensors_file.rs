@@ -8,7 +8,7 @@ mod write;
 
 pub use write::{TensorSink, header_bytes, serialized_bytes, write_safetensors};
 
-use crate::vfs::{FileCursor, Vfs, VfsReader, clean, shown};
+use crate::vfs::{FileCursor, Vfs, VfsReader, clean, display_path};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -116,10 +116,10 @@ impl SafetensorsFile {
     /// # Errors
     /// An invalid safetensors file, in one line with the file and, where applicable, the tensor.
     pub fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
-        let file = vfs.open(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
-        let checked = header::read(&mut FileCursor::new(file.clone(), 0), file.bytes()).with_context(|| shown(path))?;
+        let file = vfs.open(path).with_context(|| format!("{}: cannot be opened", display_path(path)))?;
+        let checked = header::read(&mut FileCursor::new(file.clone(), 0), file.bytes()).with_context(|| display_path(path))?;
         let header::SafetensorsHeader { data_start, tensors, metadata, warnings } = checked;
-        let warnings = warnings.into_iter().map(|w| format!("{}: {w}", shown(path))).collect();
+        let warnings = warnings.into_iter().map(|w| format!("{}: {w}", display_path(path))).collect();
         Ok(SafetensorsFile { path: path.to_owned(), file, data_start, tensors, metadata, warnings })
     }
 
@@ -156,7 +156,7 @@ impl SafetensorsFile {
     /// # Errors
     /// As [`Self::read_f32`]; a number that is not finite is reported after the last piece.
     pub fn stream_f32(&self, name: &str, shape: &[usize], sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        let at = || format!("{}: tensor '{}'", shown(&self.path), clean(name));
+        let at = || format!("{}: tensor '{}'", display_path(&self.path), clean(name));
         let Some(info) = self.tensors.get(name) else { bail!("{}: is not in the file", at()) };
         if info.shape != shape {
             let reversed: Vec<usize> = shape.iter().rev().copied().collect();
@@ -214,12 +214,12 @@ impl SafetensorsFile {
         let found: BTreeMap<&str, &[usize]> =
             self.tensors.iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())).collect();
         super::weight_files::compare(
-            &format!("{}: these tensors do not belong to this model", shown(&self.path)),
+            &format!("{}: these tensors do not belong to this model", display_path(&self.path)),
             &found,
             expected,
             &|_| false,
         )?;
-        ensure!(self.tensors.len() == expected.len(), "{}: a tensor is expected twice", shown(&self.path));
+        ensure!(self.tensors.len() == expected.len(), "{}: a tensor is expected twice", display_path(&self.path));
         Ok(())
     }
 }

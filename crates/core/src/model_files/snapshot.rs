@@ -1,6 +1,6 @@
 //! The cache folder of `huggingface_hub`: `snapshots/COMMIT`, and in `refs/main` the commit of the main branch.
 
-use crate::vfs::{Vfs, shown};
+use crate::vfs::{Vfs, display_path};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ pub fn snapshot(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf> {
     if !vfs.is_dir(&snapshots)? || !(vfs.is_dir(&path.join("refs"))? || vfs.is_dir(&path.join("blobs"))?) {
         return Ok(path.to_owned());
     }
-    let name = shown(path);
+    let name = display_path(path);
     let main = path.join("refs/main");
     if vfs.is_file(&main)? {
-        let main = String::from_utf8_lossy(&vfs.read(&main, 1 << 10).with_context(|| shown(&main))?).into_owned();
+        let main = String::from_utf8_lossy(&vfs.read(&main, 1 << 10).with_context(|| display_path(&main))?).into_owned();
         let found = snapshots.join(main.trim());
         let plain = !main.trim().is_empty() && main.trim().bytes().all(|b| b.is_ascii_alphanumeric());
         ensure!(
@@ -36,6 +36,6 @@ pub fn snapshot(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf> {
     match (found.pop(), found.is_empty()) {
         (Some(only), true) => Ok(only),
         (None, _) => bail!("{name}: a cache that holds no snapshot; download it again"),
-        (Some(_), false) => bail!("{name}: holds several snapshots; name one of the folders in {}", shown(&snapshots)),
+        (Some(_), false) => bail!("{name}: holds several snapshots; name one of the folders in {}", display_path(&snapshots)),
     }
 }

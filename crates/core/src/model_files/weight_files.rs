@@ -7,7 +7,7 @@ use super::hf_config;
 use super::safetensors_file::{Dtype, NonFinite, SafetensorsFile, TensorInfo, whole};
 use crate::config::ModelConfig;
 use crate::device::ElementType;
-use crate::vfs::{Vfs, clean, shown};
+use crate::vfs::{Vfs, clean, display_path};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -60,9 +60,9 @@ impl WeightFiles {
         }
         let index_path = dir.join(INDEX);
         if !vfs.exists(&index_path)? {
-            bail!("{}: {}", shown(dir), nothing_there(vfs, dir)?);
+            bail!("{}: {}", display_path(dir), missing_weights(vfs, dir)?);
         }
-        let at = || shown(&index_path);
+        let at = || display_path(&index_path);
         let bytes = vfs.read(&index_path, 64 << 20).with_context(at)?;
         let index: TensorIndex =
             serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", at(), clean(&e.to_string())))?;
@@ -97,7 +97,7 @@ impl WeightFiles {
         for (i, file) in files.iter().enumerate() {
             for name in file.tensors().keys() {
                 if let Some(other) = index.insert(name.clone(), i) {
-                    let (a, b) = (shown(files[other].path()), shown(file.path()));
+                    let (a, b) = (display_path(files[other].path()), display_path(file.path()));
                     bail!("tensor '{}' is in two files: {a} and {b}", clean(name));
                 }
             }
@@ -112,7 +112,7 @@ impl WeightFiles {
 
     /// Every tensor's name, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let (index, gguf) = match self.own() {
+        let (index, gguf) = match self.model_source() {
             WeightSource::Safetensors(_, index) => (Some(index.keys()), None),
             WeightSource::Gguf(file) => (None, Some(file.tensors())),
             WeightSource::Adapter(..) => (None, None),
@@ -131,9 +131,9 @@ impl WeightFiles {
     }
 
     /// The files of the model itself: for an adapter, its base model's.
-    fn own(&self) -> &WeightSource {
+    fn model_source(&self) -> &WeightSource {
         match &self.source {
-            WeightSource::Adapter(base, _) => base.own(),
+            WeightSource::Adapter(base, _) => base.model_source(),
             own => own,
         }
     }
@@ -196,7 +196,8 @@ impl WeightFiles {
     /// # Errors
     /// As [`SafetensorsFile::stream_f32`].
     pub fn stream_f32(&self, name: &str, shape: &[usize], sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        let missing = || format!("{}: tensor '{}' is missing{}", shown(&self.dir), clean(name), nearest(name, self.names()));
+        let missing =
+            || format!("{}: tensor '{}' is missing{}", display_path(&self.dir), clean(name), nearest(name, self.names()));
         match &self.source {
             WeightSource::Safetensors(files, index) => {
                 files[*index.get(name).with_context(missing)?].stream_f32(name, shape, sink)
@@ -210,7 +211,7 @@ impl WeightFiles {
                 }),
             },
             WeightSource::Gguf(file) => {
-                let at = || format!("{}: tensor '{}'", shown(&self.dir), clean(name));
+                let at = || format!("{}: tensor '{}'", display_path(&self.dir), clean(name));
                 let own = file.shape(name).with_context(missing)?;
                 ensure!(own == shape, "{}: has shape {own:?}, the model needs {shape:?}", at());
                 let mut bad = NonFinite::default();
@@ -231,7 +232,7 @@ impl WeightFiles {
     /// Lists up to five missing, unexpected and differently shaped tensors each.
     pub fn expect(&self, expected: &[(String, Vec<usize>)], ignorable: &dyn Fn(&str) -> bool) -> Result<()> {
         compare(
-            &format!("{}: these weights do not belong to {}", shown(&self.dir), self.whose()),
+            &format!("{}: these weights do not belong to {}", display_path(&self.dir), self.owner()),
             &self.shapes(),
             expected,
             ignorable,
@@ -246,12 +247,12 @@ impl WeightFiles {
     pub fn expect_like(&self, other: &WeightFiles, ignorable: &dyn Fn(&str) -> bool) -> Result<()> {
         let expected = other.shapes().into_iter().filter(|(name, _)| !ignorable(name));
         let expected: Vec<_> = expected.map(|(name, shape)| (name.to_owned(), shape.to_vec())).collect();
-        let what = format!("{}: these are not the weights of the model in {}", shown(&self.dir), shown(&other.dir));
+        let what = format!("{}: these are not the weights of the model in {}", display_path(&self.dir), display_path(&other.dir));
         compare(&what, &self.shapes(), &expected, ignorable)
     }
 
     /// Whose tensors are expected, for messages.
-    fn whose(&self) -> &'static str {
+    fn owner(&self) -> &'static str {
         match self.source {
             WeightSource::Gguf(_) => "the file's settings",
             WeightSource::Safetensors(..) | WeightSource::Adapter(..) => "this config.json",
@@ -330,11 +331,11 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// The error for a folder without safetensors files.
-fn nothing_there(vfs: &dyn Vfs, dir: &Path) -> Result<String> {
+fn missing_weights(vfs: &dyn Vfs, dir: &Path) -> Result<String> {
     if !vfs.is_dir(dir)? {
         return Ok("is not a folder, and not a GGUF file".into());
     }
-    let names = vfs.list(dir).with_context(|| shown(dir))?.into_iter().map(|entry| entry.name);
+    let names = vfs.list(dir).with_context(|| display_path(dir))?.into_iter().map(|entry| entry.name);
     if let Some(name) = names.filter(|name| name.to_string_lossy().ends_with(".gguf")).min() {
         return Ok(format!("holds {}: name that file instead of its folder", clean(&name.to_string_lossy())));
     }
@@ -368,7 +369,7 @@ pub fn check(config: &ModelConfig, names: &[(String, Vec<usize>)], files: &Weigh
         ensure!(
             files.read_f32(HEAD, &shape)? == files.read_f32(EMBEDDING, &shape)?,
             "{}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding; set it to false",
-            shown(files.dir())
+            display_path(files.dir())
         );
     }
     Ok(())

@@ -108,12 +108,12 @@ fn draw_key(scene: &mut Scene, x: f64, y: f64, entry: &LegendEntry) {
     }
 }
 
-pub(super) const GRID: Style = hair(Ink::Grey(0xe8));
-pub(super) const AXIS: Style = hair(Ink::Grey(0x8a));
+pub(super) const GRID: Style = hairline(Ink::Grey(0xe8));
+pub(super) const AXIS: Style = hairline(Ink::Grey(0x8a));
 /// A dashed line for a level or a moment.
-pub(super) const GUIDE: Style = Style { width: 1.2, dash: &[5.0, 4.0], ..hair(Ink::Grey(0x55)) };
+pub(super) const GUIDE: Style = Style { width: 1.2, dash: &[5.0, 4.0], ..hairline(Ink::Grey(0x55)) };
 
-const fn hair(ink: Ink) -> Style {
+const fn hairline(ink: Ink) -> Style {
     Style { fill: None, stroke: Some((ink, 1.0)), width: 1.0, dash: &[], round: false }
 }
 

@@ -100,7 +100,7 @@ impl Heatmap {
     }
 
     /// Frame a cell.
-    pub fn best(mut self, row: usize, column: usize) -> Self {
+    pub fn highlight(mut self, row: usize, column: usize) -> Self {
         self.best = Some((row, column));
         self
     }

@@ -75,7 +75,7 @@ impl Scale {
     }
 
     /// The number at a pixel.
-    pub fn back(&self, pixel: f64) -> f64 {
+    pub fn invert(&self, pixel: f64) -> f64 {
         let ((a, b), (p, q)) = (self.from, self.to);
         let t = (pixel - p) / (q - p);
         if self.log { a * (b / a).powf(t) } else { a + t * (b - a) }
@@ -429,7 +429,7 @@ mod tests {
         assert_eq!(of(Values::Whole, 12_340.0, 12_352.0, 4), ["12,340", "12,345", "12,350"]);
         assert_eq!(of(Values::Clock, 43_195.0, 43_230.0, 3), ["12:00:00", "12:00:15", "12:00:30"]);
         let scale = Scale::new(true, (0.1, 1000.0), (40.0, 440.0));
-        assert!((scale.at(scale.back(123.0)) - 123.0).abs() < 1e-9);
+        assert!((scale.at(scale.invert(123.0)) - 123.0).abs() < 1e-9);
     }
 
     /// For every range: ticks inside, ascending, evenly spaced, no more than requested; labels that are distinct and correct.

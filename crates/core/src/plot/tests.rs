@@ -154,7 +154,7 @@ fn nothing_to_show_is_shown_as_nothing() {
     check("no bars", Bars::new::<&str>("t", &[]).bars("a", &[1.0]));
     check("bars of nothing", Bars::new("t", &["a", "b"]).bars("a", &[nan, nan]).bars("b", &[]));
     check("no cells", Heatmap::new::<&str>("t", &[], &[]));
-    check("cells of nothing", Heatmap::new("t", &["a"], &["b"]).values(&[vec![nan]]).best(0, 7));
+    check("cells of nothing", Heatmap::new("t", &["a"], &["b"]).values(&[vec![nan]]).highlight(0, 7));
     check("no field", Contours::new("t", Field::default()).point(0.0, 0.0, "p", Mark::Dot).equal());
     check("flat field", Contours::new("t", Field { xs: vec![0.0, 1.0], ys: vec![0.0, 1.0], values: vec![vec![1.0; 2]; 2] }));
     check("no panels", Panels::new("t", 0));
@@ -182,7 +182,7 @@ fn heat_maps_keep_the_laws() {
     for (rows, columns) in [(1, 1), (3, 4), (9, 12), (30, 40)] {
         let names = |n: usize| (0..n).map(|i| format!("{i}00 updates")).collect::<Vec<_>>();
         let values: Vec<Vec<f64>> = (0..rows).map(|i| (0..columns).map(|j| 1.5 + 0.001 * (i * j) as f64).collect()).collect();
-        let map = Heatmap::new("map", &names(rows), &names(columns)).x("N").y("V").bar(LONG).values(&values).best(0, 0);
+        let map = Heatmap::new("map", &names(rows), &names(columns)).x("N").y("V").bar(LONG).values(&values).highlight(0, 0);
         check(&format!("{rows} x {columns}"), map.clone());
         check(&format!("diverging {rows} x {columns}"), map.diverging());
     }

@@ -1,7 +1,7 @@
 //! The checkpoints of a run: their location, their list, and the newest valid one.
 
 use crate::model_files::checkpoint::{Checkpoint, step_of};
-use crate::vfs::{FileKind, Vfs, shown};
+use crate::vfs::{FileKind, Vfs, display_path};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
@@ -24,11 +24,11 @@ pub fn split_step(spec: &str) -> (&Path, Option<u64>) {
 /// The folder cannot be listed; a missing folder counts as empty.
 pub fn list(vfs: &dyn Vfs, run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let dir = folder(run);
-    if vfs.kind(&dir).with_context(|| shown(&dir))?.is_none() {
+    if vfs.kind(&dir).with_context(|| display_path(&dir))?.is_none() {
         return Ok(Vec::new());
     }
     let mut out = Vec::new();
-    for entry in vfs.list(&dir).with_context(|| shown(&dir))? {
+    for entry in vfs.list(&dir).with_context(|| display_path(&dir))? {
         if let Some(step) = entry.name.to_str().and_then(step_of).filter(|_| entry.kind == FileKind::Dir) {
             out.push((step, dir.join(&entry.name)));
         }

@@ -1,7 +1,7 @@
 //! `events.jsonl` (and `samples.jsonl`): written line by line, read while growing.
 
 use crate::event::Event;
-use crate::vfs::{FileKind, Vfs, VfsFile, shown};
+use crate::vfs::{FileKind, Vfs, VfsFile, display_path};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::io::Write as _;
@@ -23,7 +23,7 @@ impl<'a> EventLog<'a> {
     /// The file exists or cannot be created.
     pub fn create(vfs: &'a dyn Vfs, path: &Path) -> Result<Self> {
         let made = vfs.create_new(path).and_then(|_| vfs.append(path, 0));
-        let (file, offset) = made.with_context(|| format!("{}: cannot be made", shown(path)))?;
+        let (file, offset) = made.with_context(|| format!("{}: cannot be made", display_path(path)))?;
         Ok(EventLog { vfs, path: path.to_owned(), file, offset, torn: false })
     }
 
@@ -33,8 +33,12 @@ impl<'a> EventLog<'a> {
     /// # Errors
     /// The file is not a regular file or cannot be written.
     pub fn resume(vfs: &'a dyn Vfs, path: &Path, offset: u64) -> Result<Self> {
-        ensure!(!matches!(vfs.kind(path), Ok(Some(FileKind::Dir | FileKind::Other))), "{}: is not a plain file", shown(path));
-        let at = || format!("{}: cannot be opened", shown(path));
+        ensure!(
+            !matches!(vfs.kind(path), Ok(Some(FileKind::Dir | FileKind::Other))),
+            "{}: is not a plain file",
+            display_path(path)
+        );
+        let at = || format!("{}: cannot be opened", display_path(path));
         let (file, offset) = vfs.append(path, offset).with_context(at)?;
         let torn = offset > 0 && vfs.read_at(path, offset - 1, 1).with_context(at)?.0 != b"\n";
         Ok(EventLog { vfs, path: path.to_owned(), file, offset, torn })
@@ -53,7 +57,7 @@ impl<'a> EventLog<'a> {
         if let Err(e) = self.file.write_all(line.as_bytes()) {
             self.torn = true;
             self.offset = self.vfs.read_at(&self.path, 0, 0).map_or(self.offset, |(_, bytes)| bytes);
-            return Err(e).with_context(|| format!("{}: cannot be written", shown(&self.path)));
+            return Err(e).with_context(|| format!("{}: cannot be written", display_path(&self.path)));
         }
         self.torn = false;
         self.offset += line.len() as u64;
@@ -70,7 +74,7 @@ impl<'a> EventLog<'a> {
     /// # Errors
     /// A disk error.
     pub fn sync(&mut self) -> Result<()> {
-        self.file.fsync().with_context(|| format!("{}: cannot be synced", shown(&self.path)))
+        self.file.fsync().with_context(|| format!("{}: cannot be synced", display_path(&self.path)))
     }
 }
 
@@ -113,7 +117,7 @@ impl EventReader {
     /// The file exists but cannot be read.
     pub fn poll(&mut self, vfs: &dyn Vfs) -> Result<Poll> {
         let mut out = Poll::default();
-        let at = || format!("{}: cannot be read", shown(&self.path));
+        let at = || format!("{}: cannot be read", display_path(&self.path));
         let before = self.before.len() as u64;
         let mut piece = match vfs.read_at(&self.path, self.offset - before, before + PIECE) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

@@ -4,7 +4,7 @@ use super::checkpoints;
 use super::lock::RunLock;
 use crate::config::Settings;
 use crate::model_files::checkpoint;
-use crate::vfs::{FileKind, Vfs, shown};
+use crate::vfs::{FileKind, Vfs, display_path};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ impl RunFolder {
     /// # Errors
     /// A folder that is not empty or is locked by another process, or a location that cannot be written.
     pub fn create(vfs: &dyn Vfs, path: &Path, config_toml: &str) -> Result<Self> {
-        if vfs.kind(path).with_context(|| shown(path))?.is_none() {
+        if vfs.kind(path).with_context(|| display_path(path))?.is_none() {
             make_folders(vfs, path)?;
         }
         Self::refuse_used(vfs, path)?;
@@ -31,10 +31,10 @@ impl RunFolder {
         let folder = RunFolder { path: path.to_owned(), lock };
         let checkpoints = folder.checkpoints();
         if vfs.kind(&checkpoints)?.is_none() {
-            vfs.create_dir(&checkpoints).with_context(|| shown(&checkpoints))?;
+            vfs.create_dir(&checkpoints).with_context(|| display_path(&checkpoints))?;
         }
-        vfs.write_new(&folder.config(), config_toml.as_bytes()).with_context(|| shown(&folder.config()))?;
-        vfs.fsync_dir(path).with_context(|| shown(path))?;
+        vfs.write_new(&folder.config(), config_toml.as_bytes()).with_context(|| display_path(&folder.config()))?;
+        vfs.fsync_dir(path).with_context(|| display_path(path))?;
         Ok(folder)
     }
 
@@ -45,11 +45,11 @@ impl RunFolder {
     /// # Errors
     /// A file, or a folder that is in use.
     pub fn refuse_used(vfs: &dyn Vfs, path: &Path) -> Result<()> {
-        if vfs.kind(path).with_context(|| shown(path))?.is_none() {
+        if vfs.kind(path).with_context(|| display_path(path))?.is_none() {
             return Ok(());
         }
-        ensure!(vfs.is_dir(path)?, "{}: is a file: choose another --run", shown(path));
-        for entry in vfs.list(path).with_context(|| shown(path))? {
+        ensure!(vfs.is_dir(path)?, "{}: is a file: choose another --run", display_path(path));
+        for entry in vfs.list(path).with_context(|| display_path(path))? {
             let empty_folder =
                 || entry.kind == FileKind::Dir && vfs.list(&path.join(&entry.name)).is_ok_and(|inner| inner.is_empty());
             let leftover =
@@ -58,11 +58,11 @@ impl RunFolder {
                 continue;
             }
             if vfs.exists(&config(path))? {
-                let at = shown(path);
+                let at = display_path(path);
                 bail!("{at}: holds a run already: continue it with `--resume {at}`, or choose another --run");
             }
-            let name = shown(Path::new(&entry.name));
-            bail!("{}: is not empty (it holds '{name}'): choose another --run", shown(path));
+            let name = display_path(Path::new(&entry.name));
+            bail!("{}: is not empty (it holds '{name}'): choose another --run", display_path(path));
         }
         Ok(())
     }
@@ -73,15 +73,15 @@ impl RunFolder {
     /// No run, or a run that is locked by another process.
     pub fn open_for_resume(vfs: &dyn Vfs, path: &Path) -> Result<(Self, Vec<String>)> {
         if vfs.exists(&path.join(checkpoint::MANIFEST))? {
-            let run = path.parent().and_then(Path::parent).map(shown).unwrap_or_default();
-            bail!("{}: is a checkpoint: --resume takes the run folder ({run}), --init a checkpoint", shown(path));
+            let run = path.parent().and_then(Path::parent).map(display_path).unwrap_or_default();
+            bail!("{}: is a checkpoint: --resume takes the run folder ({run}), --init a checkpoint", display_path(path));
         }
-        ensure!(vfs.is_dir(path)?, "{}: there is no such run folder to resume", shown(path));
-        ensure!(vfs.is_file(&config(path))?, "{}: holds no config.toml: not a run folder", shown(path));
+        ensure!(vfs.is_dir(path)?, "{}: there is no such run folder to resume", display_path(path));
+        ensure!(vfs.is_file(&config(path))?, "{}: holds no config.toml: not a run folder", display_path(path));
         let folder = RunFolder { path: path.to_owned(), lock: RunLock::acquire(vfs, path)? };
         let checkpoints = folder.checkpoints();
         if vfs.kind(&checkpoints)?.is_none() {
-            vfs.create_dir(&checkpoints).with_context(|| shown(&checkpoints))?;
+            vfs.create_dir(&checkpoints).with_context(|| display_path(&checkpoints))?;
         }
         let tidied = checkpoint::clean_stale(vfs, &checkpoints)?;
         Ok((folder, tidied))
@@ -97,7 +97,7 @@ impl RunFolder {
         ensure!(
             !gone && !self.lock.is_replaced(&self.path),
             "{}: the run's folder was removed or replaced while it trained: nothing can be saved, and the run ends",
-            shown(&self.path)
+            display_path(&self.path)
         );
         if matches!(vfs.kind(&self.checkpoints()), Ok(None)) {
             // If this fails, the save fails too and reports it.
@@ -171,14 +171,14 @@ pub fn settings(vfs: &dyn Vfs, run: &Path) -> Result<Settings> {
 /// Create a folder and its parents; the error names the first that cannot be created.
 fn make_folders(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        match vfs.kind(parent).with_context(|| shown(parent))? {
+        match vfs.kind(parent).with_context(|| display_path(parent))? {
             None => make_folders(vfs, parent)?,
-            Some(_) => ensure!(vfs.is_dir(parent)?, "{}: is not a folder", shown(parent)),
+            Some(_) => ensure!(vfs.is_dir(parent)?, "{}: is not a folder", display_path(parent)),
         }
     }
     match vfs.create_dir(path) {
         // Two trainers may start at the same time; the lock decides.
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && vfs.is_dir(path)? => Ok(()),
-        other => other.with_context(|| format!("{}: cannot be made", shown(path))),
+        other => other.with_context(|| format!("{}: cannot be made", display_path(path))),
     }
 }

@@ -1,7 +1,7 @@
 //! One trainer per run: an advisory lock on the file `lock`, which the system releases when its holder exits.
 
 use crate::number_format::{clock, date};
-use crate::vfs::{FileKind, Vfs, VfsLock, clean, is_locked, shown, unix_time};
+use crate::vfs::{FileKind, Vfs, VfsLock, clean, display_path, is_locked, unix_time};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -33,16 +33,16 @@ impl RunLock {
     /// Another process holds it (the message names host and start), or the file cannot be written.
     pub fn acquire(vfs: &dyn Vfs, run: &Path) -> Result<Self> {
         let path = run.join(NAME);
-        let found = vfs.kind(&path).with_context(|| shown(&path))?;
-        ensure!(matches!(found, None | Some(FileKind::File)), "{}: is not a plain file: remove it", shown(&path));
-        let file = vfs.lock_file(&path).with_context(|| format!("{}: cannot be opened", shown(&path)))?;
+        let found = vfs.kind(&path).with_context(|| display_path(&path))?;
+        ensure!(matches!(found, None | Some(FileKind::File)), "{}: is not a plain file: remove it", display_path(&path));
+        let file = vfs.lock_file(&path).with_context(|| format!("{}: cannot be opened", display_path(&path)))?;
         let locked = file.try_lock();
         let locked =
-            locked.with_context(|| format!("{}: cannot be locked (a network folder?): use a local disk", shown(&path)))?;
-        ensure!(locked, "{}: {}", shown(run), in_use(&file.text()));
+            locked.with_context(|| format!("{}: cannot be locked (a network folder?): use a local disk", display_path(&path)))?;
+        ensure!(locked, "{}: {}", display_path(run), in_use(&file.text()));
         let owner = LockOwner { pid: std::process::id(), host: host_name(), since: unix_time() as u64 };
         let text = format!("{}\n", serde_json::json!(owner));
-        file.write(text.as_bytes()).with_context(|| format!("{}: cannot be written", shown(&path)))?;
+        file.write(text.as_bytes()).with_context(|| format!("{}: cannot be written", display_path(&path)))?;
         Ok(RunLock { file })
     }
 

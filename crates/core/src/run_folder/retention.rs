@@ -4,7 +4,7 @@
 use super::checkpoints;
 use crate::config::is_due;
 use crate::model_files::checkpoint;
-use crate::vfs::{Vfs, shown};
+use crate::vfs::{Vfs, display_path};
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ impl Retention {
     }
 
     /// Call after this step was saved again, so that its hashes are verified again.
-    pub fn forget(&mut self, step: u64) {
+    pub fn invalidate(&mut self, step: u64) {
         self.hashed.remove(&step);
     }
 
@@ -146,7 +146,7 @@ impl Retention {
             let path = checkpoints::folder(run).join(checkpoint::step_name(step));
             match delete(vfs, &path) {
                 Ok(()) => out.deleted.push(step),
-                Err(e) => out.warnings.push(format!("{}: cannot be removed: {e}", shown(&path))),
+                Err(e) => out.warnings.push(format!("{}: cannot be removed: {e}", display_path(&path))),
             }
             self.hashed.remove(&step);
         }

@@ -2,7 +2,7 @@
 
 use super::lock::host_name;
 use crate::event::{Event, Number};
-use crate::vfs::{Vfs, VfsFile, shown, unix_time};
+use crate::vfs::{Vfs, VfsFile, display_path, unix_time};
 use anyhow::{Context, Result, bail};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -37,10 +37,10 @@ impl<'a> TensorBoard<'a> {
             match vfs.create_new(&path).and_then(|_| vfs.append(&path, 0)) {
                 Ok((file, _)) => return Ok((path, file)),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(e).with_context(|| format!("{}: cannot be made", shown(&path))),
+                Err(e) => return Err(e).with_context(|| format!("{}: cannot be made", display_path(&path))),
             }
         }
-        bail!("{}: holds a thousand event files of this second", shown(dir))
+        bail!("{}: holds a thousand event files of this second", display_path(dir))
     }
 
     /// Path of the file.
@@ -137,7 +137,7 @@ impl<'a> TensorBoard<'a> {
         out.extend(masked_crc(&length).to_le_bytes());
         out.extend(data);
         out.extend(masked_crc(data).to_le_bytes());
-        self.file.write_all(&out).with_context(|| format!("{}: cannot be written", shown(&self.path)))
+        self.file.write_all(&out).with_context(|| format!("{}: cannot be written", display_path(&self.path)))
     }
 }
 

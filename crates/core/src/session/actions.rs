@@ -9,7 +9,7 @@ use crate::event::{Command, Eval, Event, LiveSettings, SavedCheckpoint};
 use crate::model_files::checkpoint::CheckpointOrigin;
 use crate::run_folder::PurgeResult;
 use crate::train::predictions::PredictionStats;
-use crate::vfs::shown;
+use crate::vfs::display_path;
 use web_time::Instant;
 
 /// Valid range of a setting, as text and as a predicate.
@@ -20,7 +20,7 @@ impl Run<'_> {
     pub(super) fn side_command(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
             Command::SaveNow => {
-                self.unsaved.ask(Instant::now());
+                self.unsaved.request(Instant::now());
                 self.save(false)
             }
             Command::EvalNow => self.evaluate(self.settings.eval.eval_tokens),
@@ -82,7 +82,8 @@ impl Run<'_> {
         let begin = Instant::now();
         let out = &mut self.out;
         let mut seen = PredictionStats::default();
-        let found = self.trainer.evaluate_seeing(tokens, &mut seen, &mut |what, done, all| out.progress(what, done, all))?;
+        let found =
+            self.trainer.evaluate_with_predictions(tokens, &mut seen, &mut |what, done, all| out.progress(what, done, all))?;
         let step = self.trainer.state.step;
         if let Some(e) = found {
             self.eval_loss = Some(e.loss);
@@ -116,7 +117,7 @@ impl Run<'_> {
         let step = self.trainer.state.step;
         self.watch_save(step, false);
         let origin = CheckpointOrigin { step, ..self.origin.clone() };
-        self.retention.forget(step);
+        self.retention.invalidate(step);
         let checkpoints = self.folder.checkpoints();
         let attempt = |run: &Self| save::save(run.vfs, &checkpoints, &run.trainer, &run.tokenizer, &run.trainer_file(), &origin);
         let mut saved = attempt(self);
@@ -190,7 +191,7 @@ impl Run<'_> {
 
     /// The newest checkpoint, from which a failed run can be resumed.
     fn newest_checkpoint(&self) -> String {
-        let resume = shown(self.folder.path());
+        let resume = display_path(self.folder.path());
         self.last_saved
             .map_or(String::new(), |step| format!("; its newest checkpoint is that of step {step} (--resume {resume})"))
     }

@@ -30,7 +30,10 @@ impl Run<'_> {
             return Ok(());
         };
         if live.ring.steps().len() < 2 {
-            let text = format!("MergeNow: there are fewer than two snapshots yet; one is taken every {} updates", live.every());
+            let text = format!(
+                "MergeNow: there are fewer than two snapshots yet; one is taken every {} updates",
+                live.snapshot_interval()
+            );
             self.out.emit(&Event::Warning { text });
             return Ok(());
         }
@@ -58,7 +61,7 @@ impl Run<'_> {
             Ok(()) => save::export_merge(self.vfs, (&parent, &name), &self.trainer, &self.tokenizer, window, &origin)
                 .map(|(path, _)| path)
                 .map_err(|e| e.to_string()),
-            Err(e) => Err(format!("{}: cannot be made: {e}", crate::vfs::shown(&parent))),
+            Err(e) => Err(format!("{}: cannot be made: {e}", crate::vfs::display_path(&parent))),
         };
         match written {
             Ok(path) => Ok(Some(path)),

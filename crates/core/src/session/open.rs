@@ -19,7 +19,7 @@ use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
 use crate::run_folder::{self, EventLog, Retention, RetentionPolicy, RunFolder, TensorBoard, checkpoints};
 use crate::train::{MemoryPlan, Trainer, learning_rate, within_memory};
-use crate::vfs::{Vfs, shown};
+use crate::vfs::{Vfs, display_path};
 use crate::world::World;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -382,7 +382,9 @@ fn newest(vfs: &dyn Vfs, run: &Path, listener: &mut Listener) -> anyhow::Result<
     for reason in newest.skipped {
         listener(Notification::Event(&Event::Warning { text: format!("skipped a checkpoint: {reason}") }));
     }
-    newest.found.with_context(|| format!("{}: holds no valid checkpoint to resume from; start a new run with --run", shown(run)))
+    newest
+        .found
+        .with_context(|| format!("{}: holds no valid checkpoint to resume from; start a new run with --run", display_path(run)))
 }
 
 /// The settings of a run, with the device replaced if it was given again, since it does not define the computation, and with the number
@@ -432,7 +434,7 @@ fn keep_extended(vfs: &dyn Vfs, folder: &RunFolder, max_steps: u64) -> anyhow::R
     let mut settings = run_folder::settings(vfs, folder.path())?;
     extend(&mut settings, max_steps);
     let text = toml::to_string(&settings)?;
-    vfs.replace(&folder.config(), text.as_bytes()).with_context(|| shown(&folder.config()))
+    vfs.replace(&folder.config(), text.as_bytes()).with_context(|| display_path(&folder.config()))
 }
 
 /// The settings of a run, which must be of this stage.
@@ -442,10 +444,10 @@ fn frozen_settings(vfs: &dyn Vfs, run: &Path, stage: Stage) -> anyhow::Result<Se
     anyhow::ensure!(
         own == stage,
         "--resume {}: is a run of lehr {}; continue it with `lehr {} --resume {}`",
-        shown(run),
+        display_path(run),
         own.name(),
         own.name(),
-        shown(run)
+        display_path(run)
     );
     Ok(settings)
 }

@@ -8,7 +8,7 @@ use crate::config::{DeviceSettings, Settings, Stage};
 use crate::device::Device;
 use crate::event::{Event, Finished};
 use crate::train::Trainer;
-use crate::vfs::{Vfs, shown};
+use crate::vfs::{Vfs, display_path};
 use crate::world::{OtherRankFailed, World, share};
 use anyhow::{Context as _, Result};
 use sha2::{Digest, Sha256};
@@ -41,7 +41,7 @@ pub(super) fn check_flags(world: &World, settings: &Settings, start: &RunStart) 
         return Ok(());
     }
     world.watch_signals(Control::interrupted, Control::interrupt);
-    let path = |name: &str, path: &Option<PathBuf>| (name.to_owned(), path.as_deref().map_or("not set".into(), shown));
+    let path = |name: &str, path: &Option<PathBuf>| (name.to_owned(), path.as_deref().map_or("not set".into(), display_path));
     let mut values = vec![path("--run", &start.run), path("--resume", &start.resume)];
     match start.resume {
         // Rank 0 reads the settings of the run.

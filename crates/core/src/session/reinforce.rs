@@ -12,7 +12,7 @@ use crate::model_files::weight_files::WeightFiles;
 use crate::number_format::counted;
 use crate::run_folder::RunFolder;
 use crate::train::Trainer;
-use crate::vfs::{Vfs, shown};
+use crate::vfs::{Vfs, display_path};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ impl Run<'_> {
             Ok(()) if step == 0 => error,
             Ok(()) => error.context(format!(
                 "the run was saved after step {step}; repair the grader and continue with --resume {}",
-                shown(self.folder.path())
+                display_path(self.folder.path())
             )),
             Err(unsaved) => error.context(format!("step {step} could not be saved ({unsaved:#})")),
         }
@@ -88,7 +88,7 @@ pub(super) fn take_reference(
     ensure!(
         vfs.is_dir(&dir)?,
         "{}: the reference model that --beta {} needs is missing; put it back, or start a new run with --init",
-        shown(&dir),
+        display_path(&dir),
         settings.grpo.as_ref().map_or(0.0, |grpo| grpo.beta)
     );
     trainer.keep_reference(Some(&WeightFiles::open(vfs, &dir).context("the reference model")?))

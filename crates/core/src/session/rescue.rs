@@ -13,7 +13,7 @@ use crate::model_files::checkpoint::{Checkpoint, step_name};
 use crate::run_folder::checkpoints;
 use crate::train::rescue::{Ladder, RescuePlan};
 use crate::train::spike::{Detector, PersistentSpike, Sign};
-use crate::vfs::shown;
+use crate::vfs::display_path;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub struct RescueWatch {
 
 impl RescueWatch {
     /// Whether a rollback is pending, so that further numbers are discarded.
-    pub fn gives_up(&self) -> bool {
+    pub fn is_rollback_pending(&self) -> bool {
         self.trouble.is_some()
     }
 }
@@ -48,7 +48,7 @@ impl Run<'_> {
         let patience = self.settings.rescue.rescue_patience;
         let sign = self.watch.detector.observe(result.step, result.loss, result.grad_norm, patience);
         if self.rescues() {
-            self.watch.ladder.updated(result.step, self.watch.detector.calm());
+            self.watch.ladder.updated(result.step, self.watch.detector.is_calm());
         }
         match sign {
             None => {}
@@ -62,7 +62,7 @@ impl Run<'_> {
         if !self.rescues() || self.last_saved.is_some() {
             return Ok(());
         }
-        self.watch.ladder.began(self.trainer.state.step);
+        self.watch.ladder.started(self.trainer.state.step);
         self.save(false)
     }
 
@@ -71,7 +71,7 @@ impl Run<'_> {
         if lost {
             self.watch.ladder.lost(step);
         } else if self.rescues() && is_due(step, self.settings.save.save_every) {
-            self.watch.ladder.saved(step, self.watch.detector.calm());
+            self.watch.ladder.saved(step, self.watch.detector.is_calm());
         }
         self.retention.keep_good(self.watch.ladder.pinned());
     }
@@ -114,7 +114,7 @@ impl Run<'_> {
             Ok(plan) => plan,
             Err(account) => {
                 let good = self.watch.ladder.pinned().filter(|step| *step < trouble.onset).max();
-                let fork = good.map_or(String::new(), |step| format!(": --fork {}@{step} continues from it", shown(&run)));
+                let fork = good.map_or(String::new(), |step| format!(": --fork {}@{step} continues from it", display_path(&run)));
                 bail!("{account}; what was saved stays{fork}");
             }
         };

@@ -146,7 +146,7 @@ impl Run<'_> {
 
     /// Log an update and check its numbers for spikes.
     fn log(&mut self, result: StepResult) {
-        if self.watch.gives_up() {
+        if self.watch.is_rollback_pending() {
             return;
         }
         let StepResult { numbers, events, samples } = result;

@@ -12,7 +12,7 @@ use crate::model_files::checkpoint::{
 use crate::model_files::hf_config::{SpecialTokens, config_json};
 use crate::model_files::safetensors_file::{SafetensorsFile, write_safetensors};
 use crate::train::{MergedWindow, Optimizer, Trainer, TrainerState};
-use crate::vfs::{Vfs, shown};
+use crate::vfs::{Vfs, display_path};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -236,7 +236,7 @@ pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) ->
     trainer.state = file.state.clone();
     let path = checkpoint.path.join(PENDING_STEP);
     let step = match vfs.exists(&path)? {
-        true => Some(rmp_serde::from_slice(&vfs.read(&path, MAX_PENDING_STEP_BYTES)?).with_context(|| shown(&path))?),
+        true => Some(rmp_serde::from_slice(&vfs.read(&path, MAX_PENDING_STEP_BYTES)?).with_context(|| display_path(&path))?),
         false => None,
     };
     trainer.set_pending_step(step);

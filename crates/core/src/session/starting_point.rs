@@ -10,7 +10,7 @@ use crate::model_files::weight_files::WeightFiles;
 use crate::run_folder::checkpoints::{self, split_step};
 use crate::run_folder::{self, is_run};
 use crate::train::Trainer;
-use crate::vfs::{Vfs, shown};
+use crate::vfs::{Vfs, display_path};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,11 @@ impl StartingPoint {
             Self::Model { dir: checkpoint.path.clone(), checkpoint: Some(Box::new(checkpoint)) }
         } else {
             let dir = snapshot(vfs, Path::new(init)).context("--init")?;
-            ensure!(vfs.is_dir(&dir)? || is_gguf(vfs, &dir)?, "--init {}: there is no such folder or GGUF file", shown(&dir));
+            ensure!(
+                vfs.is_dir(&dir)? || is_gguf(vfs, &dir)?,
+                "--init {}: there is no such folder or GGUF file",
+                display_path(&dir)
+            );
             let checkpoint = Checkpoint::open(vfs, &dir).ok().map(Box::new);
             Self::Model { dir, checkpoint }
         };
@@ -99,7 +103,7 @@ impl StartingPoint {
             let moments = checkpoint.as_ref().with_context(|| {
                 format!(
                     "--init-optimizer keep: {} is not a checkpoint of a run, so that it holds no moments; use fresh",
-                    shown(dir)
+                    display_path(dir)
                 )
             })?;
             moments.optimizer(vfs).context("--init-optimizer keep")?;
@@ -198,7 +202,7 @@ fn name_of(checkpoint: &Checkpoint) -> String {
 /// The checkpoint for `RUN@STEP` or `RUN` (its newest valid one).
 fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     let (path, step) = split_step(spec);
-    let at = shown(path);
+    let at = display_path(path);
     ensure!(vfs.is_dir(path)?, "{flag} {at}: there is no such run folder");
     if vfs.is_file(&path.join(checkpoint::MANIFEST))? {
         ensure!(step.is_none(), "{flag} {at}: is a checkpoint already; leave the @ and the step out");
@@ -231,7 +235,7 @@ pub fn settings_of_fork(vfs: &dyn Vfs, spec: &str) -> Result<PathBuf> {
         false => path,
     };
     let config = run_folder::config(run);
-    ensure!(vfs.is_file(&config)?, "--fork {}: is not a run folder (it holds no config.toml)", shown(path));
+    ensure!(vfs.is_file(&config)?, "--fork {}: is not a run folder (it holds no config.toml)", display_path(path));
     Ok(config)
 }
 

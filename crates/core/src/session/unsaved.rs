@@ -67,7 +67,7 @@ impl FailedSaves {
     }
 
     /// The next save was requested by the user, so its result is reported.
-    pub fn ask(&mut self, now: Instant) {
+    pub fn request(&mut self, now: Instant) {
         if let Some(failed) = &mut self.failed {
             failed.reported = now.checked_sub(REPORT_EVERY).unwrap_or(failed.reported);
         }
@@ -112,7 +112,7 @@ mod tests {
         assert!(reported[0].1.starts_with("NOT SAVED: the disk is full") && reported[0].1.contains("--max-unsaved-minutes"));
 
         let later = start + Duration::from_secs(4000);
-        unsaved.ask(later);
+        unsaved.request(later);
         assert!(
             matches!(unsaved.failed("full", 0, later), SaveNotice::Report(_)),
             "each request is answered, and 0 means no limit"

@@ -113,7 +113,7 @@ impl<'a> InFlight<'a> {
         if self.reading.len() == READS {
             self.start(device, world, buffers)?;
         }
-        buffers.ring.ask(device, chunk);
+        buffers.ring.request(device, chunk);
         self.reading.push_back(chunk);
         if buffers.ring.is_immediate() { self.start(device, world, buffers) } else { Ok(()) }
     }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn check(world: &World, overlaps: bool) {
-        let device = Device::named(None).unwrap();
+        let device = Device::open_named(None).unwrap();
         let shapes = [vec![40, 8], vec![64, 16], vec![100]];
         let grads = Arena::new(&device, "grads", Arc::new(ArenaLayout::new(&shapes, 1 << 20)));
         let tensors: Vec<Tensor> = (0..3).map(|i| grads.tensor(i, "weights")).collect();

@@ -99,7 +99,7 @@ impl Scorer {
     /// # Errors
     /// A device fault.
     pub fn evaluate(&self, device: &Device, batches: impl ExactSizeIterator<Item = Batch>) -> anyhow::Result<Evaluation> {
-        self.evaluate_seeing(device, batches, None, &mut silent)
+        self.evaluate_with_predictions(device, batches, None, &mut silent)
     }
 
     /// As [`Scorer::evaluate`], bit-identical; `seen` collects the predictions for the first tokens, `progress` gets the number of finished
@@ -107,7 +107,7 @@ impl Scorer {
     ///
     /// # Errors
     /// As [`Scorer::evaluate`], or the error of `progress`; [`Interrupted`](crate::progress::Interrupted) when it stops the evaluation.
-    pub fn evaluate_seeing(
+    pub fn evaluate_with_predictions(
         &self,
         device: &Device,
         batches: impl ExactSizeIterator<Item = Batch>,

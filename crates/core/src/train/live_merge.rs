@@ -95,7 +95,7 @@ impl LiveMerge {
     }
 
     /// Updates between snapshots.
-    pub fn every(&self) -> u64 {
+    pub fn snapshot_interval(&self) -> u64 {
         self.every
     }
 }

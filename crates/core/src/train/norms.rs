@@ -71,7 +71,7 @@ impl PartNorms {
     ///
     /// # Errors
     /// A device fault.
-    pub fn before(&self, device: &Device) -> Result<()> {
+    pub fn measure_before(&self, device: &Device) -> Result<()> {
         Ok(device.replay(&self.weights)?)
     }
 
@@ -79,13 +79,13 @@ impl PartNorms {
     ///
     /// # Errors
     /// A device fault.
-    pub fn after(&self, device: &Device) -> Result<()> {
+    pub fn measure_after(&self, device: &Device) -> Result<()> {
         Ok(device.replay(&self.gradients)?)
     }
 
     /// Request the measurements of [`PartNorms::before`] and [`PartNorms::after`] for update `step`; they arrive later.
-    pub fn ask(&mut self, device: &Device, step: u64) {
-        self.ring.ask(device, &self.numbers);
+    pub fn request(&mut self, device: &Device, step: u64) {
+        self.ring.request(device, &self.numbers);
         self.late.push_back(step);
     }
 

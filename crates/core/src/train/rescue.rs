@@ -89,7 +89,7 @@ impl Ladder {
     }
 
     /// The start of the run was saved: a fallback while there is no good checkpoint.
-    pub fn began(&mut self, step: u64) {
+    pub fn started(&mut self, step: u64) {
         (self.begin, self.young) = (Some(step), vec![step]);
     }
 

@@ -191,7 +191,7 @@ impl Detector {
     }
 
     /// Whether the last update raised no suspicion at all: only then can a checkpoint become good.
-    pub fn calm(&self) -> bool {
+    pub fn is_calm(&self) -> bool {
         self.calm && self.episode.is_none() && self.in_a_row == 0
     }
 

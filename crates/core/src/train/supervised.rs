@@ -112,7 +112,7 @@ impl Supervised {
         let at_once = self.pass.acts.batch;
         if self.world.is_solo() {
             let batches = self.val_batches(at_once, tokens);
-            return Ok(batches.map(|batches| self.scorer.evaluate_seeing(device, batches, seen, progress)));
+            return Ok(batches.map(|batches| self.scorer.evaluate_with_predictions(device, batches, seen, progress)));
         }
         // Split by rows, because the number of rows at once depends on the device.
         let Some(rows) = self.val_batches(1, tokens) else { return Ok(None) };
@@ -128,7 +128,7 @@ impl Supervised {
             let joined = rows.by_ref().take(at_once.min(share.end - first)).reduce(join);
             padded(Batch { batch_size: at_once, ..joined.unwrap_or_else(|| unreachable!("rows of the share")) })
         });
-        let found = match self.scorer.evaluate_seeing(device, batches, seen.as_deref_mut(), progress) {
+        let found = match self.scorer.evaluate_with_predictions(device, batches, seen.as_deref_mut(), progress) {
             Err(error) if !error.is::<Interrupted>() => return Err(error),
             found => found,
         };
@@ -162,13 +162,13 @@ impl TrainingStage for Supervised {
         self.gradient(device, optimizer, &batch)?;
         task.done();
         let norms = optimizer.norms_of(state.step + 1);
-        norms.map_or(Ok(()), |norms| norms.before(device))?;
+        norms.map_or(Ok(()), |norms| norms.measure_before(device))?;
         optimizer.update(device, &hyper)?;
-        norms.map_or(Ok(()), |norms| norms.after(device))?;
+        norms.map_or(Ok(()), |norms| norms.measure_after(device))?;
         state.step += 1;
         state.optimizer_steps += 1;
         state.num_tokens += batch.num_tokens as u64;
-        self.ring.ask(device, &self.pass.acts.stats);
+        self.ring.request(device, &self.pass.acts.stats);
         self.late.push_back(SubmittedUpdate {
             step: state.step,
             learning_rate: hyper.learning_rate,
@@ -176,7 +176,7 @@ impl TrainingStage for Supervised {
             epoch: self.source.epochs(n + 1, self.batch_size),
         });
         if let Some(norms) = optimizer.norms.as_mut().filter(|norms| norms.is_due(state.step)) {
-            norms.ask(device, state.step);
+            norms.request(device, state.step);
         }
         if let Some(live) = live_merge {
             live.after_update(device, model, state.step)?;
@@ -246,7 +246,7 @@ impl TrainingStage for Supervised {
             return found.transpose();
         };
         let Some(batches) = self.val_batches(self.pass.acts.batch, tokens) else { return Ok(None) };
-        scorer.evaluate_seeing(device, batches, seen, progress).map(Some)
+        scorer.evaluate_with_predictions(device, batches, seen, progress).map(Some)
     }
 }
 

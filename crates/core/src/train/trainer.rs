@@ -242,7 +242,7 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::evaluate`].
-    pub fn evaluate_seeing(
+    pub fn evaluate_with_predictions(
         &self,
         tokens: u64,
         seen: &mut PredictionStats,

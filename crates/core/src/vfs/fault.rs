@@ -123,7 +123,7 @@ impl FaultFs {
         let mut s = self.state();
         let n = s.operations;
         s.operations += 1;
-        s.log.push(format!("{n} {what} {}", super::shown(path)));
+        s.log.push(format!("{n} {what} {}", super::display_path(path)));
         if s.dead {
             return Err(FaultKind::Killed.error());
         }

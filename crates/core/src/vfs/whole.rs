@@ -1,6 +1,6 @@
 //! Atomic file writes: a file has all of its content or does not exist.
 
-use super::shown;
+use super::display_path;
 use anyhow::{Context as _, Result};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -20,7 +20,7 @@ pub fn write_whole_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<
         file.persist(path)?;
         Ok(())
     };
-    made().with_context(|| format!("{}: cannot be written", shown(path)))
+    made().with_context(|| format!("{}: cannot be written", display_path(path)))
 }
 
 /// As [`write_whole_by`], with bytes.

@@ -183,7 +183,7 @@ impl Comm {
         bail!(
             "no heartbeat from {} for {seconds:.0} s ({what}): the process is dead or hangs, and {}",
             self.topology.name(rank),
-            self.what_ends()
+            self.ending_action()
         )
     }
 
@@ -193,7 +193,7 @@ impl Comm {
     }
 
     /// What ends with this command.
-    fn what_ends(&self) -> &'static str {
+    fn ending_action(&self) -> &'static str {
         match self.liveness.phase() {
             Phase::Idle | Phase::Busy => "the run ends; saved checkpoints are valid",
             Phase::Start | Phase::Setup | Phase::Done => "the command ends",
@@ -287,14 +287,14 @@ impl<T> Pending<T> {
             waited += begin.elapsed().min(2 * POLL_INTERVAL);
             // A rank without a heartbeat is reported as lost.
             if with_timeout && waited > comm.liveness.timeout && !comm.liveness.is_late(comm.others()) {
-                let ranks = comm.liveness.behind(comm.topology.rank);
+                let ranks = comm.liveness.ranks_behind(comm.topology.rank);
                 let names: Vec<String> = ranks.iter().map(|rank| comm.topology.name(*rank)).collect();
                 let names = if names.is_empty() { "the other ranks".to_owned() } else { names.join(", ") };
                 comm.wait_for_report(&ranks);
                 bail!(
                     "waited {:.0} s for {names} ({what}), and {}. Set a longer timeout with LEHR_RANK_TIMEOUT=SECONDS",
                     comm.liveness.timeout.as_secs_f64(),
-                    comm.what_ends()
+                    comm.ending_action()
                 );
             }
         }

@@ -201,7 +201,7 @@ impl Liveness {
     }
 
     /// This rank's heartbeat, and whether it must be sent at once because a signal has arrived.
-    pub fn own(&self) -> (Heartbeat, bool) {
+    pub fn own_heartbeat(&self) -> (Heartbeat, bool) {
         let mut signals = lock(&self.signals);
         let (mut stop, mut is_new) = (false, false);
         if let Some(signals) = signals.as_mut() {
@@ -246,7 +246,7 @@ impl Liveness {
     }
 
     /// Other ranks that have begun fewer collectives than this one.
-    pub fn behind(&self, own: usize) -> Vec<usize> {
+    pub fn ranks_behind(&self, own: usize) -> Vec<usize> {
         let (peers, begun) = (lock(&self.peers), self.begun.load(Ordering::SeqCst));
         (0..peers.len()).filter(|rank| *rank != own && peers[*rank].begun < begun).collect()
     }
@@ -291,7 +291,7 @@ mod tests {
         (0..5).for_each(|_| liveness.begin());
         liveness.receive(1, [5, 0, 20], true);
         liveness.receive(2, [4, 0, 300], true);
-        assert_eq!(liveness.behind(0), [2]);
+        assert_eq!(liveness.ranks_behind(0), [2]);
         liveness.set_progress(1);
         assert_eq!(liveness.total_progress(0), 321);
     }

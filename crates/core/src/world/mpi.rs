@@ -143,7 +143,7 @@ impl Ranks {
         if self.usr1.load(Ordering::SeqCst) {
             self.liveness.stop();
         }
-        let (heartbeat, is_new) = self.liveness.own();
+        let (heartbeat, is_new) = self.liveness.own_heartbeat();
         if is_new || self.sent.elapsed() >= self.liveness.interval() {
             self.sent = Instant::now();
             for to in (0..self.size()).filter(|to| *to != self.rank()) {

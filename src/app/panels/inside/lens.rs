@@ -36,7 +36,7 @@ impl LensPart {
             x_label: "token of the text; cells say what is expected after it",
             row: &|row| it.lens[row].part.clone(),
             column: &|column| it.tokens.get(column).map_or(String::new(), |t| piece(&t.piece)),
-            cell: &|row, column| read_out(it, row, column, at(row, column)),
+            cell: &|row, column| description(it, row, column, at(row, column)),
             inside: Some(&|row, column| best(row, column).map_or(String::new(), |g| piece(&g.piece))),
             upward: true,
             smooth: false,
@@ -56,7 +56,7 @@ impl LensPart {
     }
 }
 
-fn read_out(it: &Inspection, row: usize, column: usize, glimpse: Option<&LensPrediction>) -> String {
+fn description(it: &Inspection, row: usize, column: usize, glimpse: Option<&LensPrediction>) -> String {
     let Some(glimpse) = glimpse else { return "not measured".into() };
     let after = it.tokens.get(column).map_or(String::new(), |t| piece(&t.piece));
     let mut lines = vec![format!("after {} and '{after}' ({column})", crate::vfs::clean(&it.lens[row].part))];

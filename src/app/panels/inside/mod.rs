@@ -112,7 +112,7 @@ impl Inside {
                 self.norms.ui(ui, run, &mut actions);
             });
         }
-        actions.into_iter().for_each(|order| state.ask(order));
+        actions.into_iter().for_each(|order| state.request(order));
     }
 
     fn form(&mut self, ui: &mut Ui, run: &OpenRun, key: &str, job: Option<&JobState>, actions: &mut Vec<Action>) {
@@ -123,7 +123,7 @@ impl Inside {
             if saved.is_empty() {
                 ui.horizontal_wrapped(|ui| {
                     ui.weak("This run has saved no checkpoint yet.");
-                    if run.is_ours() && ui.button("Save now").clicked() {
+                    if run.is_controllable() && ui.button("Save now").clicked() {
                         actions.push(Action::Send(run.files.path.clone(), Command::SaveNow));
                     }
                 });
@@ -200,7 +200,7 @@ impl Inside {
                 ui.weak("The text has no token.");
             }
             Some(Err(why)) => {
-                ui.colored_label(theme::bad(ui.visuals()), why);
+                ui.colored_label(theme::error_color(ui.visuals()), why);
             }
             None => {}
         }

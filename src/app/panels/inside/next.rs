@@ -27,7 +27,8 @@ pub fn ui(ui: &mut Ui, it: &Inspection, picked: usize) {
             let from = rect.left() + (rect.width() * 0.34).min(150.0);
             let full = rect.right() - 62.0 - from;
             let is_actual = actual.is_some_and(|t| t.id == guess.id);
-            let color = if is_actual { theme::good(ui.visuals()) } else { theme::readable(theme::series(0), ui.visuals()) };
+            let color =
+                if is_actual { theme::success_color(ui.visuals()) } else { theme::readable(theme::series(0), ui.visuals()) };
             let length = full.max(1.0) * if p.is_finite() { p.clamp(0.0, 1.0) as f32 } else { 0.0 };
             let bar = Rect::from_min_size(pos2(from, rect.top() + 2.0), vec2(length, row - 4.0));
             let painter = ui.painter_at(rect);

@@ -66,7 +66,7 @@ pub(super) fn answer_ui(
     answer: &[TextBlock],
 ) {
     ui.add_space(10.0);
-    let accent = theme::good(ui.visuals());
+    let accent = theme::success_color(ui.visuals());
     egui::Frame::new().stroke(egui::Stroke::new(1.5, accent)).inner_margin(12).corner_radius(6.0).show(ui, |ui| {
         ui.set_width(ui.available_width());
         ui.label(RichText::new("The answer").strong().color(accent));
@@ -130,7 +130,7 @@ pub(super) fn picture_ui(ui: &mut Ui, picture: &mut Picture, path: &Path) {
             ui.add(image.alt_text(crate::history::short_name(path)));
         }
         Some((_, None)) => {
-            ui.label(RichText::new(format!("{} cannot be shown", crate::vfs::shown(path))).weak());
+            ui.label(RichText::new(format!("{} cannot be shown", crate::vfs::display_path(path))).weak());
         }
     }
 }

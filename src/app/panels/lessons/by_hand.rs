@@ -34,8 +34,8 @@ struct Change {
 impl ByHand {
     /// Stop the run, if it trains.
     pub fn stop(&mut self, state: &mut AppState) {
-        if let Some(run) = self.run.take().filter(|path| state.run(path).is_some_and(OpenRun::is_ours)) {
-            state.ask(Action::Send(run, Command::Stop));
+        if let Some(run) = self.run.take().filter(|path| state.run(path).is_some_and(OpenRun::is_controllable)) {
+            state.request(Action::Send(run, Command::Stop));
         }
         self.change = None;
     }
@@ -75,15 +75,15 @@ impl ByHand {
                     actions.push(Action::Experiment { args: offered.args.clone(), run });
                 }
             }
-            actions.into_iter().for_each(|order| state.ask(order));
+            actions.into_iter().for_each(|order| state.request(order));
         });
     }
 
     fn run_ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         let send = |command| Action::Send(run.files.path.clone(), command);
         ui.horizontal_wrapped(|ui| {
-            ui.label(RichText::new(format!("{}, update {}", run.files.standing(run.live), run.files.history.step)).weak());
-            if !run.is_ours() {
+            ui.label(RichText::new(format!("{}, update {}", run.files.state_label(run.live), run.files.history.step)).weak());
+            if !run.is_controllable() {
                 return;
             }
             let is_paused = run.files.history.state == RunState::Paused;
@@ -99,7 +99,7 @@ impl ByHand {
         });
         let is_waiting = self.change.as_ref().is_some_and(|c| c.sent.is_some() && self.response(run).is_none());
         let chosen = self.change.as_ref().filter(|c| c.sent.is_none()).map(|c| (c.name, c.value));
-        let set = ui.add_enabled_ui(run.is_ours() && !is_waiting, |ui| self.live.ui(ui, run, chosen)).inner;
+        let set = ui.add_enabled_ui(run.is_controllable() && !is_waiting, |ui| self.live.ui(ui, run, chosen)).inner;
         if let Some((live, value)) = set {
             self.change = Some(Change { name: live.name, label: live.label, value, sent: None });
         }
@@ -147,7 +147,7 @@ impl ByHand {
         match self.response(run) {
             Some(response) => {
                 let is_right = prediction == Some(response.course);
-                let color = if is_right { theme::good(ui.visuals()) } else { ui.visuals().text_color() };
+                let color = if is_right { theme::success_color(ui.visuals()) } else { ui.visuals().text_color() };
                 ui.label(RichText::new(in_words(metric(run), &response, prediction)).color(color));
             }
             None if run.files.history.step >= from + self.span => {

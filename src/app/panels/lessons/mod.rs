@@ -48,9 +48,9 @@ impl std::fmt::Debug for Lessons {
 
 impl Lessons {
     /// Begin with a story; `wake` is called when there is something new.
-    pub fn begin(&mut self, play: PlayStory, wake: Wake) {
+    pub fn start(&mut self, play: PlayStory, wake: Wake) {
         (self.predicted, self.error, self.automatic) = (None, None, play.automatic);
-        self.next.forget();
+        self.next.invalidate();
         self.opened.clear();
         self.by_hand = ByHand::default();
         match Host::start(play.story, play.options, play.automatic, wake) {
@@ -65,13 +65,13 @@ impl Lessons {
         if !host.poll() {
             return;
         }
-        let Some(shown) = host.shown() else { return };
+        let Some(shown) = host.view() else { return };
         if shown.phase != StoryPhase::Reading {
             // The other pages show the scene's runs too.
             for path in shown.scene().steps.iter().filter_map(|step| shown.runs.get(&step.name)) {
                 if self.opened.insert(path.clone()) && state.run(path).is_none() {
-                    state.ask(Action::Open(path.clone()));
-                    state.ask(Action::Focus(path.clone()));
+                    state.request(Action::Open(path.clone()));
+                    state.request(Action::Focus(path.clone()));
                 }
             }
         }
@@ -88,7 +88,7 @@ impl Lessons {
     /// Stop what runs; what was trained is saved.
     pub fn stop(&mut self) {
         if let Some(host) = &self.host {
-            host.act(story::StoryAction::Stop);
+            host.perform(story::StoryAction::Stop);
         }
     }
 
@@ -100,7 +100,7 @@ impl Lessons {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         let host = self.host.take();
-        let shown = host.as_ref().and_then(Host::shown);
+        let shown = host.as_ref().and_then(Host::view);
         let number = shown.map_or(usize::MAX, |shown| shown.number);
         let mut leave = false;
         egui::ScrollArea::vertical().id_salt(number).auto_shrink(false).stick_to_bottom(self.automatic).show(ui, |ui| {
@@ -121,7 +121,7 @@ impl Lessons {
         });
         if leave {
             self.by_hand.stop(state);
-            self.list.forget();
+            self.list.invalidate();
         }
         // A host that is dropped saves what it trains.
         self.host = host.filter(|_| !leave);
@@ -150,11 +150,11 @@ impl Lessons {
                     let button = egui::Button::new(RichText::new(format!("{}. {}", i + 1, story.title)).strong());
                     let button = if next == Some(i) { button.fill(ui.visuals().selection.bg_fill) } else { button };
                     if ui.add(button).clicked() {
-                        state.ask(Action::Lesson(story.name.clone()));
+                        state.request(Action::Lesson(story.name.clone()));
                     }
                     ui.label(RichText::new(format!("about {}", format::duration(story.seconds()))).weak());
                     if *done {
-                        ui.colored_label(theme::good(ui.visuals()), "done");
+                        ui.colored_label(theme::success_color(ui.visuals()), "done");
                     } else if next == Some(i) {
                         ui.label(RichText::new("next").weak());
                     }
@@ -209,7 +209,7 @@ impl Lessons {
                     // Two trainers at once would both be slow.
                     self.by_hand.stop(state);
                     self.scrolls = 2;
-                    host.act(story::StoryAction::Run);
+                    host.perform(story::StoryAction::Run);
                 }
                 if let Some(seconds) = shown.preparation {
                     let about = format::duration((seconds / 5.0).ceil() * 5.0);
@@ -228,7 +228,7 @@ impl Lessons {
                     ui.label(RichText::new(format!("{left} left")).weak());
                     pause_ui(ui, host, shown);
                     if ui.button("Stop").clicked() {
-                        host.act(story::StoryAction::Stop);
+                        host.perform(story::StoryAction::Stop);
                     }
                 });
                 ui.add(egui::ProgressBar::new(shown.progress.share as f32).desired_height(6.0));
@@ -236,7 +236,7 @@ impl Lessons {
             StoryPhase::Stopped => {
                 ui.label("Stopped. What was trained is saved.");
                 if ui.button("Continue").clicked() {
-                    host.act(story::StoryAction::Run);
+                    host.perform(story::StoryAction::Run);
                 }
             }
             StoryPhase::Failed(text) => {
@@ -253,7 +253,8 @@ impl Lessons {
         for watch in &shown.scene().watch {
             ui.add_space(8.0);
             if let Some(spec) = watch.spec() {
-                let runs: Vec<PathBuf> = shown.watched(watch).into_iter().filter(|path| state.run(path).is_some()).collect();
+                let runs: Vec<PathBuf> =
+                    shown.watched_folders(watch).into_iter().filter(|path| state.run(path).is_some()).collect();
                 if runs.is_empty() {
                     continue;
                 }
@@ -273,7 +274,7 @@ impl Lessons {
                     Panel::Inside => (Page::Inside, "Look inside"),
                 };
                 if ui.button(words).clicked() {
-                    state.ask(Action::Show(page));
+                    state.request(Action::Show(page));
                 }
             } else if let Some((step, file)) = watch.picture.as_ref().and_then(|picture| picture.split_once('/'))
                 && let Some(dir) = shown.products.get(step).filter(|_| is_seen(&shown.phase))
@@ -310,7 +311,7 @@ impl Lessons {
         ui.add_space(8.0);
         if shown.phase == StoryPhase::Seen && !shown.is_last() {
             if ui.add(large_button("Continue")).clicked() {
-                host.act(story::StoryAction::Next);
+                host.perform(story::StoryAction::Next);
                 self.predicted = None;
             }
         } else {
@@ -326,7 +327,7 @@ impl Lessons {
         let load = move |name: &String| next_lesson(&root, name).ok().flatten();
         let Some((_, Some(next))) = self.next.get(ui.ctx(), &name.to_owned(), load) else { return };
         if ui.button(RichText::new(format!("Next lesson: {}", next.title)).strong()).clicked() {
-            state.ask(Action::Lesson(next.name.clone()));
+            state.request(Action::Lesson(next.name.clone()));
         }
     }
 }
@@ -354,7 +355,7 @@ fn parameters_ui(ui: &mut Ui, host: &Host, shown: &StoryView) {
                 ui.label(&parameter.label);
                 for choice in &parameter.choices {
                     if ui.selectable_label(*choice == parameter.value, choice).clicked() {
-                        host.act(story::StoryAction::Set(name.clone(), choice.clone()));
+                        host.perform(story::StoryAction::Set(name.clone(), choice.clone()));
                     }
                 }
             });
@@ -371,10 +372,10 @@ fn pause_ui(ui: &mut Ui, host: &Host, shown: &StoryView) {
         return;
     }
     if ui.button(if shown.is_paused { "Continue" } else { "Pause" }).clicked() {
-        host.act(story::StoryAction::Pause(!shown.is_paused));
+        host.perform(story::StoryAction::Pause(!shown.is_paused));
     }
     if shown.is_paused && ui.button("One update").clicked() {
-        host.act(story::StoryAction::Step);
+        host.perform(story::StoryAction::Step);
     }
 }
 
@@ -384,6 +385,6 @@ fn report(shown: &StoryView, state: &mut AppState) {
     let runs = trained.filter_map(|step| shown.products.get(&step.name)).map(|path| path.display().to_string());
     let out = shown.dir.join("report.html").display().to_string();
     let args = ["report".to_owned()].into_iter().chain(runs).chain(["-o".to_owned(), out.clone()]).collect();
-    state.ask(Action::Job(format!("report {out}"), args));
-    state.ask(Action::Notify(format!("all charts, texts and settings will be on one page: {out}")));
+    state.request(Action::Job(format!("report {out}"), args));
+    state.request(Action::Notify(format!("all charts, texts and settings will be on one page: {out}")));
 }

@@ -63,7 +63,7 @@ impl LandscapePart {
             match &found.value {
                 None => {}
                 Some(Err(why)) => {
-                    ui.colored_label(theme::bad(ui.visuals()), why);
+                    ui.colored_label(theme::error_color(ui.visuals()), why);
                 }
                 Some(Ok(land)) => {
                     let mark = (path.clone(), found.count);

@@ -46,13 +46,13 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
             table(ui, &history.merges);
         }
         ui.horizontal_wrapped(|ui| {
-            let button = ui.add_enabled(run.is_ours(), egui::Button::new("Merge now"));
+            let button = ui.add_enabled(run.is_controllable(), egui::Button::new("Merge now"));
             let button =
                 button.on_hover_text("Merge the snapshots of this run between two steps, write the model, and evaluate it");
             if button.on_disabled_hover_text("Only a run that this window trains can be asked").clicked() {
                 actions.push(Action::Send(run.files.path.clone(), Command::MergeNow));
             }
-            if !run.is_ours() {
+            if !run.is_controllable() {
                 ui.weak("Only for a run that this window trains. Any other is merged below, from its checkpoints.");
             }
         });

@@ -85,7 +85,7 @@ impl Merge {
                 self.landscape.ui(ui, run, steps, state.job(&key("landscape", &path)), &mut actions);
             });
         }
-        actions.into_iter().for_each(|order| state.ask(order));
+        actions.into_iter().for_each(|order| state.request(order));
     }
 }
 

@@ -127,7 +127,7 @@ impl Plan {
                 }
                 _ => "This run has no checkpoint on disk yet; a merge averages two or more.".into(),
             });
-            if steps.len() < 2 && run.is_ours() && ui.button("Save a checkpoint now").clicked() {
+            if steps.len() < 2 && run.is_controllable() && ui.button("Save a checkpoint now").clicked() {
                 actions.push(Action::Send(run.files.path.clone(), Command::SaveNow));
             }
             if steps.len() == 2 {
@@ -143,7 +143,7 @@ impl Plan {
             self.choices(ui, steps);
             let path = &run.files.path;
             ui.add_enabled_ui(!steps.is_empty(), |ui| {
-                self.begin(ui, path, actions);
+                self.start_row(ui, path, actions);
                 self.write(ui, path, job, actions);
             });
         });
@@ -188,7 +188,7 @@ impl Plan {
         ui.weak(explained(self.method));
     }
 
-    fn begin(&mut self, ui: &mut Ui, run: &Path, actions: &mut Vec<Action>) {
+    fn start_row(&mut self, ui: &mut Ui, run: &Path, actions: &mut Vec<Action>) {
         ui.horizontal_wrapped(|ui| {
             let name = STAGES.into_iter().find(|s| s.0 == self.stage).map_or(self.stage, |s| s.1);
             let clicked = ui
@@ -207,7 +207,7 @@ impl Plan {
                 .labelled_by(label.id);
             match self.spec(run) {
                 Err(why) => {
-                    ui.colored_label(theme::bad(ui.visuals()), why);
+                    ui.colored_label(theme::error_color(ui.visuals()), why);
                 }
                 Ok(spec) if clicked => {
                     let init = spec.to_string();
@@ -234,7 +234,7 @@ impl Plan {
         });
         if progress(ui, &key("merge", run), job, actions).is_some() {
             let written = PathBuf::from(self.out.trim());
-            ui.colored_label(theme::good(ui.visuals()), format!("Written: {}", crate::vfs::shown(&written)));
+            ui.colored_label(theme::success_color(ui.visuals()), format!("Written: {}", crate::vfs::display_path(&written)));
         }
     }
 }

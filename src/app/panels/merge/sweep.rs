@@ -53,7 +53,7 @@ impl SweepPart {
             let found = self.results.get(&path)?;
             match found.value.as_ref()? {
                 Err(why) => {
-                    ui.colored_label(theme::bad(ui.visuals()), why);
+                    ui.colored_label(theme::error_color(ui.visuals()), why);
                     None
                 }
                 Ok(sweep) => show(ui, sweep, found.count, &mut self.heats),

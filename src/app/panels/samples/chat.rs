@@ -58,7 +58,7 @@ impl ChatPage {
             (self.of, self.at) = (path.to_owned(), At::Newest);
         }
         let chat = state.chat.as_ref();
-        let wanted = self.wanted(run);
+        let wanted = self.selected_model(run);
         card(ui, "Model", "The model is loaded by a process of its own, beside any run that is being trained.", |ui| {
             self.model_ui(ui, run, chat, &wanted, actions);
         });
@@ -75,7 +75,7 @@ impl ChatPage {
     }
 
     /// The model to talk to as the command line names it, or what is missing.
-    fn wanted(&self, run: Option<&OpenRun>) -> Result<String, &'static str> {
+    fn selected_model(&self, run: Option<&OpenRun>) -> Result<String, &'static str> {
         let typed = self.named.trim();
         match (self.at, run) {
             (At::Named, _) | (_, None) if typed.is_empty() => Err("Name a model folder or a GGUF file."),
@@ -122,7 +122,7 @@ impl ChatPage {
             if let (Ok(model), false) = (wanted, same)
                 && ui.button("Load").on_hover_text("Start a conversation with this model").clicked()
             {
-                actions.push(self.begin(model));
+                actions.push(self.start_chat(model));
             }
             let Some(chat) = chat else { return };
             let idle = chat.state == ChatState::Ready;
@@ -158,7 +158,7 @@ impl ChatPage {
         combo.response.labelled_by(label.id);
     }
 
-    fn begin(&self, model: &str) -> Action {
+    fn start_chat(&self, model: &str) -> Action {
         Action::StartChat { model: model.to_owned(), system: self.system.clone(), tokens: self.tokens }
     }
 
@@ -183,7 +183,7 @@ impl ChatPage {
             let clicked = ui.add_enabled(ready, egui::Button::new("Send")).clicked();
             if ready && (clicked || enter) {
                 if let (true, Ok(model)) = (over, wanted) {
-                    actions.push(self.begin(model));
+                    actions.push(self.start_chat(model));
                 }
                 let text = std::mem::take(&mut self.draft);
                 actions.push(Action::SendChat(ChatRequest::Say { text, temperature: self.temperature }));
@@ -229,7 +229,10 @@ fn chat_ui(ui: &mut Ui, chat: &ChatProcess) {
             });
         }
         ChatState::Ended(why) => {
-            ui.colored_label(theme::bad(ui.visuals()), format!("The conversation has ended: {}", printable(why, 600, false)));
+            ui.colored_label(
+                theme::error_color(ui.visuals()),
+                format!("The conversation has ended: {}", printable(why, 600, false)),
+            );
         }
         ChatState::Replying if chat.turns.last().is_some_and(|turn| turn.text.is_empty()) => {
             ui.spinner();
@@ -252,7 +255,7 @@ fn turn_ui(ui: &mut Ui, turn: &Turn, is_written: bool) {
     ui.add(egui::Label::new(if turn.refused { text.weak().strikethrough() } else { text }).wrap());
     if !turn.note.is_empty() {
         let note = RichText::new(printable(&turn.note, 600, false)).small();
-        ui.label(if turn.refused { note.color(theme::bad(ui.visuals())) } else { note.weak() });
+        ui.label(if turn.refused { note.color(theme::error_color(ui.visuals())) } else { note.weak() });
     }
     ui.add_space(4.0);
 }

@@ -58,6 +58,6 @@ impl Samples {
             (View::Texts, Some(run)) => self.texts.ui(ui, run, state, &mut actions),
             (View::Rollouts | View::Texts, None) => parts::no_run(ui, &mut actions),
         });
-        actions.into_iter().for_each(|order| state.ask(order));
+        actions.into_iter().for_each(|order| state.request(order));
     }
 }

@@ -96,7 +96,7 @@ impl Rollouts {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         if let Some(trouble) = &self.trouble {
-            ui.colored_label(theme::bad(ui.visuals()), trouble);
+            ui.colored_label(theme::error_color(ui.visuals()), trouble);
         }
         let steps = run.files.completions.steps();
         if steps.is_empty() {
@@ -116,7 +116,7 @@ impl Rollouts {
         match loaded.as_ref() {
             Ok(loaded) => self.show(ui, loaded),
             Err(why) => {
-                ui.colored_label(theme::bad(ui.visuals()), why);
+                ui.colored_label(theme::error_color(ui.visuals()), why);
             }
         }
     }
@@ -173,7 +173,7 @@ impl Rollouts {
             if !first.answer.is_empty() {
                 ui.label(
                     RichText::new(format!("right answer: {}", printable(&first.answer, QUESTION, false)))
-                        .color(theme::good(ui.visuals())),
+                        .color(theme::success_color(ui.visuals())),
                 );
             }
         });
@@ -231,15 +231,15 @@ fn answer(ui: &mut Ui, loaded: &Completions, i: usize, text: &mut TokenText, (ru
     card(ui, &format!("Answer {}", i + 1), "", |ui| {
         ui.horizontal_wrapped(|ui| {
             let (word, color) = match c.correct {
-                true => ("right", theme::good(ui.visuals())),
-                false => ("wrong", theme::bad(ui.visuals())),
+                true => ("right", theme::success_color(ui.visuals())),
+                false => ("wrong", theme::error_color(ui.visuals())),
             };
             ui.label(RichText::new(word).strong().color(color));
             stat(ui, "reward", &number(c.reward));
             c.rewards.iter().take(8).for_each(|(name, value)| stat(ui, &printable(name, 24, false), &number(*value)));
             stat(ui, "tokens", &c.tokens.len().max(c.pieces.len()).to_string());
             if c.truncated {
-                ui.label(RichText::new("cut at the limit").color(theme::bad(ui.visuals())));
+                ui.label(RichText::new("cut at the limit").color(theme::error_color(ui.visuals())));
             }
         });
         if !c.reason.is_empty() {

@@ -53,7 +53,7 @@ impl Texts {
             self.laid.clear();
         }
         let key = format!("sample {}", run.files.path.display());
-        self.ask(ui, run, (&key, state.job(&key)), actions);
+        self.request_samples(ui, run, (&key, state.job(&key)), actions);
         ui.add_space(4.0);
         let samples = &run.files.history.samples;
         if samples.is_empty() {
@@ -80,13 +80,13 @@ impl Texts {
     }
 
     /// A request: to the trainer between two steps, or else to a process of its own, which loads the newest checkpoint.
-    fn ask(&mut self, ui: &mut Ui, run: &OpenRun, (key, job): (&str, Option<&JobState>), actions: &mut Vec<Action>) {
+    fn request_samples(&mut self, ui: &mut Ui, run: &OpenRun, (key, job): (&str, Option<&JobState>), actions: &mut Vec<Action>) {
         let hint = "A run that this window trains generates a text between two steps, from its newest weights. Of any other run the newest \
                     checkpoint is loaded.";
         let is_saved = !run.files.history.checkpoints.is_empty();
         let is_free = !matches!(job, Some(JobState::Running(_)));
         card(ui, "Sample now", hint, |ui| {
-            ui.add_enabled_ui(run.is_ours() || (is_saved && is_free), |ui| {
+            ui.add_enabled_ui(run.is_controllable() || (is_saved && is_free), |ui| {
                 let label = ui.label("prompt");
                 let field = egui::TextEdit::multiline(&mut self.prompt).desired_rows(2).desired_width(f32::INFINITY);
                 ui.add(field.hint_text("The text to continue; empty to start from nothing")).labelled_by(label.id);
@@ -99,7 +99,7 @@ impl Texts {
                     ui.add(DragValue::new(&mut self.tokens).range(1..=4096)).labelled_by(label.id);
                     ui.checkbox(&mut self.chat, "as a chat")
                         .on_hover_text("Write the prompt as a user's message, through the chat template");
-                    if asked && run.is_ours() {
+                    if asked && run.is_controllable() {
                         let (prompt, chat) = (self.prompt.clone(), self.chat);
                         let (temperature, tokens) = (Some(self.temperature), Some(self.tokens));
                         actions
@@ -109,7 +109,7 @@ impl Texts {
                     }
                 });
             });
-            if !run.is_ours() && !is_saved {
+            if !run.is_controllable() && !is_saved {
                 ui.weak("This run has saved no checkpoint to sample from.");
             }
             if let Some(text) = parts::progress(ui, key, job, actions) {

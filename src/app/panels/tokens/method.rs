@@ -99,18 +99,18 @@ impl MethodSwitch {
         let hint = "Advantage Reweighting (AR) weakens the advantage of improbable tokens; Lopti updates improbable and probable tokens one \
                     after the other. Both keep the large gradients of improbable tokens from drowning the others (arXiv 2505.12929).";
         card(ui, "Method", hint, |ui| {
-            ui.add_enabled_ui(run.is_ours(), |ui| self.controls(ui, run, asked.unwrap_or(now), actions));
+            ui.add_enabled_ui(run.is_controllable(), |ui| self.controls(ui, run, asked.unwrap_or(now), actions));
             match asked {
                 Some(asked) => ui.label(
                     RichText::new(format!("Asked for: {}, from the next step on.", asked.in_words()))
-                        .color(theme::good(ui.visuals())),
+                        .color(theme::success_color(ui.visuals())),
                 ),
                 None => ui.label(format!("In force: {}.", now.in_words())),
             };
             ui.label(RichText::new(asked.unwrap_or(now).explained()).weak());
             by_share(ui, run);
             self.trail(ui, run);
-            if !run.is_ours() {
+            if !run.is_controllable() {
                 elsewhere(ui, run, actions);
             }
         });
@@ -121,7 +121,7 @@ impl MethodSwitch {
         let path = &run.files.path;
         // A refused command has no answer; two steps later it would be in force.
         let late = |a: &Asked| run.files.history.step > a.step + 1;
-        self.asked.take_if(|a| a.run != *path || a.method == now || late(a) || !run.is_ours());
+        self.asked.take_if(|a| a.run != *path || a.method == now || late(a) || !run.is_controllable());
         if self.of != *path {
             (self.of, self.wanted) = (path.clone(), USUAL);
         }

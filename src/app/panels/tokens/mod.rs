@@ -51,7 +51,7 @@ impl TokensPage {
                 .auto_shrink([false, false])
                 .show(ui, |ui| self.page(ui, run, &mut actions));
         }
-        actions.into_iter().for_each(|order| state.ask(order));
+        actions.into_iter().for_each(|order| state.request(order));
     }
 
     fn page(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
@@ -76,7 +76,7 @@ impl TokensPage {
                 ),
             };
             parts::empty_with(ui, heading, what, |ui| {
-                if run.is_ours() && !reinforced {
+                if run.is_controllable() && !reinforced {
                     parts::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
                 }
             });

@@ -40,12 +40,12 @@ pub fn ui(ui: &mut Ui, page: &mut TokensPage, run: &OpenRun, actions: &mut Vec<A
     match probed {
         Some(_) => {
             parts.push(Box::new(move |ui| changes(ui, probed, group, near)));
-            parts.push(Box::new(move |ui| right(ui, probed, group)));
+            parts.push(Box::new(move |ui| direction_shares(ui, probed, group)));
             parts.push(Box::new(move |ui| norms_by_pass(ui, history, step)));
             parts.push(Box::new(move |ui| norms_by_bin(ui, probed)));
         }
         None => {
-            parts.push(Box::new(move |ui| unprobed(ui, run, actions)));
+            parts.push(Box::new(move |ui| no_probe_hint(ui, run, actions)));
             parts.push(Box::new(move |ui| norms_by_pass(ui, history, step)));
         }
     }
@@ -132,7 +132,7 @@ fn signs(probe: &event::Probe, group: Group) -> Vec<(&'static str, usize, &Proba
 }
 
 /// Where nothing was probed: how to get it.
-fn unprobed(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
+fn no_probe_hint(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     card(ui, "What an update does to each token", "", |ui| {
         ui.weak(
             "Not measured in this run. A run that probes its updates shows the change of each token's probability, the share of tokens that \
@@ -178,7 +178,7 @@ fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut
     });
 }
 
-fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
+fn direction_shares(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
     let hint = "Of the tokens that moved, the share that moved in the direction of their advantage. Half is chance: an update for improbable \
                 tokens, with their large gradients, also moves the others.";
     card(ui, "Moved in the right direction", hint, |ui| {

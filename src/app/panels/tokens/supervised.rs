@@ -30,24 +30,24 @@ pub fn ui(ui: &mut Ui, page: &TokensPage, history: &History) {
         vec![
             Box::new(|ui| {
                 let hint = "How probable the model found the tokens that really came next. As it learns, tokens move from left to right.";
-                picture(ui, "Tokens by probability", hint, &edges, bins, &[("share of tokens", 0, &bins.share)]);
+                bin_chart(ui, "Tokens by probability", hint, &edges, bins, &[("share of tokens", 0, &bins.share)]);
             }),
             Box::new(|ui| {
                 let hint =
                     "Beside its part of the tokens, each bin's part of the loss, the sum of -log p: improbable tokens cost most.";
                 let series = [("share of tokens", 0, &bins.share), ("share of loss", 1, &bins.loss)];
-                picture(ui, "Loss against tokens", hint, &edges, bins, &series);
+                bin_chart(ui, "Loss against tokens", hint, &edges, bins, &series);
             }),
             Box::new(|ui| {
                 let hint = "Each bin's part of the gradient |d loss / d logits|, summed: the model learns most from the tokens that it predicts badly.";
                 let series = [("share of tokens", 0, &bins.share), ("share of gradient", 2, &bins.gradient)];
-                picture(ui, "Gradient against tokens", hint, &edges, bins, &series);
+                bin_chart(ui, "Gradient against tokens", hint, &edges, bins, &series);
             }),
         ],
     );
 }
 
-fn picture(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], bins: &Predicted, series: &[(&str, usize, &Vec<Number>)]) {
+fn bin_chart(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], bins: &Predicted, series: &[(&str, usize, &Vec<Number>)]) {
     card(ui, name, hint, |ui| {
         let series = series.iter().map(|(name, color, list)| (*name, *color, numbers(list))).collect();
         bars(

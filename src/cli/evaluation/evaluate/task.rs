@@ -124,7 +124,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         progress.passed += count as usize * samples;
         modes.push(TaskMode::of(&graded_questions, ungraded.0, (temperature, samples), begin.elapsed().as_secs_f64()));
         if ungraded.0 > 0 {
-            progress.line.say(&format!(
+            progress.line.print_line(&format!(
                 "note: {} of {} without a reward, not counted, since the grader failed twice: {}",
                 ungraded.0,
                 counted((count as usize * samples) as u64, "answer"),

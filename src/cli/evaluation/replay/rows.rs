@@ -2,7 +2,7 @@
 //! names for tokens and log-probabilities, and their advantages are recomputed.
 
 use crate::train::reinforce::Rollout;
-use crate::vfs::{clean, shown};
+use crate::vfs::{clean, display_path};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ pub struct ModelLimits {
 /// One line with file, row, field and cause.
 pub fn read(path: &Path, limits: ModelLimits, step: Option<u64>) -> Result<Vec<Rollout>> {
     let stdin = path == Path::new("-");
-    let name = if stdin { "standard input".to_owned() } else { shown(path) };
+    let name = if stdin { "standard input".to_owned() } else { display_path(path) };
     let reader: Box<dyn BufRead> = match stdin {
         true => Box::new(std::io::stdin().lock()),
         false => Box::new(std::io::BufReader::new(std::fs::File::open(path).with_context(|| name.clone())?)),

@@ -67,7 +67,7 @@ pub fn make(
     let (mut reports, mut gradients) = (Vec::new(), Vec::new());
     for pass in &all {
         let (updates, gradient) = run(on, &mut policy, &rollouts, pass, &loss, settings, keep_gradients)?;
-        reports.push(PassReport { pass: label(pass, grpo.num_iterations), together: UpdateStats::together(&updates), updates });
+        reports.push(PassReport { pass: label(pass, grpo.num_iterations), together: UpdateStats::aggregate(&updates), updates });
         gradients.extend(gradient);
     }
     let after = policy.logprobs(device, model, &rollouts, loss.temperature)?;

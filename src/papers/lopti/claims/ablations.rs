@@ -2,16 +2,16 @@
 
 use super::super::context::LoptiContext;
 use super::super::plan::LoptiPlan;
-use super::{LoptiRecord, MethodArms, accuracy, before, difference, level_bars, level_table, reward_chart, rows};
+use super::{LoptiRecord, MethodArms, accuracy, accuracy_before, difference, level_bars, level_table, reward_chart, rows};
 use crate::papers::finding::ClaimFinding;
 use crate::papers::stats::Estimate;
 use crate::papers::verdict::ClaimCheck;
 use crate::papers::verdict::Requirement::{Above, Below, Nothing, Within};
 use crate::plot::Panels;
 
-fn picture(title: &str, of: &[MethodArms]) -> String {
+fn figure(title: &str, of: &[MethodArms]) -> String {
     Panels::new(title, 2)
-        .subtitle(&format!("mean over seeds; {}", before(of)))
+        .subtitle(&format!("mean over seeds; {}", accuracy_before(of)))
         .panel(level_bars("accuracy", of, "people"))
         .panel(reward_chart("reward of the rollouts", of))
         .svg()
@@ -25,7 +25,7 @@ fn late_drop(r: &LoptiRecord) -> f64 {
 
 /// High-probability tokens first.
 pub fn reversed(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
-    let of = rows(c, &LoptiPlan::ways("L8"))?;
+    let of = rows(c, &LoptiPlan::compared_arms("L8"))?;
     let [grpo, lopti, high, lot] = [&of[0], &of[1], &of[2], &of[3]];
     let drop: Vec<f64> = high.records.iter().map(late_drop).collect();
     let checks = vec![
@@ -44,12 +44,12 @@ pub fn reversed(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     );
     found.tables.push(level_table("Mean over seeds", &of, "people"));
-    Ok(found.picture("l8-reversed", picture("L8: the reversed order", &of)))
+    Ok(found.with_figure("l8-reversed", figure("L8: the reversed order", &of)))
 }
 
 /// Updates with only a part of the tokens.
 pub fn masked(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
-    let of = rows(c, &LoptiPlan::ways("L9"))?;
+    let of = rows(c, &LoptiPlan::compared_arms("L9"))?;
     let [grpo, quarter, half, low] = [&of[0], &of[1], &of[2], &of[3]];
     let checks = vec![
         ClaimCheck::new("accuracy: only p > 0.25 minus GRPO", difference(quarter, grpo, accuracy), Below(0.0)),
@@ -67,5 +67,5 @@ pub fn masked(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     );
     found.tables.push(level_table("Mean over seeds", &of, "people"));
-    Ok(found.picture("l9-masked", picture("L9: updates of a part of the tokens", &of)))
+    Ok(found.with_figure("l9-masked", figure("L9: updates of a part of the tokens", &of)))
 }

@@ -63,5 +63,5 @@ pub fn update_time(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Seconds", &["method", "seconds", "over GRPO"], rows.collect())
-    .picture("l11-time", bars.svg()))
+    .with_figure("l11-time", bars.svg()))
 }

@@ -3,7 +3,7 @@
 use super::super::context::LoptiContext;
 use super::super::plan::{LoptiPlan, METHODS};
 use super::super::scale::{ALPHA, ETA, SMALL_ALPHA};
-use super::{MethodArms, accuracy, before, difference, level_bars, level_table, reward_chart, rows};
+use super::{MethodArms, accuracy, accuracy_before, difference, level_bars, level_table, reward_chart, rows};
 use crate::papers::finding::ClaimFinding;
 use crate::papers::stats::Estimate;
 use crate::papers::verdict::ClaimCheck;
@@ -17,13 +17,13 @@ const LOPTI: usize = 2;
 const BOTH: usize = 3;
 
 /// The four methods, without controls for readability.
-fn picture(title: &str, of: &[MethodArms], unit: &str) -> String {
+fn figure(title: &str, of: &[MethodArms], unit: &str) -> String {
     picture_of(title, &of[..METHODS.len().min(of.len())], unit)
 }
 
 fn picture_of(title: &str, of: &[MethodArms], unit: &str) -> String {
     Panels::new(title, 2)
-        .subtitle(&format!("mean of the last evaluations, range over seeds; {}", before(of)))
+        .subtitle(&format!("mean of the last evaluations, range over seeds; {}", accuracy_before(of)))
         .panel(level_bars("accuracy", of, unit))
         .panel(reward_chart("reward of the rollouts", of))
         .svg()
@@ -54,7 +54,7 @@ fn gained(row: &MethodArms) -> Estimate {
 
 /// K&K: the ranking, comparison with the controls, and interaction with the number of people.
 pub fn puzzles(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
-    let of = rows(c, &LoptiPlan::ways("L5"))?;
+    let of = rows(c, &LoptiPlan::compared_arms("L5"))?;
     let [twice, lot] = [4, 5];
     let mut checks = ranking(&of);
     checks.push(ClaimCheck::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Above(0.0)));
@@ -93,12 +93,12 @@ pub fn puzzles(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     );
     found.tables.push(table);
-    Ok(found.picture("l5-methods", picture("L5: the four methods on Knights and Knaves", &of, "people")))
+    Ok(found.with_figure("l5-methods", figure("L5: the four methods on Knights and Knaves", &of, "people")))
 }
 
 /// Is Lopti's gain explained by larger steps or by shared moments?
 pub fn controls(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
-    let of = rows(c, &LoptiPlan::ways("L5b"))?;
+    let of = rows(c, &LoptiPlan::compared_arms("L5b"))?;
     let [grpo, lopti, apart, root, double] = [&of[0], &of[1], &of[2], &of[3], &of[4]];
     let checks = vec![
         ClaimCheck::new("accuracy: Lopti minus GRPO at 1.41 times the rate", difference(lopti, root, accuracy), Above(0.0)),
@@ -115,12 +115,12 @@ pub fn controls(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     );
     found.tables.push(level_table("Mean over seeds", &of, "people"));
-    Ok(found.picture("l5-controls", picture_of("L5b: larger steps, moments apart", &of, "people")))
+    Ok(found.with_figure("l5-controls", picture_of("L5b: larger steps, moments apart", &of, "people")))
 }
 
 /// The same ranking with REINFORCE++.
 pub fn plus_plus(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
-    let of = rows(c, &LoptiPlan::ways("L10"))?;
+    let of = rows(c, &LoptiPlan::compared_arms("L10"))?;
     let mut found = ClaimFinding::new(
         "L10",
         "AR and Lopti carry over to REINFORCE++",
@@ -132,12 +132,12 @@ pub fn plus_plus(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         ranking(&of),
     );
     found.tables.push(level_table("Mean over seeds", &of, "people"));
-    Ok(found.picture("l10-reinforce-plus-plus", picture("L10: with REINFORCE++", &of, "people")))
+    Ok(found.with_figure("l10-reinforce-plus-plus", figure("L10: with REINFORCE++", &of, "people")))
 }
 
 /// No stacking on a saturated task.
 pub fn sums(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
-    let of = rows(c, &LoptiPlan::ways("L12"))?;
+    let of = rows(c, &LoptiPlan::compared_arms("L12"))?;
     let checks = vec![
         // If training does not improve accuracy, no method can gain, and the comparison is not informative.
         ClaimCheck::new("accuracy: GRPO minus before", gained(&of[GRPO]), Above(0.05)),
@@ -157,5 +157,5 @@ pub fn sums(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     );
     found.tables.push(level_table("Mean over seeds", &of, "(grade)"));
-    Ok(found.picture("l12-sums", picture("L12: sums", &of, "(grade)")))
+    Ok(found.with_figure("l12-sums", figure("L12: sums", &of, "(grade)")))
 }

@@ -98,7 +98,7 @@ fn level_table(title: &str, of: &[MethodArms], unit: &str) -> ResultTable {
 }
 
 /// Accuracy before reinforcement learning, as text.
-fn before(of: &[MethodArms]) -> String {
+fn accuracy_before(of: &[MethodArms]) -> String {
     let first = of.first().map_or(f64::NAN, |r| mean_of(&r.records, LoptiRecord::accuracy_before));
     format!("accuracy before reinforcement {first:.3}")
 }

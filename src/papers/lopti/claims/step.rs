@@ -171,7 +171,7 @@ pub fn selective(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Distance of the quartiles of the change, by probability before", &columns, rows.collect())
-    .picture("l3-selective-updates", selective_panels(&all).svg()))
+    .with_figure("l3-selective-updates", selective_panels(&all).svg()))
 }
 
 /// Methods compared by L4.
@@ -262,7 +262,7 @@ pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Share that rose [95 %]", &columns, rows)
-    .picture("l4-right-direction", panels.svg()))
+    .with_figure("l4-right-direction", panels.svg()))
 }
 
 #[cfg(test)]

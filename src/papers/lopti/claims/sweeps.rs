@@ -27,7 +27,7 @@ fn curves(title: &str, x: &str, at: &[f64], of: &[&MethodArms]) -> String {
 
 /// alpha: an inverted U.
 pub fn alpha(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
-    let of = rows(c, &LoptiPlan::ways("L6"))?;
+    let of = rows(c, &LoptiPlan::compared_arms("L6"))?;
     let at: Vec<f64> = [0.0].into_iter().chain(ALPHAS).collect();
     let row = |alpha: f64| &of[at.iter().position(|a| *a == alpha).unwrap_or(0)];
     let best: Vec<f64> = (0..c.seeds.len())
@@ -51,12 +51,12 @@ pub fn alpha(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     );
     found.tables.push(level_table("Mean over seeds", &of, "people"));
     let refs: Vec<&MethodArms> = of.iter().collect();
-    Ok(found.picture("l6-alpha", curves("L6: strength of Advantage Reweighting", "alpha", &at, &refs)))
+    Ok(found.with_figure("l6-alpha", curves("L6: strength of Advantage Reweighting", "alpha", &at, &refs)))
 }
 
 /// eta: a plateau.
 pub fn eta(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
-    let of = rows(c, &LoptiPlan::ways("L7"))?;
+    let of = rows(c, &LoptiPlan::compared_arms("L7"))?;
     let at: Vec<f64> = [0.0].into_iter().chain(ETAS).collect();
     let row = |eta: f64| &of[at.iter().position(|a| *a == eta).unwrap_or(0)];
     let checks = vec![
@@ -76,12 +76,12 @@ pub fn eta(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     );
     found.tables.push(level_table("Mean over seeds", &of, "people"));
     let refs: Vec<&MethodArms> = of.iter().collect();
-    Ok(found.picture("l7-eta", curves("L7: Lopti's threshold", "eta", &at, &refs)))
+    Ok(found.with_figure("l7-eta", curves("L7: Lopti's threshold", "eta", &at, &refs)))
 }
 
 /// Updates per rollout: does the gain shrink or reverse?
 pub fn updates(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
-    let of = rows(c, &LoptiPlan::ways("L13"))?;
+    let of = rows(c, &LoptiPlan::compared_arms("L13"))?;
     let cells: Vec<&[MethodArms]> = of.chunks(3).collect();
     let names = ["AR", "Lopti"];
     let gain = |cell: &[MethodArms], way: usize| difference(&cell[1 + way], &cell[0], accuracy);
@@ -128,5 +128,5 @@ pub fn updates(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Accuracy, mean over seeds", &columns, table)
-    .picture("l13-updates", chart.svg()))
+    .with_figure("l13-updates", chart.svg()))
 }

@@ -92,7 +92,7 @@ pub fn regime(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("By quartile of probability, mean over seeds", &columns, rows.collect())
-    .picture("l0-regime", panels.svg()))
+    .with_figure("l0-regime", panels.svg()))
 }
 
 /// A token's gradient.
@@ -220,7 +220,7 @@ pub fn single(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Norm over 1 - p: 5th, 50th and 95th percentile", &["where", "5 %", "median", "95 %"], rows)
-    .picture("l1-single-tokens", single_panels(&all, least).svg()))
+    .with_figure("l1-single-tokens", single_panels(&all, least).svg()))
 }
 
 /// The paper's norms by quartile, relative to that of all tokens (Fig. 1 d).
@@ -276,5 +276,5 @@ pub fn by_bin(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Norms", &["probability", "norm", "over that of all tokens [95 %]", "the paper"], rows.collect())
-    .picture("l2-gradient-by-quartile", bars.svg()))
+    .with_figure("l2-gradient-by-quartile", bars.svg()))
 }

@@ -109,7 +109,7 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         &["size", "of the fork", "merge window", "constant", "annealed", "constant + PMA", "R [95 %]"],
         rows,
     )
-    .picture("p2-annealing", panels.svg()))
+    .with_figure("p2-annealing", panels.svg()))
 }
 
 /// Merging N = 10 during the decay, at half of V0, so that the window fits from the first fifth of the decay on.
@@ -204,5 +204,5 @@ pub fn p3(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         &["size", "of the decay", "annealing", "+ PMA", "gain [95 %]", "gap to the end / anneal gain [95 %]"],
         rows,
     )
-    .picture("p3-inside-the-decay", panels.svg()))
+    .with_figure("p3-inside-the-decay", panels.svg()))
 }

@@ -66,7 +66,7 @@ fn forms(
     let checkpoints = &m.context.checkpoints;
     let steps: Vec<u64> = window.snapshots().into_iter().map(|s| size.at(s)).collect();
     let key = [checkpoints.key(end), checkpoints.key(arm), format!("{steps:?} {TOKENS} {STEP}")];
-    checkpoints.remember(&["forms", &key[0], &key[1], &key[2]], || {
+    checkpoints.cached(&["forms", &key[0], &key[1], &key[2]], || {
         let centre = checkpoints.weights(end, size.at(GRID))?;
         let mut deviations: Vec<Vec<f64>> = Vec::new();
         for step in &steps {
@@ -180,8 +180,8 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     )
     .table("Curvature", &["window", "normalised cross terms [95 %]", "mean cosine in H [95 %]", "d'Hd: mean over newest [95 %]"], rows)
     .table("Loss of three checkpoints 2 % apart and of their mean, all sizes and seeds", &["oldest", "middle", "newest", "mean"], losses)
-    .picture("p10-slice", slice(m, sized_model, &plan.base(size, seed), three(GRID))?)
-    .picture("p10-curvature", matrix(&found)))
+    .with_figure("p10-slice", slice(m, sized_model, &plan.base(size, seed), three(GRID))?)
+    .with_figure("p10-curvature", matrix(&found)))
 }
 
 /// Snapshots between the three checkpoints of the slice: 2 %.
@@ -220,7 +220,7 @@ fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &PmaArm, three: [u6
         |centre: f64| (0..side).map(|i| centre + reach * (2.0 * i as f64 / (side as f64 - 1.0) - 1.0)).collect::<Vec<f64>>();
     let (xs, ys) = (axis(merged.0), axis(merged.1));
     let key = [checkpoints.key(arm), format!("{three:?} {side}")];
-    let values: Vec<Vec<f64>> = checkpoints.remember(&["slice", &key[0], &key[1]], || {
+    let values: Vec<Vec<f64>> = checkpoints.cached(&["slice", &key[0], &key[1]], || {
         let mut rows = Vec::new();
         for y in &ys {
             let mut row = Vec::new();

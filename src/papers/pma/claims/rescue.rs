@@ -46,7 +46,7 @@ struct DivergedRun {
 fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<DivergedRun>, usize)> {
     let (plan, hot) = (m.context.plan(), &m.context.scale.hot);
     let first = m.context.seeds.first().copied().unwrap_or(1);
-    let arms: Vec<PmaArm> = (0..hot.runs).map(|i| plan.hot(first + i)).collect();
+    let arms: Vec<PmaArm> = (0..hot.runs).map(|i| plan.unstable(first + i)).collect();
     m.context.ensure(&arms)?;
     let mut found = Vec::new();
     for arm in &arms {
@@ -133,15 +133,15 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Every spike and every way on", &columns, rows.collect())
-    .picture("p9-rescue", picture(&events, &ends, &losses)))
+    .with_figure("p9-rescue", figure(&events, &ends, &losses)))
 }
 
 /// Running median over seven, so that single spikes do not hide the curve.
-fn calm(loss: &[f64]) -> Vec<f64> {
+fn running_median(loss: &[f64]) -> Vec<f64> {
     (0..loss.len()).map(|i| median(&loss[i.saturating_sub(3)..(i + 4).min(loss.len())])).collect()
 }
 
-fn picture(events: &[DivergedRun], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> String {
+fn figure(events: &[DivergedRun], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> String {
     let policies = policies();
     let names: Vec<String> = policies.iter().filter(|p| p.merged).map(name).collect();
     let share = |i: usize| mean(&ends.iter().map(|row| f64::from(row[i] <= LOST)).collect::<Vec<_>>());
@@ -166,9 +166,9 @@ fn picture(events: &[DivergedRun], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) 
             .y_range(e.lost.before - 0.5, most.0)
             .x_range(most.1.max(0.0), most.2)
             .vline(spike, "spike")
-            .add(Series::line("as it went", &curve(&calm(&e.loss), 0.0)));
+            .add(Series::line("as it went", &curve(&running_median(&e.loss), 0.0)));
         for (loss, name) in losses.iter().zip(["from the newest", "from PMA"]) {
-            chart = chart.add(Series::line(name, &curve(&calm(loss), from)));
+            chart = chart.add(Series::line(name, &curve(&running_median(loss), from)));
         }
         panels = panels.panel(chart);
     }

@@ -88,7 +88,7 @@ impl SchemeGrid {
     }
 
     /// Loss of the second scheme minus that of the first.
-    fn better(&self, readout: usize, one: &str, other: &str) -> Estimate {
+    fn loss_difference(&self, readout: usize, one: &str, other: &str) -> Estimate {
         let (one, other) = (self.arm(one), self.arm(other));
         Estimate::of(&self.readouts[readout], move |m| m[other] - m[one])
     }
@@ -111,7 +111,7 @@ impl SchemeGrid {
         rows
     }
 
-    fn picture(&self, title: &str, subtitle: &str) -> String {
+    fn figure(&self, title: &str, subtitle: &str) -> String {
         let mut panels = Panels::new(title, 2).subtitle(subtitle);
         for (i, units) in self.readouts.iter().enumerate() {
             let mut names = vec!["latest"];
@@ -139,7 +139,7 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let grid = SchemeGrid::new(m, weightings())?;
     let early = |one, other| {
         let what = format!("12.75 %: {one} lower than {other} (nats)");
-        ClaimCheck::new(what, grid.better(0, one, other), Above(0.0))
+        ClaimCheck::new(what, grid.loss_difference(0, one, other), Above(0.0))
     };
     let spread = |m: &[f64]| {
         let (low, high) = range(m[1..5].iter().copied());
@@ -156,12 +156,12 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         ),
         ClaimCheck::new(
             "12.75 %, other reading of EMA: EMA 0.1 renormalised (norm.) lower than SMA (nats)",
-            grid.better(0, "EMA 0.1 norm.", "SMA"),
+            grid.loss_difference(0, "EMA 0.1 norm.", "SMA"),
             Nothing,
         ),
         ClaimCheck::new(
             "12.75 %, other reading of EMA: EMA 0.1 renormalised (norm.) lower than EMA 0.1 as a recursion (nats)",
-            grid.better(0, "EMA 0.1 norm.", "EMA 0.1"),
+            grid.loss_difference(0, "EMA 0.1 norm.", "EMA 0.1"),
             Nothing,
         ),
     ];
@@ -176,7 +176,7 @@ pub fn p4(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("By read-out and weighting", &COLUMNS, grid.rows())
-    .picture("p4-weighting", grid.picture("P4: how checkpoints are weighted", MEANS)))
+    .with_figure("p4-weighting", grid.figure("P4: how checkpoints are weighted", MEANS)))
 }
 
 /// Intervals.
@@ -207,7 +207,7 @@ pub fn p5(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("By read-out and interval", &COLUMNS, grid.rows())
-    .picture("p5-interval", grid.picture("P5: the interval between checkpoints", MEANS)))
+    .with_figure("p5-interval", grid.figure("P5: the interval between checkpoints", MEANS)))
 }
 
 /// Counts.
@@ -216,11 +216,11 @@ pub fn p6(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let mut checks = Vec::new();
     for pair in ["N = 3", "N = 6", "N = 10", "N = 15"].windows(2) {
         let what = format!("12.75 %: {} lower than {} (nats)", pair[0], pair[1]);
-        checks.push(ClaimCheck::new(what, grid.better(0, pair[0], pair[1]), Above(0.0)));
+        checks.push(ClaimCheck::new(what, grid.loss_difference(0, pair[0], pair[1]), Above(0.0)));
     }
     for pair in ["N = 3", "N = 6", "N = 10"].windows(2) {
         let what = format!("100 %: {} lower than {} (nats)", pair[1], pair[0]);
-        checks.push(ClaimCheck::new(what, grid.better(3, pair[1], pair[0]), Above(0.0)));
+        checks.push(ClaimCheck::new(what, grid.loss_difference(3, pair[1], pair[0]), Above(0.0)));
     }
     let [ten, fifteen] = [grid.arm("N = 10"), grid.arm("N = 15")];
     let alike = Estimate::of(&grid.readouts[3], move |m| (m[fifteen] - m[ten]) / (m[0] - m[ten]));
@@ -235,7 +235,7 @@ pub fn p6(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("By read-out and count", &COLUMNS, grid.rows())
-    .picture("p6-count", grid.picture("P6: the number of checkpoints", MEANS)))
+    .with_figure("p6-count", grid.figure("P6: the number of checkpoints", MEANS)))
 }
 
 /// Gain against mean age and effective count, for all schemes.
@@ -287,7 +287,7 @@ pub fn p56(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         &["read-out", "with mean age [95 %]", "with effective count [95 %]"],
         rows,
     )
-    .picture("p56-collapse", svg))
+    .with_figure("p56-collapse", svg))
 }
 
 /// Gain of every scheme against its mean age (as a share of the tokens so far) and its effective count, first and last evaluation point.

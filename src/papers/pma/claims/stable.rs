@@ -78,7 +78,7 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         &["size", "read-out", "latest", "merged", "gain [95 %]", "by seed"],
         rows,
     )
-    .picture("p1-gain-by-size", panels.svg()))
+    .with_figure("p1-gain-by-size", panels.svg()))
 }
 
 /// Gains at neighbouring rates, and the best rates. Arms of a unit: raw and merged at each rate.
@@ -160,5 +160,5 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         rate_checks(&units),
     )
     .table("By learning rate", &["rate", "latest", "merged", "gain [95 %]"], rows)
-    .picture("p11-learning-rate", chart.svg()))
+    .with_figure("p11-learning-rate", chart.svg()))
 }

@@ -138,7 +138,7 @@ pub fn p7(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Validation loss on the shifted text", &columns, rows)
-    .picture("p7-continued-training", panels.svg()))
+    .with_figure("p7-continued-training", panels.svg()))
 }
 
 const INITS: [Init; 3] = [Init::Latest, Init::Pma, Init::Annealed];
@@ -234,7 +234,7 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
         checks,
     )
     .table("Mean over seeds", &["", "from latest", "from PMA", "from annealed"], rows)
-    .picture("p8-gradient-norm", norm_panels(&m.context.seeds, &norms).svg()))
+    .with_figure("p8-gradient-norm", norm_panels(&m.context.seeds, &norms).svg()))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ impl GpuReadRing {
         self.pending.len()
     }
 
-    pub(in crate::device) fn ask(&mut self, gpu: &Gpu, tensor: &Tensor) {
+    pub(in crate::device) fn request(&mut self, gpu: &Gpu, tensor: &Tensor) {
         let Some(staging) = self.free.pop() else { panic!("the read ring is full") };
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         let (memory, offset) = tensor.on_gpu();

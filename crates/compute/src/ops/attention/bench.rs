@@ -54,7 +54,7 @@ fn timed(device: &Device, recording: &Recording) -> anyhow::Result<[f64; 2]> {
 #[test]
 #[ignore = "a measurement"]
 fn attention_speed() -> anyhow::Result<()> {
-    let device = Device::named(None)?;
+    let device = Device::open_named(None)?;
     let only = std::env::var("LEHR_PLAN").ok();
     for (batch, heads, time, head_dim) in [(12, 4, 64, 32), (16, 6, 256, 64), (2, 9, 1024, 64)] {
         let shape = AttentionShape { batch, time, heads, kv_heads: heads, head_dim };
@@ -104,7 +104,7 @@ fn attention_speed() -> anyhow::Result<()> {
 #[test]
 #[ignore = "a measurement"]
 fn attention_decode_speed() -> anyhow::Result<()> {
-    let device = Device::named(None)?;
+    let device = Device::open_named(None)?;
     for (batch, heads, kv_heads, max_time, head_dim) in [(64, 6, 6, 256, 64), (64, 8, 2, 256, 64), (16, 4, 4, 64, 32)] {
         let shape = AttentionShape { batch, time: 1, heads, kv_heads, head_dim };
         let case = Case::new("bench", 1);

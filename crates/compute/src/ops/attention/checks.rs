@@ -249,7 +249,7 @@ mod tests {
     #[test]
     #[ignore = "minutes"]
     fn every_candidate_matches_its_reference() -> anyhow::Result<()> {
-        let device = Device::named(None)?;
+        let device = Device::open_named(None)?;
         let Some(gpu) = device.gpu() else { return Ok(()) };
         let lanes = shuffle::lanes(&device, gpu);
         let (mut count, mut failures) = (0, Vec::new());

@@ -262,7 +262,7 @@ mod tests {
         let shape = AttentionShape { batch: 16, time: 64, heads: 8, kv_heads: 4, head_dim: 32 };
         let mut chosen = Vec::new();
         for tuning in [false, true, true] {
-            let mut device = Device::named(None).expect("a device");
+            let mut device = Device::open_named(None).expect("a device");
             if device.gpu().is_some_and(|gpu| gpu.class() == GpuClass::Software) {
                 device.switch_gpu_class();
             }

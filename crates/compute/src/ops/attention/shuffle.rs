@@ -79,7 +79,7 @@ mod tests {
     /// A GPU without subgroup operations, or opened with default limits, has none; others a power of two.
     #[test]
     fn neighbours_are_tested() {
-        let device = Device::named(None).expect("a device");
+        let device = Device::open_named(None).expect("a device");
         if let Some(gpu) = device.gpu() {
             let found = lanes(&device, gpu);
             assert!(found.is_power_of_two() && found <= gpu.subgroup_lanes().max(1), "{found}");

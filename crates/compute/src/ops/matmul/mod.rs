@@ -496,7 +496,7 @@ mod tests {
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.
     #[test]
     fn tiles_are_bit_identical() {
-        let device = Device::named(None).expect("a device");
+        let device = Device::open_named(None).expect("a device");
         let (rows, n, k) = (70, 36, 133);
         let make = |name: &str, shape: [usize; 2]| {
             let t = Tensor::new(&device, "test", name, &shape);
@@ -523,7 +523,7 @@ mod tests {
     /// Sums that lavapipe would silently cut short are refused.
     #[test]
     fn loops_above_the_limit_are_refused() {
-        let device = Device::named(None).expect("a device");
+        let device = Device::open_named(None).expect("a device");
         // Kernels for GPUs divide long sums among workgroups.
         if device.gpu().is_none_or(|gpu| gpu.class() == GpuClass::Hardware) {
             return;
@@ -543,7 +543,7 @@ mod tests {
         let shape = GemmShape { rows: 256, cols: 384, depth: 128, strides: [128, 128, 384] };
         let mut chosen = Vec::new();
         for _ in 0..2 {
-            let device = Device::named(None).expect("a device");
+            let device = Device::open_named(None).expect("a device");
             let Some(gpu) = device.gpu() else { return };
             device.enable_tuning_in(Some(folder.path().to_path_buf()));
             let begin = web_time::Instant::now();

@@ -36,7 +36,7 @@ impl Heads {
 
     /// The angles of a position.
     #[inline(always)]
-    fn turn<'a>(&self, table: &'a [f32], position: u32) -> &'a [f32] {
+    fn angles<'a>(&self, table: &'a [f32], position: u32) -> &'a [f32] {
         let last = table.len() / self.width - 1;
         &table[(position as usize).min(last) * self.width..][..self.width]
     }
@@ -79,7 +79,7 @@ fn forward_tile<S: Simd>(
             *rstd = 1.0 / (squares(simd, raw) * (1.0 / width as f32) + eps).sqrt();
             scaled(simd, *rstd, raw, gain, y);
         }
-        rotate_row(simd, 1.0, heads.turn(table, positions[row]), y);
+        rotate_row(simd, 1.0, heads.angles(table, positions[row]), y);
         copies.copy_from_slice(values);
     }
 }
@@ -106,7 +106,7 @@ fn backward_tile<S: Simd>(
     for i in 0..draw.rows() {
         let row = draw.first_row() + i;
         let (raw, dqkv, draw) = (heads.row(raw, row), heads.row(dqkv, row), draw.row(i));
-        let turn = heads.turn(table, positions[row]);
+        let turn = heads.angles(table, positions[row]);
         for (head, &scale) in rstd[row * heads.heads..][..heads.heads].iter().enumerate() {
             let at = head * width;
             back.copy_from_slice(&dqkv[at..][..width]);
@@ -142,7 +142,7 @@ fn gain_block<S: Simd>(
     sums.fill(0.0);
     for row in range {
         let (raw, dqkv) = (heads.row(raw, row), heads.row(dqkv, row));
-        let turn = heads.turn(table, positions[row]);
+        let turn = heads.angles(table, positions[row]);
         for (head, &scale) in rstd[row * heads.heads..][..heads.heads].iter().enumerate() {
             let at = head * heads.width;
             back.copy_from_slice(&dqkv[at..][..heads.width]);

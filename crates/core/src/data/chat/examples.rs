@@ -44,7 +44,7 @@ impl Encoder<'_> {
     pub fn encode(&self, row: &ChatRow) -> Result<Example> {
         match row {
             ChatRow::Messages(chat) => self.messages(chat),
-            ChatRow::Turn(prompt, whole) => self.turn(prompt, whole),
+            ChatRow::Turn(prompt, whole) => self.completion_example(prompt, whole),
             ChatRow::Text(prompt, completion) => {
                 let mut whole = format!("{prompt}{completion}");
                 if let Some(end) = self.tokenizer.eos_id().and_then(|id| self.tokenizer.token_text(id))
@@ -52,9 +52,9 @@ impl Encoder<'_> {
                 {
                     whole.push_str(&end);
                 }
-                let (tokens, _) = self.spell(&whole, true)?;
+                let (tokens, _) = self.encode_with_spans(&whole, true)?;
                 // A row with `text` counts completely, including its first token, which has no predecessor.
-                let before = if prompt.is_empty() { Vec::new() } else { self.spell(prompt, true)?.0 };
+                let before = if prompt.is_empty() { Vec::new() } else { self.encode_with_spans(prompt, true)?.0 };
                 Ok(self.after(&before, tokens))
             }
         }
@@ -69,7 +69,7 @@ impl Encoder<'_> {
 
     fn messages(&self, chat: &Chat) -> Result<Example> {
         let whole = self.template.render(chat, false)?;
-        let (tokens, places) = self.spell(&whole.text, false)?;
+        let (tokens, places) = self.encode_with_spans(&whole.text, false)?;
         let mut scored = vec![!self.loss_on.assistant_only; tokens.len()];
         if self.loss_on.assistant_only || !chat.masked.is_empty() {
             let spans = self.template.assistant_part(chat, &whole)?;
@@ -83,12 +83,12 @@ impl Encoder<'_> {
 
     /// The completion starts at the end of the prompt in the rendered chat. If the template renders the prompt differently once messages
     /// follow, the assistant turns of the completion are located instead.
-    fn turn(&self, prompt: &Chat, whole: &Chat) -> Result<Example> {
+    fn completion_example(&self, prompt: &Chat, whole: &Chat) -> Result<Example> {
         let (before, rendered) = (self.template.render(prompt, true)?.text, self.template.render(whole, false)?);
-        let (tokens, places) = self.spell(&rendered.text, false)?;
+        let (tokens, places) = self.encode_with_spans(&rendered.text, false)?;
         let asked = prompt.messages.len();
         let mut example = if rendered.text.starts_with(&before) || !self.loss_on.completion_only {
-            self.after(&self.spell(&before, false)?.0, tokens)
+            self.after(&self.encode_with_spans(&before, false)?.0, tokens)
         } else {
             let spans = self.template.assistant_part(whole, &rendered)?;
             let (turns, first) = (whole.assistant_turns().count(), prompt.assistant_turns().count());
@@ -132,7 +132,7 @@ impl Encoder<'_> {
         scored[inside].fill(counts);
     }
 
-    fn spell(&self, text: &str, with_special: bool) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
+    fn encode_with_spans(&self, text: &str, with_special: bool) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
         self.tokenizer.encode_with_places(text, with_special)
     }
 

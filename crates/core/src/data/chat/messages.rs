@@ -1,7 +1,7 @@
 //! Messages of a row, normalized for a chat template, and the row's other template variables.
 
+use crate::data::display_text;
 use crate::data::json_rows::Object;
-use crate::data::shown;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 
@@ -65,7 +65,7 @@ fn share_gpt(at: &str, message: &mut Object) -> Result<()> {
         "gpt" | "assistant" => "assistant",
         "system" => "system",
         "tool" | "observation" => "tool",
-        other => bail!("{at}.from: {:?} is not known. Say human, gpt, system or tool", shown(other)),
+        other => bail!("{at}.from: {:?} is not known. Say human, gpt, system or tool", display_text(other)),
     };
     let value = message.remove("value").with_context(|| format!("{at}.value: missing. Give the text of the message"))?;
     message.insert("role".into(), role.into());
@@ -132,7 +132,7 @@ fn text_of(at: &str, i: usize, part: &Value) -> Result<String> {
     match (kind, part.get("text")) {
         (Some("text") | None, Some(Value::String(text))) => Ok(text.clone()),
         (Some("text") | None, _) => bail!("{at}.content[{i}].text: must be a string"),
-        (Some(kind), _) => bail!("{at}.content[{i}]: is of type {:?}; lehr reads text parts only", shown(kind)),
+        (Some(kind), _) => bail!("{at}.content[{i}]: is of type {:?}; lehr reads text parts only", display_text(kind)),
     }
 }
 
@@ -147,7 +147,7 @@ fn counts(at: &str, message: &mut Object) -> Result<Option<bool>> {
             (_, Some(1.0)) => true,
             _ => bail!(
                 "{at}.{field}: {} is not known. A message counts (1, true) or does not (0, false)",
-                shown(&value.to_string())
+                display_text(&value.to_string())
             ),
         };
         ensure!(found.is_none_or(|other| other == counts), "{at}.{field}: contradicts what another field of the message says");
@@ -176,7 +176,9 @@ pub(super) fn extra(row: &Object) -> Result<Map<String, Value>> {
         None | Some(Value::Null) => return Ok(extra),
         // Columns with a fixed type store "no tools" as an empty string.
         Some(Value::String(text)) if text.trim().is_empty() => return Ok(extra),
-        Some(Value::String(text)) => serde_json::from_str(text).map_err(|e| anyhow!("tools: {}", shown(&e.to_string())))?,
+        Some(Value::String(text)) => {
+            serde_json::from_str(text).map_err(|e| anyhow!("tools: {}", display_text(&e.to_string())))?
+        }
         Some(tools) => tools.clone(),
     };
     ensure!(tools.is_array() || tools.is_null(), "tools: must be a list");
@@ -203,7 +205,7 @@ pub fn template_kwargs(words: &[String]) -> Result<Map<String, Value>> {
             .split_once('=')
             .filter(|(name, _)| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_'))
             .with_context(|| {
-                format!("--chat-template-kwargs {:?}: write NAME=VALUE, such as enable_thinking=false", shown(word))
+                format!("--chat-template-kwargs {:?}: write NAME=VALUE, such as enable_thinking=false", display_text(word))
             })?;
         ensure!(!SET_ELSEWHERE.contains(&name), "--chat-template-kwargs {name}: is not for this flag");
         // True and False are Python's spelling.

@@ -189,13 +189,13 @@ impl ExampleReader<'_> {
             }
             Ok(())
         })?;
-        counts.tell(&shown_path(path), seq_len, self.notices)?;
+        counts.report(&shown_path(path), seq_len, self.notices)?;
         Ok(examples)
     }
 }
 
 impl RowCounts {
-    fn tell(self, name: &str, seq_len: usize, notices: &mut Notices) -> Result<()> {
+    fn report(self, name: &str, seq_len: usize, notices: &mut Notices) -> Result<()> {
         let dropped = |list: &Option<(u64, String)>| list.as_ref().map_or(0, |(n, _)| *n);
         let all = self.kept + dropped(&self.nothing) + dropped(&self.cut_off);
         ensure!(all > 0, "{name}: holds no row. A row is {{\"messages\": [...]}}, one a line");

@@ -85,7 +85,7 @@ const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday",
 /// `datetime.strftime` for a time in seconds since 1970, in UTC; unknown codes are kept unchanged.
 pub(super) fn strftime(format: &str, seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
+    let (year, month, day) = civil_date(days);
     let (weekday, hour) = (DAYS[(days + 4).rem_euclid(7) as usize], second / 3600);
     let name = MONTHS[month as usize - 1];
     let mut out = String::new();
@@ -132,7 +132,7 @@ fn days_before(year: i64) -> i64 {
 }
 
 /// (year, month, day) of a day number since 1970-01-01.
-fn civil(days: i64) -> (i64, i64, i64) {
+fn civil_date(days: i64) -> (i64, i64, i64) {
     // A lower bound of the year, then the exact one.
     let mut year = 1970 + days.div_euclid(365).max(days.div_euclid(366) + 1);
     while days_before(year) > days {
@@ -147,7 +147,7 @@ pub(super) fn parse_date(text: &str) -> Option<i64> {
     let parts: Vec<i64> = text.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
     let [year, month, day] = parts[..] else { return None };
     let days = days_of(year, month, day);
-    ((1..=9999).contains(&year) && civil(days) == (year, month, day)).then_some(86_400 * days)
+    ((1..=9999).contains(&year) && civil_date(days) == (year, month, day)).then_some(86_400 * days)
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
             assert_eq!(parse_date(wrong), None, "{wrong}");
         }
         for day in (-800_000..800_000).step_by(97) {
-            let (year, month, day_of_month) = civil(day);
+            let (year, month, day_of_month) = civil_date(day);
             assert_eq!(days_of(year, month, day_of_month), day);
         }
     }

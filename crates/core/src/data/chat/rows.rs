@@ -5,7 +5,7 @@
 use super::messages::{self, Turns, extra};
 use super::template::Chat;
 use crate::data::json_rows::{Object, read_objects};
-use crate::data::{DataFolder, Notices, data_folder, shown, shown_path};
+use crate::data::{DataFolder, Notices, data_folder, display_text, shown_path};
 use crate::progress::Progress;
 use crate::vfs::Vfs;
 use anyhow::{Result, anyhow, bail, ensure};
@@ -46,7 +46,7 @@ impl ChatRow {
                 roles.push(role);
             }
         }
-        format!(" (roles: {})", shown(&roles.join(", ")))
+        format!(" (roles: {})", display_text(&roles.join(", ")))
     }
 }
 
@@ -93,7 +93,7 @@ impl MixturePart {
                     bail!(
                         "--data {}: there is no such file, and {:?} is not a weight (above 0, at most 1000). Write PATH or PATH:WEIGHT",
                         shown_path(spec),
-                        shown(weight)
+                        display_text(weight)
                     );
                 };
                 (PathBuf::from(path), weight)
@@ -169,7 +169,7 @@ fn parse_row(mut row: Object) -> Result<ChatRow> {
         }
         None => bail!(
             "holds neither messages, nor conversations, nor prompt and completion, nor instruction and output, nor text; its fields are {}",
-            shown(&row.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+            display_text(&row.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
         ),
     }
 }

@@ -29,7 +29,7 @@ impl ColumnReader {
         ensure!(
             columns.names().iter().any(|column| column == TEXT),
             "{name}: has no column text; its columns are {}. Pre-training reads text; rows of messages are for lehr sft",
-            crate::data::shown(&columns.names().join(", "))
+            crate::data::display_text(&columns.names().join(", "))
         );
         let rows = Columns::open(name, file.clone(), format, Some(TEXT))?;
         Ok(Self { name: name.to_owned(), rows, bytes: file.bytes(), empty: 0, all: 0, repetitions: Repetitions::default() })

@@ -2,7 +2,7 @@
 
 use super::{ByteReader, DocumentPiece};
 use crate::data::files::{MAX_RECORD_BYTES, Record, Records};
-use crate::data::{Notices, shown};
+use crate::data::{Notices, display_text};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -125,7 +125,7 @@ impl LineReader {
             Err((false, why)) => {
                 self.unusable += 1;
                 if self.unusable <= SHOWN {
-                    notices.push(format!("{}:{number}: skipped: {}", self.name, shown(&why)));
+                    notices.push(format!("{}:{number}: skipped: {}", self.name, display_text(&why)));
                 }
                 None
             }

@@ -2,7 +2,7 @@
 //! nulls: in columnar files every row has every field.
 
 use super::FileFormat;
-use crate::data::shown;
+use crate::data::display_text;
 use crate::vfs::{FileCursor, VfsReader};
 use anyhow::{Context, Result, anyhow, bail};
 use arrow_array::cast::AsArray;
@@ -62,7 +62,7 @@ impl Columns {
         let (columns, all) = columns
             .recv()
             .unwrap_or_else(|_| Err(anyhow!("it is damaged")))
-            .map_err(|e| anyhow!("{name}: cannot be read: {}", shown(&e.to_string())))?;
+            .map_err(|e| anyhow!("{name}: cannot be read: {}", display_text(&e.to_string())))?;
         Ok(Self { name, rows, columns, all, done: 0 })
     }
 
@@ -91,7 +91,7 @@ impl Columns {
                 }
                 () => "",
             };
-            anyhow!("{}: row {}: cannot be read: {}{cure}", self.name, self.done, shown(&e))
+            anyhow!("{}: row {}: cannot be read: {}{cure}", self.name, self.done, display_text(&e))
         })?;
         Ok(Some((self.done, row)))
     }

@@ -77,13 +77,13 @@ impl<'a> TokenWriter<'a> {
         let mut rest = ids;
         while let Some(at) = self.bounds.eos.and_then(|eos| rest.iter().position(|id| *id == eos)) {
             let (document, after) = rest.split_at(at + 1);
-            self.begin(document[0])?;
+            self.begin_document(document[0])?;
             self.append(document)?;
             self.close();
             rest = after;
         }
         if let Some(first) = rest.first() {
-            self.begin(*first)?;
+            self.begin_document(*first)?;
         }
         self.append(rest)
     }
@@ -121,7 +121,7 @@ impl<'a> TokenWriter<'a> {
     }
 
     /// At the start of a document, writes the tokens that precede it; `first` is the document's first token.
-    fn begin(&mut self, first: u32) -> Result<()> {
+    fn begin_document(&mut self, first: u32) -> Result<()> {
         if !self.is_between() {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use super::{Grade, Question, Split, Task, TaskInput};
 use crate::config::{Grader, TaskSettings};
 use crate::data::chat::prompt_chat;
 use crate::data::json_rows::Object;
-use crate::data::{Notices, shown};
+use crate::data::{Notices, display_text};
 use anyhow::{Result, bail};
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
@@ -62,7 +62,7 @@ impl RowGrader {
     pub fn check(&self, answer: &str) -> Result<()> {
         match self.kind {
             Kind::Number => {
-                verdict::reference(answer).map_err(|why| anyhow::anyhow!("answer: {:?} {why}", shown(answer)))?;
+                verdict::reference(answer).map_err(|why| anyhow::anyhow!("answer: {:?} {why}", display_text(answer)))?;
             }
             Kind::Regex => drop(compile(answer)?),
             _ => {}
@@ -107,8 +107,8 @@ fn compile(answer: &str) -> Result<Regex> {
         let text = e.to_string();
         anyhow::anyhow!(
             "answer: {:?} is not a regular expression: {}",
-            shown(answer),
-            shown(text.lines().last().unwrap_or_default())
+            display_text(answer),
+            display_text(text.lines().last().unwrap_or_default())
         )
     };
     RegexBuilder::new(answer).size_limit(MAX_REGEX_BYTES).build().map_err(error)
@@ -136,13 +136,13 @@ impl Custom {
             Ok((question.prompt.clone(), question))
         };
         let reader = RowReader { vfs, example: EXAMPLE, tokenizer, make };
-        let source = QuestionSource::open(settings, data, seed, &reader, notices, |_| nothing_made())?;
+        let source = QuestionSource::open(settings, data, seed, &reader, notices, |_| no_generator())?;
         Ok(Self { grader, source })
     }
 }
 
 /// The error of a request for a generated question: this task has rows only.
-fn nothing_made<T>() -> Result<T> {
+fn no_generator<T>() -> Result<T> {
     bail!("--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}")
 }
 
@@ -184,7 +184,7 @@ impl Task for Custom {
     }
 
     fn question(&self, split: Split, n: u64) -> Result<Question> {
-        self.source.question(split, n, |_| nothing_made())
+        self.source.question(split, n, |_| no_generator())
     }
 
     fn eval_questions(&self) -> u64 {

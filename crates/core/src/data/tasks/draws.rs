@@ -33,7 +33,7 @@ impl Draws {
     }
 
     /// `count` distinct numbers of 0..n, in random order.
-    pub fn some_of(&mut self, n: usize, count: usize) -> Vec<usize> {
+    pub fn distinct_numbers(&mut self, n: usize, count: usize) -> Vec<usize> {
         let mut all: Vec<usize> = (0..n).collect();
         for i in 0..count.min(n) {
             let other = i + self.below(n - i);
@@ -52,12 +52,12 @@ mod tests {
     fn some_of_is_uniform() {
         let mut first = [0; 5];
         for n in 0..5000 {
-            let some = Draws::new(1, "test", n).some_of(5, 3);
+            let some = Draws::new(1, "test", n).distinct_numbers(5, 3);
             let distinct: std::collections::BTreeSet<_> = some.iter().collect();
             assert!(some.len() == 3 && distinct.len() == 3 && some.iter().all(|i| *i < 5));
             first[some[0]] += 1;
         }
         assert!(first.iter().all(|count| (880..1120).contains(count)), "{first:?}");
-        assert_eq!(Draws::new(1, "test", 7).some_of(9, 9), Draws::new(1, "test", 7).some_of(9, 9));
+        assert_eq!(Draws::new(1, "test", 7).distinct_numbers(9, 9), Draws::new(1, "test", 7).distinct_numbers(9, 9));
     }
 }

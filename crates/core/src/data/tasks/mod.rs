@@ -14,7 +14,7 @@ pub use distinct::Distinct;
 pub use draws::Draws;
 
 use super::tokenizer::UNKNOWN;
-use super::{Notices, Tokenizer, shown};
+use super::{Notices, Tokenizer, display_text};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::vfs::Vfs;
 use anyhow::{Context, Result, ensure};
@@ -165,7 +165,7 @@ fn check_words(task: &dyn Task, tokenizer: &Tokenizer, notices: &mut Notices) ->
             "--task {}: the tokenizer has no token for {:?} in the questions and reads {UNKNOWN}; its rows should be made with the \
              same settings",
             task.name(),
-            shown(prompt.split_whitespace().find(is_unknown).unwrap_or_default())
+            display_text(prompt.split_whitespace().find(is_unknown).unwrap_or_default())
         ));
         break;
     }

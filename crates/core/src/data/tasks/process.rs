@@ -9,7 +9,7 @@
 //! batch, or grades nothing of three batches in a row. Its standard error is included in the message.
 
 use super::{Grade, GraderGone, Question};
-use crate::data::shown;
+use crate::data::display_text;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use serde_json::json;
@@ -90,10 +90,11 @@ impl GraderProcess {
             timeout_seconds > 0.0 && timeout_seconds <= 86_400.0,
             "--grader-timeout {timeout_seconds}: must be above 0 and at most 86400 seconds"
         );
-        let words = split(command).with_context(|| format!("--grader-command {}: a quote is not closed", shown(command)))?;
+        let words =
+            split(command).with_context(|| format!("--grader-command {}: a quote is not closed", display_text(command)))?;
         ensure!(!words.is_empty(), "--grader-command: empty. Name a program, such as \"python3 grader.py\"");
         Ok(Self {
-            command: shown(command),
+            command: display_text(command),
             words,
             timeout: Duration::from_secs_f64(timeout_seconds),
             running: None,
@@ -235,8 +236,11 @@ impl GraderProcess {
         // Python writes NaN and Infinity, which are not valid JSON, for rewards that are not finite.
         let plain = || line.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
         serde_json::from_str(line).or_else(|e| serde_json::from_str(&plain()).map_err(|_| e)).map_err(|e| {
-            let line = shown(line.trim());
-            self.fault(running, &format!("wrote \"{line}\", expected {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())))
+            let line = display_text(line.trim());
+            self.fault(
+                running,
+                &format!("wrote \"{line}\", expected {{\"id\": 0, \"reward\": 1.0}}: {}", display_text(&e.to_string())),
+            )
         })
     }
 

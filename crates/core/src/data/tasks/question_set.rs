@@ -137,7 +137,7 @@ impl HeldOutQuestions {
     }
 
     /// Whether the question with this key is among them.
-    pub fn asks(&self, key: impl FnOnce() -> String) -> bool {
+    pub fn contains(&self, key: impl FnOnce() -> String) -> bool {
         !self.keys.is_empty() && self.keys.contains(&key())
     }
 }
@@ -231,7 +231,7 @@ impl<F: Fn(Object) -> Result<Keyed<Question>>> RowReader<'_, F> {
             let (mut bad, mut count, before) = (Vec::new(), 0, rows.len());
             for file in row_files(self.vfs, path, notices)?.train {
                 read_objects(self.vfs, &file, self.example, &mut silent, |place, row| {
-                    match (self.make)(row).and_then(|row| self.spelt(row)) {
+                    match (self.make)(row).and_then(|row| self.check_encodable(row)) {
                         Ok(row) => rows.push(row),
                         Err(error) => {
                             count += 1;
@@ -256,7 +256,7 @@ impl<F: Fn(Object) -> Result<Keyed<Question>>> RowReader<'_, F> {
     }
 
     /// Checks that the tokenizer can encode the question.
-    fn spelt(&self, row: Keyed<Question>) -> Result<Keyed<Question>> {
+    fn check_encodable(&self, row: Keyed<Question>) -> Result<Keyed<Question>> {
         if let Some(tokenizer) = self.tokenizer {
             row.1.encode(tokenizer, true)?;
         }

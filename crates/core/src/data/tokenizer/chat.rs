@@ -1,7 +1,7 @@
 //! Tokenizer functions for chats: the chat template, special tokens by role, and the position of each token in the text.
 
 use super::{TokenSpelling, Tokenizer, guarded};
-use crate::data::shown;
+use crate::data::display_text;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
@@ -33,7 +33,7 @@ impl Tokenizer {
             }
         }
         let encoding = guarded(|| self.inner.encode(text, with_special))
-            .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", shown(text), shown(&e)))?;
+            .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", display_text(text), display_text(&e)))?;
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().iter().map(|(start, end)| *start..*end).collect()))
     }
 

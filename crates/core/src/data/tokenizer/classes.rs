@@ -4,7 +4,7 @@
 //! `tokenizer.json` that `added_tokens_decoder` does not list, where there is one; lehr keeps them.
 
 use super::guarded;
-use crate::data::shown;
+use crate::data::display_text;
 use anyhow::{Result, anyhow};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -127,7 +127,7 @@ impl<'a> ClassSource<'a> {
         let note = format!(
             "tokenizer_class = {}: texts are split by the rules of this class, which differ from tokenizer.json, as in transformers 5 \
              (transformers 4 follows tokenizer.json); {unchanged}",
-            shown(class)
+            display_text(class)
         );
         Ok((Some(parts), Some(note)))
     }
@@ -143,11 +143,11 @@ impl<'a> ClassSource<'a> {
         let lists = lists.flat_map(|(_, tokens)| tokens.as_array().into_iter().flatten());
         let known: HashSet<&str> = listed.chain(roles).chain(lists).filter_map(content).collect();
         let lost: Vec<&str> = added.filter(|token| !known.contains(token)).collect();
-        let (first, more) = (shown(lost.first()?), lost.len() - 1);
+        let (first, more) = (display_text(lost.first()?), lost.len() - 1);
         Some(format!(
             "tokenizer_class = {}: with this class transformers 5 drops the added token {first:?} of tokenizer.json{}, which \
              added_tokens_decoder does not list; lehr keeps all. List them there",
-            shown(class),
+            display_text(class),
             if more > 0 { format!(" and {more} more") } else { String::new() }
         ))
     }
@@ -206,7 +206,7 @@ impl<'a> ClassSource<'a> {
 impl ClassParts {
     /// The parts of a `tokenizer.json`.
     pub(super) fn of(json: &[u8]) -> Result<Self> {
-        serde_json::from_slice(json).map_err(|e| anyhow!("{}", shown(&e.to_string())))
+        serde_json::from_slice(json).map_err(|e| anyhow!("{}", display_text(&e.to_string())))
     }
 
     /// Puts these parts into the text of a `tokenizer.json`.
@@ -233,7 +233,8 @@ impl ClassParts {
     fn canonical(&self) -> Result<(Value, ModelFlags)> {
         let file = json!({"version": "1.0", "added_tokens": [], "normalizer": self.normalizer, "pre_tokenizer": self.pre_tokenizer,
             "post_processor": null, "decoder": self.decoder, "model": {"type": "BPE", "vocab": {}, "merges": []}});
-        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(file.to_string())).map_err(|e| anyhow!("{}", shown(&e)))?;
+        let inner =
+            guarded(|| tokenizers::Tokenizer::from_bytes(file.to_string())).map_err(|e| anyhow!("{}", display_text(&e)))?;
         let mut parts = serde_json::to_value(&inner)?;
         simplify(&mut parts);
         if parts["decoder"]["type"] == "ByteLevel" {

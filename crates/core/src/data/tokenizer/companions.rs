@@ -3,7 +3,7 @@
 
 use super::ends::Generation;
 use super::guarded;
-use crate::data::shown;
+use crate::data::display_text;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
@@ -63,7 +63,7 @@ pub(super) fn add_tokens(inner: &mut tokenizers::Tokenizer, files: &Companions) 
                     !["bos_token", "eos_token"].contains(&role.as_str()),
                     "{CONFIG}: {role} = {:?} is not in tokenizer.json, and the model's vocabulary of {most} has no room for it. Correct \
                      one of them",
-                    shown(&token.content)
+                    display_text(&token.content)
                 );
                 continue;
             }
@@ -72,10 +72,11 @@ pub(super) fn add_tokens(inner: &mut tokenizers::Tokenizer, files: &Companions) 
         known.insert(token.content.clone());
         tokens.push(token);
     }
-    guarded(|| inner.add_tokens(tokens)).map_err(|e| anyhow!("{CONFIG}: its added tokens cannot be used: {}", shown(&e)))?;
+    guarded(|| inner.add_tokens(tokens))
+        .map_err(|e| anyhow!("{CONFIG}: its added tokens cannot be used: {}", display_text(&e)))?;
     for (id, content) in declared {
         let got = inner.token_to_id(&content).unwrap_or_default();
-        let token = shown(&content);
+        let token = display_text(&content);
         ensure!(got == id, "{CONFIG}: added_tokens_decoder: token {token:?} has id {id}, but {got} by its place. Correct the id");
     }
     Ok(())
@@ -92,7 +93,7 @@ fn listed(
     let with_role: HashSet<&str> = roles.iter().map(|(_, token)| token.content.as_str()).collect();
     let more: HashSet<&str> = extra.iter().map(|token| token.content.as_str()).collect();
     let has_role = |content: &str| with_role.contains(content);
-    let not_an_id = |key: &str| format!("{CONFIG}: added_tokens_decoder: {:?} is not a token id. Correct it", shown(key));
+    let not_an_id = |key: &str| format!("{CONFIG}: added_tokens_decoder: {:?} is not a token id. Correct it", display_text(key));
     match files.config.get("added_tokens_decoder") {
         Some(Value::Object(tokens)) => {
             for (key, value) in tokens {
@@ -108,8 +109,9 @@ fn listed(
         None => {
             for (content, id) in &files.added {
                 let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
-                let id =
-                    id.with_context(|| format!("added_tokens.json: token {:?} has no token id. Correct it", shown(content)))?;
+                let id = id.with_context(|| {
+                    format!("added_tokens.json: token {:?} has no token id. Correct it", display_text(content))
+                })?;
                 let special = has_role(content) || more.contains(content.as_str());
                 listed.insert(id, AddedToken::from(content.clone(), special));
             }

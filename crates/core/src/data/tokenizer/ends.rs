@@ -2,7 +2,7 @@
 
 use super::Tokenizer;
 use crate::data::chat::{Chat, ChatTemplate};
-use crate::data::shown;
+use crate::data::display_text;
 use crate::model_files::hf_config::MAX_ROLE_TOKENS;
 use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value, json};
@@ -87,7 +87,7 @@ fn token_ids(file: &str, config: &Map<String, Value>, role: &str) -> Result<Vec<
         match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
             Some(id) => ids.push(id),
             None if id.is_null() || *id == -1 => {}
-            None => bail!("{file}: {role} = {}: must be a token id or a list of them", shown(&value.to_string())),
+            None => bail!("{file}: {role} = {}: must be a token id or a list of them", display_text(&value.to_string())),
         }
     }
     Ok(ids)

@@ -6,7 +6,7 @@ use super::ends::Generation;
 use super::stream::{DecoderRules, is_byte_token};
 use super::{BuiltinTokenizer, CharTable, END_OF_TEXT, TokenSpelling, Tokenizer, build, growth, guarded, word_splitter};
 use crate::config::Architecture;
-use crate::data::{shown, shown_path};
+use crate::data::{display_text, shown_path};
 use crate::model_files::adapter::holder;
 use crate::model_files::gguf::is_gguf;
 use crate::model_files::hf_config::names;
@@ -101,7 +101,7 @@ impl Tokenizer {
     /// Checks and loads a `tokenizer.json` with its companion files. `name` is for messages.
     pub(super) fn from_bytes(name: &str, json: Vec<u8>, files: Companions) -> Result<Self> {
         let read = |json: &[u8]| -> Result<TokenizerFile> {
-            serde_json::from_slice(json).map_err(|e| anyhow!("{name}: {}", shown(&e.to_string())))
+            serde_json::from_slice(json).map_err(|e| anyhow!("{name}: {}", display_text(&e.to_string())))
         };
         let mut file = read(&json)?;
         check_ids(name, &file)?;
@@ -109,8 +109,8 @@ impl Tokenizer {
         if class_note.is_some() {
             file = read(&json)?;
         }
-        let mut inner =
-            guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(|e| anyhow!("{name}: cannot be used: {}", shown(&e)))?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json))
+            .map_err(|e| anyhow!("{name}: cannot be used: {}", display_text(&e)))?;
         growth::check(name, &inner)?;
         inner.set_encode_special_tokens(files.config.get("split_special_tokens") == Some(&json!(true)));
         if let tokenizers::models::ModelWrapper::BPE(model) = inner.get_model() {
@@ -122,7 +122,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| anyhow!("{name}: {e}"))?;
         for t in &file.added_tokens {
             let got = inner.token_to_id(&t.content).unwrap_or_default();
-            let token = shown(&t.content);
+            let token = display_text(&t.content);
             ensure!(
                 i64::from(got) == t.id,
                 "{name}: added token {token:?} has id {}, but {got} by its place. Correct the id",
@@ -155,7 +155,7 @@ impl Tokenizer {
             class_note: class_note.map(Into::into),
         };
         tokenizer.name_roles();
-        tokenizer.recognise(&vocab, added);
+        tokenizer.detect_direct(&vocab, added);
         Ok(tokenizer)
     }
 
@@ -201,14 +201,14 @@ impl Tokenizer {
     /// # Errors
     /// A `tokenizer.json` that is invalid.
     pub fn rules_of(json: &[u8]) -> Result<Value> {
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(json)).map_err(|e| anyhow!("{}", shown(&e)))?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(json)).map_err(|e| anyhow!("{}", display_text(&e)))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| anyhow!("{e}"))?;
         Ok(serde_json::to_value(&inner)?)
     }
 
     /// Uses the direct implementation if all fields equal those of [`Self::bytes`] or [`Self::chars`], or if words are split as in GPT-2.
-    fn recognise(&mut self, vocab: &HashMap<String, u32>, added: impl IntoIterator<Item = (u32, AddedToken)>) {
+    fn detect_direct(&mut self, vocab: &HashMap<String, u32>, added: impl IntoIterator<Item = (u32, AddedToken)>) {
         let (end, words): (Vec<_>, Vec<_>) = vocab.iter().partition(|(token, _)| *token == END_OF_TEXT);
         let chars: Option<Vec<(char, u32)>> = words.iter().map(|(token, id)| Some((only_char(token)?, **id))).collect();
         let Ok(mut mine) = serde_json::from_slice::<Value>(&self.json) else {
@@ -293,7 +293,8 @@ fn read_config(vfs: &dyn Vfs, path: &Path) -> Result<Map<String, Value>> {
         return Ok(Map::new());
     }
     let name = shown_path(path);
-    serde_json::from_slice(&read_bounded(vfs, path, MAX_CONFIG_BYTES)?).map_err(|e| anyhow!("{name}: {}", shown(&e.to_string())))
+    serde_json::from_slice(&read_bounded(vfs, path, MAX_CONFIG_BYTES)?)
+        .map_err(|e| anyhow!("{name}: {}", display_text(&e.to_string())))
 }
 
 /// The parts of a `tokenizer.json` that are checked before the crate, which does not validate them, reads it.
@@ -336,7 +337,9 @@ impl<'de> Deserialize<'de> for Vocab {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(token) = map.next_key::<String>()? {
-                    let id = map.next_value::<i64>().map_err(|e| de::Error::custom(format!("token {:?}: {e}", shown(&token))))?;
+                    let id = map
+                        .next_value::<i64>()
+                        .map_err(|e| de::Error::custom(format!("token {:?}: {e}", display_text(&token))))?;
                     entries.push((token, id));
                 }
                 Ok(Vocab(entries))
@@ -376,8 +379,8 @@ fn check_ids(name: &str, file: &TokenizerFile) -> Result<()> {
     );
     let (mut ids, mut tokens) = (HashSet::new(), HashSet::new());
     for (token, id) in vocab {
-        ensure!(tokens.insert(token.as_str()), "{name}: model.vocab has the token {:?} twice", shown(token));
-        ensure!(ids.insert(*id), "{name}: model.vocab: token {:?} has id {id}, which another token has too", shown(token));
+        ensure!(tokens.insert(token.as_str()), "{name}: model.vocab has the token {:?} twice", display_text(token));
+        ensure!(ids.insert(*id), "{name}: model.vocab: token {:?} has id {id}, which another token has too", display_text(token));
     }
     let count = vocab.len() + file.added_tokens.iter().filter(|t| !tokens.contains(t.content.as_str())).count();
     let most = 2 * count as u64 + MAX_ID_GAP;
@@ -387,7 +390,7 @@ fn check_ids(name: &str, file: &TokenizerFile) -> Result<()> {
         ensure!(
             fits,
             "{name}: token {:?} has id {id}, but there are {count} tokens. Correct or regenerate the file",
-            shown(token)
+            display_text(token)
         );
     }
     Ok(())

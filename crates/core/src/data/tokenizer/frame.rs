@@ -1,7 +1,7 @@
 //! Special tokens that a tokenizer's post-processor puts around a text (Llama's begin token), and texts in pieces.
 
 use super::{BuiltinTokenizer, END_OF_TEXT, Tokenizer, WordMemory, guarded};
-use crate::data::{Corpus, Notices, shown};
+use crate::data::{Corpus, Notices, display_text};
 use anyhow::{Result, anyhow};
 
 /// Special tokens around every text.
@@ -99,7 +99,7 @@ impl Tokenizer {
         };
         let whole = format!("{before}{text}");
         let encoding = guarded(|| self.inner.encode(whole.as_str(), false))
-            .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", shown(text), shown(&e)))?;
+            .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", display_text(text), display_text(&e)))?;
         let cut = before.len_utf8();
         let places = encoding.get_offsets();
         if places.iter().any(|(start, end)| *start < cut && *end > cut) {

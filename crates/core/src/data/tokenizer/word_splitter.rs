@@ -102,7 +102,7 @@ pub(in crate::data) struct WordMemory {
 
 impl WordMemory {
     /// Appends the ids of the word if it is cached.
-    pub(super) fn recall(&self, word: &str, ids: &mut Vec<u32>) -> bool {
+    pub(super) fn append_cached(&self, word: &str, ids: &mut Vec<u32>) -> bool {
         let Some((start, length)) = self.places.get(word) else {
             return false;
         };

@@ -4,7 +4,7 @@ use super::{MANIFEST, Manifest, hex, step_of};
 use crate::model_files::hf_config::{self, HfConfig};
 use crate::model_files::safetensors_file::SafetensorsFile;
 use crate::model_files::weight_files::WeightFiles;
-use crate::vfs::{FileCursor, Vfs, clean, shown};
+use crate::vfs::{FileCursor, Vfs, clean, display_path};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::io::Read;
@@ -52,7 +52,7 @@ impl Checkpoint {
         ensure!(
             vfs.exists(&path)?,
             "{}: holds no optimizer.safetensors: it can start a run (--init) but not resume one",
-            shown(&self.path)
+            display_path(&self.path)
         );
         SafetensorsFile::open(vfs, &path)
     }
@@ -71,8 +71,8 @@ impl Checkpoint {
     /// Missing, or of another type.
     pub fn trainer<T: serde::de::DeserializeOwned>(&self, vfs: &dyn Vfs) -> Result<T> {
         let path = self.path.join("trainer.json");
-        let bytes = vfs.read(&path, 64 << 20).with_context(|| shown(&path))?;
-        serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", shown(&path), clean(&e.to_string())))
+        let bytes = vfs.read(&path, 64 << 20).with_context(|| display_path(&path))?;
+        serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", display_path(&path), clean(&e.to_string())))
     }
 }
 
@@ -102,7 +102,7 @@ pub fn verify_sizes(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
 
 /// `hashed` selects the files whose hash is checked too.
 fn check(vfs: &dyn Vfs, dir: &Path, hashed: &dyn Fn(&str) -> bool) -> Result<Manifest> {
-    let at = || shown(dir);
+    let at = || display_path(dir);
     let bytes = vfs.read(&dir.join(MANIFEST), 4 << 20).with_context(|| format!("{}: {MANIFEST}", at()))?;
     let text = std::str::from_utf8(&bytes).with_context(|| format!("{}: {MANIFEST}", at()))?;
     let manifest = Manifest::parse(text).with_context(at)?;
@@ -111,7 +111,7 @@ fn check(vfs: &dyn Vfs, dir: &Path, hashed: &dyn Fn(&str) -> bool) -> Result<Man
         ensure!(says == step, "{}: {MANIFEST}: step = {says}: the folder's name says {step}: copied under a wrong name?", at());
     }
     for file in &manifest.files {
-        let at = || format!("{}: {}", shown(dir), clean(&file.name));
+        let at = || format!("{}: {}", display_path(dir), clean(&file.name));
         let opened = vfs.open(&dir.join(&file.name)).with_context(at)?;
         let bytes = opened.bytes();
         ensure!(bytes == file.bytes, "{}: has {bytes} bytes, the manifest says {}: truncated or replaced", at(), file.bytes);

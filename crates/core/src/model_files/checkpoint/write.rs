@@ -1,7 +1,7 @@
 //! Writing a checkpoint, and cleaning up after an interrupted one.
 
 use super::{CheckpointOrigin, FORMAT, FileEntry, MANIFEST, Manifest, check_file_name, hex, verify};
-use crate::vfs::{FileKind, Vfs, VfsFile, human_bytes, shown};
+use crate::vfs::{FileKind, Vfs, VfsFile, display_path, human_bytes};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
@@ -37,7 +37,7 @@ pub struct CheckpointTarget<'a> {
 
 /// A failed save; nothing of it is left on disk and older checkpoints are untouched.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: cannot be saved: {why} (needs {}, free {})", shown(.path), human_bytes(*.needed), .free.map_or("unknown".into(), human_bytes))]
+#[error("{}: cannot be saved: {why} (needs {}, free {})", display_path(.path), human_bytes(*.needed), .free.map_or("unknown".into(), human_bytes))]
 pub struct SaveFailed {
     /// The folder to be written.
     pub path: PathBuf,
@@ -107,13 +107,13 @@ impl<'a> CheckpointWriter<'a> {
             Some(_) => bail!("a file or link of that name is in the way: remove it"),
         }
         if let Ok(free) = vfs.free_space(place.parent) {
-            let needed = needed(place.bytes);
+            let needed = required_space(place.bytes);
             if free < needed {
                 return Err(io::Error::new(io::ErrorKind::StorageFull, "too little free space on this disk: free some").into());
             }
         }
         let temp = place.parent.join(unique(".tmp-", place.name));
-        vfs.create_dir(&temp).with_context(|| format!("making {}", shown(&temp)))?;
+        vfs.create_dir(&temp).with_context(|| format!("making {}", display_path(&temp)))?;
         Ok(CheckpointWriter { vfs, temp, target, existing: place.existing, files: Vec::new(), done: false })
     }
 
@@ -198,7 +198,7 @@ impl Drop for CheckpointWriter<'_> {
 }
 
 /// Required free space: disks do not use the last blocks completely.
-fn needed(bytes: u64) -> u64 {
+fn required_space(bytes: u64) -> u64 {
     bytes.saturating_add(bytes / 100).saturating_add(RESERVE)
 }
 
@@ -228,7 +228,7 @@ pub fn save(
         Ok(manifest) => Ok((path, manifest)),
         Err(e) => Err(SaveFailed {
             path,
-            needed: needed(place.bytes),
+            needed: required_space(place.bytes),
             free: vfs.free_space(place.parent).ok(),
             why: format!("{e:#}"),
             disk_full: full(&e),
@@ -242,7 +242,7 @@ pub fn save(
 /// The folder cannot be listed; leftovers that cannot be removed are only reported.
 pub fn clean_stale(vfs: &dyn Vfs, checkpoints: &Path) -> Result<Vec<String>> {
     let mut done = Vec::new();
-    for entry in vfs.list(checkpoints).with_context(|| shown(checkpoints))? {
+    for entry in vfs.list(checkpoints).with_context(|| display_path(checkpoints))? {
         let Some(name) = entry.name.to_str().filter(|_| entry.kind == FileKind::Dir) else { continue };
         let Some((prefix, rest)) = [".tmp-", ".trash-", ".old-"].iter().find_map(|p| Some((*p, name.strip_prefix(p)?))) else {
             continue;
@@ -253,12 +253,12 @@ pub fn clean_stale(vfs: &dyn Vfs, checkpoints: &Path) -> Result<Vec<String>> {
         if prefix == ".old-" && vfs.kind(&target)?.is_none() {
             let back = vfs.rename(&path, &target).and_then(|()| vfs.fsync_dir(checkpoints));
             let valid = back.is_ok() && verify(vfs, &target).is_ok();
-            done.push(format!("{}: put back ({})", shown(&target), if valid { "valid" } else { "not valid" }));
+            done.push(format!("{}: put back ({})", display_path(&target), if valid { "valid" } else { "not valid" }));
             continue;
         }
         match vfs.remove_dir_all(&path) {
-            Ok(()) => done.push(format!("{}: left by a cut-off save or deletion, removed", shown(&path))),
-            Err(e) => done.push(format!("{}: left by a cut-off save or deletion, cannot be removed: {e}", shown(&path))),
+            Ok(()) => done.push(format!("{}: left by a cut-off save or deletion, removed", display_path(&path))),
+            Err(e) => done.push(format!("{}: left by a cut-off save or deletion, cannot be removed: {e}", display_path(&path))),
         }
     }
     Ok(done)

@@ -101,7 +101,7 @@ impl GgufFile {
         let arch = &self.arch;
         let prefix = format!("{arch}.");
         for (name, value) in self.metadata.iter().filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?, value))) {
-            ensure!(KNOWN.contains(&name), "{arch}.{} = {}: lehr does not build that", clean(name), value.shown());
+            ensure!(KNOWN.contains(&name), "{arch}.{} = {}: lehr does not build that", clean(name), value.display());
         }
         let experts = self.whole("expert_count")?.unwrap_or(0);
         ensure!(experts == 0, "{arch}.expert_count = {experts}: lehr builds no mixture of experts");
@@ -169,7 +169,7 @@ impl GgufFile {
             original_max_position_embeddings: original.unwrap_or(usual.original_max_position_embeddings),
         };
         ensure!(
-            gives(&found, factors, theta, head_dim),
+            matches_factors(&found, factors, theta, head_dim),
             "tensor '{}': its factors are not those of Llama 3 (factor {}, low_freq_factor {}, high_freq_factor {}, {} tokens)",
             names::ROPE_FREQS,
             found.factor,
@@ -188,7 +188,7 @@ fn published(factors: &[f32]) -> Llama3Scaling {
 }
 
 /// Whether these settings give these factors.
-fn gives(scaling: &Llama3Scaling, factors: &[f32], theta: f64, head_dim: usize) -> bool {
+fn matches_factors(scaling: &Llama3Scaling, factors: &[f32], theta: f64, head_dim: usize) -> bool {
     let own = llama3_factors(scaling, theta, head_dim);
     own.iter().zip(factors).all(|(a, b)| (a - b).abs() <= 1e-4 * a.abs())
 }

@@ -5,7 +5,7 @@ use super::header::{self, TensorLocation};
 use super::names;
 use super::value::Metadata;
 use crate::model_files::safetensors_file::whole;
-use crate::vfs::{FileCursor, Vfs, VfsReader, clean, shown};
+use crate::vfs::{FileCursor, Vfs, VfsReader, clean, display_path};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,9 @@ impl GgufFile {
     /// # Errors
     /// An invalid GGUF file or unsupported model, in one line with the file and, where applicable, the tensor.
     pub fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
-        let file = vfs.open(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
-        let head = header::read(FileCursor::new(file.clone(), 0), file.bytes()).with_context(|| shown(path))?;
-        Self::from_head(path, file, head).with_context(|| shown(path))
+        let file = vfs.open(path).with_context(|| format!("{}: cannot be opened", display_path(path)))?;
+        let head = header::read(FileCursor::new(file.clone(), 0), file.bytes()).with_context(|| display_path(path))?;
+        Self::from_head(path, file, head).with_context(|| display_path(path))
     }
 
     fn from_head(path: &Path, file: Arc<dyn VfsReader>, head: header::GgufHeader) -> Result<Self> {
@@ -65,7 +65,7 @@ impl GgufFile {
             }
             let hf = names::to_hf(&name);
             let hf = hf.with_context(|| format!("tensor '{}': lehr has no such part: not a plain {arch} model", clean(&name)))?;
-            if let Some(heads) = names::heads_of(&hf, &arch, heads.0, heads.1) {
+            if let Some(heads) = names::reordered_heads(&hf, &arch, heads.0, heads.1) {
                 let rows = place.shape[0];
                 ensure!(rows.is_multiple_of(2 * heads), "tensor '{}': {rows} rows are not pairs in {heads} heads", clean(&name));
             }
@@ -110,7 +110,7 @@ impl GgufFile {
     /// A missing tensor, or a file that cannot be read.
     pub fn stream_f32(&self, name: &str, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
         let place = self.tensors.get(name).context("is not in the file")?;
-        let Some(heads) = names::heads_of(name, &self.arch, self.heads.0, self.heads.1) else {
+        let Some(heads) = names::reordered_heads(name, &self.arch, self.heads.0, self.heads.1) else {
             return self.stream_place(place, sink);
         };
         sink(&names::reorder(&whole(|sink| self.stream_place(place, sink))?, heads, place.shape[0], false))

@@ -26,7 +26,7 @@ pub use write::{GgufPlan, GgufTokenizer, write};
 pub(crate) use pre::PreTokenizer;
 pub(crate) use vocabulary::{MAX_TOKEN, TokenType, bytes_of, escape, fillers, tokenizer_files};
 
-use crate::vfs::{Vfs, shown};
+use crate::vfs::{Vfs, display_path};
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -44,5 +44,5 @@ pub fn is_gguf(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
         return Ok(false);
     }
     let is_named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
-    Ok(is_named || vfs.read_at(path, 0, 4).with_context(|| shown(path))?.0 == MAGIC)
+    Ok(is_named || vfs.read_at(path, 0, 4).with_context(|| display_path(path))?.0 == MAGIC)
 }

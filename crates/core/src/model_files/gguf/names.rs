@@ -75,7 +75,7 @@ pub(super) fn reorder(numbers: &[f32], heads: usize, rows: usize, to_gguf: bool)
 }
 
 /// The number of heads by which the rows of this tensor (Hugging Face's name) are reordered, if they are.
-pub(super) fn heads_of(name: &str, arch: &str, heads: usize, key_value_heads: usize) -> Option<usize> {
+pub(super) fn reordered_heads(name: &str, arch: &str, heads: usize, key_value_heads: usize) -> Option<usize> {
     let part = |part: &str| name.contains(&format!(".self_attn.{part}_proj."));
     match (arch, part("q"), part("k")) {
         ("llama", true, _) => Some(heads),

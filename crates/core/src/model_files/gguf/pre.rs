@@ -129,7 +129,7 @@ impl PreTokenizer {
     ///
     /// # Errors
     /// A missing or unknown name.
-    pub(super) fn named(name: Option<&str>) -> Result<Self> {
+    pub(super) fn from_name(name: Option<&str>) -> Result<Self> {
         let name = name.filter(|name| *name != "default");
         let name = name.context(
             "tokenizer.ggml.pre is missing: the file does not say how words are split, and its model would see other tokens than in \
@@ -238,7 +238,7 @@ mod tests {
         for row in &ROWS {
             for name in row.names {
                 assert!(seen.insert(*name), "{name}");
-                let pre = PreTokenizer::named(Some(name)).unwrap();
+                let pre = PreTokenizer::from_name(Some(name)).unwrap();
                 let found = PreTokenizer::name_of(&pre.json(), pre.ignore_merges);
                 match row.exact {
                     true => assert_eq!(found.unwrap(), row.names[0]),
@@ -247,7 +247,7 @@ mod tests {
             }
         }
         for missing in [None, Some("default"), Some("kimi-k2")] {
-            assert!(PreTokenizer::named(missing).unwrap_err().to_string().contains("tokenizer.ggml.pre"));
+            assert!(PreTokenizer::from_name(missing).unwrap_err().to_string().contains("tokenizer.ggml.pre"));
         }
     }
 
@@ -262,7 +262,7 @@ mod tests {
         ] {
             assert!(format!("{:#}", PreTokenizer::name_of(&rules, false).unwrap_err()).contains(why), "{rules}");
         }
-        let llama3 = PreTokenizer::named(Some("llama-bpe")).unwrap().json();
+        let llama3 = PreTokenizer::from_name(Some("llama-bpe")).unwrap().json();
         assert_eq!(PreTokenizer::name_of(&llama3, false).unwrap(), "smaug-bpe");
         let gpt2 = json!({"type": "ByteLevel", "add_prefix_space": false});
         assert!(PreTokenizer::name_of(&gpt2, true).unwrap_err().to_string().contains("ignore_merges"));

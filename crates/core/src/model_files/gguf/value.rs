@@ -119,7 +119,7 @@ impl Metadata {
 
 impl MetadataValue {
     /// For messages: a list by its length.
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn display(&self) -> String {
         match self {
             Self::Text(text) => format!("\"{}\"", clean(text)),
             Self::Texts(list) => format!("a list of {} strings", list.len()),
@@ -137,5 +137,5 @@ impl MetadataValue {
 }
 
 fn wrong(name: &str, value: &MetadataValue, wanted: &str) -> anyhow::Error {
-    anyhow!("{} = {}: must be {wanted}", clean(name), value.shown())
+    anyhow!("{} = {}: must be {wanted}", clean(name), value.display())
 }

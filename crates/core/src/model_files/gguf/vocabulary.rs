@@ -4,7 +4,7 @@ use super::file::GgufFile;
 use super::pre::PreTokenizer;
 use super::value::{Metadata, MetadataValue};
 use crate::model_files::{byte_of, char_of};
-use crate::vfs::{clean, shown};
+use crate::vfs::{clean, display_path};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
@@ -53,7 +53,7 @@ impl GgufFile {
     /// # Errors
     /// No tokenizer, or an unsupported one, by name.
     pub fn tokenizer_files(&self) -> Result<TokenizerFiles> {
-        tokenizer_files(&self.metadata).with_context(|| shown(self.path()))
+        tokenizer_files(&self.metadata).with_context(|| display_path(self.path()))
     }
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn tokenizer_files(metadata: &Metadata) -> Result<TokenizerFiles> {
     let mut adds_bos = false;
     let mut tokenizer = match model {
         "gpt2" => {
-            let pre = PreTokenizer::named(metadata.text("tokenizer.ggml.pre")?)?;
+            let pre = PreTokenizer::from_name(metadata.text("tokenizer.ggml.pre")?)?;
             adds_bos = pre.adds_bos;
             vocabulary.byte_level(metadata, &pre)?
         }

@@ -205,7 +205,7 @@ pub fn write(plan: &GgufPlan<'_>, out: &mut dyn Write, progress: &mut Progress<'
             part.kind.encode(numbers, &mut bytes)?;
             Ok(out.write_all(&bytes)?)
         };
-        let heads = names::heads_of(&part.hf, arch, model.num_attention_heads, model.num_key_value_heads);
+        let heads = names::reordered_heads(&part.hf, arch, model.num_attention_heads, model.num_key_value_heads);
         match (&part.given, heads) {
             (Some(numbers), _) => put(numbers)?,
             (None, Some(heads)) => {

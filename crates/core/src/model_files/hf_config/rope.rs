@@ -19,7 +19,7 @@ pub(super) fn read(fields: &ConfigFields<'_>, max_position_embeddings: usize) ->
     let theta = number(fields.get("rope_theta"), "rope_theta")?;
     let dialect = |name: &'static str| -> Result<Option<Rope>> {
         let Some(value) = fields.get(name) else { return Ok(None) };
-        let Some(map) = value.as_object() else { bail!("{name} = {}: must be an object", shown(value)) };
+        let Some(map) = value.as_object() else { bail!("{name} = {}: must be an object", display_value(value)) };
         if map.is_empty() {
             return Ok(None);
         }
@@ -39,8 +39,8 @@ pub(super) fn read(fields: &ConfigFields<'_>, max_position_embeddings: usize) ->
                 bail!(
                     "rope_scaling and rope_parameters contradict each other: {name} is {} in rope_scaling, {} in rope_parameters{}; \
                      keep the one that you mean, with rope_theta in it, and remove the other",
-                    shown(&old_json[name]),
-                    shown(&new_json[name]),
+                    display_value(&old_json[name]),
+                    display_value(&new_json[name]),
                     if name == "rope_theta" {
                         " (a rope_scaling without rope_theta has that of the config, or else 10000)"
                     } else {
@@ -70,7 +70,7 @@ fn parameters(theta: f64, scaling: Option<&RopeScaling>) -> Value {
     out
 }
 
-fn shown(value: &Value) -> String {
+fn display_value(value: &Value) -> String {
     clean(&value.to_string())
 }
 
@@ -107,7 +107,11 @@ impl RopeObject<'_> {
         if let (Some(kind), Some(old)) = (kind, old_kind)
             && kind != old
         {
-            bail!("{name}.rope_type = {}, but {name}.type = {}: they contradict each other", shown(kind), shown(old));
+            bail!(
+                "{name}.rope_type = {}, but {name}.type = {}: they contradict each other",
+                display_value(kind),
+                display_value(old)
+            );
         }
         let kind = kind.or(old_kind);
         Ok(Some(match kind.map_or(Some("default"), Value::as_str) {
@@ -118,7 +122,7 @@ impl RopeObject<'_> {
             Some("llama3") => RopeScaling::Llama3(self.llama3()?),
             _ => bail!(
                 "{name}.rope_type = {}: lehr has only default, linear, dynamic, yarn and llama3",
-                kind.map(shown).unwrap_or_default()
+                kind.map(display_value).unwrap_or_default()
             ),
         }))
     }
@@ -146,7 +150,7 @@ impl RopeObject<'_> {
             None => true,
             Some(Value::Null) => false,
             Some(value) => {
-                value.as_bool().with_context(|| format!("{name}.truncate = {}: must be true or false", shown(value)))?
+                value.as_bool().with_context(|| format!("{name}.truncate = {}: must be true or false", display_value(value)))?
             }
         };
         Ok(YarnScaling {

@@ -39,7 +39,7 @@ impl TokenChange {
 
     /// Whether it moved in the direction of its advantage; `None` without an advantage or without a change. Uses logarithms, which resolve
     /// changes near 1.
-    pub fn right(&self) -> Option<bool> {
+    pub fn moved_with_advantage(&self) -> Option<bool> {
         let by = (self.after - self.before) * self.advantage.signum();
         (self.advantage != 0.0 && by != 0.0 && by.is_finite()).then_some(by > 0.0)
     }
@@ -67,7 +67,7 @@ fn moved<'a>(changes: impl Iterator<Item = &'a TokenChange>) -> ProbabilityChang
     for change in changes {
         let Some(b) = bin(&QUARTILES, change.probability()) else { continue };
         bins[b].push(change.moved());
-        if let Some(is) = change.right() {
+        if let Some(is) = change.moved_with_advantage() {
             right[b][usize::from(is)] += 1;
         }
     }
@@ -177,11 +177,11 @@ mod tests {
     #[test]
     fn changes_near_one_are_resolved() {
         let c = TokenChange { before: -1e-9, after: -2e-9, advantage: 1.0 };
-        assert_eq!(c.right(), Some(false));
+        assert_eq!(c.moved_with_advantage(), Some(false));
         assert!((c.moved() + 1e-9).abs() < 1e-15, "{}", c.moved());
-        assert_eq!(TokenChange { after: -1e-9, ..c }.right(), None);
-        assert_eq!(TokenChange { advantage: 0.0, ..c }.right(), None);
-        assert_eq!(TokenChange { after: f64::NAN, ..c }.right(), None);
+        assert_eq!(TokenChange { after: -1e-9, ..c }.moved_with_advantage(), None);
+        assert_eq!(TokenChange { advantage: 0.0, ..c }.moved_with_advantage(), None);
+        assert_eq!(TokenChange { after: f64::NAN, ..c }.moved_with_advantage(), None);
     }
 
     #[test]

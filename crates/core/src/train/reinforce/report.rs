@@ -43,7 +43,7 @@ pub(super) fn step(
 ) -> (Step, Vec<Event>) {
     let rollouts = &now.sampled.rollouts;
     let mut all = metrics::of_completions(&now.sampled, settings.num_generations);
-    let together = UpdateStats::together(&now.updates.iter().map(|m| m.stats).collect::<Vec<_>>());
+    let together = UpdateStats::aggregate(&now.updates.iter().map(|m| m.stats).collect::<Vec<_>>());
     of_updates(&now.updates, &together, now.grpo.beta, &mut all);
     of_time(&now.seconds, rollouts.iter().map(|r| r.completion.len()).sum(), &mut all);
     let mut stats = tokens::statistics(state.step, rollouts, now.grpo.reweight_alpha);

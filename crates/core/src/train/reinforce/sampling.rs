@@ -104,7 +104,7 @@ impl Sampler<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<Option<SampledStep>> {
         let mut out = SampledStep::default();
-        let prompts = self.ask(groups, asked, &mut out)?;
+        let prompts = self.next_questions(groups, asked, &mut out)?;
         let generations = self.settings.num_generations;
         let requests: Vec<RolloutRequest> = (0..groups * generations)
             .map(|i| RolloutRequest {
@@ -140,7 +140,7 @@ impl Sampler<'_> {
     }
 
     /// The next questions that can be encoded and are short enough, and their prompt ids.
-    fn ask(&self, groups: usize, asked: &mut u64, out: &mut SampledStep) -> Result<Vec<Vec<u32>>> {
+    fn next_questions(&self, groups: usize, asked: &mut u64, out: &mut SampledStep) -> Result<Vec<Vec<u32>>> {
         let mut prompts = Vec::new();
         while out.questions.len() < groups {
             let question = self.task.question(Split::Train, *asked)?;

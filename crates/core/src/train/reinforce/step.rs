@@ -129,7 +129,7 @@ impl Reinforce {
     }
 
     /// Sample the completions of a new step, score them and fill in advantages; `None` when `progress` stopped it.
-    fn begin(
+    fn start_step(
         &mut self,
         on: PolicyModel<'_>,
         state: &mut TrainerState,
@@ -261,7 +261,7 @@ impl TrainingStage for Reinforce {
         let on = PolicyModel { device, model, optimizer };
         let mut now = match self.pending_step.take() {
             Some(now) => now,
-            None => match self.begin(on, state, progress)? {
+            None => match self.start_step(on, state, progress)? {
                 Some(now) => now,
                 None => return Ok(None),
             },
@@ -276,10 +276,10 @@ impl TrainingStage for Reinforce {
             let loss = self.loss(&now);
             let is_last = now.updates.len() + 1 == plan.len();
             let norms = on.optimizer.norms_of(state.step + 1).filter(|_| is_last);
-            norms.map_or(Ok(()), |norms| norms.before(device))?;
+            norms.map_or(Ok(()), |norms| norms.measure_before(device))?;
             let stats = self.policy.update(on, &now.sampled.rollouts, range.clone(), pass, &loss, &hyper)?;
             if let Some(norms) = norms {
-                norms.after(device)?;
+                norms.measure_after(device)?;
                 now.norms = Some(norms.read(device, state.step + 1)?);
             }
             [state.optimizer_steps, state.second_optimizer_steps] = self.policy.optimizer_steps;

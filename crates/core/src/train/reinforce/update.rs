@@ -120,7 +120,7 @@ pub struct UpdateStats {
 
 impl UpdateStats {
     /// Aggregate of several updates: sums of tokens, means over tokens, means of losses and norms (NaN of none).
-    pub fn together(updates: &[Self]) -> Self {
+    pub fn aggregate(updates: &[Self]) -> Self {
         let tokens: u64 = updates.iter().map(|u| u.tokens).sum();
         let mean = |of: fn(&Self) -> f64| mean(&updates.iter().map(of).collect::<Vec<_>>());
         let by_tokens = |of: fn(&Self) -> f64| match updates {

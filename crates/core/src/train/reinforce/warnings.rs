@@ -81,7 +81,7 @@ struct RecurringWarning {
 
 impl RecurringWarning {
     /// As above, reported immediately.
-    fn happened(&mut self, step: u64, is: bool) -> bool {
+    fn report_now(&mut self, step: u64, is: bool) -> bool {
         let now = is && self.said_at.is_none_or(|at| step >= at + AGAIN);
         if now {
             self.said_at = Some(step);
@@ -164,7 +164,7 @@ impl WarningState {
     fn left_out(&mut self, seen: &WarningInputs) -> Vec<String> {
         let (step, mut out) = (seen.step, Vec::new());
         let (ungraded, why) = &seen.ungraded;
-        if self.ungraded.happened(step, *ungraded > 0) {
+        if self.ungraded.report_now(step, *ungraded > 0) {
             out.push(format!(
                 "step {step}: {} without a reward, since the grader failed twice; left out of advantages and loss, and counted in \
                  completions/ungraded: {why}",
@@ -172,7 +172,7 @@ impl WarningState {
             ));
         }
         let (unspelt, why) = &seen.unspelt;
-        if self.unspelt.happened(step, *unspelt > 0) {
+        if self.unspelt.report_now(step, *unspelt > 0) {
             out.push(format!("step {step}: {} skipped: {why}", counted(*unspelt as u64, "question")));
         }
         out

@@ -18,7 +18,7 @@ fn trouble(onset: u64, at: u64) -> PersistentSpike {
 /// A ladder of a calm run, saved every 100 updates, up to `step`.
 fn calm_until(step: u64) -> Ladder {
     let mut ladder = Ladder::default();
-    ladder.began(0);
+    ladder.started(0);
     run_updates(&mut ladder, 0, step);
     ladder
 }
@@ -116,7 +116,7 @@ fn missing_or_damaged_checkpoints_are_reported() {
 fn the_start_is_the_last_resort() {
     let s = plain(RescueMethod::Pma);
     let mut ladder = Ladder::default();
-    ladder.began(0);
+    ladder.started(0);
     (1..20).for_each(|step| ladder.updated(step, step < 10));
     assert_eq!(ladder.pinned().collect::<Vec<_>>(), [0]);
     let plan = ladder.decide(&trouble(15, 19), &s, &mut |_| true).unwrap();
@@ -132,13 +132,13 @@ fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut
     let (mut detector, mut ladder) = (Detector::default(), Ladder::default());
     let (mut step, mut made, mut scale) = (0, 0u64, 1.0);
     let mut states = std::collections::BTreeMap::from([(0, detector.clone())]);
-    ladder.began(0);
+    ladder.started(0);
     let bound = s.rescue_limit * (max_steps / SPAN + 1);
     while step < max_steps {
         (step, made) = (step + 1, made + 1);
         assert!(made <= (bound + 1) * max_steps, "it does not end: {made} updates");
         let sign = detector.observe(step, next(step, made), 1.0, s.rescue_patience);
-        ladder.updated(step, detector.calm());
+        ladder.updated(step, detector.is_calm());
         if let Some(Sign::PersistentSpike(trouble)) = sign {
             assert!(trouble.onset <= trouble.at && trouble.at == step, "{trouble:?}");
             let Ok(plan) = ladder.decide(&trouble, s, &mut |g| g % 7 != 3) else {
@@ -158,7 +158,7 @@ fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut
             states.retain(|kept, _| *kept <= step);
             detector.roll_back(states[&step].clone());
         } else if step % every == 0 {
-            ladder.saved(step, detector.calm());
+            ladder.saved(step, detector.is_calm());
             states.insert(step, detector.clone());
         }
         assert!(ladder.pinned().all(|pin| states.contains_key(&pin)), "pins what is not there");

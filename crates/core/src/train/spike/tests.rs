@@ -121,7 +121,7 @@ fn persistent_nan_triggers_a_rescue_and_single_nan_is_ignored() {
     let before = d.clone();
     for step in 301..=304 {
         assert_eq!(d.observe(step, f64::NAN, f64::INFINITY, PATIENCE), None);
-        assert!(!d.calm());
+        assert!(!d.is_calm());
     }
     assert_eq!((&d.losses, &d.norms, &d.level), (&before.losses, &before.norms, &before.level), "nothing was taken in");
     let Some(Sign::PersistentSpike(trouble)) = d.observe(305, f64::INFINITY, 1.0, PATIENCE) else { panic!("five in a row") };
@@ -133,7 +133,7 @@ fn persistent_nan_triggers_a_rescue_and_single_nan_is_ignored() {
     // And it still detects.
     let (loss, norm) = clean.next(301);
     assert_eq!(d.observe(400, loss, norm, PATIENCE), None);
-    assert!(d.calm());
+    assert!(d.is_calm());
     assert!(matches!(d.observe(401, 3.0 * loss, norm, PATIENCE), Some(Sign::Spike { onset: 401, .. })));
 }
 

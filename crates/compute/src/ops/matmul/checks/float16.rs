@@ -66,7 +66,7 @@ impl Layer {
         Ok(device.read(&out)?)
     }
 
-    fn twin(&self, role: Role, left: &[f64], right: &[f64]) -> Vec<f64> {
+    fn reference(&self, role: Role, left: &[f64], right: &[f64]) -> Vec<f64> {
         match role {
             Role::Forward => twin::forward(left, right, self.n, self.k),
             Role::BackwardInput => twin::backward_input(left, right, self.n, self.k),
@@ -80,10 +80,10 @@ impl Layer {
         let [left, right] = self.operands(role);
         let errors = [rounding(left, cooperative::is_scaled(role)), rounding(right, false)];
         let [left, right] = [wide(left), wide(right)];
-        let want = self.twin(role, &left, &right);
+        let want = self.reference(role, &left, &right);
         let [left, right] = [absolute(&left), absolute(&right)];
         let rounded: Vec<f64> = left.iter().zip(&errors[0]).map(|(a, e)| a + e).collect();
-        let bounds = [self.twin(role, &errors[0], &right), self.twin(role, &rounded, &errors[1])];
+        let bounds = [self.reference(role, &errors[0], &right), self.reference(role, &rounded, &errors[1])];
         let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len() as f64).sqrt();
         for (i, (got, want)) in self.run(device, case, role, tile)?.into_iter().zip(want).enumerate() {
             let bound = bounds[0][i] + bounds[1][i] + TOLERANCE * (want.abs() + rms);

@@ -51,7 +51,7 @@ pub fn choose<S: Simd>(simd: S, f: Filter, unit: f32, row: &[f32], scratch: &mut
         Some(whole) => whole,
         None => mass(simd, row, Weight { top, scale: f.scale }),
     };
-    let column = walk(simd, f64::from(unit) * total, [threshold, top, f.scale], row, masses);
+    let column = scan(simd, f64::from(unit) * total, [threshold, top, f.scale], row, masses);
     (column, log_probability(row[column], top, f.scale, whole))
 }
 
@@ -104,7 +104,7 @@ fn mass_above<S: Simd>(simd: S, block: &[f32], threshold: f32, top: f32, scale: 
 /// The first column up to which more mass than `goal` is kept; where rounding leaves the sum below a draw that is nearly 1, the
 /// last that is kept. `masses`: those of the blocks.
 #[inline(always)]
-fn walk<S: Simd>(simd: S, goal: f64, [threshold, top, scale]: [f32; 3], row: &[f32], masses: &[f64]) -> usize {
+fn scan<S: Simd>(simd: S, goal: f64, [threshold, top, scale]: [f32; 3], row: &[f32], masses: &[f64]) -> usize {
     let n = S::f32s::LEN;
     let mut walked = 0.0;
     for (k, block) in row.chunks(BLOCK).enumerate() {

@@ -24,7 +24,7 @@ use std::cell::RefCell;
 
 impl Sizes {
     /// The head and tokens of a row's request, and its number; [`IDLE`] reads those of the last.
-    fn given<'a>(&self, prompt: &'a [u32], request: u32) -> (usize, &'a [u32]) {
+    fn request_tokens<'a>(&self, prompt: &'a [u32], request: u32) -> (usize, &'a [u32]) {
         let width = self.max_len + PROMPT_HEAD;
         let request = (request as usize).min(prompt.len() / width - 1);
         (request, &prompt[request * width..][..width])
@@ -53,7 +53,7 @@ pub fn draw(
     with_scratch(2 * batch, |choices| {
         choose_all(cpu, sizes, logits, settings, prompt, assigned, positions, choices);
         for (row, choice) in choices.chunks_exact(2).enumerate().filter(|(row, _)| assigned[3 * row] != IDLE) {
-            let (request, given) = sizes.given(prompt, assigned[3 * row]);
+            let (request, given) = sizes.request_tokens(prompt, assigned[3 * row]);
             let after = positions[row] + 1;
             let mut next = choice[0].to_bits();
             if (after as usize) < max_len {
@@ -89,7 +89,7 @@ fn choose_all(
     cpu.for_tiles([choices], |_, [mut choices]| {
         for i in 0..choices.rows() {
             let row = choices.first_row() + i;
-            let (_, given) = sizes.given(prompt, assigned[3 * row]);
+            let (_, given) = sizes.request_tokens(prompt, assigned[3 * row]);
             if assigned[3 * row] == IDLE || sizes.is_given(given, positions[row]) {
                 continue;
             }
@@ -118,7 +118,7 @@ pub fn refill(
     let stops = &settings[7..][..settings[6] as usize];
     let (mut next, mut ended) = (progress[0], 0);
     for (row, own) in assigned.chunks_exact_mut(3).enumerate() {
-        let (request, given) = sizes.given(prompt, own[0]);
+        let (request, given) = sizes.request_tokens(prompt, own[0]);
         // Idle rows hold any values; u32 wraps as in the shader.
         let length = positions[row].wrapping_add(1);
         let is_over = length >= given[0].wrapping_add(given[1]) || length as usize >= max_len || stops.contains(&tokens[row]);
@@ -126,7 +126,7 @@ pub fn refill(
             continue;
         }
         lengths[request] = length;
-        let begin = (next < requests).then(|| sizes.given(prompt, next).1);
+        let begin = (next < requests).then(|| sizes.request_tokens(prompt, next).1);
         let fed = begin.map_or(0, |given| given[5]);
         own.copy_from_slice(&begin.map_or([IDLE, 0, 0], |given| [next, given[4], fed]));
         positions[row] = fed;

@@ -64,7 +64,7 @@ impl ValueTotals {
             return Ok(items.map(|items| Value::from_object(DictView { name: view.name, items })));
         }
         if let Some(iterator) = object.downcast_ref::<PythonIterator>() {
-            let items = self.items(&iterator.unread(), depth + 1)?;
+            let items = self.items(&iterator.remaining(), depth + 1)?;
             return Ok(items.map(|items| Value::from_object(PythonIterator::new(items))));
         }
         if let Some(range) = object.downcast_ref::<PythonRange>() {

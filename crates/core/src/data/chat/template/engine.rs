@@ -8,7 +8,7 @@ use super::print::as_text;
 use super::{CLOSE, OPEN};
 use super::{pythonic, semantics};
 use crate::data::chat::python::strftime;
-use crate::data::shown;
+use crate::data::display_text;
 use anyhow::{Result, anyhow};
 use minijinja::machinery::{CodeGenerator, eval, make_string_output, parse};
 use minijinja::syntax::SyntaxConfig;
@@ -127,7 +127,7 @@ fn template_error(error: &Error) -> anyhow::Error {
         detail = "over a limit: it ran out of fuel, too many steps for a chat of this length".into();
     }
     match error.line() {
-        Some(line) => anyhow!("the chat template (line {line}) refuses it: {}", shown(&detail)),
-        None => anyhow!("the chat template refuses it: {}", shown(&detail)),
+        Some(line) => anyhow!("the chat template (line {line}) refuses it: {}", display_text(&detail)),
+        None => anyhow!("the chat template refuses it: {}", display_text(&detail)),
     }
 }

@@ -117,7 +117,7 @@ impl PythonIterator {
     }
 
     /// The items that were not read yet, which stay unread.
-    pub(super) fn unread(&self) -> Vec<Value> {
+    pub(super) fn remaining(&self) -> Vec<Value> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 

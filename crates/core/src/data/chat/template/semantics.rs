@@ -300,7 +300,7 @@ fn has_attribute(value: &Value, names: &Value) -> Result<Value, Error> {
             continue;
         }
         let items = match as_object::<PythonIterator>(value) {
-            Some(iterator) => iterator.unread(),
+            Some(iterator) => iterator.remaining(),
             None if value.as_object().is_some() => value.try_iter()?.collect(),
             None => Vec::new(),
         };

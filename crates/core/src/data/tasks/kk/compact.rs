@@ -54,7 +54,7 @@ const BEGIN: [&str; 6] = ["try", "suppose", "say", "assume", "let", "maybe"];
 const END: [&str; 6] = ["ok", "fine", "holds", "good", "works", "yes"];
 
 /// The steps of a search, each preceded by a space. The words that begin and end an assumption are random.
-pub fn thought(steps: &[SearchStep], draws: &mut Draws) -> String {
+pub fn reasoning(steps: &[SearchStep], draws: &mut Draws) -> String {
     let mut out = String::new();
     for step in steps {
         out += &match *step {

@@ -146,7 +146,7 @@ pub fn claim(claim: &Claim, names: &[&str]) -> String {
 }
 
 /// The steps of a search in sentences, one per line. The wording is random, within a small vocabulary.
-pub fn thought(steps: &[SearchStep], claims: &[Claim], names: &[&str], draws: &mut Draws) -> String {
+pub fn reasoning(steps: &[SearchStep], claims: &[Claim], names: &[&str], draws: &mut Draws) -> String {
     let mut out = draws
         .pick(&[
             "Let us go through the people one by one and see which roles lead to a contradiction.",

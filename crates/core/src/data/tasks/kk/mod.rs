@@ -62,7 +62,9 @@ pub fn row(form: PuzzleForm, puzzle: &Puzzle, seed: u64, n: u64) -> KkRow {
     let mut steps = Draws::new(seed, "kk steps", n);
     let people = puzzle.people();
     let names: Vec<&str> = match form {
-        PuzzleForm::Natural => words.some_of(english::NAMES.len(), people).into_iter().map(|i| english::NAMES[i]).collect(),
+        PuzzleForm::Natural => {
+            words.distinct_numbers(english::NAMES.len(), people).into_iter().map(|i| english::NAMES[i]).collect()
+        }
         PuzzleForm::Compact => (0..people).map(compact::name).collect(),
     };
     let is_knight = |person: usize| puzzle.is_knight(person);
@@ -72,13 +74,13 @@ pub fn row(form: PuzzleForm, puzzle: &Puzzle, seed: u64, n: u64) -> KkRow {
     let (quiz, thought, answer, gap) = match form {
         PuzzleForm::Natural => (
             english::quiz(&puzzle.claims, &names, &mut words),
-            format!("\n{}\n", english::thought(&steps_taken, &puzzle.claims, &names, &mut steps)),
+            format!("\n{}\n", english::reasoning(&steps_taken, &puzzle.claims, &names, &mut steps)),
             format!("\n{solution}\n"),
             "\n",
         ),
         PuzzleForm::Compact => (
             compact::quiz(&puzzle.claims),
-            format!("{} ", compact::thought(&steps_taken, &mut steps)),
+            format!("{} ", compact::reasoning(&steps_taken, &mut steps)),
             format!(" {} ", compact::answer(people, is_knight)),
             " ",
         ),

@@ -1,7 +1,7 @@
 //! The public rows' notation of claims: Python tuples such as `(('not', ('lying', 1)), ('<=>', ('telling-truth', 1), ('lying', 0)))`.
 
 use super::claim::{Claim, ClaimNode, MOST_PEOPLE};
-use crate::data::shown;
+use crate::data::display_text;
 use anyhow::{Result, anyhow, bail, ensure};
 use std::fmt::Write;
 
@@ -97,7 +97,7 @@ impl NotationToken<'_> {
             Self::Open => "(".into(),
             Self::Close => ")".into(),
             Self::Comma => "a comma".into(),
-            Self::Word(word) => format!("'{}'", shown(word)),
+            Self::Word(word) => format!("'{}'", display_text(word)),
             Self::Number(n) => n.to_string(),
             Self::End => "the end".into(),
         }
@@ -136,7 +136,11 @@ impl<'a> NotationParser<'a> {
                         "->" => ClaimNode::If,
                         "<=>" => ClaimNode::Iff,
                         _ => {
-                            bail!("byte {}: '{}' is none of telling-truth, lying, not, and, or, ->, <=>", start + 1, shown(word))
+                            bail!(
+                                "byte {}: '{}' is none of telling-truth, lying, not, and, or, ->, <=>",
+                                start + 1,
+                                display_text(word)
+                            )
                         }
                     };
                     open.push((nodes.len(), 0));

@@ -2,7 +2,7 @@
 
 use super::claim::{Claim, ClaimNode, MOST_PEOPLE};
 use super::compact;
-use crate::data::shown;
+use crate::data::display_text;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// Maximum depth of nested brackets.
@@ -31,7 +31,7 @@ pub fn read(quiz: &str) -> Result<ParsedPuzzle> {
     let read = if is_compact(quiz) { read_compact(quiz)? } else { read_english(quiz)? };
     for (name, claim) in read.names.iter().zip(&read.claims) {
         let all = claim.last_person().is_none_or(|person| person < read.names.len());
-        ensure!(all, "the claim of {} is about a person without a claim", shown(name));
+        ensure!(all, "the claim of {} is about a person without a claim", display_text(name));
     }
     Ok(read)
 }
@@ -42,7 +42,7 @@ fn read_compact(quiz: &str) -> Result<ParsedPuzzle> {
     let quiz = quiz.trim().trim_end_matches("<think>").trim_end();
     for (i, sentence) in quiz.trim_end_matches('.').split(" . ").enumerate() {
         ensure!(i < MOST_PEOPLE, "more than {MOST_PEOPLE} people");
-        let not_understood = || anyhow!("not understood: {:?}; expected {} says ...", shown(sentence.trim()), names[i]);
+        let not_understood = || anyhow!("not understood: {:?}; expected {} says ...", display_text(sentence.trim()), names[i]);
         let statement = sentence.trim().strip_prefix(names[i].as_str()).and_then(|rest| rest.strip_prefix(" says "));
         let statement = statement.with_context(not_understood)?;
         let (claim, rest) = Grammar { words: &COMPACT, names: &names }.claim(statement).with_context(not_understood)?;
@@ -69,13 +69,14 @@ fn read_english(quiz: &str) -> Result<ParsedPuzzle> {
     let mut claims: Vec<Option<Claim>> = vec![None; names.len()];
     let mut rest = body;
     while !rest.trim().is_empty() {
-        let sentence = sentence(&grammar, rest).with_context(|| format!("not understood: {:?}", shown(rest.trim())))?;
+        let sentence = sentence(&grammar, rest).with_context(|| format!("not understood: {:?}", display_text(rest.trim())))?;
         let Sentence { speaker, claim, after } = sentence;
-        ensure!(claims[speaker].is_none(), "{} says two things", shown(&names[speaker]));
+        ensure!(claims[speaker].is_none(), "{} says two things", display_text(&names[speaker]));
         claims[speaker] = Some(claim);
         rest = after;
     }
-    let statement = |(i, claim): (usize, Option<Claim>)| claim.with_context(|| format!("{} says nothing", shown(&names[i])));
+    let statement =
+        |(i, claim): (usize, Option<Claim>)| claim.with_context(|| format!("{} says nothing", display_text(&names[i])));
     let claims = claims.into_iter().enumerate().map(statement).collect::<Result<_>>()?;
     Ok(ParsedPuzzle { names, claims })
 }

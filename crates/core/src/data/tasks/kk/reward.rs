@@ -176,7 +176,7 @@ fn compare<'a>(form: PuzzleForm, roles: &'a PersonRoles, answer: &str) -> Result
     }
     let mut wrong = None;
     for (name, knight) in roles {
-        match said_of(form, answer, name, roles) {
+        match stated_role(form, answer, name, roles) {
             None => return Err(format!("no role of {name}")),
             Some(stated) if stated != *knight => wrong = wrong.or(Some(name.as_str())),
             Some(_) => {}
@@ -236,7 +236,7 @@ fn fold(c: char) -> char {
 
 /// The first role stated for `name`: `NAME is a knight`, or `NAME knight` in the compact form. The end of a longer name (Mary Ann) does not
 /// count as Ann.
-fn said_of(form: PuzzleForm, answer: &str, name: &str, all: &PersonRoles) -> Option<bool> {
+fn stated_role(form: PuzzleForm, answer: &str, name: &str, all: &PersonRoles) -> Option<bool> {
     let longer: Vec<&str> =
         all.iter().filter_map(|(other, _)| other.strip_suffix(name)).filter(|front| !front.is_empty()).collect();
     let between: &[&str] = match form {

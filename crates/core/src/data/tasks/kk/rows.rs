@@ -3,8 +3,8 @@
 use super::claim::{Claim, solutions};
 use super::{english, notation, reading};
 use crate::config::PuzzleForm;
+use crate::data::display_text;
 use crate::data::json_rows::Object;
-use crate::data::shown;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ impl SolvedRow {
 ///
 /// # Errors
 /// The invalid field, and the reason.
-pub fn given(row: &Object) -> Result<RowPuzzle> {
+pub fn from_row(row: &Object) -> Result<RowPuzzle> {
     let statements = match row.get("statements") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(notation::parse(text).context("statements")?),
@@ -145,14 +145,15 @@ pub fn asked(row: &Object) -> Result<PromptFields> {
     let answer = match text(row, "solution_text_format")? {
         Some(answer) => answer.to_owned(),
         None => {
-            let solved = solve(&given(row)?)?;
+            let solved = solve(&from_row(row)?)?;
             solved
                 .text()
                 .with_context(|| format!("holds no solution_text_format, and its puzzle has {} solutions", solved.solutions))?
         }
     };
-    let people =
-        super::reward::roles(&answer).map_err(|e| anyhow::anyhow!("solution_text_format: {:?} {e}", shown(&answer)))?.len();
+    let people = super::reward::roles(&answer)
+        .map_err(|e| anyhow::anyhow!("solution_text_format: {:?} {e}", display_text(&answer)))?
+        .len();
     let compact = quiz.as_ref().or(prompt.as_ref()).is_some_and(|text| reading::is_compact(text));
     Ok(PromptFields { prompt, quiz, answer, people, form: if compact { PuzzleForm::Compact } else { PuzzleForm::Natural } })
 }

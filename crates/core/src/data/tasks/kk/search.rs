@@ -61,7 +61,7 @@ pub fn search(claims: &[Claim], next: SearchOrder, draws: &mut Draws) -> Vec<Sea
     let mut assumed = TruthTable::all(people);
     while levels.len() < people {
         let free: Vec<usize> = (0..people).filter(|p| levels.iter().all(|level| level.person != *p)).collect();
-        let latest = levels.iter().rev().map(|level| mentioned(&claims[level.person], &free)).find(|some| !some.is_empty());
+        let latest = levels.iter().rev().map(|level| named_people(&claims[level.person], &free)).find(|some| !some.is_empty());
         let among = latest.filter(|_| next == SearchOrder::Mentioned).unwrap_or(free);
         levels.push(SearchLevel { person: draws.pick(&among), first: draws.flip(), tried: 0, before: assumed.clone() });
         loop {
@@ -91,6 +91,6 @@ pub fn search(claims: &[Claim], next: SearchOrder, draws: &mut Draws) -> Vec<Sea
 }
 
 /// The people of this list whom a claim names.
-fn mentioned(claim: &Claim, people: &[usize]) -> Vec<usize> {
+fn named_people(claim: &Claim, people: &[usize]) -> Vec<usize> {
     people.iter().copied().filter(|p| claim.nodes().iter().any(|node| node.person() == Some(*p))).collect()
 }

@@ -82,7 +82,7 @@ fn row_question(question_stream: &QuestionStream, form: PuzzleForm, row: &Object
         rows::form_name(asked.form),
         rows::form_name(asked.form)
     );
-    let given = rows::given(row)?;
+    let given = rows::from_row(row)?;
     let read = given.quiz.as_ref().and_then(|quiz| quiz.as_ref().ok()).map(|read| &read.claims);
     let puzzle = given.statements.as_ref().or(read).map(|claims| key(claims));
     let quiz = asked.quiz.as_ref().or(asked.prompt.as_ref());
@@ -102,7 +102,7 @@ impl Task for Kk {
     fn question(&self, split: Split, n: u64) -> Result<Question> {
         self.source.question(split, n, |held| {
             let people = self.people[level_of(n, self.people.len())];
-            let may = |puzzle: &Puzzle| !held.asks(|| key(&puzzle.claims));
+            let may = |puzzle: &Puzzle| !held.contains(|| key(&puzzle.claims));
             let puzzle = allowed(n, |n| made(people, self.seed, split, n), may)?;
             question(&self.question_stream, self.form, &puzzle, self.seed, n)
         })

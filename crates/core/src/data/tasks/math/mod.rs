@@ -22,7 +22,7 @@ use super::{Grade, Question, Split, Task, TaskInput};
 use crate::config::{MathKind, TaskSettings};
 use crate::data::chat::{prompt_chat, question_chat};
 use crate::data::json_rows::Object;
-use crate::data::{Notices, shown};
+use crate::data::{Notices, display_text};
 use anyhow::{Context, Result, bail, ensure};
 use countdown::Countdown;
 use serde::Serialize;
@@ -197,7 +197,7 @@ pub fn row_question(row: &Object) -> Result<Question> {
     };
     let answer = match Countdown::parse(&own) {
         Some(_) => own,
-        None => verdict::reference(&own).map_err(|why| anyhow::anyhow!("{field}: {:?} {why}", shown(&own)))?,
+        None => verdict::reference(&own).map_err(|why| anyhow::anyhow!("{field}: {:?} {why}", display_text(&own)))?,
     };
     Ok(Question { prompt: format!("{asked}{end}"), answer, level: super::custom::level(row) })
 }
@@ -211,7 +211,7 @@ impl Task for Math {
         self.source.question(split, n, |held| {
             let grade = self.grades[level_of(n, self.grades.len())];
             let make = |n| made(self.kind, grade, self.seed, split, n).map(|(_, row)| row);
-            question(&self.question_stream, allowed(n, make, |row| !held.asks(|| row.prompt.clone()))?)
+            question(&self.question_stream, allowed(n, make, |row| !held.contains(|| row.prompt.clone()))?)
         })
     }
 

@@ -111,7 +111,7 @@ fn words(all: &[MathToken]) -> Option<String> {
         if i > 0 && token.is_number() && all[i - 1].is_number() {
             words.push(' ');
         }
-        words.push_str(&spelt(token));
+        words.push_str(&literal(token));
     }
     let words = words.trim_end_matches(['.', ',', ';', ':']);
     let bare = words.strip_prefix('(').and_then(|words| words.strip_suffix(')')).unwrap_or(words);
@@ -145,7 +145,7 @@ fn parts(all: &[MathToken]) -> Option<Vec<&[MathToken]>> {
 }
 
 /// The text of a token for a literal comparison.
-fn spelt(token: &MathToken) -> String {
+fn literal(token: &MathToken) -> String {
     match &token.kind {
         TokenKind::Number { value, .. } => value.to_string(),
         TokenKind::Word(word) => word.to_lowercase(),
