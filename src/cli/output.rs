@@ -73,7 +73,7 @@ impl ProgressLine {
         Self { bar, seconds, shown: None }
     }
 
-    /// As [`ProgressLine::every`], the first after `seconds`.
+    /// As [`ProgressLine::with_interval`], the first after `seconds`.
     pub fn after(seconds: f64) -> Self {
         Self { shown: Some(Instant::now()), ..Self::with_interval(seconds) }
     }

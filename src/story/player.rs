@@ -1,8 +1,8 @@
 //! Plays a story: a state machine that is polled, so that a terminal or a window can present it. Commands are run by a [`Backend`]; their
 //! results are read from their files.
 //!
-//! `Reading` -`go`-> `Running` -`poll`...-> `Seen` -`next`-> `Reading` of the next scene ... `Done`. `stop` asks a trainer to save and
-//! stop: `Stopped`; `go` continues from there, or a new player does later.
+//! `Reading` -`run_scene`-> `Running` -`poll`...-> `Seen` -`next`-> `Reading` of the next scene ... `Done`. `stop` asks a trainer to save and
+//! stop: `Stopped`; `run_scene` continues from there, or a new player does later.
 
 use super::child::Child;
 use super::compare::ComparisonVerdict;
@@ -38,7 +38,7 @@ pub struct PlayerOptions {
 /// Phase of a story.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoryPhase {
-    /// The scene's text and question are shown: `go` runs the scene.
+    /// The scene's text and question are shown: `run_scene` runs the scene.
     Reading,
     /// Its commands are running: call `poll`.
     Running,
@@ -46,7 +46,7 @@ pub enum StoryPhase {
     Seen,
     /// The story has ended.
     Done,
-    /// It was stopped; training is saved. `go` continues.
+    /// It was stopped; training is saved. `run_scene` continues.
     Stopped,
     /// A command failed, with a one-line message.
     Failed(String),

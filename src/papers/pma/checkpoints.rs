@@ -78,10 +78,10 @@ impl CheckpointStore {
         self.store.finish(&arm.name, &self.key(arm), arm, record)
     }
 
-    /// [`WorkFolder::remember`].
+    /// [`WorkFolder::cached`].
     ///
     /// # Errors
-    /// As [`WorkFolder::remember`].
+    /// As [`WorkFolder::cached`].
     pub fn cached<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         key: &[&str],

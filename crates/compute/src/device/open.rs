@@ -98,7 +98,7 @@ impl Device {
         Ok(Self::new(Engine::Cpu(cpu), super::cpu::summary(), Sizes::CPU, Arc::new(Faults::default())))
     }
 
-    /// As [`Device::named`], for tests: a GPU gets only WebGPU's default limits, like the smallest devices.
+    /// As [`Device::open_named`], for tests: a GPU gets only WebGPU's default limits, like the smallest devices.
     ///
     /// # Errors
     /// As [`Device::open`].

@@ -83,7 +83,7 @@ impl PartNorms {
         Ok(device.replay(&self.gradients)?)
     }
 
-    /// Request the measurements of [`PartNorms::before`] and [`PartNorms::after`] for update `step`; they arrive later.
+    /// Request the measurements of [`PartNorms::measure_before`] and [`PartNorms::measure_after`] for update `step`; they arrive later.
     pub fn request(&mut self, device: &Device, step: u64) {
         self.ring.request(device, &self.numbers);
         self.late.push_back(step);

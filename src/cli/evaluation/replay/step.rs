@@ -14,7 +14,7 @@ use serde::Serialize;
 pub struct PassReport {
     /// `all`, `low` or `high`; with a number appended if it occurs more than once.
     pub pass: String,
-    /// All updates together: [`UpdateStats::together`].
+    /// All updates together: [`UpdateStats::aggregate`].
     #[serde(flatten)]
     pub together: UpdateStats,
     /// One per mini-batch.
