@@ -45,7 +45,7 @@ pub fn column(values: &[f64]) -> Vec<String> {
     values.iter().map(|v| one(zeroed(*v), |v| written(v, places))).collect()
 }
 
-/// [`column`] of what may be missing: `none` where a value is not finite, which does not count.
+/// [`column()`] of what may be missing: `none` where a value is not finite, which does not count.
 pub fn cells(values: impl IntoIterator<Item = f64>, none: &str) -> Vec<String> {
     let values: Vec<f64> = values.into_iter().collect();
     let known: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
