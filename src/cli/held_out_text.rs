@@ -116,7 +116,10 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
         false => split_step(spec),
     };
     let at = display_path(path);
-    let unknown = || format!("{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", open::near(path));
+    let unknown = || match path.exists() {
+        true => format!("{at}: is a file; name RUN@STEP, RUN or a model's folder"),
+        false => format!("{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", open::near(path)),
+    };
     open::exists(path.is_dir(), unknown)?;
     let is_run = run_folder::is_run(&RealFs, path)?;
     let Some(step) = step else {
@@ -124,8 +127,7 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
             ensure!(path.join("config.json").is_file(), "{at}: holds no config.json: neither a model nor a run");
             return Ok(path.to_owned());
         }
-        let found = checkpoints::newest_valid(&RealFs, path)?.found;
-        return found.map(|c| c.path).with_context(|| format!("{at}: this run holds no valid checkpoint yet"));
+        return Ok(checkpoints::newest_of(&RealFs, path)?.path);
     };
     ensure!(is_run, "{at}: is not a run folder (it holds no config.toml): leave the @{step} out");
     let dir = checkpoints::folder(path).join(checkpoint::step_name(step));

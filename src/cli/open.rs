@@ -32,10 +32,7 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
         "--model {}: holds no config.json; name a model folder, a GGUF file or a run folder",
         path.display()
     );
-    match checkpoints::newest_valid(&RealFs, path)?.found {
-        Some(found) => Ok(found.path),
-        None => anyhow::bail!("{}: this run holds no valid checkpoint yet", path.display()),
-    }
+    Ok(checkpoints::newest_of(&RealFs, path)?.path)
 }
 
 /// Reject a missing run folder, with a similar name as hint.
@@ -51,7 +48,10 @@ pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// The folder does not exist.
 pub fn folder_exists(path: &Path) -> anyhow::Result<()> {
-    exists(path.is_dir(), || format!("{}: there is no such folder{}", display_path(path), near(path)))
+    exists(path.is_dir(), || match path.exists() {
+        true => format!("{}: is a file; this command takes a folder", display_path(path)),
+        false => format!("{}: there is no such folder{}", display_path(path), near(path)),
+    })
 }
 
 /// As [`run_exists`], for a starting point: `DIR`, `RUN@STEP` or `merge:RUN?...`.

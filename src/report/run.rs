@@ -27,7 +27,7 @@ pub(super) const MORE: &[Spec] = &[
         log_y: false,
         range: Some((0.0, 1.0)),
         hint: "Sampled tokens that the model gave a probability below 0.25: their share of all tokens, and of the sum of the \
-               gradients' sizes. A few improbable tokens make most of the gradient.",
+               gradients' sizes. Improbable tokens are few and have a large share of the gradient.",
     },
     Spec {
         title: "Moved in the right direction",

@@ -20,6 +20,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Type of a path, without following symbolic links.
@@ -228,7 +229,7 @@ pub trait Vfs: Send + Sync {
             }
         }
         if bytes > cap || out.len() as u64 > cap {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {cap} bytes")));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {}", human_bytes(cap))));
         }
         Ok(out)
     }
@@ -243,10 +244,7 @@ pub trait Vfs: Send + Sync {
     /// Writes a file durably; after a fault it has the old content or the new one.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        if self.kind(&temporary)?.is_some() {
-            self.remove_file(&temporary)?;
-        }
+        let temporary = path.with_file_name(format!(".{name}.{}", unique_suffix()));
         let written = self.write_new(&temporary, content).and_then(|()| self.rename(&temporary, path));
         if written.is_err() {
             let _ = self.remove_file(&temporary);
@@ -505,6 +503,13 @@ impl Vfs for RealFs {
 /// Seconds since 1970; 0 if the clock is earlier.
 pub fn unix_time() -> f64 {
     web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// A suffix for names of temporary files that no other process has, also where containers share a folder and number their processes alike.
+pub fn unique_suffix() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let nanoseconds = web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    format!("{}-{nanoseconds:x}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A path for messages: control characters and other invisible ones escaped.

@@ -68,6 +68,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(code)
 }
 
+/// Rounded to tenths; the sum of no numbers is 0, not -0.
+fn tenths(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0 + 0.0
+}
+
 fn list(args: &Args) -> anyhow::Result<i32> {
     let mut open = None;
     for (i, name) in lesson_names().enumerate() {
@@ -76,8 +81,8 @@ fn list(args: &Args) -> anyhow::Result<i32> {
         open = open.or((!done).then_some(name));
         if args.json {
             output::json_line(&serde_json::json!({
-                "name": name, "title": story.title, "about": story.about, "seconds": story.seconds(),
-                "preparation_seconds": story.preparation_seconds(), "done": done,
+                "name": name, "title": story.title, "about": story.about, "seconds": tenths(story.seconds()),
+                "preparation_seconds": tenths(story.preparation_seconds()), "done": done,
             }))?;
         } else {
             let (mark, seconds) = (if done { "done" } else { "" }, story.seconds());

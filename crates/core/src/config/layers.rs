@@ -2,10 +2,10 @@
 
 use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, UsageError};
 use crate::number_format::{did_you_mean, one_line};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, display_path};
 use clap::{ArgMatches, Command, parser::ValueSource};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The built-in presets: model and recipe together.
@@ -170,7 +170,7 @@ impl Layers {
     /// Overlay those of `flags` that were given explicitly.
     ///
     /// # Errors
-    /// A whole number that a config file could not hold.
+    /// A whole number or a path that a config file could not hold.
     pub fn flags(&mut self, matches: &ArgMatches, flags: &Settings) -> anyhow::Result<()> {
         // TOML integers are signed 64-bit.
         for id in matches.ids().map(clap::Id::as_str) {
@@ -180,6 +180,14 @@ impl Layers {
                 _ => continue,
             };
             anyhow::ensure!(number <= i64::MAX as u64, "--{} {number}: must be at most {}", id.replace('_', "-"), i64::MAX);
+        }
+        // TOML text is UTF-8.
+        for id in matches.ids().map(clap::Id::as_str) {
+            let paths = matches.try_get_many::<PathBuf>(id).ok().flatten();
+            if let Some(path) = paths.into_iter().flatten().find(|path| path.to_str().is_none()) {
+                let flag = id.replace('_', "-");
+                anyhow::bail!("--{flag} {}: not UTF-8, which config.toml cannot hold; rename it", display_path(path));
+            }
         }
         let sections: Vec<String> = to_table(flags).keys().cloned().collect();
         self.overlay_flags(matches, flags, &sections.iter().map(String::as_str).collect::<Vec<_>>());

@@ -173,7 +173,9 @@ impl<'a> Corpus<'a> {
             self.sources.iter().all(|source| source.name != NAME),
             "data = -: standard input can be read only once. Name - once"
         );
-        let copy = vfs.standard_input().context("standard input: cannot be copied to a temporary file. Is the disk full?")?;
+        let copy = vfs
+            .standard_input()
+            .context("standard input: cannot be copied to a temporary file; set TMPDIR to a folder with enough space")?;
         let source = CorpusFile::of_open(NAME, copy);
         source.check()?;
         self.sources.push(source);

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 /// A cache without a snapshot, or with several of which none is the main one.
 pub fn snapshot(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf> {
     let snapshots = path.join("snapshots");
-    if !vfs.is_dir(&snapshots)? || !(vfs.is_dir(&path.join("refs"))? || vfs.is_dir(&path.join("blobs"))?) {
+    if !vfs.is_dir(&snapshots).with_context(|| format!("{}: cannot be read", display_path(path)))?
+        || !(vfs.is_dir(&path.join("refs"))? || vfs.is_dir(&path.join("blobs"))?)
+    {
         return Ok(path.to_owned());
     }
     let name = display_path(path);

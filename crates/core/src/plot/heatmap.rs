@@ -17,7 +17,7 @@ use super::text::{shorten, visible};
 ///     .y("interval V (updates)")
 ///     .bar("validation loss (nats)")
 ///     .values(&[vec![1.62, 1.60, 1.59], vec![1.61, 1.58, f64::NAN]])
-///     .best(1, 1)
+///     .highlight(1, 1)
 ///     .svg();
 /// assert!(svg.contains("1.58"));
 /// ```

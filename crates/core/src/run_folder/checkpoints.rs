@@ -2,7 +2,7 @@
 
 use crate::model_files::checkpoint::{Checkpoint, step_of};
 use crate::vfs::{FileKind, Vfs, display_path};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 
 /// The checkpoint folder of a run.
@@ -59,6 +59,23 @@ pub fn newest_valid(vfs: &dyn Vfs, run: &Path) -> Result<Newest> {
         }
     }
     Ok(Newest { found: None, skipped })
+}
+
+/// The newest checkpoint of a run, for a command that was given the run alone: an older one is never used in its place.
+///
+/// # Errors
+/// No checkpoint, or the newest is not valid; the message names the newest valid one.
+pub fn newest_of(vfs: &dyn Vfs, run: &Path) -> Result<Checkpoint> {
+    let at = display_path(run);
+    let Newest { found, skipped } = newest_valid(vfs, run)?;
+    match (found, skipped.first()) {
+        (Some(found), None) => Ok(found),
+        (Some(found), Some(why)) => {
+            bail!("{at}: the newest checkpoint is not valid: {why}. To use an older one: {at}@{}", found.step())
+        }
+        (None, Some(why)) => bail!("{at}: this run holds no valid checkpoint: {why}"),
+        (None, None) => bail!("{at}: this run holds no valid checkpoint yet"),
+    }
 }
 
 #[cfg(test)]

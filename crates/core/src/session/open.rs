@@ -433,7 +433,7 @@ fn extend(settings: &mut Settings, max_steps: u64) {
 fn keep_extended(vfs: &dyn Vfs, folder: &RunFolder, max_steps: u64) -> anyhow::Result<()> {
     let mut settings = run_folder::settings(vfs, folder.path())?;
     extend(&mut settings, max_steps);
-    let text = toml::to_string(&settings)?;
+    let text = toml::to_string(&settings).context("the settings cannot be saved: is the name of the current folder UTF-8?")?;
     vfs.replace(&folder.config(), text.as_bytes()).with_context(|| display_path(&folder.config()))
 }
 
@@ -473,7 +473,7 @@ fn new_folder(vfs: &dyn Vfs, start: &RunStart, settings: &Settings, start_from: 
         *spec = starting_point::absolute(spec)?;
     }
     frozen.start.parent = start_from.parent();
-    let text = toml::to_string(&frozen)?;
+    let text = toml::to_string(&frozen).context("the settings cannot be saved: is the name of the current folder UTF-8?")?;
     match &start.run {
         Some(path) => RunFolder::create(vfs, path, &text),
         None => {

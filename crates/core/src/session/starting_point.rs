@@ -210,11 +210,10 @@ fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     }
     ensure!(is_run(vfs, path)?, "{flag} {at}: is not a run folder (it holds no config.toml)");
     let Some(step) = step else {
-        let found = checkpoints::newest_valid(vfs, path)?.found;
-        return found.with_context(|| format!("{flag} {at}: this run holds no valid checkpoint yet"));
+        return checkpoints::newest_of(vfs, path).with_context(|| flag.to_owned());
     };
     let dir = checkpoints::folder(path).join(checkpoint::step_name(step));
-    if vfs.kind(&dir)?.is_none() {
+    if vfs.kind(&dir).with_context(|| format!("{flag} {at}"))?.is_none() {
         let mut steps: Vec<String> = checkpoints::list(vfs, path)?.iter().map(|(step, _)| step.to_string()).collect();
         steps.reverse();
         let there = if steps.is_empty() { "none".to_owned() } else { steps.join(", ") };

@@ -106,7 +106,8 @@ impl Listing<'_> {
     fn file(&mut self, root: &Path, file: PathBuf, notices: &mut Notices) -> Result<()> {
         let path = root.join(&file);
         let cannot = || format!("{}: cannot be opened", shown_path(&path));
-        let meta = self.vfs.metadata(&path).with_context(cannot)?.with_context(cannot)?;
+        let meta = self.vfs.metadata(&path).with_context(cannot)?;
+        let meta = meta.with_context(|| format!("{}: a link to a file that does not exist", shown_path(&path)))?;
         if meta.kind != FileKind::File {
             notices.push(format!("{}: not a regular file, left out", shown_path(&path)));
         } else if !self.is_data(&path)? {

@@ -18,12 +18,11 @@ use super::writer::{Bounds, TokenOutput, TokenWriter, WrittenTokens};
 use super::{TokenCache, TokenFile, TokenIds, TokenStore, write_corpus};
 use crate::data::{Corpus, Notices, Tokenizer, shown_path};
 use crate::progress::Progress;
-use crate::vfs::{FileKind, Vfs, VfsFile, unix_time};
+use crate::vfs::{FileKind, Vfs, VfsFile, unique_suffix, unix_time};
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 use std::io::{self, BufWriter, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"LEHRTOK\n");
 const FORMAT_VERSION: u32 = 2;
@@ -123,9 +122,7 @@ fn make(
     notices: &mut Notices,
     progress: &mut Progress<'_>,
 ) -> Result<()> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let temporary = path.with_file_name(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id()));
+    let temporary = path.with_file_name(format!("{TEMPORARY_PREFIX}{}", unique_suffix()));
     let vocab_size = tokenizer.vocab_size();
     let mut file = FileOutput::new(vfs, temporary, vocab_size).map_err(CacheWriteError)?;
     let mut append = |ids: &[u32]| file.append(ids);
