@@ -114,7 +114,7 @@ fn bad_input_is_refused_in_one_line() {
         (1, &["torch", "safe_serialization"], &["torch", "a"]),
         (1, &["edited: MANIFEST.json"], &["edited", "a"]),
         (2, &["nowhere: there is no such folder"], &["a", "nowhere"]),
-        (2, &["a/config.json: there is no such folder"], &["a", "a/config.json"]),
+        (2, &["a/config.json: is a file; this command takes a folder"], &["a", "a/config.json"]),
         // runs
         (1, &["run: is a run; name one run alone"], &["run", "a"]),
         (1, &["use --last 3"], &["run", "--last=4"]),
