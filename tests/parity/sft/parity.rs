@@ -21,6 +21,16 @@ struct Golden {
 }
 
 impl Golden {
+    fn input(&self, settings: &Settings) -> chat::ChatInput<'_> {
+        chat::ChatInput {
+            vfs: &RealFs,
+            tokenizer: &self.tokenizer,
+            template: &self.template,
+            seq_len: settings.train.seq_len,
+            seed: 1,
+        }
+    }
+
     fn open() -> Self {
         let value = serde_json::from_str(&std::fs::read_to_string(golden("sft/golden.json")).unwrap()).unwrap();
         let tokenizer = Tokenizer::from_folder(&RealFs, &golden("sft/model")).unwrap();
@@ -84,13 +94,7 @@ fn settings(g: &Golden, packing: bool) -> Settings {
 fn one_update_matches(device: Device, packing: bool) {
     let g = Golden::open();
     let mut settings = settings(&g, packing);
-    let from = chat::ChatInput {
-        vfs: &RealFs,
-        tokenizer: &g.tokenizer,
-        template: &g.template,
-        seq_len: settings.train.seq_len,
-        seed: 1,
-    };
+    let from = g.input(&settings);
     let sft = settings.sft.clone().unwrap();
     let mut notices = Notices::new();
     let mut source: ChatSource = chat::load(&settings.data, &sft, &from, &mut notices, &mut silent).unwrap();
@@ -155,13 +159,7 @@ fn one_update_matches_trl() {
 fn packed_rows_are_independent() {
     let g = Golden::open();
     let settings = settings(&g, true);
-    let from = chat::ChatInput {
-        vfs: &RealFs,
-        tokenizer: &g.tokenizer,
-        template: &g.template,
-        seq_len: settings.train.seq_len,
-        seed: 1,
-    };
+    let from = g.input(&settings);
     let source = chat::load(&settings.data, &settings.sft.clone().unwrap(), &from, &mut Notices::new(), &mut silent).unwrap();
     let batch = source.batch(0, source.rows_per_epoch() as usize);
     assert_eq!(batch.num_tokens as u64, g.value["step"]["num_tokens"].as_f64().unwrap() as u64);
