@@ -45,6 +45,7 @@ impl HeldOutText {
     /// One line with the flag, folder or file, and the cause.
     pub fn evaluator(&self, dir: &Path, run: Option<&Path>, device: &DeviceSettings) -> Result<WeightEvaluator> {
         ensure!(self.batch_size > 0, "--batch-size 0: must be at least 1");
+        self.data.iter().try_for_each(|path| open::data_exists("--data", path))?;
         ensure!(
             self.val_fraction > 0.0 && self.val_fraction <= 1.0,
             "--val-fraction {}: must be above 0 and at most 1",

@@ -15,6 +15,7 @@ mod stories;
 mod training;
 
 use crate::config::{Settings, Stage, UsageError};
+use crate::data::tasks::GraderGone;
 use crate::session::starting_point::settings_of_fork;
 use crate::vfs::RealFs;
 use crate::world::OtherRankFailed;
@@ -214,9 +215,15 @@ fn exit_code(result: anyhow::Result<i32>) -> i32 {
         Err(error) if error.is::<OtherRankFailed>() => 1,
         Err(error) => {
             output::error_line(&error);
-            if error.chain().any(|cause| cause.is::<UsageError>()) { USAGE_ERROR } else { 1 }
+            if is_usage_error(&error) { USAGE_ERROR } else { 1 }
         }
     }
+}
+
+/// Whether the command line is at fault: a [`UsageError`], or a message that begins with a flag, as checks of values do.
+fn is_usage_error(error: &anyhow::Error) -> bool {
+    let is_about_flag = error.to_string().starts_with("--") && !error.is::<GraderGone>();
+    is_about_flag || error.chain().any(|cause| cause.is::<UsageError>())
 }
 
 /// Exit code of an invalid command line.

@@ -17,20 +17,20 @@ use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
 /// The model folder of a user's path: a model folder, an adapter (LoRA) with its base model, a GGUF file, a run folder (its newest valid
-/// checkpoint), or `RUN@STEP`.
-pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
+/// checkpoint), or `RUN@STEP`. Errors begin with `argument`, the path's flag or its name in the help.
+pub fn model_folder(argument: &'static str, path: &Path) -> anyhow::Result<PathBuf> {
     if let Some(spec) = path.to_str().filter(|spec| !path.exists() && split_step(spec).1.is_some()) {
-        return super::held_out_text::folder_of(spec).context("--model");
+        return super::held_out_text::folder_of(spec).context(argument);
     }
-    let dir = snapshot(&RealFs, path).context("--model")?;
+    let dir = snapshot(&RealFs, path).context(argument)?;
     if dir.join("config.json").is_file() || is_gguf(&RealFs, path)? || is_adapter(&RealFs, &dir)? {
         return Ok(dir);
     }
-    exists(path.is_dir(), || format!("--model {}: no such folder or GGUF file{}", display_path(path), near(path)))?;
+    exists(path.is_dir(), || format!("{argument} {}: no such folder or GGUF file{}", display_path(path), near(path)))?;
     anyhow::ensure!(
         run_folder::config(path).is_file(),
-        "--model {}: holds no config.json; name a model folder, a GGUF file or a run folder",
-        path.display()
+        "{argument} {}: holds no config.json; name a model folder, a GGUF file or a run folder",
+        display_path(path)
     );
     Ok(checkpoints::newest_of(&RealFs, path)?.path)
 }
@@ -70,6 +70,17 @@ pub fn start_exists(flag: &str, spec: &str) -> anyhow::Result<()> {
     exists(path.exists(), || format!("{flag} {}: there is no such {what}{}", display_path(path), near(path)))
 }
 
+/// Reject a data path that does not exist, with a similar name as hint. `-` is standard input; `PATH:WEIGHT` is checked where it is parsed.
+///
+/// # Errors
+/// The file or folder does not exist.
+pub fn data_exists(flag: &str, path: &Path) -> anyhow::Result<()> {
+    let is_weighted = path.to_str().is_some_and(|path| path.contains(':'));
+    exists(is_weighted || path.as_os_str() == "-" || path.exists(), || {
+        format!("{flag} {}: there is no such file or folder{}", display_path(path), similar(path, |_| true))
+    })
+}
+
 /// A name of something that does not exist is a usage error.
 pub fn exists(it_does: bool, error: impl FnOnce() -> String) -> anyhow::Result<()> {
     if it_does { Ok(()) } else { Err(UsageError(error()).into()) }
@@ -77,18 +88,22 @@ pub fn exists(it_does: bool, error: impl FnOnce() -> String) -> anyhow::Result<(
 
 /// "; did you mean runs/a?" if a similarly named folder exists next to this path or in `runs`.
 pub fn near(path: &Path) -> String {
+    similar(path, Path::is_dir)
+}
+
+fn similar(path: &Path, is_wanted: impl Fn(&Path) -> bool) -> String {
     let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { return String::new() };
     let own = path.parent().unwrap_or(Path::new(""));
     let found = [own, Path::new("runs")].into_iter().find_map(|parent| {
         let listed = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        let folders = std::fs::read_dir(listed).ok()?.flatten().filter(|entry| entry.path().is_dir()).take(MOST_NEIGHBOURS);
+        let folders = std::fs::read_dir(listed).ok()?.flatten().filter(|entry| is_wanted(&entry.path())).take(MOST_NEIGHBOURS);
         let names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         nearest(&name, names.iter().map(String::as_str)).map(|name| parent.join(name))
     });
     found.map_or(String::new(), |path| format!("; did you mean {}?", display_path(&path)))
 }
 
-/// Maximum number of folders searched for similar names.
+/// Maximum number of entries searched for similar names.
 const MOST_NEIGHBOURS: usize = 5000;
 
 /// Shape and special tokens of a model folder.

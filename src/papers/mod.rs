@@ -12,7 +12,7 @@ pub mod stats;
 pub mod store;
 pub mod verdict;
 
-use crate::config::DeviceSettings;
+use crate::config::{DeviceSettings, UsageError};
 use crate::world::World;
 use report::Report;
 use std::path::PathBuf;
@@ -72,7 +72,10 @@ pub fn chosen(paper: &Paper, names: &[String]) -> anyhow::Result<Vec<&'static st
         let known = paper.claims.iter().find(|c| c.eq_ignore_ascii_case(name));
         match known {
             Some(claim) => asked.push(*claim),
-            None => anyhow::bail!("{}: no such claim; choose some of {}", crate::vfs::clean(name), paper.claims.join(", ")),
+            None => {
+                let text = format!("{}: no such claim; choose some of {}", crate::vfs::clean(name), paper.claims.join(", "));
+                anyhow::bail!(UsageError(text))
+            }
         }
     }
     Ok(paper.claims.iter().filter(|c| asked.is_empty() || asked.contains(c)).copied().collect())

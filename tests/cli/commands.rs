@@ -277,7 +277,7 @@ fn a_dry_run_of_a_resumed_run_shows_its_plan() {
         output.out
     );
     let late = run(&mut t.place.lehr(["pretrain", "--resume=run", "--dry-run", "--max-steps=12"]));
-    assert!(late.code == Some(1) && late.err.contains("--max-steps 12: the run has made 12 updates"), "{}", late.err);
+    assert!(late.code == Some(2) && late.err.contains("--max-steps 12: the run has made 12 updates"), "{}", late.err);
     assert_eq!(t.place.events("run"), before, "the folder is only read");
 }
 
@@ -421,7 +421,7 @@ fn report_holds(report: &Value, samples: u64) {
     assert!(number("mean_length") <= 64.0 && (0.0..=1.0).contains(&number("clipped_ratio")), "{report}");
 }
 
-/// Every mistake: one line that names it, exit code 1 (2 for an invalid command line or the name of something that does not exist), and no
+/// Every mistake: one line that names it, exit code 1 (2 for a message that begins with a flag, and for the name of something that does not exist), and no
 /// trace on disk.
 // Length: a table, a row an input.
 #[test]
@@ -488,36 +488,36 @@ fn bad_input_is_refused_in_one_line() {
         (2, "--max-steps", &["pretrain", "--max-steps=1e3"]),
         (2, "--seed", &["pretrain", "--seed=-1"]),
         (2, "--seed", &["pretrain", "--seed", "-1"]),
-        (1, "--learning-rate -1", &["pretrain", "--learning-rate", "-1"]),
+        (2, "--learning-rate -1", &["pretrain", "--learning-rate", "-1"]),
         (2, "--seed", &["pretrain", "--seed=18446744073709551616"]),
         (2, "--lr-scheduler", &["pretrain", "--lr-scheduler=cosin"]),
         (2, "--resume", &["pretrain", "--resume=x"]), // conflicts with the --run of this table
         // settings out of range
-        (1, "--learning-rate NaN", &["pretrain", "--learning-rate=nan"]),
-        (1, "--learning-rate -0.1", &["pretrain", "--learning-rate=-0.1"]),
-        (1, "--learning-rate 0", &["pretrain", "--learning-rate=0"]),
-        (1, "--learning-rate inf", &["pretrain", "--learning-rate=inf"]),
-        (1, "--min-learning-rate 1", &["pretrain", "--min-learning-rate=1"]),
-        (1, "--adam-beta1 1", &["pretrain", "--adam-beta1=1"]),
-        (1, "--adam-beta2 -0.1", &["pretrain", "--adam-beta2=-0.1"]),
-        (1, "--adam-beta2 NaN", &["pretrain", "--adam-beta2=nan"]),
-        (1, "--adam-epsilon 0", &["pretrain", "--adam-epsilon=0"]),
-        (1, "--weight-decay 2", &["pretrain", "--weight-decay=2"]),
-        (1, "--max-grad-norm NaN", &["pretrain", "--max-grad-norm=nan"]),
-        (1, "--batch-size 0", &["pretrain", "--batch-size=0"]),
-        (1, "--batch-size 1099511627776", &["pretrain", "--batch-size=1099511627776"]),
-        (1, "--micro-batch-size 3", &["pretrain", "--micro-batch-size=3"]),
-        (1, "--micro-batch-size 0", &["pretrain", "--micro-batch-size=0"]),
-        (1, "--seq-len 0", &["pretrain", "--seq-len=0"]),
+        (2, "--learning-rate NaN", &["pretrain", "--learning-rate=nan"]),
+        (2, "--learning-rate -0.1", &["pretrain", "--learning-rate=-0.1"]),
+        (2, "--learning-rate 0", &["pretrain", "--learning-rate=0"]),
+        (2, "--learning-rate inf", &["pretrain", "--learning-rate=inf"]),
+        (2, "--min-learning-rate 1", &["pretrain", "--min-learning-rate=1"]),
+        (2, "--adam-beta1 1", &["pretrain", "--adam-beta1=1"]),
+        (2, "--adam-beta2 -0.1", &["pretrain", "--adam-beta2=-0.1"]),
+        (2, "--adam-beta2 NaN", &["pretrain", "--adam-beta2=nan"]),
+        (2, "--adam-epsilon 0", &["pretrain", "--adam-epsilon=0"]),
+        (2, "--weight-decay 2", &["pretrain", "--weight-decay=2"]),
+        (2, "--max-grad-norm NaN", &["pretrain", "--max-grad-norm=nan"]),
+        (2, "--batch-size 0", &["pretrain", "--batch-size=0"]),
+        (2, "--batch-size 1099511627776", &["pretrain", "--batch-size=1099511627776"]),
+        (2, "--micro-batch-size 3", &["pretrain", "--micro-batch-size=3"]),
+        (2, "--micro-batch-size 0", &["pretrain", "--micro-batch-size=0"]),
+        (2, "--seq-len 0", &["pretrain", "--seq-len=0"]),
         (1, "--seq-len", &["pretrain", "--seq-len=1000000"]),
-        (1, "--max-steps 0", &["pretrain", "--max-steps=0"]),
-        (1, "--warmup-steps 12", &["pretrain", "--warmup-steps=12"]),
-        (1, "--decay-steps 11", &["pretrain", "--lr-scheduler=wsd", "--decay-steps=11"]),
-        (1, "--save-every 18446744073709551615", &["pretrain", "--save-every=18446744073709551615"]),
-        (1, "--seed 9223372036854775808", &["pretrain", "--seed=9223372036854775808"]),
-        (1, "--keep-last 1", &["pretrain", "--keep-last=1"]),
-        (1, "--val-fraction 1", &["pretrain", "--val-fraction=1"]),
-        (1, "--val-fraction NaN", &["pretrain", "--val-fraction=nan"]),
+        (2, "--max-steps 0", &["pretrain", "--max-steps=0"]),
+        (2, "--warmup-steps 12", &["pretrain", "--warmup-steps=12"]),
+        (2, "--decay-steps 11", &["pretrain", "--lr-scheduler=wsd", "--decay-steps=11"]),
+        (2, "--save-every 18446744073709551615", &["pretrain", "--save-every=18446744073709551615"]),
+        (2, "--seed 9223372036854775808", &["pretrain", "--seed=9223372036854775808"]),
+        (2, "--keep-last 1", &["pretrain", "--keep-last=1"]),
+        (2, "--val-fraction 1", &["pretrain", "--val-fraction=1"]),
+        (2, "--val-fraction NaN", &["pretrain", "--val-fraction=nan"]),
         // shapes
         (1, "num_attention_heads = 3", &["pretrain", "--num-attention-heads=3"]),
         (1, "head_dim = 5", &["pretrain", "--head-dim=5"]),
@@ -527,11 +527,11 @@ fn bad_input_is_refused_in_one_line() {
         (1, "hidden_size = 0", &["pretrain", "--hidden-size=0"]),
         (1, "num_hidden_layers = 0", &["pretrain", "--num-hidden-layers=0"]),
         (1, "rms_norm_eps = NaN", &["pretrain", "--rms-norm-eps=nan"]),
-        (1, "max_position_embeddings", &["pretrain", "--max-position-embeddings=8"]),
+        (2, "max_position_embeddings", &["pretrain", "--max-position-embeddings=8"]),
         // presets and config files
         (2, "--preset nanoo: no such preset; did you mean nano?", &["pretrain", "--preset=nanoo"]),
-        (1, "missing.toml", &["pretrain", "--config=missing.toml"]),
-        (1, "no-model", &["pretrain", "--config=no-model"]),
+        (2, "missing.toml", &["pretrain", "--config=missing.toml"]),
+        (2, "no-model", &["pretrain", "--config=no-model"]),
         (1, "learing_rate = 0.1: unknown setting; did you mean learning_rate?", &["pretrain", "--config=unknown.toml"]),
         (1, "[trian]: no such section; did you mean train?", &["pretrain", "--config=section.toml"]),
         (1, "learning_rate belongs to [train]", &["pretrain", "--config=loose.toml"]),
@@ -539,18 +539,18 @@ fn bad_input_is_refused_in_one_line() {
         (1, "twice.toml", &["pretrain", "--config=twice.toml"]),
         (1, "torn.toml", &["pretrain", "--config=torn.toml"]),
         // data
-        (1, "missing.txt", &["pretrain", "--data=missing.txt"]),
+        (2, "missing.txt", &["pretrain", "--data=missing.txt"]),
         (1, "empty.txt", &["pretrain", "--data=empty.txt"]),
         (1, "blank.txt", &["pretrain", "--data=blank.txt"]),
         (1, "--seq-len", &["pretrain", "--data=short.txt"]),
         (1, "binary.txt", &["pretrain", "--data=binary.txt"]),
-        (1, "missing.txt", &["pretrain", "--data=text.txt", "--val-data=missing.txt"]),
+        (2, "missing.txt", &["pretrain", "--data=text.txt", "--val-data=missing.txt"]),
         (1, "no-model", &["pretrain", "--data=no-model"]),
         (2, "bpe:3", &["pretrain", "--tokenizer=bpe:3"]),
         (2, "wordpiece", &["pretrain", "--tokenizer=wordpiece"]),
         (2, "did you mean words?", &["pretrain", "--tokenizer=wrods"]),
         (2, "--data", &["pretrain", "--data="]),
-        (1, r"\u{1b}[2J", &["pretrain", "--data=\u{1b}[2Jx"]),
+        (2, r"\u{1b}[2J", &["pretrain", "--data=\u{1b}[2Jx"]),
         // folders
         (1, "full", &["pretrain", "--run=full"]),
         (1, "text.txt", &["pretrain", "--run=text.txt"]),
@@ -563,7 +563,7 @@ fn bad_input_is_refused_in_one_line() {
         (1, "config.json", &["generate", "--model=torn-config", "--prompt=a"]),
         (1, "tokenizer.json", &["generate", "--model=torn-tokenizer", "--prompt=a"]),
         (1, "model.safetensors", &["score", "--model=nan", "--text=a"]),
-        (1, "no-model", &["generate", "--model=no-model", "--prompt=a"]),
+        (2, "no-model", &["generate", "--model=no-model", "--prompt=a"]),
         (2, "nowhere", &["eval", "--model=nowhere", "--data=text.txt"]),
         (
             2,
@@ -572,17 +572,17 @@ fn bad_input_is_refused_in_one_line() {
         ),
         (2, "page.html", &["score", "--model=page.html", "--text=a"]),
         // generation
-        (1, "--prompt", &["generate", "--model", &good, "--prompt="]),
+        (2, "--prompt", &["generate", "--model", &good, "--prompt="]),
         (1, "#", &["generate", "--model", &good, "--prompt=#"]),
-        (1, "--temperature NaN", &["generate", "--model", &good, "--prompt=a", "--temperature=nan"]),
-        (1, "--top-p 0", &["generate", "--model", &good, "--prompt=a", "--top-p=0"]),
-        (1, "--min-p 2", &["generate", "--model", &good, "--prompt=a", "--min-p=2"]),
+        (2, "--temperature NaN", &["generate", "--model", &good, "--prompt=a", "--temperature=nan"]),
+        (2, "--top-p 0", &["generate", "--model", &good, "--prompt=a", "--top-p=0"]),
+        (2, "--min-p 2", &["generate", "--model", &good, "--prompt=a", "--min-p=2"]),
         (
-            1,
+            2,
             "--max-new-tokens 18446744073709551615",
             &["generate", "--model", &good, "--prompt=a", "--max-new-tokens=18446744073709551615"],
         ),
-        (1, "--max-new-tokens 0", &["generate", "--model", &good, "--prompt=a", "--max-new-tokens=0"]),
+        (2, "--max-new-tokens 0", &["generate", "--model", &good, "--prompt=a", "--max-new-tokens=0"]),
         // scoring and evaluating
         (1, "missing.jsonl", &["score", "--model", &good, "--tokens=missing.jsonl"]),
         (1, "vocabulary.jsonl:1: token 99999", &["score", "--model", &good, "--tokens=vocabulary.jsonl"]),
@@ -590,32 +590,32 @@ fn bad_input_is_refused_in_one_line() {
         (1, "neither.jsonl:1", &["score", "--model", &good, "--tokens=neither.jsonl"]),
         (1, "nothing.jsonl", &["score", "--model", &good, "--tokens=nothing.jsonl"]),
         (1, "long.jsonl:1: 18 tokens", &["score", "--model", &good, "--tokens=long.jsonl"]),
-        (1, "--text", &["score", "--model", &good, "--text="]),
-        (1, "--seq-len 99", &["eval", "--model", &good, "--data=text.txt", "--seq-len=99"]),
-        (1, "--batch-size 0", &["eval", "--model", &good, "--data=text.txt", "--batch-size=0"]),
+        (2, "--text", &["score", "--model", &good, "--text="]),
+        (2, "--seq-len 99", &["eval", "--model", &good, "--data=text.txt", "--seq-len=99"]),
+        (2, "--batch-size 0", &["eval", "--model", &good, "--data=text.txt", "--batch-size=0"]),
         (1, "empty.txt", &["eval", "--model", &good, "--data=empty.txt"]),
         // answers to a task
         (2, "--task", &["eval", "--model", &good, "--task=chess"]),
         (2, "--count", &["eval", "--model", &good, "--task=kk", "--count=many"]),
-        (1, "--count 0", &["eval", "--model", &good, "--task=kk", "--count=0"]),
-        (1, "--temperature -1", &["eval", "--model", &good, "--task=kk", "--temperature=-1"]),
-        (1, "--max-completion-length 0", &["eval", "--model", &good, "--task=kk", "--max-completion-length=0"]),
-        (1, "--people 9: must be", &["eval", "--model", &good, "--task=kk", "--people=9"]),
-        (1, "--seq-len: means nothing with --task", &["eval", "--model", &good, "--task=kk", "--seq-len=8"]),
-        (1, "--people: goes with --task", &["eval", "--model", &good, "--data=text.txt", "--people=3"]),
-        (1, "missing.jsonl", &["eval", "--model", &good, "--task=kk", "--data=missing.jsonl"]),
+        (2, "--count 0", &["eval", "--model", &good, "--task=kk", "--count=0"]),
+        (2, "--temperature -1", &["eval", "--model", &good, "--task=kk", "--temperature=-1"]),
+        (2, "--max-completion-length 0", &["eval", "--model", &good, "--task=kk", "--max-completion-length=0"]),
+        (2, "--people 9: must be", &["eval", "--model", &good, "--task=kk", "--people=9"]),
+        (2, "--seq-len: means nothing with --task", &["eval", "--model", &good, "--task=kk", "--seq-len=8"]),
+        (2, "--people: goes with --task", &["eval", "--model", &good, "--data=text.txt", "--people=3"]),
+        (2, "missing.jsonl", &["eval", "--model", &good, "--task=kk", "--data=missing.jsonl"]),
         // adapters
-        (1, "--adapter voodoo", &["pretrain", "--adapter=voodoo"]),
-        (1, "--adapter 99", &["generate", "--model", &good, "--prompt=a", "--adapter=99"]),
-        (1, "--adapter voodoo", &["doctor", "--adapter=voodoo"]),
-        (1, "--adapter voodoo", &["bench", "--adapter=voodoo"]),
-        (1, "--only nosuch", &["doctor", "--only=nosuch"]),
-        (1, "--seeds 0", &["doctor", "--seeds=0"]),
+        (2, "--adapter voodoo", &["pretrain", "--adapter=voodoo"]),
+        (2, "--adapter 99", &["generate", "--model", &good, "--prompt=a", "--adapter=99"]),
+        (2, "--adapter voodoo", &["doctor", "--adapter=voodoo"]),
+        (2, "--adapter voodoo", &["bench", "--adapter=voodoo"]),
+        (2, "--only nosuch", &["doctor", "--only=nosuch"]),
+        (2, "--seeds 0", &["doctor", "--seeds=0"]),
         (2, "--preset nanoo", &["bench", "--preset=nanoo"]),
-        (1, "--seq-len 100000", &["bench", "--batch=1", "--seq=100000"]),
+        (2, "--seq-len 100000", &["bench", "--batch=1", "--seq=100000"]),
         (1, "vocab_size = 1000000000000", &["bench", "--vocab=1000000000000"]),
-        (1, "--steps", &["bench", "--steps=0"]),
-        (1, "--batch-size 0", &["bench", "--batch=0"]),
+        (2, "--steps", &["bench", "--steps=0"]),
+        (2, "--batch-size 0", &["bench", "--batch=0"]),
         // resuming
         (2, "nowhere", &["pretrain!", "--resume=nowhere"]),
         (2, "did you mean no-model?", &["pretrain!", "--resume=nomodel"]),
@@ -632,9 +632,9 @@ fn bad_input_is_refused_in_one_line() {
         (2, "did you mean no-model?", &["export", "nomodel", "--gguf=model.gguf"]),
         (1, "no-model", &["pretrain!", "--resume=no-model"]),
         (1, "is a checkpoint", &["pretrain!", "--resume", &good]),
-        (1, "--learning-rate", &["pretrain!", "--resume", &trained, "--learning-rate=0.5"]),
-        (1, "--batch-size", &["pretrain!", "--resume", &trained, "--batch-size=99"]),
-        (1, "--data", &["pretrain!", "--resume", &trained, "--data=text.txt"]),
+        (2, "--learning-rate", &["pretrain!", "--resume", &trained, "--learning-rate=0.5"]),
+        (2, "--batch-size", &["pretrain!", "--resume", &trained, "--batch-size=99"]),
+        (2, "--data", &["pretrain!", "--resume", &trained, "--data=text.txt"]),
         (2, "--preset", &["pretrain!", "--resume", &trained, "--preset=nano"]),
     ];
     let before = everything(&place);
@@ -728,7 +728,7 @@ fn a_short_run_needs_no_other_flags() {
     }
     let refused = run(place.lehr(["pretrain", "--data=text.txt", "--max-steps=40", "--warmup-steps=40"]).args(&shape));
     assert!(
-        refused.code == Some(1) && refused.err.contains("--warmup-steps 40: must be below --max-steps 40"),
+        refused.code == Some(2) && refused.err.contains("--warmup-steps 40: must be below --max-steps 40"),
         "{}",
         refused.err
     );

@@ -182,7 +182,7 @@ fn invalid_reproductions_are_refused() {
     let place = Place::new();
     let result = |args: &[&str]| {
         let run = place.lehr([&["reproduce", "pma"], args].concat()).output().unwrap();
-        assert_eq!(run.status.code(), Some(1), "{args:?}");
+        assert_eq!(run.status.code(), Some(2), "{args:?}");
         String::from_utf8(run.stderr).unwrap()
     };
     assert!(result(&["P12"]).contains("choose some of P1, P2, P3"));

@@ -31,7 +31,8 @@ fn one(place: &Place, args: &[&str]) -> Value {
 fn fails(place: &Place, args: &[&str], says: &[&str]) {
     let CommandOutput { code, out, err, .. } = run(&mut place.lehr(args));
     let last = err.lines().last().unwrap_or_default();
-    let wanted = if says[0].contains("no such folder") { 2 } else { 1 };
+    // A message that begins with a flag is about the command line.
+    let wanted = if last.starts_with("error: --") || says[0].contains("no such folder") { 2 } else { 1 };
     assert!(code == Some(wanted) && out.is_empty(), "{args:?}: {code:?}\n{out}{err}");
     assert!(last.starts_with("error: ") && says.iter().all(|s| last.contains(s)), "{args:?} should say {says:?}: {err}");
 }

@@ -340,7 +340,7 @@ fn invalid_settings_are_refused_in_one_line() {
         (&["--rescue-patience=0"], &["--rescue-patience 0", "between 1"]),
     ] {
         let output = run(&mut place.pretrain("run", args));
-        assert_eq!(output.code, Some(1), "{args:?}: {}", output.err);
+        assert_eq!(output.code, Some(2), "{args:?}: {}", output.err);
         let errors: Vec<_> = output.err.lines().collect();
         assert!(errors.len() == 1 && parts.iter().all(|p| errors[0].contains(p)), "{args:?}: {}", output.err);
         assert!(!place.path("run").exists(), "nothing was written");

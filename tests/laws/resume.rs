@@ -346,7 +346,7 @@ fn a_changed_text_is_detected() {
     std::fs::write(place.path("text.txt"), common::text(7000)).unwrap();
     let output = run(&mut place.resume("run", &[]));
     assert_eq!(output.code, Some(1), "{}", output.err);
-    assert!(output.err.contains("error: --resume: the text of --data has changed"), "{}", output.err);
+    assert!(output.err.contains("error: the text of --data has changed"), "{}", output.err);
     // Refused before anything is touched, so that putting the text back is all it takes.
     assert_eq!(before, place.events("run"));
     std::fs::write(place.path("text.txt"), common::text(6000)).unwrap();
@@ -365,7 +365,7 @@ fn a_changed_text_of_the_same_length_is_detected() {
     for (changed, wanted) in [
         (
             format!("{}{}", halves.1, halves.0),
-            "--resume: the text of --data has changed: as much as before, but another, or in another order",
+            "the text of --data has changed: as much as before, but another, or in another order",
         ),
         (text.replacen(|c: char| c.is_alphabetic(), "\u{2603}", 1), "the data of this run differs from the data at its start"),
     ] {
@@ -405,7 +405,7 @@ fn a_finished_run_is_extended() {
     assert_eq!(events.last().unwrap()["eval_loss"], kind(&events, "Eval").last().unwrap()["eval_loss"]);
     let output = run(&mut place.resume("short", &["--max-steps=8"]));
     assert!(
-        output.code == Some(1) && output.err.contains("--max-steps 8: the run has made 8 updates; name a number above that"),
+        output.code == Some(2) && output.err.contains("--max-steps 8: the run has made 8 updates; name a number above that"),
         "{}",
         output.err
     );

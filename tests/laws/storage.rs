@@ -364,10 +364,10 @@ fn the_reference_model_is_stored_in_its_own_type() {
 fn a_type_without_untrained_weights_is_refused() {
     let place = Place::new();
     let output = run(&mut place.pretrain("no", &["--dtype=bfloat16"]));
-    assert!(output.code == Some(1) && output.err.contains("--dtype") && output.err.contains("--lora-rank"), "{}", output.err);
+    assert!(output.code == Some(2) && output.err.contains("--dtype") && output.err.contains("--lora-rank"), "{}", output.err);
     json_lines(&mut place.pretrain("model", &["--max-steps=4"]));
     let output = run(&mut place.lehr(["eval", "--model=model", "--data=text.txt", "--kv-cache-dtype=float16"]));
-    assert!(output.code == Some(1) && output.err.contains("--kv-cache-dtype"), "{}", output.err);
+    assert!(output.code == Some(2) && output.err.contains("--kv-cache-dtype"), "{}", output.err);
     let generated = |more: &str| {
         let args = ["generate", "--model=model", "--prompt=glass", "--max-new-tokens=8", "--json", more];
         json_lines(&mut place.lehr(args))[0]["tokens"].as_array().unwrap().len()

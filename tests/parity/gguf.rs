@@ -370,7 +370,7 @@ fn exported_files_are_read() {
         assert!(modelfile.starts_with("FROM ./f32.gguf\n"), "{modelfile}");
         // A file as the source, and its own name as the target.
         let result = run(place.lehr(["export", "f32.gguf", "--gguf", "f32.gguf"]).stdin(Stdio::null()));
-        assert!(result.code == Some(1) && result.err.contains("is the model itself"), "{}", result.err);
+        assert!(result.code == Some(2) && result.err.contains("is the model itself"), "{}", result.err);
     }
 }
 

@@ -55,7 +55,7 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
     let max_len = own.prompt_length + own.completion_length;
     let model = match &own.model {
         Some(path) => {
-            let dir = open::model_folder(path)?;
+            let dir = open::model_folder("--model", path)?;
             open::frozen_model(&device, &dir, &open::config(&dir)?, max_len, own.dtype)?
         }
         None => {

@@ -44,6 +44,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         if !names.iter().any(|name| name.contains(only.as_str())) {
             // Several checks of one kernel differ in what follows in brackets.
             let mut kernels: Vec<_> = names.iter().map(|name| name.split(" (").next().unwrap_or(name)).collect();
+            kernels.sort_unstable();
             kernels.dedup();
             anyhow::bail!("--only {only}: no kernel has this in its name; there are: {}", kernels.join(", "));
         }

@@ -65,6 +65,7 @@ pub fn command(command: clap::Command) -> clap::Command {
 /// Evaluate.
 pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     anyhow::ensure!(args.batch_size > 0, "--batch-size 0: must be at least 1");
+    args.data.iter().try_for_each(|path| open::data_exists("--data", path))?;
     let given = |name: &str| is_typed(typed, name);
     anyhow::ensure!(!given("eval_questions"), "--eval-questions: use --count for the number of questions");
     if given("task") {
@@ -97,7 +98,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
         "--val-fraction {}: must be above 0 and at most 1",
         args.val_fraction
     );
-    let dir = open::model_folder(&args.model)?;
+    let dir = open::model_folder("--model", &args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
     let (context, why) = config.model.usable_context();

@@ -171,7 +171,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
         ensure!(parent.is_none_or(Path::is_dir), "{}: there is no such folder to write into", display_path(path));
     }
     let place = args.out.as_deref().map(out_place).transpose()?;
-    let dir = open::model_folder(&args.model)?;
+    let dir = open::model_folder("--model", &args.model)?;
     let config = open::config(&dir)?;
     let limits = rows::ModelLimits { vocab_size: config.model.vocab_size, context: config.model.max_position_embeddings };
     let rollouts = rows::read(&args.rollouts, limits, args.step)?;
@@ -250,7 +250,7 @@ fn note_what_is_not_used(settings: &Settings, rollouts: &[crate::train::reinforc
 
 /// The reference model, of any shape with the same vocabulary.
 fn reference(device: &Device, path: &Path, config: &HfConfig, train: &TrainSettings) -> Result<Model> {
-    let dir = open::model_folder(path)?;
+    let dir = open::model_folder("--ref-model", path)?;
     let own = open::config(&dir)?;
     let (known, wanted) = (own.model.vocab_size, config.model.vocab_size);
     ensure!(known == wanted, "--ref-model {}: knows {known} tokens, the model {wanted}", display_path(path));

@@ -59,7 +59,7 @@ const MAX_LINE: usize = 64 << 20;
 
 /// Score.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    let dir = open::model_folder(&args.model)?;
+    let dir = open::model_folder("--model", &args.model)?;
     let config = open::config(&dir)?;
     let has_tokenizer = is_gguf(&RealFs, &dir)? || dir.join("tokenizer.json").is_file();
     let tokenizer = has_tokenizer.then(|| open::tokenizer(&dir, &config)).transpose()?;

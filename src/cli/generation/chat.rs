@@ -77,7 +77,7 @@ static STATE: AtomicU8 = AtomicU8::new(WAITING);
 /// # Errors
 /// A model that cannot be opened, or a device fault.
 pub fn run(args: &Args) -> Result<i32> {
-    let dir = open::model_folder(&args.model)?;
+    let dir = open::model_folder("--model", &args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
     let own = tokenizer.chat_template()?.is_some();

@@ -67,7 +67,7 @@ const MAX_PROMPT: usize = 4 << 20;
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     check(args)?;
     let prompt = prompt(args)?;
-    let dir = open::model_folder(&args.model)?;
+    let dir = open::model_folder("--model", &args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
     let (tokenizer, text) = if args.chat { conversation(args, &prompt, &tokenizer)? } else { (tokenizer, prompt.clone()) };

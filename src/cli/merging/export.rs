@@ -62,7 +62,7 @@ impl Kind {
 /// A model or tokenizer feature that llama.cpp lacks, by name; a failed write.
 pub fn run(args: &Args) -> Result<i32> {
     let began = Instant::now();
-    let dir = open::model_folder(&args.model)?;
+    let dir = open::model_folder("MODEL", &args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
     ensure!(!args.gguf.is_dir(), "--gguf {}: is a folder; name a file", display_path(&args.gguf));

@@ -14,7 +14,6 @@ use crate::progress::Progress;
 use crate::run_folder::is_run;
 use crate::session::control::{Control, INTERRUPTED};
 use crate::vfs::{RealFs, display_path, human_bytes};
-use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
@@ -152,7 +151,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 /// Fold an adapter into its base model.
 fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
     let target = args.out.as_ref().map(|out| MergeTarget::new(&RealFs, out)).transpose()?;
-    let adapter = crate::cli::open::model_folder(adapter).context("--lora")?;
+    let adapter = crate::cli::open::model_folder("--lora", adapter)?;
     let fold = AdapterFold::open(&RealFs, &adapter, args.base.as_deref(), args.dtype.map(StoredDtype::dtype))?;
     let out = args.out.as_deref().unwrap_or(Path::new(""));
     let Some(target) = target.filter(|_| !args.dry_run) else {

@@ -1,6 +1,6 @@
 //! `lehr reproduce`: the claims of a paper as experiments.
 
-use crate::cli::output;
+use crate::cli::{open, output};
 use crate::config::DeviceSettings;
 use crate::papers::report::Report;
 use crate::papers::{self, ReproduceOptions};
@@ -86,6 +86,7 @@ fn note(world: &World, text: &str) {
 
 /// The options of valid flags.
 fn options(args: &Args, world: &World) -> anyhow::Result<ReproduceOptions> {
+    args.data.iter().try_for_each(|path| open::data_exists("--data", path))?;
     anyhow::ensure!((1..=1000).contains(&args.seeds), "--seeds {}: must lie between 1 and 1000", args.seeds);
     let options = ReproduceOptions {
         claims: args.claims.clone(),

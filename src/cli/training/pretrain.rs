@@ -110,6 +110,8 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
 
 /// Checks for new runs of any stage, including mistyped names.
 fn check_usage(settings: &Settings) -> anyhow::Result<()> {
+    settings.data.data.iter().try_for_each(|path| open::data_exists("--data", path))?;
+    settings.data.val_data.iter().try_for_each(|path| open::data_exists("--val-data", path))?;
     let begin = &settings.start;
     begin.init.iter().try_for_each(|name| open::start_exists("--init", name))?;
     let is_new = begin.init.is_none() && begin.fork.is_none();

@@ -277,6 +277,6 @@ fn published_models_fit_8_and_16_gib() {
         }
         // All weights with gradients and moments take 16 bytes each.
         let full = run(&mut place.lehr([&sft[..], &["--adapter=cpu", "--dry-run", "--max-memory-gib=7"]].concat()));
-        assert!(full.code == Some(1) && full.err.contains("--max-memory-gib 7") && full.err.contains("adam_v"), "{}", full.err);
+        assert!(full.code == Some(2) && full.err.contains("--max-memory-gib 7") && full.err.contains("adam_v"), "{}", full.err);
     }
 }

@@ -156,28 +156,28 @@ fn stages_refuse_each_others_runs_and_flags() {
     std::fs::write(place.path("digit.jsonl"), format!("{row}\n")).unwrap();
     let owned = |args: &[&str]| args.iter().map(ToString::to_string).collect::<Vec<_>>();
     for (args, code, wanted) in [
-        (owned(&["pretrain", "--resume", "straight"]), 1, "is a run of lehr sft; continue it with `lehr sft --resume straight`"),
-        (owned(&["sft", "--resume", "base"]), 1, "is a run of lehr pretrain; continue it with `lehr pretrain --resume base`"),
+        (owned(&["pretrain", "--resume", "straight"]), 2, "is a run of lehr sft; continue it with `lehr sft --resume straight`"),
+        (owned(&["sft", "--resume", "base"]), 2, "is a run of lehr pretrain; continue it with `lehr pretrain --resume base`"),
         (owned(&["pretrain", "--data=base.txt", "--packing=false"]), 2, "--packing"),
-        (owned(&["pretrain", "--data=base.txt", "--config=straight/config.toml"]), 1, "has a section [sft]"),
-        (owned(&["pretrain", "--fork=straight@8"]), 1, "has a section [sft]"),
+        (owned(&["pretrain", "--data=base.txt", "--config=straight/config.toml"]), 2, "has a section [sft]"),
+        (owned(&["pretrain", "--fork=straight@8"]), 2, "has a section [sft]"),
         (
             owned(&["sft", "--fork=base@8"]),
-            1,
+            2,
             "is a run of lehr pretrain, which has other data; start from its weights with --init",
         ),
         (owned(&["sft", "--data=rows.jsonl"]), 2, "--init: fine-tuning starts from a model"),
         (owned(&["sft", "--init=base"]), 2, "--data: no rows named"),
-        (owned(&["sft", "--init=base", "--data=none.jsonl"]), 1, "--data none.jsonl: there is no such file"),
+        (owned(&["sft", "--init=base", "--data=none.jsonl"]), 2, "--data none.jsonl: there is no such file"),
         (owned(&["sft", "--init=base", "--data=digit.jsonl"]), 1, "digit.jsonl:1: tokenizer: the character '3'"),
-        (owned(&["sft", "--resume=straight", "--packing=false"]), 1, "--packing: a resumed run keeps the settings"),
-        (sft_args(&["--max-steps=3", "--num-train-epochs=2"]), 1, "--max-steps: conflicts with --num-train-epochs"),
-        (sft_args(&["--num-train-epochs=-1"]), 1, "--num-train-epochs -1: must be above 0"),
-        (sft_args(&["--hidden-size=8"]), 1, "--hidden-size: fine-tuning takes shape and tokenizer from the model"),
-        (sft_args(&["--preset=nano"]), 1, "--preset: fine-tuning takes"),
-        (sft_args(&["--seq-len=4096"]), 1, "--seq-len 4096: this model takes at most"),
-        (sft_args(&["--chat-template=none.jinja"]), 1, "--chat-template none.jinja"),
-        (sft_args(&["--date=yesterday"]), 1, "--date yesterday: must be a day"),
+        (owned(&["sft", "--resume=straight", "--packing=false"]), 2, "--packing: a resumed run keeps the settings"),
+        (sft_args(&["--max-steps=3", "--num-train-epochs=2"]), 2, "--max-steps: conflicts with --num-train-epochs"),
+        (sft_args(&["--num-train-epochs=-1"]), 2, "--num-train-epochs -1: must be above 0"),
+        (sft_args(&["--hidden-size=8"]), 2, "--hidden-size: fine-tuning takes shape and tokenizer from the model"),
+        (sft_args(&["--preset=nano"]), 2, "--preset: fine-tuning takes"),
+        (sft_args(&["--seq-len=4096"]), 2, "--seq-len 4096: this model takes at most"),
+        (sft_args(&["--chat-template=none.jinja"]), 2, "--chat-template none.jinja"),
+        (sft_args(&["--date=yesterday"]), 2, "--date yesterday: must be a day"),
     ] {
         let output = run(&mut place.lehr(args.iter()));
         assert_eq!(output.code, Some(code), "{args:?}: {}", output.err);

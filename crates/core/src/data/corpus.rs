@@ -344,7 +344,7 @@ fn find(vfs: &dyn Vfs, path: &Path) -> Result<FileMetadata> {
     let name = shown_path(path);
     let found = vfs.metadata(path);
     let found = found.map_err(|e| anyhow::anyhow!("{name}: cannot be opened: {e}. Check the path and its permissions"))?;
-    found.with_context(|| format!("{name}: no such file or folder. Check --data"))
+    found.with_context(|| format!("{name}: no such file or folder"))
 }
 
 #[cfg(test)]

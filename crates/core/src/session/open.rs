@@ -249,7 +249,7 @@ fn prepare(
 fn same_data(file: &TrainerFile, tokens: (u64, u64), hash: Option<&String>) -> anyhow::Result<()> {
     anyhow::ensure!(
         file.data_tokens == tokens,
-        "--resume: the text of --data has changed: {} training and {} validation tokens, it began with {} and {}; \
+        "the text of --data has changed: {} training and {} validation tokens, it began with {} and {}; \
          put the text back, or start a new run with --init",
         tokens.0,
         tokens.1,
@@ -260,7 +260,7 @@ fn same_data(file: &TrainerFile, tokens: (u64, u64), hash: Option<&String>) -> a
     let same = file.data_hash.is_none() || hash.is_none() || file.data_hash.as_ref() == hash;
     anyhow::ensure!(
         same,
-        "--resume: the text of --data has changed: as much as before, but another, or in another order; put it back, or \
+        "the text of --data has changed: as much as before, but another, or in another order; put it back, or \
          start a new run with --init"
     );
     Ok(())

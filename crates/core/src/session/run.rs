@@ -71,6 +71,11 @@ impl Run<'_> {
     pub fn train(mut self) -> anyhow::Result<Finished> {
         self.run().map_err(|error| {
             let error = self.save_without_grader(error);
+            // A message that begins with a flag means wrong usage; this run had begun.
+            let error = match error.to_string().starts_with("--") {
+                true => error.context(format!("step {}", self.trainer.state.step)),
+                false => error,
+            };
             self.out.emit(&Event::Failed { text: format!("{error:#}") });
             error
         })

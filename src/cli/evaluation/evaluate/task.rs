@@ -89,7 +89,7 @@ fn lengths(
 pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let own = &args.task_eval;
     check(own)?;
-    let dir = open::model_folder(&args.model)?;
+    let dir = open::model_folder("--model", &args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
     let mut task = questions(args, &tokenizer)?;

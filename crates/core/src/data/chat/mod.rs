@@ -25,7 +25,7 @@ use crate::config::{DataSettings, SftSettings};
 use crate::progress::Progress;
 use crate::rng::{Permutation, Rng};
 use crate::vfs::Vfs;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -98,7 +98,7 @@ pub fn load(
         data.data.iter().map(|spec| MixturePart::parse(from.vfs, spec, notices)).collect::<Result<_>>()?;
     let valid: Vec<PathBuf> = match &data.val_data {
         Some(path) => {
-            let named = row_files(from.vfs, path, notices)?;
+            let named = row_files(from.vfs, path, notices).map_err(|e| anyhow!("--val-data {e:#}"))?;
             if named.validation.is_empty() { named.train } else { named.validation }
         }
         None => parts.iter().flat_map(|part| part.validation.clone()).collect(),

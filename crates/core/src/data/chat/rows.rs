@@ -100,7 +100,7 @@ impl MixturePart {
             }
             _ => (spec.to_owned(), 1.0),
         };
-        let DataFolder { train, validation } = row_files(vfs, &path, notices)?;
+        let DataFolder { train, validation } = row_files(vfs, &path, notices).map_err(|e| anyhow!("--data {e:#}"))?;
         Ok(Self { path, files: train, weight, validation })
     }
 }
@@ -110,9 +110,9 @@ impl MixturePart {
 /// # Errors
 /// A path that does not exist, a folder without data.
 pub fn row_files(vfs: &dyn Vfs, path: &Path, notices: &mut Notices) -> Result<DataFolder> {
-    ensure!(vfs.exists(path)?, "--data {}: there is no such file or folder", shown_path(path));
+    ensure!(vfs.exists(path)?, "{}: there is no such file or folder", shown_path(path));
     match vfs.is_dir(path)? {
-        true => data_folder(vfs, path, false, notices).map_err(|e| anyhow!("--data {e}")),
+        true => data_folder(vfs, path, false, notices),
         false => Ok(DataFolder { train: vec![path.to_owned()], validation: Vec::new() }),
     }
 }

@@ -221,7 +221,7 @@ impl<F: Fn(Object) -> Result<Keyed<Question>>> RowReader<'_, F> {
         let Some(path) = &data.val_data else { return Ok(None) };
         let mut rows = self.read(std::slice::from_ref(path), notices)?;
         rows.truncate(settings.eval_questions);
-        ensure!(!rows.is_empty(), "--val-data {}: holds no row", shown_path(path));
+        ensure!(!rows.is_empty(), "{}: holds no row", shown_path(path));
         Ok(Some(rows))
     }
 
