@@ -10,7 +10,7 @@ macro_rules! texts {
 pub const SHADERS: &[(&str, &str)] = texts!("", "adamw" "add_bias" "attention" "average" "bias" "embedding" "grad_norm" "logprob" "lora" "maxima" "objective" "parts" "qk_norm" "rmsnorm" "rope" "rowvec" "sample" "self_test" "status" "swiglu");
 
 /// (name, text) of all texts available to `#import`.
-pub const LIBRARY: &[(&str, &str)] = texts!("lib/", "bf16" "f16" "grid" "reduce" "rng" "sigmoid");
+pub const LIBRARY: &[(&str, &str)] = texts!("lib/", "bf16" "f16" "grid" "group" "reduce" "rng" "sigmoid");
 
 /// The text of a shader.
 ///

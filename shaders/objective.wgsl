@@ -3,7 +3,7 @@
 //   logp, entropy, hit, weights, dlogp, dentropy (R)      stats: see gpu buffer layout in crates/compute/src/ops/objective.rs
 //   samples (R): old log pi, reference log pi, advantage, weight in the loss (0 outside of the pass)
 //   settings: epsilon low, epsilon high, delta (0: off), beta, entropy coefficient
-override WG: u32 = 256u;
+#import group
 struct Dims { rows: u32, first_row: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:    Dims;
@@ -17,22 +17,6 @@ struct Dims { rows: u32, first_row: u32 }
 @group(0) @binding(8) var<storage, read>       settings: array<f32>;
 @group(0) @binding(9) var<storage, read_write> dentropy: array<f32>;
 
-var<workgroup> sums: array<vec4<f32>, WG>;
-
-fn tree(value: vec4<f32>, local: u32) -> vec4<f32> {
-    sums[local] = value;
-    workgroupBarrier();
-    for (var step = WG / 2u; step > 0u; step = step / 2u) {
-        if local < step {
-            sums[local] = sums[local] + sums[local + step];
-        }
-        workgroupBarrier();
-    }
-    let total = sums[0];
-    workgroupBarrier();
-    return total;
-}
-
 // Cross-entropy: loss = sum of -w log p, so dlogp = -w; rows that do not count have w = 0.
 @compute @workgroup_size(WG)
 fn cross_entropy(@builtin(local_invocation_index) local: u32) {
@@ -43,7 +27,7 @@ fn cross_entropy(@builtin(local_invocation_index) local: u32) {
         dlogp[at] = -w;
         sum += vec4<f32>(-w * logp[at], w * entropy[at], w * hit[at], 0.0);
     }
-    let total = tree(sum, local);
+    let total = group_sum(sum, local);
     if local == 0u {
         stats[4] += total.x;
         stats[5] += total.y;
@@ -97,9 +81,9 @@ fn policy(@builtin(local_invocation_index) local: u32) {
         let high_clip = select(0.0, 1.0, is_clipped && advantage > 0.0);
         clips += member * vec4<f32>(low_clip, high_clip, select(0.0, 1.0, is_dual), abs(ratio - 1.0));
     }
-    losses = tree(losses, local);
-    means = tree(means, local);
-    clips = tree(clips, local);
+    losses = group_sum(losses, local);
+    means = group_sum(means, local);
+    clips = group_sum(clips, local);
     if local == 0u {
         stats[4] += losses.x + beta * losses.y - coefficient * losses.z;
         stats[5] += means.y;

@@ -9,8 +9,8 @@
 //   settings: temperature, top_k, top_p, min_p, key0, key1, stops as bit patterns where whole numbers are meant, then the stops
 //   lengths (N): tokens of an ended request   progress: next request, ended requests, requests
 // One workgroup per row. Thresholds are found by a search over the order-preserving integer image of f32, so ties stay together.
+#import group
 #import rng
-override WG: u32 = 256u;
 struct Dims { vocab: u32, stride: u32, max_len: u32, batch: u32, count: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:      Dims;
@@ -28,39 +28,10 @@ const LOWEST = -1e30;
 const IDLE = 0xffffffffu;
 const HEAD = 6u;
 const ROUNDS = 16u;
-var<workgroup> slots: array<vec4<f32>, WG>;
 var<workgroup> chosen: atomic<u32>;
 var<workgroup> last_kept: atomic<u32>;
 var<workgroup> counts: array<u32, WG>;
 var<workgroup> queue: vec2<u32>;
-
-fn group_sum(value: vec3<f32>, local: u32) -> vec3<f32> {
-    slots[local] = vec4<f32>(value, 0.0);
-    workgroupBarrier();
-    for (var step = WG / 2u; step > 0u; step = step / 2u) {
-        if local < step {
-            slots[local] = slots[local] + slots[local + step];
-        }
-        workgroupBarrier();
-    }
-    let total = slots[0].xyz;
-    workgroupBarrier();
-    return total;
-}
-
-fn group_max(value: f32, local: u32) -> f32 {
-    slots[local].x = value;
-    workgroupBarrier();
-    for (var step = WG / 2u; step > 0u; step = step / 2u) {
-        if local < step {
-            slots[local].x = max(slots[local].x, slots[local + step].x);
-        }
-        workgroupBarrier();
-    }
-    let most = slots[0].x;
-    workgroupBarrier();
-    return most;
-}
 
 // The f32 whose place among all f32 in ascending order is `rank`.
 fn at_rank(rank: u32) -> f32 {
@@ -126,7 +97,7 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var c = first; c < last; c++) {
                 count += select(vec3<f32>(0.0), vec3<f32>(1.0), vec3<f32>(logits[start + c]) >= bar);
             }
-            range = narrowed(range.x, range.y, at, group_sum(count, local) >= vec3<f32>(f32(top_k)));
+            range = narrowed(range.x, range.y, at, group_sum(vec4<f32>(count, 0.0), local).xyz >= vec3<f32>(f32(top_k)));
         }
         threshold = at_rank(range.x);
     }
@@ -136,7 +107,7 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let l = logits[start + c];
             all += select(0.0, exp(max((l - top) * scale, -87.0)), l >= threshold);
         }
-        let wanted = top_p * group_sum(vec3<f32>(all), local).x;
+        let wanted = top_p * group_sum(vec4<f32>(all), local).x;
         var range = vec2<u32>(rank_of(threshold), rank_of(top));
         for (var round = 0u; round < ROUNDS; round++) {
             let at = bars(range.x, range.y);
@@ -146,7 +117,7 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let l = logits[start + c];
                 mass += select(vec3<f32>(0.0), vec3<f32>(exp(max((l - top) * scale, -87.0))), vec3<f32>(l) >= bar);
             }
-            range = narrowed(range.x, range.y, at, group_sum(mass, local) >= vec3<f32>(wanted));
+            range = narrowed(range.x, range.y, at, group_sum(vec4<f32>(mass, 0.0), local).xyz >= vec3<f32>(wanted));
         }
         threshold = max(threshold, at_rank(range.x));
     }
@@ -168,8 +139,8 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             whole += exp(max((logits[start + c] - top) * soft, -87.0));
         }
     }
-    let log_whole = log(max(group_sum(vec3<f32>(whole), local).x, 1e-30));
-    slots[local].x = mass;
+    let log_whole = log(max(group_sum(vec4<f32>(whole), local).x, 1e-30));
+    group_slots[local].x = mass;
     if local == 0u {
         atomicStore(&chosen, dims.vocab);
         atomicStore(&last_kept, 0u);
@@ -179,7 +150,7 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var total = 0.0;
     for (var i = 0u; i < WG; i++) {
         before = select(before, total, i == local);
-        total += slots[i].x;
+        total += group_slots[i].x;
     }
     let position = positions[row];
     let request = assigned[3u * row];
