@@ -4,11 +4,10 @@
 use super::checkpoints;
 use crate::config::is_due;
 use crate::model_files::checkpoint;
-use crate::vfs::{Vfs, display_path};
+use crate::vfs::{Vfs, display_path, unique_suffix};
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The retention policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +44,6 @@ pub struct PurgeResult {
     /// One line for each folder that is not valid or could not be removed.
     pub warnings: Vec<String>,
 }
-
-/// Numbers the trash folders of this process.
-static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl Retention {
     /// Without pinned checkpoints.
@@ -156,8 +152,7 @@ impl Retention {
 /// Renames first, so that a partly deleted folder never has a checkpoint's name.
 fn delete(vfs: &dyn Vfs, path: &Path) -> std::io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let trash: PathBuf =
-        path.with_file_name(format!(".trash-{name}-{}-r{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+    let trash: PathBuf = path.with_file_name(format!(".trash-{name}-{}", unique_suffix()));
     vfs.rename(path, &trash)?;
     if let Some(parent) = path.parent() {
         vfs.fsync_dir(parent)?;

@@ -1,17 +1,14 @@
 //! Writing a checkpoint, and cleaning up after an interrupted one.
 
 use super::{CheckpointOrigin, FORMAT, FileEntry, MANIFEST, Manifest, check_file_name, hex, verify};
-use crate::vfs::{FileKind, Vfs, VfsFile, display_path, human_bytes};
+use crate::vfs::{FileKind, Vfs, VfsFile, display_path, human_bytes, unique_suffix};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Disk space kept free for the logs, which are written meanwhile.
 const RESERVE: u64 = 1 << 20;
-/// Counter for names of temp folders of this process.
-static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// What to do when the target folder exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +85,9 @@ impl Write for Hashing<'_> {
     }
 }
 
-fn unique(prefix: &str, name: &str) -> String {
-    format!("{prefix}{name}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+/// A name beside `name` that no other process takes; [`clean_stale`] finds `name` in it.
+fn temporary(prefix: &str, name: &str) -> String {
+    format!("{prefix}{name}-{}", unique_suffix())
 }
 
 impl<'a> CheckpointWriter<'a> {
@@ -112,7 +110,7 @@ impl<'a> CheckpointWriter<'a> {
                 return Err(io::Error::new(io::ErrorKind::StorageFull, "too little free space on this disk: free some").into());
             }
         }
-        let temp = place.parent.join(unique(".tmp-", place.name));
+        let temp = place.parent.join(temporary(".tmp-", place.name));
         vfs.create_dir(&temp).with_context(|| format!("making {}", display_path(&temp)))?;
         Ok(CheckpointWriter { vfs, temp, target, existing: place.existing, files: Vec::new(), done: false })
     }
@@ -165,7 +163,7 @@ impl<'a> CheckpointWriter<'a> {
         self.done = true;
         self.vfs.fsync_dir(&parent).context("it is written, but a power cut may still take it: syncing its parent folder")?;
         if let Some(old) = old {
-            let trash = parent.join(unique(".trash-", &self.target.file_name().unwrap_or_default().to_string_lossy()));
+            let trash = parent.join(temporary(".trash-", &self.target.file_name().unwrap_or_default().to_string_lossy()));
             // Leftovers are removed at the next start.
             let _ = self.vfs.rename(&old, &trash).and_then(|()| self.vfs.remove_dir_all(&trash));
         }
@@ -182,7 +180,7 @@ impl<'a> CheckpointWriter<'a> {
             return Ok(None);
         }
         let name = self.target.file_name().unwrap_or_default().to_string_lossy();
-        let old = self.target.with_file_name(unique(".old-", &name));
+        let old = self.target.with_file_name(temporary(".old-", &name));
         self.vfs.rename(&self.target, &old).context("moving the older one aside")?;
         Ok(Some(old))
     }
@@ -247,8 +245,9 @@ pub fn clean_stale(vfs: &dyn Vfs, checkpoints: &Path) -> Result<Vec<String>> {
         let Some((prefix, rest)) = [".tmp-", ".trash-", ".old-"].iter().find_map(|p| Some((*p, name.strip_prefix(p)?))) else {
             continue;
         };
-        // step-00000500-<pid>-<n>
-        let Some(step) = rest.rsplitn(3, '-').nth(2).filter(|step| super::step_of(step).is_some()) else { continue };
+        // step-00000500-SUFFIX
+        let name_of_step = rest.match_indices('-').nth(1).map(|(at, _)| &rest[..at]);
+        let Some(step) = name_of_step.filter(|step| super::step_of(step).is_some()) else { continue };
         let (path, target) = (checkpoints.join(name), checkpoints.join(step));
         if prefix == ".old-" && vfs.kind(&target)?.is_none() {
             let back = vfs.rename(&path, &target).and_then(|()| vfs.fsync_dir(checkpoints));
