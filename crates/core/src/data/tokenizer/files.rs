@@ -10,6 +10,7 @@ use crate::data::{display_text, shown_path};
 use crate::model_files::adapter::holder;
 use crate::model_files::gguf::is_gguf;
 use crate::model_files::hf_config::names;
+use crate::model_files::snapshot;
 use crate::vfs::Vfs;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -43,7 +44,7 @@ impl Tokenizer {
     /// Errors name the file and what is wrong with it: larger than 64 MiB, not JSON, a duplicate token, ids that repeat, are negative or
     /// far beyond the number of tokens, an end token outside the model's vocabulary, merges that are left out at random.
     pub fn from_folder(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
-        let path = &holder(vfs, path, "tokenizer.json")?;
+        let path = &holder(vfs, &snapshot(vfs, path)?, "tokenizer.json")?;
         if is_gguf(vfs, path)? {
             return Self::from_gguf(vfs, path);
         }

@@ -48,6 +48,17 @@ fn tokenizer_kinds_are_parsed() {
 }
 
 #[test]
+fn a_hub_cache_folder_holds_a_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = dir.path().join("snapshots/abc");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir(dir.path().join("refs")).unwrap();
+    save(&BYTES, &snapshot);
+    let found = Tokenizer::from_folder(&RealFs, dir.path()).unwrap();
+    assert_eq!(found.encode("é").unwrap(), BYTES.encode("é").unwrap());
+}
+
+#[test]
 fn the_byte_alphabet_matches_gpt2() {
     let alphabet: HashSet<char> = (0..=255).map(char_of).collect();
     assert_eq!(alphabet, tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect());
