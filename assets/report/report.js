@@ -426,7 +426,9 @@
                 const cell = line.cells[index], of = found[i][index];
                 if (!cell) return;
                 cell.textContent = of ? texts.splice(0, of.values.length).join(" … ") : "";
-                if (of && Math.abs(of.x - at) > (this.area.high - this.area.low) * 0.01) make("small", {}, cell, "at " + place(of.x).replace("step ", ""));
+                // Of a metric without noise, which is measured seldom, every other step is named.
+                const near = view.axis === "step" && !line.smooth ? 0.5 : (this.area.high - this.area.low) * 0.01;
+                if (of && Math.abs(of.x - at) > near) make("small", {}, cell, "at " + place(of.x).replace("step ", ""));
             });
         }
     }

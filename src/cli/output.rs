@@ -362,7 +362,7 @@ fn finished(f: &Finished) {
     // A stopped run was evaluated before.
     let last = if f.reason == "completed" { "" } else { "last " };
     let loss = f.eval_loss.map_or(String::new(), |l| format!(", {last}validation loss {l:.4}"));
-    let loss = f.accuracy.map_or(loss, |a| format!(", {:.1} % of the held-out questions right", 100.0 * a));
+    let loss = f.accuracy.map_or(loss, |a| format!(", {:.1} % of the held-out questions right (greedy)", 100.0 * a));
     // For a fork, only its own tokens.
     let tokens = count((f.tokens_per_second * f.seconds).round() as u64);
     let parts = vec![

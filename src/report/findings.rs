@@ -6,8 +6,9 @@ use super::html::{column, count, escape, line, percent, with_code};
 use super::run::ReportRun;
 use super::run_facts::{dot, sentence};
 use crate::event::{Score, TaskEval};
-use crate::history::History;
+use crate::history::Axis;
 use crate::stats::{mean, t_interval};
+use std::collections::BTreeMap;
 
 /// A sentence, and whether it reports an improvement or a deterioration.
 struct Finding {
@@ -31,6 +32,7 @@ const FEWEST: usize = 5;
 /// The start of the page; `own` are additional sentences given by the user.
 pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
     let mut found = methods(runs);
+    found.extend(validations(runs));
     found.extend(runs.iter().filter_map(merges));
     found.extend(runs.iter().filter_map(progress));
     let item = |f: &Finding| {
@@ -52,11 +54,17 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
     crate::number_format::keep_percent_signs(&out)
 }
 
-/// Runs of reinforcement learning compared with the first run that has the same questions and sampling.
+/// Runs of reinforcement learning compared with one that has the same questions and sampling: plain GRPO if there is one, else the first.
 fn methods(runs: &[ReportRun]) -> Vec<Finding> {
     let mut firsts: Vec<(&ReportRun, &TaskEval)> = Vec::new();
     let mut found = Vec::new();
-    for (run, evaluation) in runs.iter().filter_map(|run| Some((run, last_task_eval(run.history())?))) {
+    let is_plain = |run: &ReportRun| {
+        let grpo = run.files.settings.as_ref().and_then(|s| s.grpo.as_ref());
+        grpo.is_some_and(|grpo| grpo.reweight_alpha == 0.0 && grpo.lopti_eta().is_none())
+    };
+    let mut ordered: Vec<&ReportRun> = runs.iter().collect();
+    ordered.sort_by_key(|run| !is_plain(run));
+    for (run, evaluation) in ordered.into_iter().filter_map(|run| Some((run, run.history().held_out()?))) {
         let is_same = |(first, other): &&(&ReportRun, &TaskEval)| {
             other.temperature.total_cmp(&evaluation.temperature).is_eq()
                 && other.all.count == evaluation.all.count
@@ -75,7 +83,10 @@ fn against((run, evaluation): (&ReportRun, &TaskEval), (first, other): (&ReportR
     let [own, its] = [evaluation, other].map(|e| percent(e.all.accuracy));
     let [run, first] = [run, first].map(|run| line(&run.name));
     shares(
-        &format!("<b>{run}</b> against <b>{first}</b>: {own} of held-out questions right, {its} with the other"),
+        &format!(
+            "<b>{run}</b> against <b>{first}</b>: {own} of held-out questions answered correctly ({}), {its} with the other",
+            evaluation.decoding()
+        ),
         difference,
         interval,
     )
@@ -83,11 +94,6 @@ fn against((run, evaluation): (&ReportRun, &TaskEval), (first, other): (&ReportR
 
 fn task(run: &ReportRun) -> Option<&crate::config::TaskSettings> {
     run.files.settings.as_ref()?.task.as_ref()
-}
-
-/// The newest evaluation, of sampled answers if there is one.
-fn last_task_eval(h: &History) -> Option<&TaskEval> {
-    h.task_evals.iter().rfind(|e| e.temperature > 0.0).or(h.task_evals.last())
 }
 
 /// A difference of shares as a sentence, with its verdict.
@@ -116,6 +122,59 @@ fn difference(a: &Score, b: &Score) -> (f64, [f64; 2]) {
     let ([low_a, high_a], [low_b, high_b]) = (a.interval, b.interval);
     let d = q - p;
     (d, [d - (q - low_b).hypot(high_a - p), d + (high_b - q).hypot(p - low_a)])
+}
+
+/// Runs on text or rows compared with the first run that has the same validation data, at the evaluations of the second half of both.
+fn validations(runs: &[ReportRun]) -> Vec<Finding> {
+    let mut firsts: Vec<&ReportRun> = Vec::new();
+    let mut found = Vec::new();
+    for run in runs.iter().filter(|run| run.history().stage() != "grpo" && validation_data(run).is_some()) {
+        match firsts.iter().find(|first| validation_data(first) == validation_data(run)) {
+            Some(first) => found.extend(lower_loss(run, first)),
+            None => firsts.push(run),
+        }
+    }
+    found
+}
+
+/// Everything that decides the tokens of an evaluation.
+fn validation_data(run: &ReportRun) -> Option<(u64, u64, &crate::config::DataSettings, usize, u64)> {
+    let (started, settings) = (run.history().started.as_ref()?, run.files.settings.as_ref()?);
+    Some((started.train_tokens, started.val_tokens, &settings.data, settings.train.seq_len, settings.eval.eval_tokens))
+}
+
+fn lower_loss(run: &ReportRun, first: &ReportRun) -> Option<Finding> {
+    let evals = |run: &ReportRun| -> BTreeMap<u64, f64> {
+        let h = run.history();
+        let Some(curve) = h.curves.get("eval_loss") else { return BTreeMap::new() };
+        let at = |row: &u32| h.clock.at(Axis::Steps, *row) as u64;
+        curve.rows().iter().map(at).zip(curve.values().iter().copied()).filter(|(_, loss)| loss.is_finite()).collect()
+    };
+    let (own, others) = (evals(run), evals(first));
+    let pairs: Vec<(f64, f64)> = own.iter().filter_map(|(step, loss)| Some((*loss, *others.get(step)?))).collect();
+    let late = &pairs[pairs.len() / 2..];
+    let (mean, half) = mean_and_half(&late.iter().map(|(own, other)| own - other).collect::<Vec<_>>())?;
+    let ((a, b), [run, first]) = (late.last()?, [run, first].map(|run| line(&run.name)));
+    let ends = column(&[*a, *b]);
+    let what = format!(
+        "<b>{run}</b> against <b>{first}</b>: validation loss {} and {} at their last common evaluation; over the last {}",
+        ends[0],
+        ends[1],
+        late.len()
+    );
+    Some(losses(&what, mean, half))
+}
+
+/// A difference of losses as a sentence, with its verdict.
+fn losses(what: &str, mean: f64, half: f64) -> Finding {
+    let verdict = match (mean - half, mean + half) {
+        (_, high) if high < 0.0 => Verdict::Better,
+        (low, _) if low > 0.0 => Verdict::Worse,
+        _ => Verdict::Open,
+    };
+    let open = if verdict == Verdict::Open { "; the interval includes zero" } else { "" };
+    let [mean, low, high] = signed(mean, half);
+    Finding { verdict, html: format!("{what} {mean} on average (95 % interval {low} to {high}{open}).") }
 }
 
 /// The merge compared with the run's own weights, on the same held-out tokens at each evaluation of the run's second half.
@@ -148,13 +207,14 @@ fn merges(run: &ReportRun) -> Option<Finding> {
 fn progress(run: &ReportRun) -> Option<Finding> {
     let h = run.history();
     let name = format!("<b>{}</b>", line(&run.name));
-    if let Some(last) = last_task_eval(h) {
+    if let Some(last) = h.held_out() {
         let first = h.task_evals.iter().find(|e| e.temperature.total_cmp(&last.temperature).is_eq() && e.step < last.step)?;
         let (d, interval) = difference(&first.all, &last.all);
         let what = format!(
-            "{name}: {} of held-out questions right at step {}, {} at step {}",
+            "{name}: {} of held-out questions answered correctly at step {} ({}), {} at step {}",
             percent(first.all.accuracy),
             count(first.step),
+            last.decoding(),
             percent(last.all.accuracy),
             count(last.step)
         );

@@ -2,7 +2,7 @@
 
 use super::charts::Plot;
 use super::data::data;
-use super::html::{column, escape, json, line};
+use super::html::{column, escape, json, line, number};
 use super::run::ReportRun;
 use super::{findings, run_facts, samples, tables, tokens};
 use crate::history::PinKind;
@@ -145,7 +145,8 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
             end.and_then(|_| texts.next()).unwrap_or_default()
         );
         if smoothed {
-            out += "<td></td>";
+            let end = l.smooth.as_ref().and_then(|smooth| smooth.values.last().copied()).filter(|value| value.is_finite());
+            let _ = write!(out, "<td>{}</td>", end.map(number).unwrap_or_default());
         }
         out += "</tr>\n";
     }

@@ -3,7 +3,7 @@
 use super::html::{about, capital, column, count, duration, line, list, number, percent, plural, time};
 use super::page::{Section, table};
 use super::run::ReportRun;
-use crate::config::TaskKind;
+use crate::config::{MathKind, TaskKind};
 use crate::history::{Axis, FigureBasis, History, RunState, SummaryFigure};
 
 /// A run in two or three sentences, as HTML.
@@ -34,7 +34,8 @@ pub(super) fn sentence(run: &ReportRun) -> String {
 fn questions(run: &ReportRun) -> String {
     let task = run.files.settings.as_ref().and_then(|s| s.task.as_ref()).map(|t| match t.task {
         TaskKind::Kk => "Knights-and-Knaves puzzles, ",
-        TaskKind::Math => "sums, ",
+        TaskKind::Math if t.math == MathKind::Countdown => "countdown problems, ",
+        TaskKind::Math => "arithmetic problems, ",
         _ => "questions from a file, ",
     });
     task.unwrap_or_default().into()
@@ -56,27 +57,28 @@ fn ending(run: &ReportRun) -> String {
     }
 }
 
-/// Results, as parts of a sentence: means of the first and last tenth of the steps, and held-out results with their step.
+/// Results, as parts of a sentence: means of the first and last steps, and held-out results with their step.
 fn results(h: &History) -> Vec<String> {
     let mut out = Vec::new();
     let mut mean = |metric: &str, name: &str| {
-        let Some((late, _)) = h.newest_mean(metric).filter(|(_, n)| *n > 1) else { return };
+        let Some((late, of_late)) = h.newest_mean(metric).filter(|(_, n)| *n > 1) else { return };
         out.push(match h.oldest_mean(metric) {
-            Some((early, _)) => {
-                let ends = column(&[early, late]);
-                format!("{name} went from {} over the first tenth of its steps to {} over the last", ends[0], ends[1])
+            Some((early, of_early)) => {
+                let (ends, [first, last]) = (column(&[early, late]), [of_early, of_late].map(|n| count(n as u64)));
+                format!("{name} went from {} over its first {first} steps to {} over its last {last}", ends[0], ends[1])
             }
             None => format!("{name} is {} on average", number(late)),
         });
     };
     if h.stage() == "grpo" {
         mean("reward", "the mean reward");
-        if let Some(e) = h.task_evals.last() {
+        if let Some(e) = h.held_out() {
             let [low, high] = e.all.interval.map(percent);
             let share = percent(e.all.accuracy);
             out.push(format!(
-                "{share} of the held-out questions are answered right at step {} (95 % interval {low} to {high})",
-                count(e.step)
+                "{share} of the held-out questions are answered correctly at step {} ({}, 95 % interval {low} to {high})",
+                count(e.step),
+                e.decoding()
             ));
         }
     } else {

@@ -38,12 +38,12 @@ fn say(run: &mut lehr::app::state::OpenRun, name: &str, after: f64) {
 }
 
 #[test]
-fn the_switch_of_methods_has_four_states_and_says_what_is_in_force() {
+fn the_switch_of_methods_has_four_states_and_says_what_is_active() {
     for (label, alpha, eta, words) in [
-        ("GRPO", 0.0, 0.0, "In force: plain GRPO."),
-        ("+ AR", 0.3, 0.0, "In force: GRPO + AR with alpha 0.3."),
-        ("+ Lopti", 0.0, 0.5, "In force: GRPO + Lopti with eta 0.5."),
-        ("+ both", 0.3, 0.5, "In force: GRPO + AR with alpha 0.3 + Lopti with eta 0.5."),
+        ("GRPO", 0.0, 0.0, "Active: plain GRPO."),
+        ("+ AR", 0.3, 0.0, "Active: GRPO + AR with alpha 0.3."),
+        ("+ Lopti", 0.0, 0.5, "Active: GRPO + Lopti with eta 0.5."),
+        ("+ both", 0.3, 0.5, "Active: GRPO + AR with alpha 0.3 + Lopti with eta 0.5."),
     ] {
         // From another state than the one that is asked for.
         let mut run = ours(read("puzzles"));
@@ -55,21 +55,21 @@ fn the_switch_of_methods_has_four_states_and_says_what_is_in_force() {
         harness.get_by_label(label).click();
         harness.run_ok();
         assert_eq!(sent(&mut harness), [hyper(Some(alpha), Some(eta))], "{label}");
-        assert!(harness.query_by_label_contains("Asked for: ").is_some(), "{label}");
+        assert!(harness.query_by_label_contains("Requested: ").is_some(), "{label}");
         assert!(harness.query_by_label_contains("from the next step on").is_some(), "{label}");
         let run = &mut harness.state_mut().desk.runs[0];
         say(run, "reweight_alpha", alpha);
         say(run, "lopti_eta", eta);
         harness.run_ok();
         assert!(harness.query_by_label(words).is_some(), "{label}: {words}");
-        assert!(harness.query_by_label_contains("Asked for").is_none(), "{label}");
+        assert!(harness.query_by_label_contains("Requested").is_none(), "{label}");
     }
 }
 
 #[test]
 fn a_new_alpha_is_sent_once_and_alone() {
     let mut harness = harness(desk(ours(read("puzzles"))), Page::Tokens, vec2(1000.0, 700.0), Theme::Light);
-    assert!(harness.query_by_label("In force: GRPO + AR with alpha 0.3 + Lopti with eta 0.5.").is_some());
+    assert!(harness.query_by_label("Active: GRPO + AR with alpha 0.3 + Lopti with eta 0.5.").is_some());
     harness.get_by_role_and_label(egui::Role::SpinButton, "alpha").set_value_accesskit(0.15);
     harness.run_ok();
     assert_eq!(sent(&mut harness), [hyper(Some(0.15), None)]);

@@ -129,7 +129,7 @@ fn a_run_that_tells_everything_is_shown_whole() {
                  interval −0.05000 to −0.05000)";
     assert!(head.contains("<h1>Pre-training: base</h1>") && head.contains(found), "{head}");
     // No single batch is quoted: the last tenth of 201 losses about 2 + 2 / step.
-    assert!(head.contains("The training loss went from") && head.contains("over the first tenth of its steps"), "{head}");
+    assert!(head.contains("The training loss went from") && head.contains("over its first 20 steps"), "{head}");
     let data = data(&page);
     let loss = points(&data, "loss", 0);
     assert_eq!(loss.len(), 201);
@@ -161,7 +161,8 @@ fn runs_keep_their_colours_in_any_order() {
 fn grpo_has_its_tokens_evaluations_and_completions() {
     let dir = tempfile::tempdir().unwrap();
     let (page, summary) = report(&[made::grpo(dir.path(), "rl", 60, Some("base@200"))]);
-    let wanted = ["Reward", "KL", "Improbable tokens", "Moved in the right direction", "Change of probability in a step"];
+    let wanted =
+        ["Reward", "KL divergence", "Improbable tokens", "Moved in the right direction", "Change of probability in a step"];
     assert!(wanted.iter().all(|w| summary.charts.iter().any(|c| c == w)), "{:?}", summary.charts);
     for text in [
         "low-probability pass",
@@ -180,12 +181,57 @@ fn grpo_has_its_tokens_evaluations_and_completions() {
     let drawn = ["fill-opacity=\"0.4\"", "fill-opacity=\"0.45\"", ">n/a<"].map(|part| figure.matches(part).count());
     assert_eq!(drawn, [4, 2, 2], "{figure}");
     // Newcombe's interval from those of 10 % [5, 16] and 40 % [35, 46]: 30 -+ sqrt(5^2 + 6^2).
-    let found =
-        "10.0 % of held-out questions right at step 0, 40.0 % at step 60: +30.0 percentage points (95 % interval +22.2 to +37.8)";
+    let found = "10.0 % of held-out questions answered correctly at step 0 (greedy), 40.0 % at step 60: +30.0 percentage points (95 % interval +22.2 to +37.8)";
     let head = page.split("</header>").next().unwrap().replace('\u{a0}', " ");
     assert!(head.contains(found), "{head}");
     // The share of the lowest quarter: 4 / (1 + 2 + 3 + 4).
     assert_eq!(points(&data(&page), "improbable-tokens", 1)[0], (1, Some(0.4)));
+}
+
+/// Methods are compared with plain GRPO, whatever the order; runs on the same text by their losses at the same steps, others not at all.
+#[test]
+fn runs_of_one_kind_are_compared_with_their_baseline() {
+    let dir = tempfile::tempdir().unwrap();
+    let graded = |name: &str, alpha: f64, accuracy: f64| {
+        let mut run = Made::new(dir.path(), name);
+        run.settings(|s| {
+            s.task = Some(Default::default());
+            s.grpo = Some(lehr::config::GrpoSettings { reweight_alpha: alpha, ..Default::default() });
+        });
+        run.started(lehr::config::Stage::Grpo, 10, None);
+        run.event(&Event::TaskEval(made::task_eval(10, accuracy)));
+        run.path
+    };
+    let head = |runs: &[PathBuf]| report(runs).0.split("</header>").next().unwrap().replace('\u{a0}', " ");
+    let (ar, plain) = (graded("ar", 0.3, 0.5), graded("plain", 0.0, 0.4));
+    let found = head(&[ar, plain]);
+    let wanted =
+        "<b><bdi>ar</bdi></b> against <b><bdi>plain</bdi></b>: 50.0 % of held-out questions answered correctly (greedy), 40.0 %";
+    assert!(found.contains(wanted) && !found.contains("plain</bdi></b> against"), "{found}");
+
+    let trained = |name: &str, fraction: f64, offset: f64| {
+        let mut run = Made::new(dir.path(), name);
+        run.settings(|s| s.data.val_fraction = fraction);
+        run.started(lehr::config::Stage::Pretrain, 100, None);
+        for step in (10..=100).step_by(10) {
+            let eval_loss = 2.0 + 1.0 / step as f64 + offset;
+            run.event(&Event::Eval(lehr::event::Eval {
+                step,
+                eval_loss,
+                perplexity: eval_loss.exp(),
+                eval_mean_token_accuracy: 0.4,
+                eval_tokens: 1,
+                eval_seconds: 1.0,
+            }));
+        }
+        run.path
+    };
+    let found = head(&[trained("a", 0.1, 0.0), trained("b", 0.1, -0.25), trained("c", 0.2, -0.5)]);
+    // 2.01 and 1.76; a difference without scatter has an interval of no width.
+    let wanted = "<b><bdi>b</bdi></b> against <b><bdi>a</bdi></b>: validation loss 1.760 and 2.010 at their last common evaluation; over the \
+                  last 5 −0.25 on average (95 % interval −0.25 to −0.25)";
+    assert!(found.contains(wanted), "{found}");
+    assert!(!found.contains("<bdi>c</bdi></b> against"), "{found}");
 }
 
 #[test]

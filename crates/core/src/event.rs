@@ -211,6 +211,13 @@ pub struct TaskEval {
     pub eval_seconds: f64,
 }
 
+impl TaskEval {
+    /// How the answers were decoded: `greedy`, or `sampled at temperature 1`.
+    pub fn decoding(&self) -> String {
+        if self.temperature == 0.0 { "greedy".into() } else { format!("sampled at temperature {}", self.temperature) }
+    }
+}
+
 /// Next to a flattened field serde passes map keys as strings, and accepts no numbers for them.
 fn levels<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<u32, Score>, D::Error> {
     let named = BTreeMap::<String, Score>::deserialize(d)?;
@@ -398,7 +405,7 @@ pub struct Finished {
     /// Last validation loss, if any.
     #[serde(with = "optional_number")]
     pub eval_loss: Option<f64>,
-    /// GRPO: exact match on the held-out questions at the end, sampled as in training.
+    /// GRPO: exact match on the held-out questions at the end, greedy decoding.
     #[serde(default, with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
     /// Training tokens seen.

@@ -106,8 +106,9 @@ pub(super) fn collect(
     let (cursor, share) = (position(state), frame.share(state));
     let mut cuts = std::mem::take(&mut state.cuts);
     let (many, colors) = (frame.runs.len() > 1, spec.colors(metrics));
-    // As in the report.
-    let near = 0.01 * (how.cut.to - how.cut.from);
+    // As in the report: of a metric without noise, which is measured seldom, every other step is named.
+    let in_steps = matches!(how.cut.axis, Axis::Steps | Axis::RelativeSteps);
+    let near = |is_noisy: bool| if in_steps && !is_noisy { 0.5 } else { 0.01 * (how.cut.to - how.cut.from) };
     let mut drawn = Vec::new();
     for run in frame.runs.iter().filter_map(|path| state.run(path)) {
         let (clock, own) = (&run.files.history.clock, spec.of(&run.files.history));
@@ -144,7 +145,7 @@ pub(super) fn collect(
                 measured_at: at
                     .zip(cursor)
                     .map(|(i, x)| (clock.at(how.cut.axis, raw.rows()[i]), x))
-                    .filter(|(at, x)| (at - x).abs() > near)
+                    .filter(|(at, x)| (at - x).abs() > near(is_noisy))
                     .map(|(at, _)| at),
                 selected: many && state.focus.as_ref() == Some(&run.files.path),
             });

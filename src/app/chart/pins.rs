@@ -46,12 +46,21 @@ pub fn pin_color(kind: PinKind) -> Color32 {
     }
 }
 
-/// A mark on the axis for each event; saves have no line, since many lines would hide the curves.
+/// Width of a mark on the axis, in points.
+const FOOT: f32 = 7.0;
+
+/// A mark on the axis for each event; saves have no line, since many lines would hide the curves, and none where they would overlap.
 pub(super) fn feet_ui(ui: &egui::Ui, pins: &[Pinned], transform: &PlotTransform, plot: egui::Rect) {
+    let mut saves: Vec<f32> = Vec::new();
     for pin in pins {
         let foot = egui::pos2(transform.position_from_point_x(pin.x), plot.bottom());
-        if plot.x_range().contains(foot.x) {
-            let points = vec![foot + egui::vec2(-3.5, 0.0), foot + egui::vec2(3.5, 0.0), foot + egui::vec2(0.0, -6.0)];
+        let is_hidden = !pin.line && saves.iter().any(|x| (x - foot.x).abs() < FOOT + 2.0);
+        if plot.x_range().contains(foot.x) && !is_hidden {
+            if !pin.line {
+                saves.push(foot.x);
+            }
+            let points =
+                vec![foot + egui::vec2(-FOOT / 2.0, 0.0), foot + egui::vec2(FOOT / 2.0, 0.0), foot + egui::vec2(0.0, -6.0)];
             ui.painter().add(egui::Shape::convex_polygon(points, pin.color, egui::Stroke::NONE));
         }
     }

@@ -218,7 +218,7 @@ pub fn completion(step: u64, i: u32) -> Completion {
     }
 }
 
-fn task_eval(step: u64, accuracy: f64) -> TaskEval {
+pub fn task_eval(step: u64, accuracy: f64) -> TaskEval {
     let score =
         |count: u64, accuracy: f64| Score { count, accuracy, interval: [accuracy - 0.05, accuracy + 0.06], ..Score::default() };
     let levels = [(2, score(50, accuracy + 0.1)), (3, score(50, accuracy - 0.1))].into();

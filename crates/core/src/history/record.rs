@@ -152,7 +152,10 @@ impl History {
             ("tokens_per_second", s.tokens_per_second),
             ("mfu", s.mfu),
         ];
-        self.add(s.step, own.into_iter().chain((s.device_bytes > 0).then_some(("device_bytes", s.device_bytes as f64))));
+        self.add(
+            s.step,
+            own.into_iter().chain((s.device_bytes > 0).then_some(("device_mib", s.device_bytes as f64 / f64::from(1 << 20)))),
+        );
         self.add(s.step, s.metrics.iter().map(|(name, value)| (name.as_str(), value.0)));
     }
 

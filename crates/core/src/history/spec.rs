@@ -29,10 +29,10 @@ pub const CHARTS: &[Spec] = &[
         "Loss",
         "nats per token",
         &["loss", "eval_loss", "merge/*", "anneal_estimate"],
-        "Lower is better. The merged curve is the average of recent checkpoints, scored on the same held-out tokens: at a constant \
-         learning rate it runs below the raw one.",
+        "Lower is better. A merged curve, where there is one, is the average of recent checkpoints on the same held-out tokens: at a \
+         constant learning rate it runs below the raw one.",
     ),
-    spec("Reward", "reward", &["reward", "rewards/*"], "What the grader gave, on average, and its parts. It should rise."),
+    spec("Reward", "mean per completion", &["reward", "rewards/*"], "What the grader gave, and its parts. It should rise."),
     Spec {
         range: Some((0.0, 1.0)),
         ..spec(
@@ -75,10 +75,11 @@ pub const CHARTS: &[Spec] = &[
         "Mean entropy of the next-token distribution. In GRPO, a collapse to 0 ends exploration.",
     ),
     spec(
-        "KL",
+        "KL divergence",
         "nats per token",
         &["kl", "ppo_kl"],
-        "How far the policy has moved: from the model it began as (kl), within a step (ppo_kl).",
+        "Estimated from the sampled tokens: of the policy from the reference model (k3, as in TRL), and from the policy that sampled, \
+         within a step (ppo_kl, as in verl).",
     ),
     spec(
         "Clip ratio",
@@ -103,7 +104,7 @@ pub const CHARTS: &[Spec] = &[
     },
     spec("Speed", "tokens/s", &["tokens_per_second", "rollout_tokens_per_second"], "Throughput."),
     spec("Time of a step", "s", &["step_time", "timing_s/*"], "Time of each phase of a GRPO step."),
-    spec("Device memory", "bytes", &["device_bytes"], "What the run has taken of the device's memory."),
+    spec("Device memory", "MiB", &["device_mib"], "What the run has taken of the device's memory."),
     Spec {
         log_y: true,
         ..spec(
@@ -190,11 +191,11 @@ pub fn label(metric: &str) -> String {
         "eval_accuracy/sampled" => "held-out, sampled",
         "tokens_per_second" => "training",
         "rollout_tokens_per_second" => "sampling",
-        "kl" => "from the start",
+        "kl" => "from the reference model",
         "ppo_kl" => "within a step",
         "frac_reward_zero_std" => "groups without variance",
         "completions/clipped_ratio" => "completions cut at the limit",
-        "device_bytes" => "device memory",
+        "device_mib" => "device memory",
         "mismatch/logprob_max_abs" => "largest difference",
         _ => "",
     };
@@ -224,7 +225,7 @@ pub const SMOOTH: f64 = 0.05;
 /// Share of a metric's points that its line averages over, given the requested `share`: 0 for metrics without noise. If it is above 0,
 /// the measured values are drawn pale behind the smoothed line.
 pub fn smoothing(metric: &str, share: f64) -> f64 {
-    let sparse = ["eval_", "merge/", "anneal_estimate", "learning_rate", "device_bytes", "norms/"];
+    let sparse = ["eval_", "merge/", "anneal_estimate", "learning_rate", "device_mib", "norms/"];
     if sparse.iter().any(|start| metric.starts_with(start)) { 0.0 } else { share }
 }
 

@@ -1,6 +1,7 @@
 //! The result of a run in a few figures, for lists and headings; never based on a single batch.
 
 use super::{Curve, History};
+use crate::event::TaskEval;
 use std::ops::Range;
 
 /// A figure.
@@ -55,6 +56,12 @@ impl History {
         mean_of(curve, first_range(curve)?)
     }
 
+    /// The evaluation on questions that stands for the run: the newest greedy one, else the newest sampled one.
+    pub fn held_out(&self) -> Option<&TaskEval> {
+        let graded = || self.task_evals.iter().rev().filter(|eval| eval.all.count > 0 && eval.all.accuracy.is_finite());
+        graded().find(|eval| eval.temperature == 0.0).or_else(|| graded().next())
+    }
+
     /// The main figures of a run: held-out results first, then training metrics.
     pub fn figures(&self) -> Vec<SummaryFigure> {
         let reinforced = self.stage() == "grpo";
@@ -62,9 +69,8 @@ impl History {
             let (value, count) = self.newest_mean(metric).filter(|(_, count)| *count > 1)?;
             Some(SummaryFigure { name, value, percent, interval: None, of: FigureBasis::Updates(count) })
         };
-        let graded = || self.task_evals.iter().rev().filter(|eval| eval.all.count > 0 && eval.all.accuracy.is_finite());
-        let eval = graded().find(|eval| eval.temperature == 0.0).or_else(|| graded().next()).map(|eval| SummaryFigure {
-            name: "held-out accuracy",
+        let eval = self.held_out().map(|eval| SummaryFigure {
+            name: if eval.temperature == 0.0 { "held-out accuracy, greedy" } else { "held-out accuracy, sampled" },
             value: eval.all.accuracy,
             percent: true,
             interval: Some(eval.all.interval),
@@ -161,7 +167,7 @@ mod tests {
         let all = Score { count: 100, accuracy: 0.4, interval: [0.31, 0.5], ..Score::default() };
         h.push(Event::TaskEval(TaskEval { step: 12, all, ..TaskEval::default() }));
         let figures = h.figures();
-        assert_eq!(figures.iter().map(|f| f.name).collect::<Vec<_>>(), ["held-out accuracy", "reward"]);
+        assert_eq!(figures.iter().map(|f| f.name).collect::<Vec<_>>(), ["held-out accuracy, sampled", "reward"]);
         assert_eq!((figures[0].interval, figures[0].of), (Some([0.31, 0.5]), FigureBasis::Step(12)));
         // The mean of 5 to 12.
         assert_eq!((figures[1].value, figures[1].of), (8.5, FigureBasis::Updates(8)));

@@ -29,7 +29,9 @@ impl Run<'_> {
             })?;
             let Some(eval) = found else { return Ok(()) };
             // If nothing could be graded, the previous accuracy is kept.
-            self.accuracy = Some(eval.all.accuracy).filter(|accuracy| accuracy.is_finite()).or(self.accuracy);
+            if temperature == 0.0 {
+                self.accuracy = Some(eval.all.accuracy).filter(|accuracy| accuracy.is_finite()).or(self.accuracy);
+            }
             let text = (eval.ungraded > 0).then(|| {
                 format!(
                     "evaluation after step {}: {} without a reward, not counted, since the grader failed twice: {}",

@@ -41,7 +41,7 @@ pub struct TrainerFile {
     /// The last validation loss.
     #[serde(with = "crate::event::optional_number")]
     pub eval_loss: Option<f64>,
-    /// The last exact match on held-out questions.
+    /// The last exact match on held-out questions, greedy decoding.
     #[serde(default, with = "crate::event::optional_number")]
     pub accuracy: Option<f64>,
     /// The step of the final evaluation, if it is in the log already.

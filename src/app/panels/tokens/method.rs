@@ -55,9 +55,9 @@ impl Method {
     }
 }
 
-/// A change that was sent and is not in force yet.
+/// A change that was sent and is not active yet.
 #[derive(Debug)]
-struct Asked {
+struct Requested {
     run: PathBuf,
     method: Method,
     /// The run's step at that time.
@@ -69,7 +69,7 @@ struct Asked {
 pub struct MethodSwitch {
     /// What the two are when they are on.
     wanted: Method,
-    asked: Option<Asked>,
+    requested: Option<Requested>,
     /// The run that `wanted` was taken from.
     of: PathBuf,
     editing: bool,
@@ -77,11 +77,11 @@ pub struct MethodSwitch {
 
 impl Default for MethodSwitch {
     fn default() -> Self {
-        Self { wanted: USUAL, asked: None, of: PathBuf::new(), editing: false }
+        Self { wanted: USUAL, requested: None, of: PathBuf::new(), editing: false }
     }
 }
 
-fn in_force(run: &OpenRun) -> Method {
+fn active_method(run: &OpenRun) -> Method {
     let (grpo, hyper) = (run.files.settings.as_ref().and_then(|s| s.grpo.as_ref()), &run.files.history.hyper);
     let own = |value: Option<f64>| value.unwrap_or(0.0);
     Method {
@@ -93,21 +93,21 @@ fn in_force(run: &OpenRun) -> Method {
 impl MethodSwitch {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
-        let now = in_force(run);
+        let now = active_method(run);
         self.follow(run, now);
-        let asked = self.asked.as_ref().map(|a| a.method);
+        let requested = self.requested.as_ref().map(|a| a.method);
         let hint = "Advantage Reweighting (AR) weakens the advantage of improbable tokens; Lopti updates improbable and probable tokens one \
                     after the other. Both keep the large gradients of improbable tokens from drowning the others (arXiv 2505.12929).";
         card(ui, "Method", hint, |ui| {
-            ui.add_enabled_ui(run.is_controllable(), |ui| self.controls(ui, run, asked.unwrap_or(now), actions));
-            match asked {
-                Some(asked) => ui.label(
-                    RichText::new(format!("Asked for: {}, from the next step on.", asked.in_words()))
+            ui.add_enabled_ui(run.is_controllable(), |ui| self.controls(ui, run, requested.unwrap_or(now), actions));
+            match requested {
+                Some(requested) => ui.label(
+                    RichText::new(format!("Requested: {}, from the next step on.", requested.in_words()))
                         .color(theme::success_color(ui.visuals())),
                 ),
-                None => ui.label(format!("In force: {}.", now.in_words())),
+                None => ui.label(format!("Active: {}.", now.in_words())),
             };
-            ui.label(RichText::new(asked.unwrap_or(now).explained()).weak());
+            ui.label(RichText::new(requested.unwrap_or(now).explained()).weak());
             by_share(ui, run);
             self.trail(ui, run);
             if !run.is_controllable() {
@@ -120,12 +120,12 @@ impl MethodSwitch {
     fn follow(&mut self, run: &OpenRun, now: Method) {
         let path = &run.files.path;
         // A refused command has no answer; two steps later it would be in force.
-        let late = |a: &Asked| run.files.history.step > a.step + 1;
-        self.asked.take_if(|a| a.run != *path || a.method == now || late(a) || !run.is_controllable());
+        let late = |a: &Requested| run.files.history.step > a.step + 1;
+        self.requested.take_if(|a| a.run != *path || a.method == now || late(a) || !run.is_controllable());
         if self.of != *path {
             (self.of, self.wanted) = (path.clone(), USUAL);
         }
-        if self.asked.is_none() && !self.editing {
+        if self.requested.is_none() && !self.editing {
             if now.alpha > 0.0 {
                 self.wanted.alpha = now.alpha;
             }
@@ -136,8 +136,8 @@ impl MethodSwitch {
     }
 
     fn controls(&mut self, ui: &mut Ui, run: &OpenRun, shown: Method, actions: &mut Vec<Action>) {
-        let mut ask = |asked: &mut Option<Asked>, method: Method, hyper: LiveSettings| {
-            *asked = Some(Asked { run: run.files.path.clone(), method, step: run.files.history.step });
+        let mut ask = |requested: &mut Option<Requested>, method: Method, hyper: LiveSettings| {
+            *requested = Some(Requested { run: run.files.path.clone(), method, step: run.files.history.step });
             actions.push(Action::Send(run.files.path.clone(), Command::SetHyper(hyper)));
         };
         ui.horizontal_wrapped(|ui| {
@@ -148,18 +148,18 @@ impl MethodSwitch {
                 if ui.selectable_label(shown.is_like(method), name).on_hover_text(method.explained()).clicked() && shown != method
                 {
                     let hyper = LiveSettings { reweight_alpha: Some(alpha), lopti_eta: Some(eta), ..LiveSettings::default() };
-                    ask(&mut self.asked, method, hyper);
+                    ask(&mut self.requested, method, hyper);
                 }
             }
             ui.separator();
             let mut editing = false;
             if field_ui(ui, "alpha", &mut self.wanted.alpha, shown.alpha > 0.0, &mut editing) {
                 let method = Method { alpha: self.wanted.alpha, ..shown };
-                ask(&mut self.asked, method, LiveSettings { reweight_alpha: Some(method.alpha), ..LiveSettings::default() });
+                ask(&mut self.requested, method, LiveSettings { reweight_alpha: Some(method.alpha), ..LiveSettings::default() });
             }
             if field_ui(ui, "eta", &mut self.wanted.eta, shown.eta > 0.0, &mut editing) {
                 let method = Method { eta: self.wanted.eta, ..shown };
-                ask(&mut self.asked, method, LiveSettings { lopti_eta: Some(method.eta), ..LiveSettings::default() });
+                ask(&mut self.requested, method, LiveSettings { lopti_eta: Some(method.eta), ..LiveSettings::default() });
             }
             self.editing = editing;
         });
