@@ -40,7 +40,8 @@ impl Window {
                 args.extend(["--run".to_owned(), run.display().to_string()]);
                 self.start(&args, &[UNTUNED], &run, ctx);
             }
-            Action::Lesson(name) => self.begin_lesson(&name),
+            Action::Lesson(name) => self.begin_lesson(&name, StoryLocation::Kept),
+            Action::LessonAgain(name) => self.begin_lesson(&name, StoryLocation::In),
             Action::Job(key, args) => {
                 let job = Job::start(self.backend.as_ref(), &args, wake(ctx));
                 self.state.jobs.insert(key, job);
@@ -118,8 +119,8 @@ impl Window {
         true
     }
 
-    fn begin_lesson(&mut self, name: &str) {
-        let place = StoryLocation::In(self.state.home.join("lessons"));
+    fn begin_lesson(&mut self, name: &str, place: fn(PathBuf) -> StoryLocation) {
+        let place = place(self.state.home.join("lessons"));
         let options = PlayerOptions {
             place,
             seed: LESSON_SEED,

@@ -172,8 +172,10 @@ pub enum Action {
         /// The run folder that it creates.
         run: PathBuf,
     },
-    /// Begin a lesson, by its name.
+    /// Begin a lesson, by its name; one that was completed is shown.
     Lesson(String),
+    /// Begin it in a new folder, also if it was completed.
+    LessonAgain(String),
     /// `lehr ARGS`, whose output will be in [`AppState::jobs`] under this key.
     Job(String, Vec<String>),
     /// End a job.

@@ -254,7 +254,8 @@ fn one_line(text: &str, first: &str) -> String {
     // The words of Rust's own parsers.
     let out = out
         .replace("invalid digit found in string", "must be a whole number, not below 0")
-        .replace("invalid float literal", "must be a number");
+        .replace("invalid float literal", "must be a number")
+        .replace("number too large to fit in target type", "is too large");
     match Cli::command().find_subcommand(first) {
         Some(command) => format!("{out}; see `lehr {} --help`", command.get_name()),
         None => format!("{out}; see `lehr --help`"),

@@ -121,7 +121,7 @@ fn kind(kind: PinKind) -> &'static str {
 pub(super) fn task_evals(runs: &[ReportRun]) -> Option<Section> {
     let intro = "Share of held-out questions that are answered entirely right, with Wilson's interval at 95 %. Greedy answers take the most \
                  probable token each time; sampled ones are drawn at the given temperature.";
-    by_run(runs, "exams", "Accuracy by level", intro, |run| {
+    by_run(runs, "accuracy", "Accuracy by level", intro, |run| {
         let task_evals = &run.history().task_evals;
         let mut ways: Vec<f64> = task_evals.iter().map(|e| e.temperature).collect();
         ways.sort_by(f64::total_cmp);

@@ -43,6 +43,8 @@ impl ComparisonVerdict {
 /// A paired difference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairedDifference {
+    /// Means of the same pairs, before and after.
+    pub means: [f64; 2],
     /// Mean of after - before.
     pub mean: f64,
     /// Its 95 % interval.
@@ -59,8 +61,10 @@ const FEWEST: usize = 20;
 impl PairedDifference {
     /// From lists in the same order; pairs with NaN are ignored.
     pub fn of(before: &[f64], after: &[f64], lower_is_better: bool) -> Self {
-        let both = before.iter().zip(after).map(|(b, a)| a - b).filter(|d| d.is_finite());
-        let differences: Vec<f64> = both.collect();
+        let pairs: Vec<(f64, f64)> =
+            before.iter().copied().zip(after.iter().copied()).filter(|(b, a)| (a - b).is_finite()).collect();
+        let differences: Vec<f64> = pairs.iter().map(|(b, a)| a - b).collect();
+        let (befores, afters): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
         let interval = t_interval(&differences).unwrap_or([f64::NAN; 2]);
         let is_above = if lower_is_better { interval[1] < 0.0 } else { interval[0] > 0.0 };
         let is_below = if lower_is_better { interval[0] > 0.0 } else { interval[1] < 0.0 };
@@ -69,7 +73,7 @@ impl PairedDifference {
             true if is_below => ComparisonVerdict::Worse,
             _ => ComparisonVerdict::Inconclusive,
         };
-        Self { mean: mean(&differences), interval, count: differences.len(), verdict }
+        Self { means: [mean(&befores), mean(&afters)], mean: mean(&differences), interval, count: differences.len(), verdict }
     }
 
     /// Why the verdict is inconclusive, after "the interval".
@@ -80,9 +84,11 @@ impl PairedDifference {
         }
     }
 
-    /// For texts: `rise.difference`, `rise.low`, `rise.high`, `rise.count`, `rise.verdict`, `rise.reason`.
+    /// For texts: `rise.before` and `rise.after` (means of the same pairs), `rise.difference`, `rise.low`, `rise.high`, `rise.count`, `rise.verdict`, `rise.reason`.
     pub fn value(&self) -> Value {
         Value::from(BTreeMap::from([
+            ("before", Value::from(self.means[0])),
+            ("after", Value::from(self.means[1])),
             ("difference", Value::from(self.mean)),
             ("low", Value::from(self.interval[0])),
             ("high", Value::from(self.interval[1])),
@@ -94,7 +100,7 @@ impl PairedDifference {
 }
 
 /// Facts of a comparison.
-pub const FIELDS: &[&str] = &["difference", "low", "high", "count", "verdict", "reason"];
+pub const FIELDS: &[&str] = &["before", "after", "difference", "low", "high", "count", "verdict", "reason"];
 
 #[cfg(test)]
 mod tests {

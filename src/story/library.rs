@@ -80,6 +80,9 @@ pub fn next_lesson(root: &Path, name: &str) -> Result<Option<Story>> {
 /// A lesson from a file.
 fn from_file(path: &Path) -> Result<Story> {
     let at = || display_path(path);
+    if !path.exists() {
+        bail!(UsageError(format!("{}: there is no such file", at())));
+    }
     let bytes = RealFs.read(path, 1 << 20).with_context(at)?;
     let text = String::from_utf8(bytes).with_context(at)?;
     let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

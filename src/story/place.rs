@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub enum StoryLocation {
     /// A folder with the story's name in this one: an interrupted story is continued, otherwise a new folder is created.
     In(PathBuf),
+    /// As `In`, but the results of a completed one with the same steps, seed and version are shown again.
+    Kept(PathBuf),
     /// This folder, which must be new, empty, or from this story.
     At(PathBuf),
 }
@@ -56,7 +58,8 @@ impl StoryFolders {
         let kept = CompletedSteps { story: story.name.clone(), key: key(story, &own, seed), done: BTreeSet::new() };
         let (dir, root) = match at {
             StoryLocation::At(dir) => (dir.clone(), dir.clone()),
-            StoryLocation::In(root) => (free(root, &kept, &own)?, root.clone()),
+            StoryLocation::In(root) => (free(root, &kept, &own, false)?, root.clone()),
+            StoryLocation::Kept(root) => (free(root, &kept, &own, true)?, root.clone()),
         };
         let own = ResultFolder::open(dir, kept)?;
         ensure!(
@@ -191,14 +194,14 @@ fn read(dir: &Path) -> Option<CompletedSteps> {
     serde_json::from_slice(&std::fs::read(dir.join(FILE)).ok()?).ok()
 }
 
-/// The folder in `root` to use: an interrupted one of this story, otherwise the first free name.
-fn free(root: &Path, kept: &CompletedSteps, steps: &[&StoryStep]) -> Result<PathBuf> {
+/// The folder in `root` to use: an interrupted one of this story, with `or_completed` also a completed one, otherwise the first free name.
+fn free(root: &Path, kept: &CompletedSteps, steps: &[&StoryStep], or_completed: bool) -> Result<PathBuf> {
     for n in 1..10_000 {
         let name = if n == 1 { kept.story.clone() } else { format!("{}-{n}", kept.story) };
         let dir = root.join(name);
-        let is_left = |found: &CompletedSteps| steps.iter().any(|step| !found.done.contains(&step.stem));
-        let interrupted = read(&dir).is_some_and(|found| found.key == kept.key && is_left(&found)) && !RunLock::is_held(&dir);
-        if interrupted || !dir.exists() {
+        let is_left = |found: &CompletedSteps| or_completed || steps.iter().any(|step| !found.done.contains(&step.stem));
+        let usable = read(&dir).is_some_and(|found| found.key == kept.key && is_left(&found)) && !RunLock::is_held(&dir);
+        if usable || !dir.exists() {
             return Ok(dir);
         }
     }
@@ -263,6 +266,9 @@ mod tests {
         drop(again);
         assert!(open(1).dir().ends_with("s-2"));
         assert!(open(2).dir().ends_with("s-3"), "another seed");
+        let kept = StoryFolders::open(&story, &StoryLocation::Kept(dir.path().to_owned()), 1).unwrap();
+        assert!(kept.dir().ends_with("s") && steps.iter().all(|step| kept.is_done(step)), "the completed one");
+        drop(kept);
         assert!(is_complete(dir.path(), &story));
         assert!(!is_complete(&dir.path().join("s"), &story), "nothing of this story lies there");
         // A given folder must be from the story.

@@ -103,6 +103,11 @@ impl Player {
         &self.story
     }
 
+    /// Whether every step was completed, now or earlier.
+    pub fn is_complete(&self) -> bool {
+        self.story.steps().all(|step| self.place.is_done(step))
+    }
+
     /// Its folder.
     pub fn dir(&self) -> &Path {
         self.place.dir()

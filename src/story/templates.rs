@@ -189,9 +189,13 @@ fn fixed(n: f64, decimals: Option<usize>) -> String {
     }
 }
 
+/// With its sign, and as many more decimals as the sign needs: an interval's end that is not zero must not look like zero.
 fn signed(n: f64, decimals: Option<usize>) -> String {
-    let shown = fixed(n, decimals);
-    if shown.starts_with('−') || n.is_nan() { shown } else { format!("+{shown}") }
+    let least = decimals.unwrap_or(3);
+    let is_zero = |shown: &String| !shown.contains(|c| ('1'..='9').contains(&c));
+    let mut shown = (least..least + 3).map(|decimals| fixed(n, Some(decimals)));
+    let shown = shown.find(|shown| !is_zero(shown)).unwrap_or_else(|| fixed(n, Some(least)));
+    if shown.starts_with('−') || !n.is_finite() || is_zero(&shown) { shown } else { format!("+{shown}") }
 }
 
 /// An error of the engine as one line.
@@ -266,7 +270,7 @@ mod tests {
         );
         assert_eq!(
             fill("{{ (twice - 1)|fixed(2) }} {{ a.low|fixed(2) }} {{ a.low|signed(2) }} {{ a.count }}"),
-            "−0.75 0.00 +0.00 3"
+            "−0.75 0.00 −0.0001 3"
         );
         assert_eq!(fill("{{ a.sample }}"), "Once\\u{1b}[2J\nupon");
         assert_eq!(

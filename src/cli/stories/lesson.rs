@@ -16,6 +16,9 @@ pub struct Args {
     /// Run the lesson in the terminal instead of in the window.
     #[arg(long)]
     no_window: bool,
+    /// Train again, in a new folder, what was trained before; otherwise its results are shown.
+    #[arg(long)]
+    again: bool,
     /// Also print the commands.
     #[arg(long)]
     commands: bool,
@@ -26,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "runs/lessons")]
     out: PathBuf,
     /// Random seed; the texts report the results of the runs, whatever they are.
-    #[arg(long, default_value_t = 1337)]
+    #[arg(long, default_value_t = 1337, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: u64,
     #[command(flatten)]
     device: DeviceSettings,
@@ -46,7 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         story.set(name, value)?;
     }
     let options = PlayerOptions {
-        place: StoryLocation::In(args.out.clone()),
+        place: if args.again { StoryLocation::In(args.out.clone()) } else { StoryLocation::Kept(args.out.clone()) },
         seed: args.seed,
         device: args.device.clone(),
         backend: Arc::new(Native::this_program()?),
@@ -58,11 +61,15 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     output::line(&story.title)?;
     output::wrapped(&story.about, output::COLUMNS).iter().try_for_each(|line| output::line(line))?;
     let mut player = Player::open(story, options)?;
+    if player.is_complete() {
+        output::folded_line("This lesson was run before: its results are shown. --again trains once more.")?;
+    }
     let code = story_output::play(&mut player, args.commands)?;
     if code == 0 {
-        output::line(&format!("\nThe runs are in {}.", crate::vfs::display_path(player.dir())))?;
+        output::line("")?;
+        output::folded_line(&format!("The runs are in {}.", crate::vfs::display_path(player.dir())))?;
         if let Some(next) = next_lesson(&args.out, &player.story().name)? {
-            output::line(&format!("Next: lehr lesson {}  ({})", next.name, next.title))?;
+            output::folded_line(&format!("Next: lehr lesson {} ({})", next.name, next.title))?;
         }
     }
     Ok(code)

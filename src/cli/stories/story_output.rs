@@ -12,8 +12,15 @@ use std::time::Duration;
 const WIDTH: usize = output::COLUMNS;
 /// Width of a sparkline.
 const CHART: usize = 30;
+/// Width of the value before it.
+const VALUE: usize = 8;
 /// Interval of polling a child process.
 const POLL: Duration = Duration::from_millis(40);
+
+/// Text on standard output, each line wrapped to the width.
+fn line(text: &str) -> anyhow::Result<()> {
+    text.split('\n').try_for_each(output::folded_line)
+}
 
 /// Run a story from its current scene to its end; returns the exit code.
 ///
@@ -63,10 +70,10 @@ fn run(player: &mut Player, bar: &mut StoryProgressLine) {
 fn before(player: &Player, with_commands: bool) -> anyhow::Result<()> {
     let scenes = player.story().scenes.len();
     let number = if scenes > 1 { format!("{}/{scenes}  ", player.scene_number() + 1) } else { String::new() };
-    output::line(&format!("\n{number}{}\n", player.scene().title.to_uppercase()))?;
+    line(&format!("\n{number}{}\n", player.scene().title.to_uppercase()))?;
     show(&player.text(), "")?;
     if let Some(question) = player.question() {
-        output::line("\n  ? Before it runs, what do you think?\n")?;
+        line("\n  ? Before it runs, what do you think?\n")?;
         show(&crate::story::blocks(&question.ask), "    ")?;
         for (letter, choice) in ('a'..).zip(&question.choices) {
             let lines = wrapped(choice, WIDTH - 7);
@@ -79,19 +86,19 @@ fn before(player: &Player, with_commands: bool) -> anyhow::Result<()> {
             "Once, before this lesson: a model that several lessons share is trained. On two processor cores that takes about {about}; \
              it is kept."
         );
-        output::line("")?;
-        wrapped(&text, WIDTH).iter().try_for_each(|line| output::line(line))?;
+        line("")?;
+        line(&text)?;
     }
     let words = || player.scene().steps.iter().flat_map(|step| &step.run);
     let is_used = |name: &str| words().any(|word| word.contains(&format!("{{{name}}}")));
     for (name, parameter) in player.story().parameters.iter().filter(|(name, _)| is_used(name)) {
         let choices = parameter.choices.join(", ");
-        output::line(&format!("\n  {}: {} (--set {name}=...: {choices})", parameter.label, parameter.value))?;
+        line(&format!("\n  {}: {} (--set {name}=...: {choices})", parameter.label, parameter.value))?;
     }
     if with_commands {
-        output::line("")?;
+        line("")?;
         for step in &player.scene().steps {
-            output::line(&format!("    $ {}", player.command_line(step)?))?;
+            command(&player.command_line(step)?).iter().try_for_each(|part| output::line(part))?;
         }
     }
     Ok(())
@@ -104,7 +111,7 @@ fn guess(player: &Player) -> anyhow::Result<Option<usize>> {
         return Ok(None);
     }
     let last = ('a'..='z').nth(choices - 1).unwrap_or('z');
-    output::line(&format!("\n  Your guess, a to {last} and Enter, or Enter alone:"))?;
+    line(&format!("\n  Your guess, a to {last} and Enter, or Enter alone:"))?;
     // Read in a thread, so that Ctrl-C is handled meanwhile.
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -127,29 +134,25 @@ fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
     }
     let seen = player.seen()?;
     if !seen.is_empty() {
-        output::line("")?;
+        line("")?;
         show(&seen, "")?;
     }
     if let Some((head, rows)) = player.table()? {
-        output::line("")?;
-        for line in table(&head, &rows) {
-            output::line(&format!("  {line}"))?;
-        }
+        line("")?;
+        table(&head, &rows).iter().try_for_each(|row| output::line(&format!("  {row}")))?;
     }
     let answer = player.answer()?;
     if !answer.is_empty() {
-        output::line("\n  ! The answer\n")?;
+        line("\n  ! The answer\n")?;
         if let Some(checked) = guess.map(|guess| player.check_prediction(guess)).transpose()?.flatten() {
-            for line in wrapped(&checked.text, WIDTH - 4) {
-                output::line(&format!("    {line}"))?;
-            }
-            output::line("")?;
+            wrapped(&checked.text, WIDTH - 4).iter().try_for_each(|part| line(&format!("    {part}")))?;
+            line("")?;
         }
         show(&answer, "    ")?;
     }
     let closing = player.closing()?;
     if !closing.is_empty() {
-        output::line("")?;
+        line("")?;
         show(&closing, "")?;
     }
     Ok(())
@@ -160,28 +163,31 @@ fn look(player: &Player, watch: &WatchItem) -> anyhow::Result<()> {
     if let Some(picture) = &watch.picture {
         let (step, file) = picture.split_once('/').unwrap_or((picture, ""));
         let path = player.product(step).unwrap_or_default().join(file);
-        return output::line(&format!("\n  picture: {}", crate::vfs::display_path(&path)));
+        return line(&format!("\n  picture: {}", crate::vfs::display_path(&path)));
     }
     let Some(chart) = watch.spec() else { return Ok(()) };
-    output::line(&format!("\n  {} ({})", chart.title, chart.y))?;
+    line(&format!("\n  {} ({})", chart.title, chart.y))?;
     let own = player.scene().steps.iter().filter(|s| s.kind() == StepKind::Trainer && !s.shared).map(|s| s.name.as_str());
     let names: Vec<&str> = if watch.runs.is_empty() { own.collect() } else { watch.runs.iter().map(String::as_str).collect() };
-    let mut lines = Vec::new();
+    let mut curves = Vec::new();
     for name in &names {
         let Some(run) = player.run(name) else { continue };
         for metric in chart.of(&run.history) {
             if watch.metrics.is_empty() || watch.metrics.iter().any(|m| m == metric) {
                 let whose = if names.len() > 1 { format!("{name}: ") } else { String::new() };
-                lines.extend(Sparkline::of(run, metric, chart.log_y, whose + &spec::label(metric)));
+                curves.push((run, metric, whose + &spec::label(metric)));
             }
         }
     }
+    let widest = curves.iter().map(|(.., name)| name.chars().count()).max().unwrap_or(0);
+    let columns = WIDTH.saturating_sub(widest + 2 * VALUE + 9).clamp(8, CHART);
+    let of = |(run, metric, name)| Sparkline::of(run, metric, chart.log_y, columns, name);
+    let lines: Vec<Sparkline> = curves.into_iter().filter_map(of).collect();
     // A common scale, so that they can be compared.
     let heights = || lines.iter().flat_map(|l| &l.heights).copied().filter(|v| v.is_finite());
     let (low, high) = (heights().fold(f64::INFINITY, f64::min), heights().fold(f64::NEG_INFINITY, f64::max));
-    let widest = lines.iter().map(|l| l.name.chars().count()).max().unwrap_or(0);
-    for line in &lines {
-        output::line(&format!("    {:<widest$} {:>8}  {}  {}", line.name, line.first, line.drawn(low, high), line.last))?;
+    for l in &lines {
+        output::line(&format!("    {:<widest$} {:>VALUE$}  {}  {}", l.name, l.first, l.drawn(low, high), l.last))?;
     }
     Ok(())
 }
@@ -195,9 +201,9 @@ struct Sparkline {
 }
 
 impl Sparkline {
-    fn of(run: &RunFiles, metric: &str, log: bool, name: String) -> Option<Self> {
+    fn of(run: &RunFiles, metric: &str, log: bool, columns: usize, name: String) -> Option<Self> {
         let values = run.history.curves.get(metric)?.values();
-        let columns = CHART.min(values.len());
+        let columns = columns.min(values.len());
         let mean = |i: usize| {
             let part = &values[i * values.len() / columns..(i + 1) * values.len() / columns];
             let mean = part.iter().sum::<f64>() / part.len() as f64;
@@ -230,32 +236,49 @@ fn number(v: f64) -> String {
     }
 }
 
+/// A command line, continued on further lines by backslashes where it is long.
+fn command(words: &str) -> Vec<String> {
+    let parts = wrapped(words, WIDTH - 10);
+    let last = parts.len() - 1;
+    let part = |(i, part): (usize, &String)| {
+        format!("{}{part}{}", if i == 0 { "    $ " } else { "        " }, if i < last { " \\" } else { "" })
+    };
+    parts.iter().enumerate().map(part).collect()
+}
+
 fn show(blocks: &[TextBlock], indent: &str) -> anyhow::Result<()> {
     for (i, block) in blocks.iter().enumerate() {
         if i > 0 {
-            output::line("")?;
+            line("")?;
         }
         match block {
             TextBlock::Paragraph(words) => {
-                for line in words.lines().flat_map(|l| wrapped(l, WIDTH - indent.len())) {
-                    output::line(&format!("{indent}{line}"))?;
-                }
+                let mut parts = words.lines().flat_map(|l| wrapped(l, WIDTH - indent.len()));
+                parts.try_for_each(|part| line(&format!("{indent}{part}")))?;
             }
             TextBlock::Lines(lines) => {
-                for line in lines.iter().flat_map(|l| l.lines()) {
-                    output::line(&format!("{indent}    {line}"))?;
-                }
+                lines.iter().flat_map(|l| l.lines()).try_for_each(|part| line(&format!("{indent}    {part}")))?;
             }
         }
     }
     Ok(())
 }
 
-/// A table: the first column to the left, the others to the right if they are numbers.
+/// A table: the first column to the left, the others to the right if they are numbers. A head that makes it too wide is wrapped.
 fn table(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
-    let is_number = |text: &String| text.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit());
-    let all: Vec<Vec<String>> = std::iter::once(head.to_vec()).chain(rows.iter().cloned()).collect();
-    output::aligned(&all, |c| rows.iter().all(|row| is_number(&row[c])))
+    let is_number = |text: &String| text.trim_start_matches(['+', '−']).starts_with(|c: char| c.is_ascii_digit());
+    let aligned = |most: usize| {
+        let heads: Vec<Vec<String>> = head.iter().map(|text| wrapped(text, most)).collect();
+        let tallest = heads.iter().map(Vec::len).max().unwrap_or(0);
+        // A shorter head stands on the last of its lines.
+        let cell =
+            |parts: &Vec<String>, i: usize| (i + parts.len()).checked_sub(tallest).map_or(String::new(), |i| parts[i].clone());
+        let above = (0..tallest).map(|i| heads.iter().map(|parts| cell(parts, i)).collect());
+        let all: Vec<Vec<String>> = above.chain(rows.iter().cloned()).collect();
+        output::aligned(&all, |c| rows.iter().all(|row| is_number(&row[c])))
+    };
+    let fits = |lines: &Vec<String>| lines.iter().all(|line| line.chars().count() + 2 <= WIDTH);
+    [WIDTH, 20, 14].into_iter().map(aligned).find(fits).unwrap_or_else(|| aligned(10))
 }
 
 /// The current command, its progress, and the remaining story: one updating line on a terminal, else occasional lines.

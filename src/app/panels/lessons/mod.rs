@@ -155,6 +155,11 @@ impl Lessons {
                     ui.label(RichText::new(format!("about {}", format::duration(story.seconds()))).weak());
                     if *done {
                         ui.colored_label(theme::success_color(ui.visuals()), "done");
+                        let again =
+                            ui.button("Run again").on_hover_text("In a new folder; the button at the left shows the results.");
+                        if again.clicked() {
+                            state.request(Action::LessonAgain(story.name.clone()));
+                        }
                     } else if next == Some(i) {
                         ui.label(RichText::new("next").weak());
                     }
