@@ -353,7 +353,8 @@
                 if (!own.length) return;
                 for (const pin of run.pins) {
                     const v = data.clocks[2 * r][view.axis][pin.at], x = a.px(v), floor = a.y + a.h;
-                    if (v < a.low || v > a.high) continue;
+                    // As in the window: those that need no mark would look like saves.
+                    if (v < a.low || v > a.high || ["start", "end", "pause"].includes(pin.kind)) continue;
                     if (pin.kind === "save") {
                         // Where checkpoints lie closer than their marks, one mark stands for them.
                         if (saved.some((at) => Math.abs(at - x) < 36)) continue;

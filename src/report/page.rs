@@ -1,11 +1,11 @@
 //! The page: its frame, its sections, its charts with legends.
 
-use super::charts::Plot;
+use super::charts::{Plot, ReportLine};
 use super::data::data;
-use super::html::{column, escape, json, line, number};
+use super::html::{column, count, escape, json, line, number};
 use super::run::ReportRun;
 use super::{findings, run_facts, samples, tables, tokens};
-use crate::history::PinKind;
+use crate::history::{Axis, PinKind};
 use crate::plot::{SERIES, SERIES_DARK, dash};
 use anyhow::Result;
 use std::fmt::Write as _;
@@ -140,9 +140,10 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
             out,
             "<tr><th scope=\"row\"><button type=\"button\" aria-pressed=\"true\"><svg class=\"key\" width=\"26\" height=\"8\" \
              aria-hidden=\"true\"><line x1=\"0\" y1=\"4\" x2=\"26\" y2=\"4\" style=\"stroke:var(--s{color})\" stroke-width=\"2.5\" \
-             stroke-dasharray=\"{dash}\"/></svg>{}</button></th><td>{}</td>",
+             stroke-dasharray=\"{dash}\"/></svg>{}</button></th><td>{}{}</td>",
             line(&l.label),
-            end.and_then(|_| texts.next()).unwrap_or_default()
+            end.and_then(|_| texts.next()).unwrap_or_default(),
+            earlier(l, &runs[l.run]).map_or(String::new(), |step| format!(" at {}", count(step)))
         );
         if smoothed {
             let end = l.smooth.as_ref().and_then(|smooth| smooth.values.last().copied()).filter(|value| value.is_finite());
@@ -153,6 +154,13 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
     out + "</tbody></table></div>\n</figure>\n"
 }
 
+/// The step of a line's last value, if that is not the run's last step: of what was measured seldom.
+fn earlier(line: &ReportLine, run: &ReportRun) -> Option<u64> {
+    let history = if line.derived { &run.derived } else { run.history() };
+    let step = history.clock.at(Axis::Steps, *line.raw.rows.last()?) as u64;
+    (line.smooth.is_none() && line.end.is_none() && step < run.history().step).then_some(step)
+}
+
 /// Explanation of the marks on the axis, as far as they occur.
 fn marks(runs: &[ReportRun]) -> String {
     let known = [
@@ -161,9 +169,6 @@ fn marks(runs: &[ReportRun]) -> String {
         (PinKind::Rescue, "rescue", "rescue"),
         (PinKind::LiveSettings, "changed", "setting changed"),
         (PinKind::Warning, "warning", "warning"),
-        (PinKind::Pause, "pause", "pause"),
-        (PinKind::Start, "start", "start"),
-        (PinKind::End, "end", "end"),
     ];
     let there = |kind: PinKind| runs.iter().any(|run| run.history().pins.iter().any(|pin| pin.kind == kind));
     let items: Vec<String> = known

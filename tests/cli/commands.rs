@@ -812,3 +812,26 @@ fn one_process_commands_are_refused_under_a_launcher() {
     assert_eq!((second.code, second.out.as_str(), second.err.as_str()), (Some(0), "", ""));
     assert!(!place.path("run").exists());
 }
+
+/// Every line of a lesson fits 80 columns, its commands included; a second start shows the same results without training, and `--again` trains.
+#[test]
+fn a_lesson_fits_the_terminal_and_is_trained_once() {
+    let place = Place::new();
+    let lesson = |more: &[&str]| {
+        let output = run(place.lehr(["lesson", "one-batch", "--no-window", "--commands", "--out=l"]).args(more));
+        assert_eq!(output.code, Some(0), "{}", output.err);
+        let long: Vec<&str> = output.out.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{long:?}");
+        output.out
+    };
+    let folders = || std::fs::read_dir(place.path("l")).unwrap().count();
+    let first = lesson(&[]);
+    let log = std::fs::read(place.path("l/one-batch/page/events.jsonl")).unwrap();
+    let second = lesson(&[]);
+    assert!(second.contains("was run before") && second.contains("--again"), "{second}");
+    let results = |text: &str| text.split("The answer\n").nth(1).unwrap().to_owned();
+    assert_eq!(results(&first), results(&second));
+    assert_eq!((folders(), std::fs::read(place.path("l/one-batch/page/events.jsonl")).unwrap()), (1, log));
+    lesson(&["--again"]);
+    assert_eq!(folders(), 2);
+}

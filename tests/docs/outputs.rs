@@ -1,6 +1,8 @@
-//! Blocks of the documents whose outputs are the same everywhere: fenced as `console,tested`, run anew, compared line by line.
+//! Blocks of commands with their outputs. Those whose outputs are the same everywhere are fenced as `console,tested`, run here, and compared line by
+//! line; the others are fenced as `console,recorded`, and `scripts/record-docs` writes them. (`trycmd` would take more lines to say where a page's
+//! commands run and to renew pages together with the generated ones.)
 
-use super::{compare, name, read, shell, written};
+use super::{compare, fail_if_any, name, read, shell, written};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -49,6 +51,30 @@ fn tested_blocks_match_the_output() {
         all += count;
     }
     assert!(all > 3, "only {all} commands were found");
+}
+
+/// Every block is run here, recorded with this version, or says why it cannot be.
+#[test]
+fn blocks_are_tested_or_recorded() {
+    let mut failures = Vec::new();
+    for page in written() {
+        let text = read(&page);
+        let mut above = "";
+        for (i, line) in text.lines().enumerate() {
+            if line == "```console" && !above.starts_with("<!-- not recorded: ") {
+                let at = format!("{}:{}", name(&page), i + 1);
+                failures.push(format!(
+                    "{at}: fence it as `console,tested` or `console,recorded`, or say above it why it is not recorded"
+                ));
+            }
+            above = if line.is_empty() { above } else { line };
+        }
+        let stamp = format!("Recorded with lehr {} on ", env!("CARGO_PKG_VERSION"));
+        if text.contains("```console,recorded") && text.lines().filter(|line| line.starts_with(&stamp)).count() != 1 {
+            failures.push(format!("{}: not recorded with this version: run scripts/record-docs", name(&page)));
+        }
+    }
+    fail_if_any(&failures);
 }
 
 #[test]
