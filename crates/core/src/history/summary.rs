@@ -165,9 +165,13 @@ mod tests {
             h.push(Event::Step(Step { step, loss: 0.1, metrics, ..Step::default() }));
         }
         let all = Score { count: 100, accuracy: 0.4, interval: [0.31, 0.5], ..Score::default() };
+        let sampled = Score { accuracy: 0.3, ..all.clone() };
+        h.push(Event::TaskEval(TaskEval { step: 12, all: sampled, temperature: 1.0, ..TaskEval::default() }));
+        assert_eq!(h.figures()[0].name, "held-out accuracy, sampled");
+        // The greedy one stands for the run, whatever came last.
         h.push(Event::TaskEval(TaskEval { step: 12, all, ..TaskEval::default() }));
         let figures = h.figures();
-        assert_eq!(figures.iter().map(|f| f.name).collect::<Vec<_>>(), ["held-out accuracy, sampled", "reward"]);
+        assert_eq!(figures.iter().map(|f| f.name).collect::<Vec<_>>(), ["held-out accuracy, greedy", "reward"]);
         assert_eq!((figures[0].interval, figures[0].of), (Some([0.31, 0.5]), FigureBasis::Step(12)));
         // The mean of 5 to 12.
         assert_eq!((figures[1].value, figures[1].of), (8.5, FigureBasis::Updates(8)));
