@@ -111,8 +111,9 @@ fn shares(what: &str, difference: f64, interval: [f64; 2]) -> Finding {
 
 /// 0.042 as +4.2.
 fn points(share: f64) -> String {
-    let text = format!("{:+.1}", 100.0 * share).replace('-', "−");
-    if text == "−0.0" || text == "+0.0" { "0".into() } else { text }
+    // As many decimals as the sign needs: an interval's end that is not zero must not look like zero.
+    let mut texts = (1..4).map(|decimals| format!("{:+.decimals$}", 100.0 * share).replace('-', "−"));
+    texts.find(|text| text.contains(|c| ('1'..='9').contains(&c))).unwrap_or_else(|| "0".into())
 }
 
 /// Newcombe's interval of the difference b - a of two shares with Wilson intervals (method 10 of Newcombe 1998); on the same questions it
@@ -174,7 +175,10 @@ fn losses(what: &str, mean: f64, half: f64) -> Finding {
     };
     let open = if verdict == Verdict::Open { "; the interval includes zero" } else { "" };
     let [mean, low, high] = signed(mean, half);
-    Finding { verdict, html: format!("{what} {mean} on average (95 % interval {low} to {high}{open}).") }
+    Finding {
+        verdict,
+        html: format!("{what} {mean} on average (95 % interval over these evaluations, not over seeds: {low} to {high}{open})."),
+    }
 }
 
 /// The merge compared with the run's own weights, on the same held-out tokens at each evaluation of the run's second half.
