@@ -213,7 +213,7 @@ fn quartiles(tokens: &[Tokens]) -> String {
         vec!["probability", "share of tokens", "share of gradient", "mean |advantage|", "entropy (nats)", "weight (AR)"];
     let (moved, measured) = (right.iter().any(|v| v.is_finite()), norms.iter().any(|v| v.is_finite()));
     if moved {
-        columns.push("right direction");
+        columns.push("right way");
     }
     if measured {
         columns.push("gradient norm");
