@@ -2,7 +2,7 @@
 //   grads: a segment of the gradient arena, read as bit patterns, because a test on just-computed numbers may be folded away
 //   partials: per workgroup (sum of squares, 1 if any number was NaN or infinite)      stats: [norm, clip factor, bad workgroups, ...]
 #import grid
-#import group
+override WG: u32 = 64u;
 struct Dims { n4: u32, threads: u32, first: u32, count: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:     Dims;
@@ -10,6 +10,21 @@ struct Dims { n4: u32, threads: u32, first: u32, count: u32 }
 @group(0) @binding(2) var<storage, read_write> partials: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read_write> stats:    array<f32>;
 @group(0) @binding(4) var<storage, read>       hyper:    array<f32>;
+
+var<workgroup> sums: array<vec2<f32>, WG>;
+
+// Not group_sum: sums of four numbers cost registers and cycles here (scripts/check-gpus).
+fn tree(value: vec2<f32>, local: u32) -> vec2<f32> {
+    sums[local] = value;
+    workgroupBarrier();
+    for (var step = WG / 2u; step > 0u; step = step / 2u) {
+        if local < step {
+            sums[local] = sums[local] + sums[local + step];
+        }
+        workgroupBarrier();
+    }
+    return sums[0];
+}
 
 @compute @workgroup_size(WG)
 fn partial(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -23,9 +38,9 @@ fn partial(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         let g = bitcast<vec4<f32>>(bits);
         sum += dot(g, g);
     }
-    let total = group_sum(vec4<f32>(sum, select(0.0, 1.0, any(bad)), 0.0, 0.0), local);
+    let total = tree(vec2<f32>(sum, select(0.0, 1.0, any(bad))), local);
     if local == 0u && slot < dims.threads / WG {
-        partials[dims.first + slot] = total.xy;
+        partials[dims.first + slot] = total;
     }
 }
 
@@ -35,7 +50,7 @@ fn finish(@builtin(local_invocation_index) local: u32) {
     for (var i = local; i < dims.count; i += WG) {
         sum += partials[i];
     }
-    let total = group_sum(vec4<f32>(sum, 0.0, 0.0), local);
+    let total = tree(sum, local);
     if local == 0u {
         let norm = sqrt(total.x);
         let max_norm = hyper[7];
