@@ -57,11 +57,15 @@ fn tested_blocks_match_the_output() {
 #[test]
 fn blocks_are_tested_or_recorded() {
     let mut failures = Vec::new();
+    let script = read(&super::root().join("scripts/record-docs"));
     for page in written() {
         let text = read(&page);
         let mut above = "";
         for (i, line) in text.lines().enumerate() {
-            if line == "```console" && !above.starts_with("<!-- not recorded: ") {
+            let reason = above.strip_prefix("<!-- not recorded: ").and_then(|text| text.strip_suffix(" -->"));
+            let is_known = [FENCE, "```console,recorded"].contains(&line.trim_end())
+                || line == "```console" && reason.is_some_and(|text| !text.trim().is_empty());
+            if line.trim_start().starts_with("```console") && !is_known {
                 let at = format!("{}:{}", name(&page), i + 1);
                 failures.push(format!(
                     "{at}: fence it as `console,tested` or `console,recorded`, or say above it why it is not recorded"
@@ -70,6 +74,10 @@ fn blocks_are_tested_or_recorded() {
             above = if line.is_empty() { above } else { line };
         }
         let stamp = format!("Recorded with lehr {} on ", env!("CARGO_PKG_VERSION"));
+        let file = page.file_name().unwrap_or_default().to_string_lossy();
+        if text.contains("```console,recorded") && !script.contains(&format!("{file}\"")) {
+            failures.push(format!("{}: not in PAGES of scripts/record-docs, which would renew it", name(&page)));
+        }
         if text.contains("```console,recorded") && text.lines().filter(|line| line.starts_with(&stamp)).count() != 1 {
             failures.push(format!("{}: not recorded with this version: run scripts/record-docs", name(&page)));
         }
