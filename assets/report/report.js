@@ -102,7 +102,7 @@
         return labelled(decades([1], every));
     }
 
-    const unitOf = (v) => (v >= 1e12 ? [1e12, " T"] : v >= 1e9 ? [1e9, " G"] : v >= 1e6 ? [1e6, " M"] : v >= 1e4 ? [1e3, " k"] : [1, ""]);
+    const unitOf = (v) => (v >= 1e12 ? [1e12, " T"] : v >= 1e9 ? [1e9, " G"] : v >= 1e6 ? [1e6, " M"] : [1, ""]);
     const minus = (text) => text.replace(/^-/, "−");
     const placesOf = (values, unit, most) => {
         for (let p = 0; p < most; p++) if (values.every((v) => isWhole((v / unit) * 10 ** p))) return p;

@@ -66,7 +66,13 @@ fn focused_ui(ui: &mut Ui, state: &mut AppState) {
     ui.add(egui::Label::new(step).truncate());
     if h.max_steps() > 0 && has_space(ui, 110.0) {
         let share = h.step as f32 / h.max_steps() as f32;
-        ui.add(egui::ProgressBar::new(share.min(1.0)).desired_width(90.0).desired_height(8.0));
+        let bar = ui.add(egui::ProgressBar::new(share.min(1.0)).desired_width(90.0).desired_height(8.0));
+        if h.discarded_steps() > 0 {
+            bar.on_hover_text(format!(
+                "A rescue goes back to earlier weights; {} steps were discarded.",
+                format::count(h.discarded_steps())
+            ));
+        }
     }
     if let Some(left) = left_seconds(run).filter(|_| state == "running" && has_space(ui, 130.0)) {
         ui.label(RichText::new(format!("about {} left", format::duration(left))).weak());

@@ -125,6 +125,8 @@ struct ConsoleOutput {
     fine_tuning: bool,
     reinforcing: bool,
     last_eval: Option<f64>,
+    /// 95 % interval of the newest greedy accuracy.
+    greedy_interval: Option<[f64; 2]>,
     skip_rate: Option<(u64, f64)>,
 }
 
@@ -136,6 +138,7 @@ impl ConsoleOutput {
             fine_tuning: false,
             reinforcing: false,
             last_eval: None,
+            greedy_interval: None,
             skip_rate: None,
         }
     }
@@ -160,7 +163,7 @@ impl ConsoleOutput {
                 format!("{} per step, {} held out", counted(s.tokens_per_step, "completion"), counted(s.val_tokens, "question"))
             }
             false => format!(
-                "{} training and {} validation tokens, {} tokens per update",
+                "{} training and {} validation tokens, {} tokens per step",
                 count(s.train_tokens),
                 count(s.val_tokens),
                 s.tokens_per_step
@@ -200,7 +203,12 @@ impl ConsoleOutput {
                 ];
                 self.print_line(&fitted(parts, ", "));
             }
-            Event::TaskEval(e) => graded_questions(e).iter().for_each(|line| self.print_line(line)),
+            Event::TaskEval(e) => {
+                if e.temperature == 0.0 {
+                    self.greedy_interval = (e.all.count > 0).then_some(e.all.interval);
+                }
+                graded_questions(e).iter().for_each(|line| self.print_line(line));
+            }
             // Only for the log: tables do not fit in the progress line.
             Event::Tokens(_) | Event::Predictions(_) | Event::Norms(_) => {}
             Event::Merged(m) => self.print_line(&merged(m)),
@@ -217,7 +225,7 @@ impl ConsoleOutput {
             Event::Warning { text } => self.print_line(&format!("note: {}", one_line(text))),
             Event::Finished(f) => {
                 self.line.end();
-                finished(f);
+                finished(f, self.greedy_interval);
             }
             Event::Failed { .. } => self.line.end(),
         }
@@ -344,8 +352,13 @@ fn rescued(r: &Rescue) -> String {
     };
     let note = if r.note.is_empty() { String::new() } else { format!("; {}", r.note) };
     format!(
-        "step {}: {}; rescue {}: back to step {}{weights}{loss}, {moments}, {data}, learning rate x {}{note}",
-        r.step, r.cause, r.count, r.to_step, r.learning_rate_scale
+        "step {}: {}; rescue {}: back to step {} ({} discarded){weights}{loss}, {moments}, {data}, learning rate x {}{note}",
+        r.step,
+        r.cause,
+        r.count,
+        r.to_step,
+        counted(r.step.saturating_sub(r.to_step), "step"),
+        r.learning_rate_scale
     )
 }
 
@@ -358,11 +371,13 @@ fn stability_summary(f: &Finished) -> Option<String> {
     Some(format!("grad_norm: mean {:.3}, std {:.3}, p99 {:.3}; {ends}{over}", mean?, std?, p99?))
 }
 
-fn finished(f: &Finished) {
+fn finished(f: &Finished, greedy_interval: Option<[f64; 2]>) {
     // A stopped run was evaluated before.
     let last = if f.reason == "completed" { "" } else { "last " };
     let loss = f.eval_loss.map_or(String::new(), |l| format!(", {last}validation loss {l:.4}"));
-    let loss = f.accuracy.map_or(loss, |a| format!(", {:.1} % of the held-out questions right (greedy)", 100.0 * a));
+    let interval = greedy_interval.map(|ends| ends.map(|x| 100.0 * x));
+    let interval = interval.map_or(String::new(), |[low, high]| format!(" [{low:.1}, {high:.1}]"));
+    let loss = f.accuracy.map_or(loss, |a| format!(", {:.1} %{interval} of held-out questions right (greedy)", 100.0 * a));
     // For a fork, only its own tokens.
     let tokens = count((f.tokens_per_second * f.seconds).round() as u64);
     let parts = vec![

@@ -2,12 +2,12 @@
 //!
 //! No value is based on a single batch: rewards and training losses are means over the first and the last tenth of a run's steps.
 
-use super::html::{column, count, escape, line, percent, with_code};
+use super::html::{column, count, escape, line, list, percent, plural, with_code};
 use super::run::ReportRun;
 use super::run_facts::{dot, sentence};
 use crate::event::{Score, TaskEval};
-use crate::history::Axis;
-use crate::stats::{mean, t_interval};
+use crate::history::{Axis, differences};
+use crate::stats::{mean, series_interval};
 use std::collections::BTreeMap;
 
 /// A sentence, and whether it reports an improvement or a deterioration.
@@ -24,10 +24,14 @@ enum Verdict {
     Open,
 }
 
-/// Maximum number of sentences.
-const MOST: usize = 8;
-/// Minimum number of values for an interval.
-const FEWEST: usize = 5;
+/// Sentences that are always visible; the others are in a collapsed element.
+const VISIBLE: usize = 8;
+/// Differing settings that a sentence names.
+const NAMED_SETTINGS: usize = 3;
+
+/// What the intervals are about.
+const SCOPE: &str = "Each interval is about these runs: about the held-out questions, or about the evaluations and steps of one run, whose \
+                     values resemble their predecessors. Other seeds may differ by more.";
 
 /// The start of the page; `own` are additional sentences given by the user.
 pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
@@ -46,8 +50,16 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
     let mut out = String::new();
     if !found.is_empty() || !own.is_empty() {
         let own_items = own.iter().map(|text| format!("<li class=\"said\">{}</li>\n", with_code(&escape(text))));
-        let items: String = own_items.chain(found.iter().take(MOST.saturating_sub(own.len())).map(item)).collect();
+        let (visible, more) = found.split_at(VISIBLE.saturating_sub(own.len()).min(found.len()));
+        let items: String = own_items.chain(visible.iter().map(item)).collect();
         out += &format!("<ul class=\"findings\">\n{items}</ul>\n");
+        if !more.is_empty() {
+            let (summary, items) = (plural(more.len() as u64, "further finding"), more.iter().map(item).collect::<String>());
+            out += &format!("<details><summary>{summary}</summary>\n<ul class=\"findings\">\n{items}</ul>\n</details>\n");
+        }
+    }
+    if !found.is_empty() {
+        out += &format!("<p class=\"hint\">{SCOPE}</p>\n");
     }
     let lines: String = runs.iter().map(|run| format!("<li>{}{}</li>\n", dot(run, runs.len()), sentence(run))).collect();
     out += &format!("<ul class=\"runs\">\n{lines}</ul>\n");
@@ -81,12 +93,9 @@ fn methods(runs: &[ReportRun]) -> Vec<Finding> {
 fn against((run, evaluation): (&ReportRun, &TaskEval), (first, other): (&ReportRun, &TaskEval)) -> Finding {
     let (difference, interval) = difference(&other.all, &evaluation.all);
     let [own, its] = [evaluation, other].map(|e| percent(e.all.accuracy));
-    let [run, first] = [run, first].map(|run| line(&run.name));
+    let between = pair(run, first);
     shares(
-        &format!(
-            "<b>{run}</b> against <b>{first}</b>: {own} of held-out questions answered correctly ({}), {its} with the other",
-            evaluation.decoding()
-        ),
+        &format!("{between}: {own} of held-out questions answered correctly ({}), {its} with the other", evaluation.decoding()),
         difference,
         interval,
     )
@@ -114,6 +123,24 @@ fn points(share: f64) -> String {
     // As many decimals as the sign needs: an interval's end that is not zero must not look like zero.
     let mut texts = (1..4).map(|decimals| format!("{:+.decimals$}", 100.0 * share).replace('-', "−"));
     texts.find(|text| text.contains(|c| ('1'..='9').contains(&c))).unwrap_or_else(|| "0".into())
+}
+
+/// Two runs, and the settings in which they differ: their methods, or anything else.
+fn pair(run: &ReportRun, first: &ReportRun) -> String {
+    let names = [run, first].map(|run| format!("<b>{}</b>", line(&run.name)));
+    let settings = [run, first].map(|run| run.files.settings.as_ref());
+    let differ = differences(&settings);
+    let name = |d: &crate::history::SettingDifference| {
+        let name = d.name.split_once('.').map_or(d.name.as_str(), |(_, name)| name);
+        format!("<code>{}</code>", line(name))
+    };
+    let mut named: Vec<String> = differ.iter().take(NAMED_SETTINGS).map(name).collect();
+    match differ.len().saturating_sub(NAMED_SETTINGS) {
+        0 => {}
+        more => named.push(format!("{more} more")),
+    }
+    let other = if named.is_empty() { String::new() } else { format!(" (different: {})", list(&named)) };
+    format!("{} against {}{other}", names[0], names[1])
 }
 
 /// Newcombe's interval of the difference b - a of two shares with Wilson intervals (method 10 of Newcombe 1998); on the same questions it
@@ -155,10 +182,11 @@ fn lower_loss(run: &ReportRun, first: &ReportRun) -> Option<Finding> {
     let pairs: Vec<(f64, f64)> = own.iter().filter_map(|(step, loss)| Some((*loss, *others.get(step)?))).collect();
     let late = &pairs[pairs.len() / 2..];
     let (mean, half) = mean_and_half(&late.iter().map(|(own, other)| own - other).collect::<Vec<_>>())?;
-    let ((a, b), [run, first]) = (late.last()?, [run, first].map(|run| line(&run.name)));
+    let (a, b) = late.last()?;
     let ends = column(&[*a, *b]);
     let what = format!(
-        "<b>{run}</b> against <b>{first}</b>: validation loss {} and {} at their last common evaluation; over the last {}",
+        "{}: validation loss {} and {} at their last common evaluation; over the last {}",
+        pair(run, first),
         ends[0],
         ends[1],
         late.len()
@@ -175,10 +203,7 @@ fn losses(what: &str, mean: f64, half: f64) -> Finding {
     };
     let open = if verdict == Verdict::Open { "; the interval includes zero" } else { "" };
     let [mean, low, high] = signed(mean, half);
-    Finding {
-        verdict,
-        html: format!("{what} {mean} on average (95 % interval over these evaluations, not over seeds: {low} to {high}{open})."),
-    }
+    Finding { verdict, html: format!("{what} {mean} on average (95 % interval {low} to {high}{open}).") }
 }
 
 /// The merge compared with the run's own weights, on the same held-out tokens at each evaluation of the run's second half.
@@ -244,10 +269,10 @@ fn progress(run: &ReportRun) -> Option<Finding> {
     Some(Finding { verdict, html })
 }
 
-/// Mean, and half of its 95 % interval by Student's t; NaN is ignored.
+/// Mean of successive values, and half of its 95 % interval; NaN is ignored.
 fn mean_and_half(values: &[f64]) -> Option<(f64, f64)> {
     let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    let [_, high] = t_interval(&finite).filter(|_| finite.len() >= FEWEST)?;
+    let [_, high] = series_interval(&finite)?;
     Some((mean(&finite), high - mean(&finite)))
 }
 
@@ -264,7 +289,7 @@ mod tests {
 
     #[test]
     fn intervals_match_published_tables() {
-        let (mean, half) = mean_and_half(&[1.0, 2.0, 3.0, 4.0, 5.0, f64::NAN]).unwrap();
+        let (mean, half) = mean_and_half(&[3.0, 1.0, 4.0, f64::NAN, 2.0, 5.0]).unwrap();
         // Standard deviation sqrt(2.5), standard error sqrt(0.5).
         assert!((mean - 3.0).abs() < 1e-12 && (half / (2.776 * 0.5f64.sqrt()) - 1.0).abs() < 0.02, "{mean} {half}");
         assert!(mean_and_half(&[1.0, 2.0]).is_none());

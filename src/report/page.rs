@@ -147,7 +147,7 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
         );
         if smoothed {
             let end = l.smooth.as_ref().and_then(|smooth| smooth.values.last().copied()).filter(|value| value.is_finite());
-            let _ = write!(out, "<td>{}</td>", end.map(number).unwrap_or_default());
+            let _ = write!(out, "<td>{}</td>", end.map_or("–".into(), number));
         }
         out += "</tr>\n";
     }

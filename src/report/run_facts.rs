@@ -44,11 +44,11 @@ fn questions(run: &ReportRun) -> String {
 /// The end of a run, as a sentence.
 fn ending(run: &ReportRun) -> String {
     let h = run.history();
-    let steps = format!("{} of {} updates", count(h.step), count(h.max_steps()));
+    let steps = format!("{} of {} steps", count(h.step), count(h.max_steps()));
     let took = duration(h.seconds());
     match (&h.state, run.files.state_label(run.files.is_live())) {
-        (RunState::Finished(f), _) if f.reason == "completed" && f.step == 1 => format!("It made its one update in {took}."),
-        (RunState::Finished(f), _) if f.reason == "completed" => format!("It made all {} updates in {took}.", count(f.step)),
+        (RunState::Finished(f), _) if f.reason == "completed" && f.step == 1 => format!("It made its one step in {took}."),
+        (RunState::Finished(f), _) if f.reason == "completed" => format!("It made all {} steps in {took}.", count(f.step)),
         (RunState::Finished(f), _) => format!("It was {} after {steps}, in {took}.", line(&f.reason)),
         (RunState::Failed(text), _) => format!("It failed after {steps}: {}.", line(text.trim_end_matches('.'))),
         (_, "running") => format!("It is still running: {steps} so far, in {took}."),
@@ -99,7 +99,11 @@ fn results(h: &History) -> Vec<String> {
         ));
     }
     if !h.rescues.is_empty() {
-        out.push(format!("it diverged and was rescued {}", times(h.rescues.len())));
+        out.push(format!(
+            "it diverged and was rescued {}, which discarded {}",
+            times(h.rescues.len()),
+            plural(h.discarded_steps(), "step")
+        ));
     }
     out
 }
@@ -126,7 +130,7 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
         move |run: &ReportRun| {
             let of_stage = (run.history().stage() == "grpo") == of_policy;
             let (value, n) = run.history().newest_mean(metric).filter(|(_, n)| of_stage && *n > 1)?;
-            Some(format!("{} (mean of the last {})", number(value), plural(n as u64, "update")))
+            Some(format!("{} (mean of the last {})", number(value), plural(n as u64, "step")))
         }
     };
     type Fact<'a> = (&'a str, Says);
@@ -136,7 +140,7 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
         ("began from", Box::new(|t| t.history().started.as_ref()?.parent.as_ref().map(|p| line(p)))),
         ("parameters", started(|s| count(s.parameters))),
         ("training tokens in the data", started(|s| if s.train_tokens > 0 { count(s.train_tokens) } else { String::new() })),
-        ("updates", Box::new(|t| Some(format!("{} of {}", count(t.history().step), count(t.history().max_steps()))))),
+        ("steps", Box::new(|t| Some(format!("{} of {}", count(t.history().step), count(t.history().max_steps()))))),
         ("tokens seen", Box::new(|t| Some(t.history().num_tokens()).filter(|n| *n > 0).map(count))),
         ("time of training", Box::new(|t| Some(t.history().seconds()).filter(|s| *s > 0.0).map(duration))),
         ("training loss", Box::new(mean("loss", false))),
@@ -146,6 +150,7 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
         ("held-out accuracy, greedy", Box::new(|t| evaluation(t.history(), true))),
         ("held-out accuracy, sampled", Box::new(|t| evaluation(t.history(), false))),
         ("rescues", Box::new(|t| Some(t.history().rescues.len()).filter(|n| *n > 0).map(|n| n.to_string()))),
+        ("steps discarded by rescues", Box::new(|t| Some(t.history().discarded_steps()).filter(|n| *n > 0).map(count))),
         ("adapter", started(|s| line(&s.adapter))),
         ("driver", started(|s| line(&s.driver))),
         ("lehr", started(|s| line(&s.version))),

@@ -209,7 +209,7 @@ pub(super) fn lineage(runs: &[ReportRun]) -> Option<Section> {
         let merges = run.history().pins.iter().filter(|pin| pin.kind == PinKind::Merge).count();
         let merges =
             if merges > 0 { format!(" <small>· {} written</small>", plural(merges as u64, "merge")) } else { String::new() };
-        let steps = format!(" <small>· {}</small>", plural(run.history().step, "update"));
+        let steps = format!(" <small>· {}</small>", plural(run.history().step, "step"));
         let name = format!("{}<b>{}</b>", dot(run, runs.len()), line(&run.name));
         body += &format!("<li style=\"--depth:{}\">{name}{from}{steps}{merges}</li>\n", m.depth.min(20));
     }

@@ -250,13 +250,13 @@ fn predicted(first: &Predictions, last: &Predictions, run: &str, prefix: &str) -
             .x("probability that the model gave the right token, from")
             .y("share")
             .shares()
-            .subtitle(&format!("{run}: step {}", last.step))
+            .subtitle(&format!("{run}: step {}", count(last.step)))
             .size(SIZE.0, SIZE.1);
         if first.step != last.step {
-            bars = bars.bars(&format!("of tokens at step {}", first.step), &values(&first.deciles.share)).color(BEFORE);
+            bars = bars.bars(&format!("of tokens at step {}", count(first.step)), &values(&first.deciles.share)).color(BEFORE);
         }
         let d: &Predicted = &last.deciles;
-        bars = bars.bars(&format!("of tokens at step {}", last.step), &values(&d.share)).color(0);
+        bars = bars.bars(&format!("of tokens at step {}", count(last.step)), &values(&d.share)).color(0);
         bars =
             bars.bars("of the loss", &values(&d.loss)).color(LOSS).bars("of the gradient", &values(&d.gradient)).color(GRADIENT);
         if bare { bars.subtitle("").untitled() } else { bars }.into()

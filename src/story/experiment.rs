@@ -1,8 +1,8 @@
-//! Experiments by hand: the lesson's trainer with more updates, whose settings the reader changes during training. The reader predicts the
+//! Experiments by hand: the lesson's trainer with more steps, whose settings the reader changes during training. The reader predicts the
 //! effect of a change, and the effect is measured: the mean of a metric before and after.
 
 use crate::history::History;
-use crate::stats::{Z, deviation, mean};
+use crate::stats::{mean, series_interval};
 use std::path::{Path, PathBuf};
 
 /// Length of the run as a multiple of the lesson's.
@@ -17,12 +17,12 @@ pub struct Experiment {
     dir: PathBuf,
     /// Number of the first unused run folder.
     first_free: u32,
-    /// Updates from a change to its result.
+    /// Steps from a change to its result.
     pub span: u64,
 }
 
 impl Experiment {
-    /// From a trainer's command line; none if it has no number of updates.
+    /// From a trainer's command line; none if it has no number of steps.
     pub fn new(mut args: Vec<String>, dir: &Path) -> Option<Self> {
         let steps: u64 = flag(&mut args, "--max-steps")?.parse().ok()?;
         *flag(&mut args, "--max-steps")? = (LONGER * steps).to_string();
@@ -71,10 +71,10 @@ pub enum Course {
 /// A metric before and after a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Response {
-    /// Means over the same number of updates, before the change and at the end of the span after it.
+    /// Means over the same number of steps, before the change and at the end of the span after it.
     pub means: [f64; 2],
-    /// Updates of each mean.
-    pub updates: u64,
+    /// Steps of each mean.
+    pub steps: u64,
     /// The 95 % interval of the difference.
     pub interval: [f64; 2],
     /// Its conclusion.
@@ -82,31 +82,29 @@ pub struct Response {
 }
 
 impl Response {
-    /// For a change after update `from`, measured `span` updates later; none if the run is not that far, or without measurements.
+    /// For a change after step `from`, measured `span` steps later; none if the run is not that far, or without measurements.
     pub fn of(history: &History, metric: &str, from: u64, span: u64) -> Option<Self> {
         if history.step < from + span {
             return None;
         }
-        let updates = (span / 3).max(4);
-        let before = values(history, metric, from.saturating_sub(updates), from);
-        let after = values(history, metric, from + span - updates, from + span);
-        if before.len() < 2 || after.len() < 2 {
-            return None;
-        }
+        let steps = (span / 3).max(5);
+        let before = values(history, metric, from.saturating_sub(steps), from);
+        let after = values(history, metric, from + span - steps, from + span);
+        let [own, its] = [series_interval(&before)?, series_interval(&after)?];
         let means = [mean(&before), mean(&after)];
-        let error = [&before, &after].map(|list| deviation(list).powi(2) / list.len() as f64).iter().sum::<f64>().sqrt();
+        let half = (own[1] - means[0]).hypot(its[1] - means[1]);
         let difference = means[1] - means[0];
-        let interval = [difference - Z * error, difference + Z * error];
+        let interval = [difference - half, difference + half];
         let course = match interval {
             [low, _] if low > 0.0 => Course::Higher,
             [_, high] if high < 0.0 => Course::Lower,
             _ => Course::Same,
         };
-        Some(Self { means, updates, interval, course })
+        Some(Self { means, steps, interval, course })
     }
 }
 
-/// Values of a metric after update `after` up to update `to`.
+/// Values of a metric after step `after` up to step `to`.
 fn values(history: &History, metric: &str, after: u64, to: u64) -> Vec<f64> {
     let Some(curve) = history.curves.get(metric) else { return Vec::new() };
     let step = |row: u32| history.clock.at(crate::history::Axis::Steps, row);
@@ -146,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_response_is_the_difference_of_means_with_its_interval() {
-        // Until update 100 the loss is 2 with noise of 0.1, afterwards it is `level`.
+        // Until step 100 the loss is 2 with noise of 0.1, afterwards it is `level`.
         let run = |level: f64, to: u64| {
             let mut history = History::default();
             for step in 1..=to {
@@ -158,11 +156,13 @@ mod tests {
         };
         assert_eq!(Response::of(&run(1.0, 129), "loss", 100, 30), None, "the run is not there yet");
         let found = Response::of(&run(1.0, 150), "loss", 100, 30).unwrap();
-        // Ten updates: a variance of 0.01 n / (n - 1) each.
+        // Ten values each: a variance of 0.01 n / (n - 1) each.
         let error = (2.0 * 0.01 / 9.0f64).sqrt();
+        // Student's t, 97.5 %, 9 degrees of freedom.
+        const T: f64 = 2.262;
         assert!((found.means[0] - 2.0).abs() < 1e-12 && (found.means[1] - 1.0).abs() < 1e-12, "{found:?}");
-        assert!((found.interval[0] - (-1.0 - Z * error)).abs() < 1e-9 && (found.interval[1] - (-1.0 + Z * error)).abs() < 1e-9);
-        assert_eq!((found.updates, found.course), (10, Course::Lower));
+        assert!((found.interval[0] - (-1.0 - T * error)).abs() < 1e-9 && (found.interval[1] - (-1.0 + T * error)).abs() < 1e-9);
+        assert_eq!((found.steps, found.course), (10, Course::Lower));
         let course = |level: f64| Response::of(&run(level, 150), "loss", 100, 30).unwrap().course;
         assert_eq!([course(3.0), course(2.01)], [Course::Higher, Course::Same]);
         assert_eq!(Response::of(&run(1.0, 150), "reward", 100, 30), None, "not measured");

@@ -272,12 +272,12 @@ fn a_dry_run_of_a_resumed_run_shows_its_plan() {
     }
     let output = run(&mut t.place.lehr(["pretrain", "--resume=run", "--dry-run", "--max-steps=20"]));
     assert!(
-        output.out.starts_with("resumed      after 12 of 20 updates\n") && output.out.contains(" for 8 steps\n"),
+        output.out.starts_with("resumed      after 12 of 20 steps\n") && output.out.contains(" for 8 steps\n"),
         "{}",
         output.out
     );
     let late = run(&mut t.place.lehr(["pretrain", "--resume=run", "--dry-run", "--max-steps=12"]));
-    assert!(late.code == Some(2) && late.err.contains("--max-steps 12: the run has made 12 updates"), "{}", late.err);
+    assert!(late.code == Some(2) && late.err.contains("--max-steps 12: the run has made 12 steps"), "{}", late.err);
     assert_eq!(t.place.events("run"), before, "the folder is only read");
 }
 

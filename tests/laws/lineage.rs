@@ -258,7 +258,7 @@ fn invalid_starting_points_are_refused() {
         (&["--init-optimizer=keep"], "--init-optimizer: says what happens to the moments after --init or --fork"),
         (&["--fork=parent@9"], "--fork parent@9: this run has no checkpoint at step 9"),
         (&["--fork=empty"], "--fork empty: is not a run folder"),
-        (&["--fork=parent@24"], "--max-steps 24: the fork begins after 24 updates"),
+        (&["--fork=parent@24"], "--max-steps 24: the fork begins after 24 steps"),
         (&["--fork=parent@8", "--init=parent@8"], "cannot be used with"),
         (&["--merge-every=5", "--merge-last=0"], "--merge-last 0: must lie between 1 and 1000"),
         (&["--merge-every=5", "--merge-method=ema", "--merge-alpha=0"], "--merge-alpha 0: must be above 0"),

@@ -394,7 +394,7 @@ fn a_finished_run_is_extended() {
     let warned =
         |events: &[Value], words: &str| kind(events, "Warning").iter().any(|w| w["text"].as_str().unwrap().contains(words));
     assert!(
-        output.out.contains("the run has made all of its 8 updates; --max-steps N lets it make more"),
+        output.out.contains("the run has made all of its 8 steps; --max-steps N lets it make more"),
         "{}{}",
         output.out,
         output.err
@@ -405,7 +405,7 @@ fn a_finished_run_is_extended() {
     assert_eq!(events.last().unwrap()["eval_loss"], kind(&events, "Eval").last().unwrap()["eval_loss"]);
     let output = run(&mut place.resume("short", &["--max-steps=8"]));
     assert!(
-        output.code == Some(2) && output.err.contains("--max-steps 8: the run has made 8 updates; name a number above that"),
+        output.code == Some(2) && output.err.contains("--max-steps 8: the run has made 8 steps; name a number above that"),
         "{}",
         output.err
     );

@@ -737,7 +737,7 @@ fn different_weights_end_the_run() {
     })
     .unwrap();
     let error = results[0].as_ref().unwrap_err();
-    assert!(error.starts_with("update 100: the weights on rank 2 on threads differ"), "{error}");
+    assert!(error.starts_with("step 100: the weights on rank 2 on threads differ"), "{error}");
     assert_eq!(results[1..], [Ok("failed".to_owned()), Ok("failed".to_owned())]);
 }
 

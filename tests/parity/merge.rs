@@ -333,7 +333,7 @@ fn the_recipe_is_in_the_folder() {
         "---\nlibrary_name: transformers",
         "wma",
         "| `checkpoint-200` | 200 | 0.333333 |",
-        "116.7 updates",
+        "116.7 steps",
         "from_pretrained(\"out\")",
     ] {
         assert!(card.contains(part), "{part}\n{card}");
@@ -344,7 +344,7 @@ fn the_recipe_is_in_the_folder() {
     // A dry run first.
     let output = run(place.lehr(["merge", "--dry-run"]).args(names));
     assert!(
-        output.code == Some(0) && output.out.contains("sma of 3 checkpoints") && output.out.contains("mean age 166.7 updates"),
+        output.code == Some(0) && output.out.contains("sma of 3 checkpoints") && output.out.contains("mean age 166.7 steps"),
         "{}",
         output.out
     );

@@ -108,12 +108,12 @@ fn a_run_that_tells_everything_is_shown_whole() {
     }
     for text in [
         "pre-trains a model of 812 k parameters on 1.00 M tokens of text",
-        "It made all 200 updates",
+        "It made all 200 steps",
         "an adapter",
         "a driver 1.2",
         "merged (sma)",
         "estimate if annealed",
-        "learning rate × 1 -&gt; 0.5, from step 101 on",
+        "learning rate ×: 1 to 0.5, from step 101 on",
         "the loss rose: back to step 199 (pma)",
         "two checkpoints were gone",
         "grad_norm is 9, usual is 1",
@@ -205,8 +205,7 @@ fn runs_of_one_kind_are_compared_with_their_baseline() {
     let head = |runs: &[PathBuf]| report(runs).0.split("</header>").next().unwrap().replace('\u{a0}', " ");
     let (ar, plain) = (graded("ar", 0.3, 0.5), graded("plain", 0.0, 0.4));
     let found = head(&[ar, plain]);
-    let wanted =
-        "<b><bdi>ar</bdi></b> against <b><bdi>plain</bdi></b>: 50.0 % of held-out questions answered correctly (greedy), 40.0 %";
+    let wanted = "<b><bdi>ar</bdi></b> against <b><bdi>plain</bdi></b> (different: <code><bdi>reweight_alpha</bdi></code>): 50.0 % of held-out questions answered correctly (greedy), 40.0 %";
     assert!(found.contains(wanted) && !found.contains("plain</bdi></b> against"), "{found}");
 
     let trained = |name: &str, fraction: f64, offset: f64| {
@@ -229,7 +228,7 @@ fn runs_of_one_kind_are_compared_with_their_baseline() {
     let found = head(&[trained("a", 0.1, 0.0), trained("b", 0.1, -0.25), trained("c", 0.2, -0.5)]);
     // 2.01 and 1.76; a difference without scatter has an interval of no width.
     let wanted = "<b><bdi>b</bdi></b> against <b><bdi>a</bdi></b>: validation loss 1.760 and 2.010 at their last common evaluation; over the \
-                  last 5 −0.25 on average (95 % interval over these evaluations, not over seeds: −0.25 to −0.25)";
+                  last 5 −0.25 on average (95 % interval −0.25 to −0.25)";
     assert!(found.contains(wanted), "{found}");
     assert!(!found.contains("<bdi>c</bdi></b> against"), "{found}");
 }
@@ -314,7 +313,7 @@ fn empty_torn_and_numberless_runs_are_reports_too() {
     torn.step(3, &[]);
     torn.torn("{\"event\":\"St");
     let (page, summary) = report(&[torn.path]);
-    assert!(page.contains("It was cut off after 3 of 100 updates"), "{page}");
+    assert!(page.contains("It was cut off after 3 of 100 steps"), "{page}");
     assert!(summary.notes[0].contains("2 lines of its log cannot be read"), "{:?}", summary.notes);
     let mut nan = Made::new(dir.path(), "nan");
     nan.started(lehr::config::Stage::Pretrain, 100, None);

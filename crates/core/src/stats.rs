@@ -55,6 +55,26 @@ pub fn t_interval(values: &[f64]) -> Option<[f64; 2]> {
     Some([mean(values) - half, mean(values) + half])
 }
 
+/// Two-sided 95 % interval of the mean of successive values of one run, which resemble their predecessors: [`t_interval`] with the effective
+/// number of values n (1 - r) / (1 + r) of a first-order autoregressive series (Bayley and Hammersley 1946), at least two. The
+/// autocorrelation r at lag 1 is corrected for its bias -(1 + 3 r) / n (Kendall 1954), and the deviation for the correlation. `None` for
+/// fewer than five values.
+pub fn series_interval(values: &[f64]) -> Option<[f64; 2]> {
+    let n = values.len() as f64;
+    if values.len() < 5 {
+        return None;
+    }
+    let m = mean(values);
+    let squares: f64 = values.iter().map(|v| (v - m) * (v - m)).sum();
+    let products: f64 = values.windows(2).map(|pair| (pair[0] - m) * (pair[1] - m)).sum();
+    let lag = if squares > 0.0 { products / squares } else { 0.0 };
+    let r = ((n * lag + 1.0) / (n - 3.0)).clamp(0.0, 1.0);
+    let effective = (n * (1.0 - r) / (1.0 + r)).max(2.0);
+    let variance = squares / (n - n / effective);
+    let half = t_quantile(effective as usize - 1) * (variance / effective).sqrt();
+    Some([m - half, m + half])
+}
+
 /// 97.5 % quantile of Student's t distribution with this many degrees of freedom.
 pub fn t_quantile(freedom: usize) -> f64 {
     const TABLE: [f64; 30] = [
@@ -86,6 +106,31 @@ mod tests {
     fn nan_weights_are_ignored() {
         assert_eq!(weighted_mean([(1.0, 1.0), (4.0, 2.0), (f64::NAN, 9.0), (7.0, 0.0)]), 3.0);
         assert!(weighted_mean([]).is_nan() && mean(&[]).is_nan());
+    }
+
+    /// Of 2,000 autoregressive series, the interval holds the true mean in about 95 %; the one for independent values in far fewer.
+    #[test]
+    fn intervals_of_series_cover_the_mean() {
+        let rng = Rng::new(7, "series");
+        let covers = |interval: [f64; 2]| interval[0] <= 0.0 && interval[1] >= 0.0;
+        for (r, least, most_naive) in [(0.0f64, 0.93, 1.0), (0.5, 0.9, 0.8), (0.8, 0.85, 0.6)] {
+            let (mut held, mut naive) = (0, 0);
+            for series in 0..2000u64 {
+                let noise = |i: u64| rng.normal_pair(series, i)[0];
+                let mut value = noise(999) / (1.0 - r * r).sqrt();
+                let mut values = Vec::new();
+                for i in 0..30 {
+                    value = r * value + noise(i);
+                    values.push(value);
+                }
+                held += usize::from(covers(series_interval(&values).unwrap()));
+                naive += usize::from(covers(t_interval(&values).unwrap()));
+            }
+            let [held, naive] = [held, naive].map(|n| n as f64 / 2000.0);
+            assert!(held >= least && naive <= most_naive, "r = {r}: {held} and {naive}");
+        }
+        assert_eq!(series_interval(&[2.0; 6]), Some([2.0; 2]));
+        assert_eq!(series_interval(&[1.0; 4]), None);
     }
 
     #[test]

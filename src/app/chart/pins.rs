@@ -28,7 +28,7 @@ pub(super) fn pins_of(state: &AppState, spec: &Spec, frame: &Frame<'_>) -> Vec<P
         let newest = history.pins.iter().rev().filter(|pin| kinds(pin.kind)).take(300);
         marks.extend(newest.map(|pin| {
             let x = frame.place(history.clock.at(state.look.axis, pin.row));
-            let text = format!("{of}step {}: {}", pin.step, pin.text);
+            let text = format!("{of}step {}: {}", crate::app::format::count(pin.step), pin.text);
             Pinned { x, color: pin_color(pin.kind), text, line: pin.kind != PinKind::Save }
         }));
     }

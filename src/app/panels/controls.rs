@@ -66,7 +66,7 @@ fn buttons_ui(ui: &mut Ui, run_state: &RunState, send: &dyn Fn(Command) -> Actio
     };
     let buttons = [
         first,
-        ("One step", "A single update, while the run is paused (N)", Command::Step, paused),
+        ("One step", "A single step, while the run is paused (N)", Command::Step, paused),
         ("Stop and save", "Save a checkpoint and end; Resume continues from there", Command::Stop, true),
         ("Save now", "Save a checkpoint (Ctrl S)", Command::SaveNow, true),
         ("Merge now", "Average the newest snapshots, evaluate and write the result (M)", Command::MergeNow, true),

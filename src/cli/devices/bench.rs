@@ -18,7 +18,7 @@ pub struct Args {
     /// Preset with the model and recipe to measure.
     #[arg(long, default_value = "nano")]
     pub(super) preset: String,
-    /// Sequences per update; the preset's when absent.
+    /// Sequences per step; the preset's when absent.
     #[arg(long)]
     batch: Option<usize>,
     /// Tokens per sequence; the preset's when absent.
@@ -30,7 +30,7 @@ pub struct Args {
     /// Updates to time.
     #[arg(long, default_value_t = 10)]
     pub(super) steps: usize,
-    /// Warm-up updates, not timed; at least one.
+    /// Warm-up steps, not timed; at least one.
     #[arg(long, default_value_t = 2)]
     warmup: usize,
     /// Also time every kernel separately.

@@ -21,7 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   The newest ten checkpoints of a run, with equal weights:
     lehr merge runs/stories --out merged
-  Five checkpoints, 200 updates apart, up to step 3000, newer ones with larger weights:
+  Five checkpoints, 200 steps apart, up to step 3000, newer ones with larger weights:
     lehr merge runs/stories --last 5 --every 200 --at 3000 --method wma --out merged
   Show what would be merged, with the interval in training tokens:
     lehr merge runs/stories --last 5 --every 400ktok --dry-run
@@ -66,7 +66,7 @@ pub struct Args {
     /// Number of the run's checkpoints to merge; 10, or all if there are fewer, when absent.
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// Interval between them: updates (200) or training tokens (400ktok, 4Mtok); the smallest available when absent.
+    /// Interval between them: steps (200) or training tokens (400ktok, 4Mtok); the smallest available when absent.
     #[arg(long, value_name = "STEPS|TOKENS")]
     every: Option<Interval>,
     /// Step of the newest of them; that of the run's newest valid checkpoint when absent.
@@ -243,7 +243,7 @@ fn print_plan(merge: &WeightedFolders, recipe: &MergeRecipe) -> anyhow::Result<(
     let n = inputs.folders.len();
     let of = match (&recipe.run, recipe.every_steps, recipe.tokens_per_step) {
         (Some(run), Some(every), Some(tokens)) if every > 0 => {
-            format!(" of {}, every {every} updates ({} tokens)", crate::vfs::clean(run), output::count(every * tokens))
+            format!(" of {}, every {every} steps ({} tokens)", crate::vfs::clean(run), output::count(every * tokens))
         }
         (Some(run), ..) => format!(" of {}", crate::vfs::clean(run)),
         _ => String::new(),

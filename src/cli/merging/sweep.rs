@@ -32,7 +32,7 @@ Train with, for example, --save-every 50 --keep-every 50 to keep the checkpoints
 pub struct Args {
     /// Run folder.
     run: PathBuf,
-    /// Intervals V between checkpoints: updates (50) or training tokens (400ktok).
+    /// Intervals V between checkpoints: steps (50) or training tokens (400ktok).
     #[arg(long, value_name = "V,...", value_delimiter = ',', required = true)]
     every: Vec<Interval>,
     /// Numbers N of checkpoints per merge.
@@ -313,7 +313,7 @@ impl SweepReport {
         let (word, closed) = (if gain >= 0.0 { "below" } else { "above" }, self.found.closed(best));
         let way = closed.map_or(String::new(), |s| format!(", {:.0} % of the way to the annealed one", 100.0 * s));
         Some(format!(
-            "best: {} V {} N {}: {loss:.4}, {:.4} {word} the raw checkpoint{way}\n      ({:.1} updates old on average, {:.1} effective checkpoints)",
+            "best: {} V {} N {}: {loss:.4}, {:.4} {word} the raw checkpoint{way}\n      ({:.1} steps old on average, {:.1} effective checkpoints)",
             best.rule,
             best.every,
             best.last,
@@ -351,7 +351,7 @@ impl SweepReport {
     fn svg(&self) -> String {
         let at = self.grid.at[self.grid.at.len() - 1];
         let best = self.found.best(at);
-        let label = |name: &str| format!("{name} (updates; {} tokens each)", output::count(self.tokens_per_step));
+        let label = |name: &str| format!("{name} (steps; {} tokens each)", output::count(self.tokens_per_step));
         let [rows, columns] = [
             self.grid.every.iter().map(u64::to_string).collect::<Vec<_>>(),
             self.grid.last.iter().map(usize::to_string).collect::<Vec<_>>(),

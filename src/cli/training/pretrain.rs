@@ -192,7 +192,7 @@ fn plan(settings: &Settings, start: &RunStart, json: bool) -> anyhow::Result<i32
         return Ok(0);
     }
     if let Some(done) = done {
-        output::line(&format!("resumed      after {done} of {} updates", settings.train.max_steps))?;
+        output::line(&format!("resumed      after {done} of {} steps", settings.train.max_steps))?;
     }
     output::line(&format!("parameters   {}", output::count(parameters as u64)))?;
     if config.lora.is_some() {

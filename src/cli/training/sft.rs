@@ -44,7 +44,7 @@ pub fn command(command: clap::Command) -> clap::Command {
         ("val_data", "Validation rows in a separate file; then --val-fraction is not used"),
         ("val_fraction", "Share of the rows of each file held out for validation; fixed when the run starts"),
         ("seq_len", "Tokens in a sequence; longer rows are cut. 0 takes the model's context, at most 1024"),
-        ("max_steps", "Number of updates, instead of --num-train-epochs"),
+        ("max_steps", "Number of steps, instead of --num-train-epochs"),
         ("run", "Folder of the new run; runs/sft-NNN when absent"),
     ];
     let command = with_stage_defaults(command, OF_NEW_MODELS, SFT_DEFAULTS, &help);

@@ -47,7 +47,7 @@ fn windows_are_trailing_and_evenly_spaced() {
         (2, None, None, vec![940, 1000], 60),
         (1, Some("7"), Some(300), vec![300], 0),
         (1, None, None, vec![1000], 0),
-        // 32 tokens an update: 6400 tokens are 200 updates, and so is what is nearest to them.
+        // 32 tokens an update: 6400 tokens are 200 steps, and so is what is nearest to them.
         (3, Some("6400tok"), None, vec![600, 800, 1000], 200),
         (3, Some("6.39ktok"), None, vec![600, 800, 1000], 200),
         (5, Some("3200tok"), Some(500), vec![100, 200, 300, 400, 500], 100),
@@ -68,7 +68,7 @@ fn windows_are_trailing_and_evenly_spaced() {
         (11, None, None, "use --last 10"),
         (0, None, None, "--last 0"),
         (1001, None, None, "--last 1001"),
-        (3, Some("4800tok"), None, "4800 tokens are 150 updates"),
+        (3, Some("4800tok"), None, "4800 tokens are 150 steps"),
     ] {
         let error = format!("{:#}", choose(&RealFs, &run, &spec(last, every, end)).unwrap_err());
         assert!(error.contains(says) && !error.contains('\n'), "{last} {every:?} {end:?}: {error}");
@@ -123,9 +123,9 @@ fn a_run_is_trained_merged_evaluated_and_continued() {
     let output = run(&mut place.lehr(["merge", "run", "--last=4", "--out=merged"]));
     assert_eq!((output.code, output.err.as_str()), (Some(0), ""), "{}", output.err);
     for part in [
-        "sma of 4 checkpoints of run, every 4 updates (256 tokens)",
+        "sma of 4 checkpoints of run, every 4 steps (256 tokens)",
         "0.250000",
-        "mean age 6 updates (384 tokens)",
+        "mean age 6 steps (384 tokens)",
         "effective number of checkpoints 4.00",
     ] {
         assert!(output.out.contains(part), "{part}\n{}", output.out);

@@ -229,7 +229,7 @@ fn the_form_shows_fitted_defaults_and_the_settings_of_a_forked_run() {
 fn live_settings_are_told_in_words() {
     let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(16), true);
     let h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
-    h.get_by_label("learning rate × 1 -> 0.5, from step 9 on");
+    h.get_by_label("learning rate ×: 1 to 0.5, from step 9 on");
     assert!(h.query_by_label_contains("learning_rate_scale").is_none());
 }
 
@@ -324,7 +324,7 @@ fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
 #[test]
 fn help_stands_below_the_fields_of_a_narrow_form() {
     let h = made::harness([560.0, 1800.0], true, NewRun::default(), AppState::default(), NewRun::ui);
-    let (field, help) = (h.get_all_by_value("2000").next().unwrap().rect(), h.get_by_label("Number of updates").rect());
+    let (field, help) = (h.get_all_by_value("2000").next().unwrap().rect(), h.get_by_label("Number of steps").rect());
     assert!(help.top() >= field.bottom() && help.left() >= field.left() - 1.0 && help.right() <= 560.0, "{help:?} of {field:?}");
 }
 

@@ -57,7 +57,7 @@ pub enum RingPlace {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Live merging")]
 pub struct MergeSettings {
-    /// Keep a snapshot of the weights every N updates, and evaluate the merge of the newest ones at each evaluation; 0 for no merging.
+    /// Keep a snapshot of the weights every N steps, and evaluate the merge of the newest ones at each evaluation; 0 for no merging.
     #[arg(long, default_value_t = 0)]
     pub merge_every: u64,
     /// Snapshots in a merge (N of the PMA paper).

@@ -160,10 +160,10 @@ pub struct DataSettings {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Training")]
 pub struct TrainSettings {
-    /// Number of updates.
+    /// Number of steps.
     #[arg(long, default_value_t = 2000)]
     pub max_steps: u64,
-    /// Sequences per update.
+    /// Sequences per step.
     #[arg(long, default_value_t = 12)]
     pub batch_size: usize,
     /// Tokens per sequence.
@@ -173,7 +173,7 @@ pub struct TrainSettings {
     #[arg(long)]
     pub micro_batch_size: Option<usize>,
     /// Keep only the input of each block for the backward pass and recompute the rest: activation memory falls to about one block's, an
-    /// update takes about a third longer, and results stay bit-identical.
+    /// step takes about a third longer, and results stay bit-identical.
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation_checkpointing: Option<bool>,
@@ -230,7 +230,7 @@ pub struct TrainSettings {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Evaluation")]
 pub struct EvalSettings {
-    /// Evaluate every N updates (and at the start and the end); 0 for only those two.
+    /// Evaluate every N steps (and at the start and the end); 0 for only those two.
     #[arg(long, default_value_t = 250)]
     pub eval_every: u64,
     /// Validation tokens per evaluation during training; 0 for all, as at the end of a run.
@@ -242,7 +242,7 @@ pub struct EvalSettings {
     /// Prompt of the sample text.
     #[arg(long, default_value = "\n")]
     pub sample_prompt: String,
-    /// Log norms of weights and gradients, block by block, every N updates (and at the first); 0 for never.
+    /// Log norms of weights and gradients, block by block, every N steps (and at the first); 0 for never.
     #[arg(long, default_value_t = 50)]
     pub norms_every: u64,
 }
@@ -252,7 +252,7 @@ pub struct EvalSettings {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Saving")]
 pub struct SaveSettings {
-    /// Save every N updates (and at the end); 0 for only the end.
+    /// Save every N steps (and at the end); 0 for only the end.
     #[arg(long, default_value_t = 500)]
     pub save_every: u64,
     /// Number of newest checkpoints to keep, at least 2.

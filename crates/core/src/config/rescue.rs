@@ -76,7 +76,7 @@ pub struct RescueSettings {
     /// Batches between the checkpoint and the spike: replay them or skip them; auto is skip for rollback, replay for pma.
     #[arg(long, value_enum, default_value = "auto")]
     pub rescue_data: RescueData,
-    /// Rescues within 2,000 updates before the run gives up.
+    /// Rescues within 2,000 steps before the run gives up.
     #[arg(long, default_value_t = 4)]
     pub rescue_limit: u64,
     /// Updates to wait for a spike to pass by itself.
@@ -92,7 +92,7 @@ impl RescueSettings {
             return Some(format!("--rescue-limit {}: must lie between 1 and 1000", self.rescue_limit));
         }
         if !(1..=1_000_000).contains(&self.rescue_patience) {
-            return Some(format!("--rescue-patience {}: must lie between 1 and 1000000 updates", self.rescue_patience));
+            return Some(format!("--rescue-patience {}: must lie between 1 and 1000000 steps", self.rescue_patience));
         }
         if self.rescue != RescueMethod::Off && save_every == 0 {
             return Some(format!(
@@ -101,7 +101,7 @@ impl RescueSettings {
         }
         let repeats = self.rescue == RescueMethod::Rollback && self.rescue_optimizer == RescueOptimizer::Keep;
         if repeats && self.rescue_data == RescueData::Replay {
-            let text = "--rescue rollback with --rescue-optimizer keep and --rescue-data replay: would make the same updates once more, to \
+            let text = "--rescue rollback with --rescue-optimizer keep and --rescue-data replay: would make the same steps once more, to \
                         the bit, and meet the same spike; use --rescue-data skip or --rescue-optimizer reset";
             return Some(text.into());
         }

@@ -30,7 +30,7 @@ impl Settings {
         // More than 2^28 tokens do not fit into host memory.
         anyhow::ensure!(
             (t.batch_size as u64).saturating_mul(t.seq_len as u64) <= 1 << 28,
-            "--batch-size {}: with --seq-len {} an update takes more than {} tokens",
+            "--batch-size {}: with --seq-len {} a step takes more than {} tokens",
             t.batch_size,
             t.seq_len,
             1 << 28

@@ -45,7 +45,7 @@ pub(super) fn pin(event: &Event) -> Option<(Option<u64>, PinKind, String)> {
             (Some(s.step), PinKind::Start, format!("forked from {}", s.parent.as_deref().unwrap_or_default()))
         }
         Event::Started(s) => (Some(s.step), PinKind::Start, format!("resumed from step {}", count(s.step))),
-        Event::Checkpoint(c) => (Some(c.step), PinKind::Save, format!("saved step {}", c.step)),
+        Event::Checkpoint(c) => (Some(c.step), PinKind::Save, format!("saved step {}", count(c.step))),
         Event::Merged(m) if m.path.is_some() => {
             (Some(m.step), PinKind::Merge, format!("merged {} checkpoints, {}", m.steps.len(), m.method))
         }
@@ -54,7 +54,7 @@ pub(super) fn pin(event: &Event) -> Option<(Option<u64>, PinKind, String)> {
         }
         Event::HyperChanged { step, name, before, after } => {
             let name = setting_in_words(name);
-            (Some(*step), PinKind::LiveSettings, format!("{name} {before} -> {after}, from step {} on", count(step + 1)))
+            (Some(*step), PinKind::LiveSettings, format!("{name}: {before} to {after}, from step {} on", count(step + 1)))
         }
         Event::Paused { step } => (Some(*step), PinKind::Pause, "paused".into()),
         Event::Warning { text } => (None, PinKind::Warning, text.clone()),

@@ -105,7 +105,7 @@ impl SampleLog {
             to - from <= 256 << 20,
             "{}: the completions of step {} are too large to show",
             display_path(&self.path),
-            step.step
+            crate::number_format::count(step.step)
         );
         let at = || format!("{}: cannot be read", display_path(&self.path));
         let (text, _) = RealFs.read_at(&self.path, from, to - from).with_context(at)?;

@@ -32,6 +32,11 @@ pub enum FigureBasis {
 const LEAST: usize = 8;
 
 impl History {
+    /// Steps that rescues discarded: those between a rescue and the step that the run went back to.
+    pub fn discarded_steps(&self) -> u64 {
+        self.rescues.iter().map(|rescue| rescue.step.saturating_sub(rescue.to_step)).sum()
+    }
+
     /// The last tenth of a metric's values, of the newest segment.
     pub fn last_tenth(&self, metric: &str) -> Option<&[f64]> {
         let curve = self.curves.get(metric)?;

@@ -129,8 +129,8 @@ impl MergeRecipe {
     /// The lag and the effective count as text.
     pub fn figures(&self) -> String {
         let age = match (self.mean_age_steps, self.mean_age_tokens) {
-            (Some(steps), Some(tokens)) => format!("mean age {} updates ({} tokens), ", figure(steps), figure(tokens)),
-            (Some(steps), None) => format!("mean age {} updates, ", figure(steps)),
+            (Some(steps), Some(tokens)) => format!("mean age {} steps ({} tokens), ", figure(steps), figure(tokens)),
+            (Some(steps), None) => format!("mean age {} steps, ", figure(steps)),
             _ => String::new(),
         };
         format!("{age}effective number of checkpoints {:.2}", self.effective_count)

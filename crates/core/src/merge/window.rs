@@ -24,7 +24,7 @@ impl FromStr for Interval {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let how = "give updates (500, or 500steps) or tokens (400ktok, 4Mtok, 1.5Gtok)";
+        let how = "give steps (500, or 500steps) or tokens (400ktok, 4Mtok, 1.5Gtok)";
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let (prefix, unit) = match unit.chars().next() {
@@ -39,7 +39,7 @@ impl FromStr for Interval {
         ensure!(whole && (1.0..1e15).contains(&value), "'{text}': must be a whole number of at least 1: {how}");
         match unit.trim() {
             "" if prefix == 1.0 => Ok(Self::Steps(value as u64)),
-            "" => bail!("'{text}': updates or tokens? Write {text}steps or {text}tok"),
+            "" => bail!("'{text}': steps or tokens? Write {text}steps or {text}tok"),
             "step" | "steps" => Ok(Self::Steps(value as u64)),
             "tok" | "token" | "tokens" => Ok(Self::Tokens(value as u64)),
             _ => bail!("'{text}': {how}"),
@@ -274,7 +274,7 @@ fn missing(run: &Path, kept: &RunCheckpoints, end: u64, every: u64, last: usize,
     let Some(wanted) = steps_of(end, every, last) else {
         let fit = end / every.max(1) + 1;
         return anyhow::anyhow!(
-            "{at}: {last} checkpoints every {every} updates up to step {end} would begin before the run; use --last {fit} or less"
+            "{at}: {last} checkpoints every {every} steps up to step {end} would begin before the run; use --last {fit} or less"
         );
     };
     let gone: Vec<u64> = wanted.iter().copied().filter(|step| !kept.valid.contains_key(step)).collect();
@@ -291,7 +291,7 @@ fn missing(run: &Path, kept: &RunCheckpoints, end: u64, every: u64, last: usize,
         _ => format!("choose --every to fit them, or train with {}", keep_every(every)),
     };
     let spacing = match spec.every {
-        Some(Interval::Tokens(tokens)) => format!(" ({tokens} tokens are {every} updates)"),
+        Some(Interval::Tokens(tokens)) => format!(" ({tokens} tokens are {every} steps)"),
         _ => String::new(),
     };
     anyhow::anyhow!("{at}: no checkpoint of step {list}{spacing}; valid ones: {there}: {cure}")

@@ -245,7 +245,7 @@ fn log_ticks(lo: f64, hi: f64, most: usize) -> Ticks {
     Ticks::labelled(decades(&[1.0], every), minor)
 }
 
-/// Labels of one axis in a common format: as many decimals as the finest needs, thousands as k, M, G, T, very small ones as powers of ten.
+/// Labels of one axis in a common format: as many decimals as the finest needs, millions and more as M, G, T, very small ones as powers of ten.
 pub(super) fn numbers(values: &[f64]) -> Vec<String> {
     let largest = values.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
     let smallest = values.iter().filter(|v| v.is_finite() && **v != 0.0).fold(f64::INFINITY, |m, v| m.min(v.abs()));
@@ -296,7 +296,6 @@ fn unit(largest: f64) -> (f64, &'static str) {
         v if v >= 1e12 => (1e12, " T"),
         v if v >= 1e9 => (1e9, " G"),
         v if v >= 1e6 => (1e6, " M"),
-        v if v >= 1e4 => (1e3, " k"),
         _ => (1.0, ""),
     }
 }
@@ -364,7 +363,7 @@ mod tests {
         assert_eq!(labels(1e-6, 1.0, 9, true), ["10⁻⁶", "10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1"]);
         assert_eq!(labels(1.0, 120.0, 9, true), ["1", "2", "5", "10", "20", "50", "100"]);
         assert_eq!(labels(2.1, 4.7, 6, true), ["2.5", "3.0", "3.5", "4.0", "4.5"]);
-        assert_eq!(labels(1e3, 1e9, 4, true), ["10 k", "1 M", "100 M"]);
+        assert_eq!(labels(1e3, 1e9, 4, true), ["10,000", "1 M", "100 M"]);
     }
 
     /// `tests/ui/report/ticks.json` has the expected results of the report's script for these ranges; `tests/ui/report/check.mjs` compares them.

@@ -31,7 +31,7 @@ impl Run<'_> {
         };
         if live.ring.steps().len() < 2 {
             let text = format!(
-                "MergeNow: there are fewer than two snapshots yet; one is taken every {} updates",
+                "MergeNow: there are fewer than two snapshots yet; one is taken every {} steps",
                 live.snapshot_interval()
             );
             self.out.emit(&Event::Warning { text });

@@ -369,11 +369,7 @@ fn notice_other_device(device: &Device, start_from: &StartingPoint, listener: &m
 fn fork_fits(start_from: &StartingPoint, settings: &Settings) -> anyhow::Result<()> {
     let StartingPoint::Fork(checkpoint) = start_from else { return Ok(()) };
     let (step, most) = (checkpoint.step(), settings.train.max_steps);
-    anyhow::ensure!(
-        step < most,
-        "--max-steps {most}: the fork begins after {}; name a number above that",
-        counted(step, "update")
-    );
+    anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {}; name a number above that", counted(step, "step"));
     Ok(())
 }
 
@@ -402,11 +398,11 @@ fn resumed_settings(
     let mut say = |text: String| listener(Notification::Event(&Event::Warning { text }));
     let Some(most) = max_steps else {
         if step >= settings.train.max_steps {
-            say(format!("the run has made all of its {}; --max-steps N lets it make more", counted(step, "update")));
+            say(format!("the run has made all of its {}; --max-steps N lets it make more", counted(step, "step")));
         }
         return Ok(settings);
     };
-    anyhow::ensure!(step < most, "--max-steps {most}: the run has made {}; name a number above that", counted(step, "update"));
+    anyhow::ensure!(step < most, "--max-steps {most}: the run has made {}; name a number above that", counted(step, "step"));
     let next = |settings: &Settings| learning_rate(&settings.train, (step + 1).min(settings.train.max_steps));
     let (before, planned) = (settings.train.max_steps, next(&settings));
     extend(&mut settings, most);
@@ -416,9 +412,9 @@ fn resumed_settings(
         let fixed = if rate == planned {
             String::new()
         } else {
-            format!(": the next update's learning rate is {rate:.2e}, not {planned:.2e}")
+            format!(": the next step's learning rate is {rate:.2e}, not {planned:.2e}")
         };
-        say(format!("--max-steps {most}, not {before}: the {scheduler} schedule is laid over all {most} updates{fixed}"));
+        say(format!("--max-steps {most}, not {before}: the {scheduler} schedule is laid over all {most} steps{fixed}"));
     }
     Ok(settings)
 }

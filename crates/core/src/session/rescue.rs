@@ -89,7 +89,7 @@ impl Run<'_> {
         let is_there = |step: &u64| self.vfs.exists(&self.folder.checkpoints().join(step_name(*step))).unwrap_or_default();
         let good = self.watch.ladder.pinned().filter(|step| *step < onset).filter(is_there).max();
         let good = good.map_or(String::new(), |step| format!("; the newest good checkpoint is that of step {step}"));
-        let text = format!("the run ends in a spike, which began about update {onset} and had not passed{good}");
+        let text = format!("the run ends in a spike, which began about step {onset} and had not passed{good}");
         self.out.emit(&Event::Warning { text });
     }
 
@@ -190,16 +190,16 @@ fn words(sign: &Sign, result: &Step) -> String {
     let step = result.step;
     match sign {
         Sign::Spike { loss, usual, .. } => {
-            format!("update {step}: the loss has risen to {loss:.3}, typically {usual:.3} (grad_norm {:.3})", result.grad_norm)
+            format!("step {step}: the loss has risen to {loss:.3}, typically {usual:.3} (grad_norm {:.3})", result.grad_norm)
         }
         Sign::Norm { grad_norm, usual } => {
-            format!("update {step}: grad_norm is {grad_norm:.3}, typically {usual:.3}")
+            format!("step {step}: grad_norm is {grad_norm:.3}, typically {usual:.3}")
         }
         Sign::Passed { onset, lasted, peak } => {
-            format!("update {step}: the loss is back, {lasted} update(s) after its rise about update {onset} (highest {peak:.3})")
+            format!("step {step}: the loss is back, {lasted} step(s) after its rise about step {onset} (highest {peak:.3})")
         }
         Sign::PersistentSpike(trouble) => format!(
-            "update {step}: {}; training has diverged: start from a checkpoint before it (--fork RUN@STEP) with a lower --learning-rate, \
+            "step {step}: {}; training has diverged: start from a checkpoint before it (--fork RUN@STEP) with a lower --learning-rate, \
              or let --rescue rollback or pma do so automatically",
             trouble.cause
         ),

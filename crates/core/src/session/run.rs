@@ -172,7 +172,7 @@ impl Run<'_> {
         self.out.keep_samples(&samples);
         if step.skipped {
             let text = format!(
-                "update {}: the gradient was not finite, so nothing was changed; if this continues, lower --learning-rate",
+                "step {}: the gradient was not finite, so nothing was changed; if this continues, lower --learning-rate",
                 step.step
             );
             self.out.emit(&Event::Warning { text });
@@ -267,7 +267,7 @@ impl TrainingLoop for Run<'_> {
                     }
                 }
                 Command::Step => {
-                    self.out.emit(&Event::Warning { text: "Step needs a paused run with updates left".into() });
+                    self.out.emit(&Event::Warning { text: "Step needs a paused run with steps left".into() });
                 }
                 other => {
                     self.drain()?;

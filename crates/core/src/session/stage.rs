@@ -246,7 +246,7 @@ fn plan_updates(settings: &mut Settings, epochs: f64, source: &mut chat::ChatSou
     let (train, rows) = (&mut settings.train, source.rows_per_epoch());
     if rows < train.batch_size as u64 {
         notices.push(format!(
-            "an epoch fills {rows} sequences of {} tokens, fewer than --batch-size {}: an update sees rows more than once",
+            "an epoch fills {rows} sequences of {} tokens, fewer than --batch-size {}: a step sees rows more than once",
             train.seq_len, train.batch_size
         ));
     }
@@ -257,7 +257,7 @@ fn plan_updates(settings: &mut Settings, epochs: f64, source: &mut chat::ChatSou
     let most = train.max_steps / 10;
     if train.warmup_steps > most {
         notices.push(format!(
-            "--warmup-steps {}: {most} instead, a tenth of the {} updates that {epochs} epochs take",
+            "--warmup-steps {}: {most} instead, a tenth of the {} steps that {epochs} epochs take",
             train.warmup_steps, train.max_steps
         ));
         train.warmup_steps = most;

@@ -101,7 +101,7 @@ impl Trainer {
         let names: Vec<String> = found.iter().map(|rank| world.name(*rank)).collect();
         ensure!(
             found.is_empty(),
-            "update {step}: the weights{} on {} differ from those on {}: a device or driver fault. The run ends; saved checkpoints are valid. \
+            "step {step}: the weights{} on {} differ from those on {}: a device or driver fault. The run ends; saved checkpoints are valid. \
              Check the devices with `lehr doctor` under the same launcher",
             if with_moments { " or moments" } else { "" },
             names.join(", "),

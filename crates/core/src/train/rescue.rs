@@ -129,7 +129,7 @@ impl Ladder {
     ) -> Result<RescuePlan, String> {
         let recent = self.past.iter().filter(|p| p.at + SPAN > trouble.at).count() as u64;
         if recent >= s.rescue_limit {
-            return Err(self.account(trouble, &format!("{recent} rescues within {SPAN} updates did not help (--rescue-limit)")));
+            return Err(self.account(trouble, &format!("{recent} rescues within {SPAN} steps did not help (--rescue-limit)")));
         }
         // The start needs no margin.
         let start = self.young.iter().filter(|young| self.begin == Some(**young));

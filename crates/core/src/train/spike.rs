@@ -264,8 +264,7 @@ impl Detector {
         if !alarm {
             return Some(Sign::Passed { onset, lasted: lasted - settled, peak });
         }
-        let cause =
-            format!("the loss rose from {usual:.3} to {peak:.3} about update {onset} and did not return in {lasted} updates");
+        let cause = format!("the loss rose from {usual:.3} to {peak:.3} about step {onset} and did not return in {lasted} steps");
         Some(Sign::PersistentSpike(PersistentSpike { at: step, onset, cause, loss_before: usual, loss_at_spike: peak }))
     }
 
@@ -277,12 +276,12 @@ impl Detector {
         }
         let (onset, cause) = if self.in_a_row == IN_A_ROW {
             let onset = step.saturating_sub(IN_A_ROW - 1).max(1);
-            (onset, format!("{IN_A_ROW} updates in a row, from {onset} on, were not finite"))
+            (onset, format!("{IN_A_ROW} steps in a row, from {onset} on, were not finite"))
         } else if self.skipped.len() >= SHARE.1 && self.in_a_row < IN_A_ROW {
             let onset = self.skipped.front().map_or(step, |(_, first)| *first);
             let found = self.skipped.len();
             self.skipped.clear();
-            (onset, format!("{found} of the last {} updates were not finite, the first was {onset}", SHARE.0))
+            (onset, format!("{found} of the last {} steps were not finite, the first was {onset}", SHARE.0))
         } else {
             return None;
         };

@@ -135,7 +135,7 @@ impl Inside {
                 let running = matches!(job, Some(JobState::Running(_)));
                 let ready = !running && !saved.is_empty() && !self.text.is_empty();
                 let clicked = ui.add_enabled(ready, egui::Button::new("Look inside")).clicked();
-                let name = |at: u64| if at == 0 { "newest".into() } else { format!("step {at}") };
+                let name = |at: u64| if at == 0 { "newest".into() } else { format!("step {}", crate::app::format::count(at)) };
                 let label = ui.label("checkpoint");
                 egui::ComboBox::from_id_salt("checkpoint")
                     .selected_text(name(self.at))
@@ -237,8 +237,8 @@ fn tokens(ui: &mut Ui, it: &Inspection, picked: &mut usize) {
                 "token {i}, id {}\nprobability {}\nlog p {} nats\nrank {}\nentropy of what comes next {} nats",
                 token.id,
                 number(p),
-                token.logprob.map_or("-".into(), |l| number(f64::from(l))),
-                token.rank.map_or("-".into(), |r| r.to_string()),
+                token.logprob.map_or("–".into(), |l| number(f64::from(l))),
+                token.rank.map_or("–".into(), |r| r.to_string()),
                 number(f64::from(token.entropy))
             );
             if ui.add(button).on_hover_text(read_out).clicked() {
@@ -249,8 +249,8 @@ fn tokens(ui: &mut Ui, it: &Inspection, picked: &mut usize) {
     let token = &it.tokens[(*picked).min(it.tokens.len() - 1)];
     ui.horizontal_wrapped(|ui| {
         stat(ui, "picked", &piece(&token.piece));
-        stat(ui, "probability", &token.logprob.map_or("-".into(), |l| number(f64::from(l).exp())));
-        stat(ui, "rank", &token.rank.map_or("-".into(), |r| r.to_string()));
+        stat(ui, "probability", &token.logprob.map_or("–".into(), |l| number(f64::from(l).exp())));
+        stat(ui, "rank", &token.rank.map_or("–".into(), |r| r.to_string()));
         stat(ui, "entropy after it (nats)", &number(f64::from(token.entropy)));
     });
 }

@@ -82,7 +82,14 @@ impl ByHand {
     fn run_ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         let send = |command| Action::Send(run.files.path.clone(), command);
         ui.horizontal_wrapped(|ui| {
-            ui.label(RichText::new(format!("{}, update {}", run.files.state_label(run.live), run.files.history.step)).weak());
+            ui.label(
+                RichText::new(format!(
+                    "{}, step {}",
+                    run.files.state_label(run.live),
+                    crate::app::format::count(run.files.history.step)
+                ))
+                .weak(),
+            );
             if !run.is_controllable() {
                 return;
             }
@@ -90,7 +97,7 @@ impl ByHand {
             if ui.button(if is_paused { "Continue" } else { "Pause" }).clicked() {
                 actions.push(send(if is_paused { Command::Resume } else { Command::Pause }));
             }
-            if is_paused && ui.button("One update").clicked() {
+            if is_paused && ui.button("One step").clicked() {
                 actions.push(send(Command::Step));
             }
             if ui.button("Stop").clicked() {
@@ -114,7 +121,7 @@ impl ByHand {
     fn predict_ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         let Some(change) = &mut self.change else { return };
         let text = format!(
-            "{} {}: what will the {} be in {} updates, compared with now?",
+            "{} {}: what will the {} be in {} steps, compared with now?",
             change.label,
             number(change.value),
             metric(run),
@@ -155,7 +162,7 @@ impl ByHand {
             }
             None => {
                 let done = run.files.history.step.saturating_sub(from);
-                ui.label(RichText::new(format!("update {done} of {} after the change", self.span)).weak());
+                ui.label(RichText::new(format!("step {done} of {} after the change", self.span)).weak());
             }
         }
     }
@@ -195,10 +202,10 @@ fn in_words(metric: &str, response: &Response, prediction: Option<Course>) -> St
         Some(course) => format!(" Not quite: you predicted {}.", name(course)),
     };
     format!(
-        "The {metric} was {} and is {} (means of {} updates): {}, with a 95 % interval of the difference from {} to {}.{said}",
+        "The {metric} was {} and is {} (means of {} steps): {}, with a 95 % interval of the difference from {} to {}.{said}",
         means[0],
         means[1],
-        response.updates,
+        response.steps,
         name(response.course),
         interval[0],
         interval[1]
@@ -211,9 +218,9 @@ mod tests {
 
     #[test]
     fn a_result_says_what_happened_and_what_was_predicted() {
-        let response = Response { means: [2.0, 1.5], updates: 16, interval: [-0.625, -0.375], course: Course::Lower };
+        let response = Response { means: [2.0, 1.5], steps: 16, interval: [-0.625, -0.375], course: Course::Lower };
         let text = in_words("loss", &response, Some(Course::Lower));
-        assert!(text.starts_with("The loss was 2.0 and is 1.5 (means of 16 updates): lower,"), "{text}");
+        assert!(text.starts_with("The loss was 2.0 and is 1.5 (means of 16 steps): lower,"), "{text}");
         assert!(text.contains("from −0.625 to −0.375") && text.ends_with("You predicted it: lower."), "{text}");
         assert!(in_words("loss", &response, Some(Course::Higher)).ends_with("Not quite: you predicted higher."));
         assert!(in_words("loss", &response, None).ends_with("−0.375."));

@@ -379,7 +379,7 @@ fn pause_ui(ui: &mut Ui, host: &Host, shown: &StoryView) {
     if ui.button(if shown.is_paused { "Continue" } else { "Pause" }).clicked() {
         host.perform(story::StoryAction::Pause(!shown.is_paused));
     }
-    if shown.is_paused && ui.button("One update").clicked() {
+    if shown.is_paused && ui.button("One step").clicked() {
         host.perform(story::StoryAction::Step);
     }
 }

@@ -81,7 +81,9 @@ impl LandscapePart {
         ui.horizontal_wrapped(|ui| {
             for (i, name) in ["A", "B", "C"].into_iter().enumerate() {
                 let label = ui.label(name);
-                let combo = egui::ComboBox::from_id_salt(name).selected_text(format!("step {}", chosen[i])).width(90.0);
+                let combo = egui::ComboBox::from_id_salt(name)
+                    .selected_text(format!("step {}", crate::app::format::count(chosen[i])))
+                    .width(90.0);
                 let shown = combo.show_ui(ui, |ui| {
                     there.iter().take(500).for_each(|step| {
                         if ui.selectable_value(&mut chosen[i], *step, step.to_string()).changed() {
@@ -179,7 +181,7 @@ fn mark(ui: &Ui, painter: &egui::Painter, place: &Place, land: &Landscape) {
     let marked = land.checkpoints.iter().map(|p| (p, 4.0)).chain([(&land.mean, 6.5)]).chain(land.merged.iter().map(|p| (p, 5.0)));
     for (point, radius) in marked {
         let Some(at) = place.point(point) else { continue };
-        let text = format!("{} {}", point.letter, point.loss.map_or("-".into(), number));
+        let text = format!("{} {}", point.letter, point.loss.map_or("–".into(), number));
         let galley = painter.layout_no_wrap(text, font.clone(), Color32::WHITE);
         let corner = at + vec2(10.0, -galley.size().y / 2.0);
         let back = egui::Rect::from_min_size(corner, galley.size()).expand(2.0);

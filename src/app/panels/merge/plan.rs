@@ -120,7 +120,10 @@ impl Plan {
         card(ui, "A merge of checkpoints", hint, |ui| {
             ui.weak(match (steps.first(), steps.last()) {
                 (Some(only), _) if steps.len() == 1 => {
-                    format!("The only checkpoint is that of step {only}. The mean of one is that checkpoint: a merge needs two or more.")
+                    format!(
+                        "The only checkpoint is that of step {}. The mean of one is that checkpoint: a merge needs two or more.",
+                        crate::app::format::count(*only)
+                    )
                 }
                 (Some(first), Some(last)) => {
                     format!("{} checkpoints, steps {first} to {last}, at least {spacing} apart.", steps.len())
@@ -170,7 +173,7 @@ impl Plan {
                 .labelled_by(label.id);
             let label = ui.label("every");
             let every = DragValue::new(&mut self.every).range(0..=1_000_000_000u64).speed(0.5);
-            ui.add(every.custom_formatter(|v, _| if v == 0.0 { "as kept".into() } else { format!("{v} updates") }))
+            ui.add(every.custom_formatter(|v, _| if v == 0.0 { "as kept".into() } else { format!("{v} steps") }))
                 .labelled_by(label.id);
             let newest = |at: u64| if at == 0 { "newest".into() } else { at.to_string() };
             let label = ui.label("up to step");

@@ -72,7 +72,7 @@ impl SweepPart {
         let numbers = [2, 3, 5, 8, 12].into_iter().filter(|n| *n <= count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
         let usual = [1, 2, 4].map(|m| (m * spacing.max(1)).to_string()).join(",");
         ui.horizontal_wrapped(|ui| {
-            let label = ui.label("intervals V (updates)");
+            let label = ui.label("intervals V (steps)");
             ui.add(egui::TextEdit::singleline(&mut self.every).hint_text(usual.clone()).desired_width(110.0))
                 .labelled_by(label.id);
             let label = ui.label("numbers N");
@@ -104,15 +104,20 @@ fn show(ui: &mut Ui, sweep: &Sweep, count: u64, heats: &mut HashMap<String, Heat
     let best = sweep.best.iter().find(|c| c.at == at);
     let mut taken = None;
     ui.horizontal_wrapped(|ui| {
-        ui.label(format!("Step {at}: raw {}, on {} tokens.", raw.map_or("-".into(), number), sweep.eval_tokens));
+        ui.label(format!(
+            "Step {}: raw {}, on {} tokens.",
+            crate::app::format::count(at),
+            raw.map_or("–".into(), number),
+            crate::app::format::count(sweep.eval_tokens)
+        ));
         let Some(best) = best else { return };
-        let age = best.mean_age.map_or("-".into(), number);
+        let age = best.mean_age.map_or("–".into(), number);
         let text = format!(
-            "Best: {}, V {}, N {}: {}, {} the raw checkpoint; {age} updates old on average.",
+            "Best: {}, V {}, N {}: {}, {} the raw checkpoint; {age} steps old on average.",
             best.rule(),
             best.every,
             best.last,
-            best.loss.map_or("-".into(), number),
+            best.loss.map_or("–".into(), number),
             difference(best.gain.unwrap_or(f64::NAN))
         );
         ui.label(RichText::new(text).strong());
@@ -161,7 +166,7 @@ fn map(ui: &mut Ui, heat: &mut Heat, rule: &str, cells: &[&Cell], best: Option<&
     ui.label(RichText::new(rule).strong());
     let words = HeatLabels {
         name: &format!("Sweep, {rule}"),
-        y_label: "V (updates)",
+        y_label: "V (steps)",
         x_label: "N (checkpoints)",
         row: &|row| every[row].to_string(),
         column: &|column| last[column].to_string(),
@@ -176,7 +181,7 @@ fn map(ui: &mut Ui, heat: &mut Heat, rule: &str, cells: &[&Cell], best: Option<&
                 }
             }
         },
-        inside: Some(&|row, column| gain(row, column).map_or("-".into(), |g| format!("{:+.4}", -g).replace('-', "−"))),
+        inside: Some(&|row, column| gain(row, column).map_or("–".into(), |g| format!("{:+.4}", -g).replace('-', "−"))),
         upward: true,
         smooth: false,
         row_height: (26.0, 34.0),

@@ -144,7 +144,7 @@ impl ChatPage {
     fn choice_ui(&mut self, ui: &mut Ui, run: &OpenRun) {
         let name = |at: At| match at {
             At::Newest => "newest checkpoint".to_owned(),
-            At::Step(step) => format!("step {step}"),
+            At::Step(step) => format!("step {}", crate::app::format::count(step)),
             At::Named => "a model folder or file".to_owned(),
         };
         let label = ui.label("model");

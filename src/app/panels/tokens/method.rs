@@ -211,7 +211,7 @@ fn elsewhere(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         };
         ui.label(RichText::new(why).weak());
         if let Some(step) = run.newest_checkpoint()
-            && ui.button(format!("Fork with another method from step {step}")).clicked()
+            && ui.button(format!("Fork with another method from step {}", crate::app::format::count(step))).clicked()
         {
             let fork = format!("{}@{step}", run.files.path.display());
             actions.push(Action::NewRun("grpo".into(), vec![("start.fork".into(), fork)]));

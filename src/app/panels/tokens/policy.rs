@@ -148,7 +148,7 @@ fn missing(ui: &mut Ui) {
 }
 
 fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
-    ui.weak(format!("Measured at step {}.", probed.step));
+    ui.weak(format!("Measured at step {}.", crate::app::format::count(probed.step)));
 }
 
 /// How far an axis reaches, up and down alike, that holds all of these changes, or (`near`) their middle halves.

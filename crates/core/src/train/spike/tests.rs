@@ -91,7 +91,7 @@ fn a_persistent_spike_triggers_one_rescue() {
     let (at, Sign::PersistentSpike(trouble)) = &signs[1] else { panic!("{signs:?}") };
     assert_eq!((*at, trouble.at, trouble.onset), (599 + PATIENCE, 599 + PATIENCE, 600));
     assert!((trouble.loss_before - 2.7).abs() < 0.4 && trouble.loss_at_spike > 5.0, "{trouble:?}");
-    assert!(trouble.cause.contains("update 600"), "{}", trouble.cause);
+    assert!(trouble.cause.contains("step 600"), "{}", trouble.cause);
 }
 
 /// A rise of 1 nat is hidden in single losses with a noise of 0.3, but not in the median of 16.
