@@ -3,8 +3,8 @@
 use super::chart::values;
 use super::draw::points;
 use super::state::{Action, AppState};
-use crate::history::spec::{Spec, label, smoothing};
-use crate::history::{Axis, Cut};
+use crate::history::chart_spec::{ChartSpec, label, smoothing};
+use crate::history::{Axis, CurveView};
 use crate::plot::{Chart, Series};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub fn place(run: &Path, title: &str, extension: &str) -> PathBuf {
 }
 
 /// Ask for a chart as PNG, beside the first of its runs: drawn as the report draws it, not as the screen shows it.
-pub fn export_png(state: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
+pub fn export_png(state: &mut AppState, spec: &ChartSpec, runs: &[PathBuf], metrics: &[String]) {
     if let Some(first) = runs.first() {
         let svg = svg(state, spec, runs, metrics);
         state.request(Action::Picture(place(first, spec.title, "png"), svg));
@@ -25,14 +25,14 @@ pub fn export_png(state: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: 
 }
 
 /// Ask for a chart's metrics as CSV, beside each of its runs.
-pub fn tables(state: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
+pub fn tables(state: &mut AppState, spec: &ChartSpec, runs: &[PathBuf], metrics: &[String]) {
     for run in runs {
         let to = place(run, spec.title, "csv");
         state.request(Action::Csv { run: run.clone(), metrics: metrics.to_vec(), to });
     }
 }
 
-fn svg(state: &AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> String {
+fn svg(state: &AppState, spec: &ChartSpec, runs: &[PathBuf], metrics: &[String]) -> String {
     let axis = state.look.axis;
     let x_label = if axis == Axis::Wall { "time" } else { axis.label() };
     let mut chart = Chart::new(spec.title).x(x_label).across(values(axis)).y(spec.y).size(900.0, 480.0);
@@ -43,7 +43,7 @@ fn svg(state: &AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> S
     for run in runs.iter().filter_map(|path| state.run(path)) {
         let clock = &run.files.history.clock;
         let (from, to) = clock.extent(axis).unwrap_or((0.0, 1.0));
-        let cut = Cut { axis, from, to, columns: COLUMNS, log: false };
+        let cut = CurveView { axis, from, to, columns: COLUMNS, log: false };
         for (i, (metric, own)) in metrics.iter().zip(&colors).enumerate() {
             let Some(raw) =
                 run.files.history.curves.get(metric).filter(|_| spec.of(&run.files.history).contains(&metric.as_str()))

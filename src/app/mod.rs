@@ -8,7 +8,7 @@ mod actions;
 pub mod chart;
 pub mod chat_process;
 pub mod child;
-pub mod cuts;
+pub mod curve_cache;
 mod display;
 pub mod draw;
 mod export;

@@ -1,9 +1,9 @@
 //! Runs that differ only in their seed, as one: mean and spread.
 
-use super::cuts::Spread;
+use super::curve_cache::Spread;
 use super::state::{AppState, OpenRun};
 use crate::config::Settings;
-use crate::history::{Clock, Curve, Cut};
+use crate::history::{Clock, Curve, CurveView};
 use crate::stats::{deviation, mean};
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ fn seedless(mut settings: Settings) -> Settings {
 }
 
 /// Mean and spread of a metric between two positions, each curve smoothed over `share` of its points.
-pub fn spread(runs: &[&OpenRun], metric: &str, share: f64, how: &Cut) -> Vec<Spread> {
+pub fn spread(runs: &[&OpenRun], metric: &str, share: f64, how: &CurveView) -> Vec<Spread> {
     let curves: Vec<(&Clock, &Curve, usize)> = runs
         .iter()
         .filter_map(|run| {
@@ -77,7 +77,7 @@ mod tests {
         let paths: Vec<PathBuf> = ["a", "b", "c"].map(PathBuf::from).into();
         let groups = groups(&state, &paths);
         assert_eq!(groups, [vec![PathBuf::from("a"), PathBuf::from("b")], vec![PathBuf::from("c")]]);
-        let how = Cut { axis: Axis::Steps, from: 1.0, to: 10.0, columns: 100, log: false };
+        let how = CurveView { axis: Axis::Steps, from: 1.0, to: 10.0, columns: 100, log: false };
         let found = spread(&[&state.runs[0], &state.runs[1]], "loss", 0.0, &how);
         assert_eq!((found[0].mean, found[0].std), (2.0, 2f64.sqrt()));
         assert_eq!((found[POSITIONS].mean, found[POSITIONS].std), (1.0, 0.0));

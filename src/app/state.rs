@@ -3,7 +3,7 @@
 
 use super::chat_process::ChatProcess;
 use super::child::{Job, JobState, TrainerProcess};
-use super::cuts::Cuts;
+use super::curve_cache::CurveCache;
 use super::theme;
 use crate::event::Command;
 use crate::history::{Axis, RunFiles};
@@ -116,7 +116,7 @@ impl Default for Look {
     fn default() -> Self {
         Self {
             axis: Axis::Steps,
-            smooth: crate::history::spec::SMOOTH,
+            smooth: crate::history::chart_spec::SMOOTH,
             log_x: false,
             log_y_flipped: Vec::new(),
             hidden_charts: Vec::new(),
@@ -239,7 +239,7 @@ pub struct AppState {
     /// The position under the pointer in any chart, on the axis that is shown.
     pub cursor: Option<f64>,
     /// Curves as they were drawn last.
-    pub cuts: Cuts,
+    pub curve_cache: CurveCache,
     actions: Vec<Action>,
 }
 
@@ -272,7 +272,7 @@ impl AppState {
     /// Give every open run its colour, after one has come or gone.
     pub fn color_runs(&mut self) {
         let names: Vec<String> = self.runs.iter().map(OpenRun::name).collect();
-        for (run, hue) in self.runs.iter_mut().zip(crate::history::hues(&names)) {
+        for (run, hue) in self.runs.iter_mut().zip(crate::history::run_colors(&names)) {
             (run.hue, run.color) = (hue, theme::series(hue));
         }
     }

@@ -20,7 +20,7 @@ const HOME: Duration = Duration::from_secs(3);
 
 /// What a look at a run has brought.
 #[derive(Debug)]
-pub struct Seen {
+pub struct WatchedRun {
     /// The run.
     pub path: PathBuf,
     /// New events.
@@ -41,7 +41,7 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Watcher {
     watch: Sender<WatchRequest>,
-    seen: Receiver<Seen>,
+    seen: Receiver<WatchedRun>,
     found: Receiver<(PathBuf, Vec<PathBuf>)>,
 }
 
@@ -111,12 +111,12 @@ impl Watcher {
     }
 
     /// What a look at a run has brought, if there is something.
-    pub fn next(&self) -> Option<Seen> {
+    pub fn next(&self) -> Option<WatchedRun> {
         self.seen.try_recv().ok()
     }
 }
 
-fn work(asks: &Receiver<WatchRequest>, send: &SyncSender<Seen>, report: &Sender<(PathBuf, Vec<PathBuf>)>, wake: impl Fn()) {
+fn work(asks: &Receiver<WatchRequest>, send: &SyncSender<WatchedRun>, report: &Sender<(PathBuf, Vec<PathBuf>)>, wake: impl Fn()) {
     let (mut runs, mut home): (Vec<Watched>, Option<Home>) = (Vec::new(), None);
     loop {
         let now = Instant::now();
@@ -151,7 +151,7 @@ fn work(asks: &Receiver<WatchRequest>, send: &SyncSender<Seen>, report: &Sender<
 }
 
 impl Watched {
-    fn look(&mut self) -> Option<Seen> {
+    fn look(&mut self) -> Option<WatchedRun> {
         let live = RunLock::is_held(&self.path);
         let (poll, error) = match self.reader.poll(&RealFs) {
             Ok(poll) => (poll, None),
@@ -176,7 +176,7 @@ impl Watched {
         self.uncounted &= bytes.is_none();
         let list = || checkpoints::list(&RealFs, &self.path).ok().map(|found| found.into_iter().map(|(step, _)| step).collect());
         let kept = bytes.and_then(|_| list());
-        Some(Seen { path: self.path.clone(), poll, live, bytes, kept, settings, error })
+        Some(WatchedRun { path: self.path.clone(), poll, live, bytes, kept, settings, error })
     }
 }
 

@@ -7,7 +7,7 @@ use super::options::{Options, PlayStory};
 use super::panels::PageSet;
 use super::state::{Action, AppState, OpenRun, Page};
 use super::top_bar::{self, Leave};
-use super::watcher::{Seen, Watcher};
+use super::watcher::{WatchedRun, Watcher};
 use crate::backend::{Backend, Wake};
 use crate::event::Command;
 use eframe::egui;
@@ -208,7 +208,7 @@ impl Window {
         }
     }
 
-    fn take(&mut self, seen: Seen) {
+    fn take(&mut self, seen: WatchedRun) {
         let Some(run) = self.state.run_mut(&seen.path) else { return };
         run.loading = seen.poll.more;
         // A trainer from here that has not created its folder yet is live all the same.

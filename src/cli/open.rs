@@ -129,7 +129,7 @@ pub fn frozen_model(
     dtype: WeightsDtype,
 ) -> anyhow::Result<Model> {
     let files = WeightFiles::open(&RealFs, dir)?;
-    let model = Model::frozen(device, &config.model, context, dtype.resolve(files.exact_element()))?;
+    let model = Model::frozen(device, &config.model, context, dtype.resolve(files.storage_element()))?;
     model.load(device, &files)?;
     Ok(model)
 }

@@ -3,8 +3,8 @@
 //! `pma` is arXiv 2505.12082, `lopti` arXiv 2505.12929. They share storage ([`store`]) and execution of jobs ([`attempts`]), confidence
 //! intervals ([`stats`]) and verdicts ([`verdict`]), and reporting ([`finding`], [`report`]).
 
-pub mod attempts;
 pub mod finding;
+pub mod jobs;
 pub mod lopti;
 pub mod pma;
 pub mod report;

@@ -1,7 +1,7 @@
 //! Output of findings: `results.json` for programs, `README.md` for readers, figures. All text is generated from the data.
 
-use super::attempts::minutes;
 use super::finding::{ClaimFinding, ResultTable, number, with_interval};
+use super::jobs::minutes;
 use super::verdict::{CheckOutcome, ClaimCheck, ClaimVerdict, RULE, Requirement};
 use super::{Paper, ReproduceOptions, seeds};
 use crate::vfs::write_whole;

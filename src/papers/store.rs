@@ -1,6 +1,6 @@
 //! Storage of results: one folder per training job, one file per evaluation. Every write is atomic.
 
-use super::attempts::AttemptResult;
+use super::jobs::AttemptResult;
 use crate::vfs::{display_path, write_whole};
 use crate::world::World;
 use anyhow::Context as _;

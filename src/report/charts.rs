@@ -3,7 +3,7 @@
 use super::html::visible;
 use super::run::{MORE, ReportRun};
 use super::trace::{Trace, trace};
-use crate::history::spec::{CHARTS, SMOOTH, Spec, label, smoothing};
+use crate::history::chart_spec::{CHARTS, ChartSpec, SMOOTH, label, smoothing};
 use crate::history::{Pin, PinKind};
 use crate::plot::{Chart, Series};
 
@@ -25,7 +25,7 @@ pub(super) struct ReportLine {
 
 /// A chart with at least one line.
 pub(super) struct Plot {
-    pub spec: &'static Spec,
+    pub spec: &'static ChartSpec,
     pub lines: Vec<ReportLine>,
     /// Window of the longest smoothed line, in values.
     pub window: usize,
@@ -39,7 +39,7 @@ const MOST_LINES: usize = 64;
 /// All charts for which these runs have data.
 pub(super) fn plots(runs: &[ReportRun]) -> Vec<Plot> {
     let most = (12 * MOST_POINTS / runs.len().max(1)).clamp(200, MOST_POINTS);
-    let of = |specs: &'static [Spec], derived: bool| {
+    let of = |specs: &'static [ChartSpec], derived: bool| {
         specs.iter().filter_map(move |spec| {
             let plot = plot(runs, spec, derived, most);
             (!plot.lines.is_empty()).then_some(plot)
@@ -48,7 +48,7 @@ pub(super) fn plots(runs: &[ReportRun]) -> Vec<Plot> {
     of(CHARTS, false).chain(of(MORE, true)).collect()
 }
 
-fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> Plot {
+fn plot(runs: &[ReportRun], spec: &'static ChartSpec, derived: bool, most: usize) -> Plot {
     let mut out = Plot { spec, lines: Vec::new(), window: 1 };
     let (several, colors) = (runs.len() > 1, crate::plot::SERIES.len());
     let mut names: Vec<&str> = Vec::new();

@@ -1,7 +1,7 @@
 //! A run for the page: its files, a unique name, and curves derived from its token statistics.
 
 use crate::event::{Event, Number, Step};
-use crate::history::spec::Spec;
+use crate::history::chart_spec::ChartSpec;
 use crate::history::{Axis, History, RunFiles, find_runs};
 use crate::vfs::display_path;
 use anyhow::Result;
@@ -19,8 +19,8 @@ pub(super) struct ReportRun {
 }
 
 /// Charts of the effect of reinforcement and supervised learning on low-probability tokens, over steps.
-pub(super) const MORE: &[Spec] = &[
-    Spec {
+pub(super) const MORE: &[ChartSpec] = &[
+    ChartSpec {
         title: "Improbable tokens",
         y: "share",
         metrics: &["tokens below 0.25", "gradient below 0.25"],
@@ -29,7 +29,7 @@ pub(super) const MORE: &[Spec] = &[
         hint: "Sampled tokens that the model gave a probability below 0.25: their share of all tokens, and of the sum of the \
                gradients' sizes. Improbable tokens are few and have a large share of the gradient.",
     },
-    Spec {
+    ChartSpec {
         title: "Moved in the right direction",
         y: "share of tokens",
         metrics: &["p in [0, 0.25)", "p in [0.25, 0.5)", "p in [0.5, 0.75)", "p in [0.75, 1]"],
@@ -38,7 +38,7 @@ pub(super) const MORE: &[Spec] = &[
         hint: "Of the tokens that a step moved, those whose probability rose with a positive advantage or fell with a negative one, by \
                their probability before the step. 0.5 is chance.",
     },
-    Spec {
+    ChartSpec {
         title: "Unexpected held-out tokens",
         y: "share",
         metrics: &["held-out tokens below 0.25", "loss below 0.25", "gradient of those"],
@@ -75,7 +75,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ReportRun>> {
     let mut runs: Vec<ReportRun> = found.iter().map(|path| RunFiles::read(path).map(ReportRun::new)).collect::<Result<_>>()?;
     // By the names that the window uses.
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
-    runs.iter_mut().zip(crate::history::hues(&names)).for_each(|(run, hue)| run.hue = hue);
+    runs.iter_mut().zip(crate::history::run_colors(&names)).for_each(|(run, hue)| run.hue = hue);
     make_names_distinct(&mut runs);
     Ok(runs)
 }

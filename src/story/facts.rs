@@ -9,7 +9,7 @@
 use super::compare::{Comparison, PairedDifference};
 use super::script::StepKind;
 use super::templates;
-use crate::history::{Axis, Curve, History, RunFiles, RunState, spec};
+use crate::history::{Axis, Curve, History, RunFiles, RunState, chart_spec};
 use crate::number_format::visible;
 use crate::run_folder::checkpoints;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -185,7 +185,7 @@ pub fn check_name(kind: StepKind, fact: &str) -> Result<()> {
                 EVENTS.join(", ")
             );
             let fits = |pattern: &&str| pattern.strip_suffix('*').map_or(*pattern == name, |start| name.starts_with(start));
-            let is_metric = spec::CHARTS.iter().flat_map(|c| c.metrics).chain(MORE_METRICS).any(fits);
+            let is_metric = chart_spec::CHARTS.iter().flat_map(|c| c.metrics).chain(MORE_METRICS).any(fits);
             ensure!(is_event || is_metric || OF_RUNS.contains(&name), "{name} is neither a metric of a chart nor a known fact");
             ensure!(statistic.is_empty() || is_event || is_metric, "{name} has no statistics");
         }

@@ -1,6 +1,6 @@
 //! The included stories.
 
-use super::place::is_complete;
+use super::location::is_complete;
 use super::script::Story;
 use crate::config::UsageError;
 use crate::number_format::did_you_mean;

@@ -5,12 +5,12 @@ mod child;
 mod compare;
 mod experiment;
 mod facts;
-mod host;
 mod library;
+mod location;
 #[cfg(test)]
 mod outcomes;
-mod place;
 mod player;
+mod player_thread;
 mod script;
 mod templates;
 mod time_estimate;
@@ -19,10 +19,10 @@ pub use child::UNTUNED;
 pub use compare::{Comparison, ComparisonVerdict, PairedDifference};
 pub use experiment::{Course, Experiment, Response};
 pub use facts::{Fact, StepOutcome};
-pub use host::{Host, SceneResult, StoryAction, StoryView};
 pub use library::{demo, lesson, lesson_names, next_lesson};
-pub use place::{StoryLocation, is_complete};
+pub use location::{StoryLocation, is_complete};
 pub use player::{GuessReply, Player, PlayerOptions, StoryPhase};
+pub use player_thread::{Host, SceneResult, StoryAction, StoryView};
 pub use script::{
     ConditionalText, Panel, Parameter, StepKind, Story, StoryQuestion, StoryScene, StoryStep, StoryTable, WatchItem,
 };

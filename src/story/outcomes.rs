@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const VERDICTS: [ComparisonVerdict; 3] = [ComparisonVerdict::Better, ComparisonVerdict::Worse, ComparisonVerdict::Inconclusive];
 
 fn texts_in(story: &Story) -> impl Iterator<Item = &ConditionalText> {
-    story.scenes.iter().flat_map(|s| s.question.iter().flat_map(|q| &q.answer).chain(&s.seen).chain(&s.closing))
+    story.scenes.iter().flat_map(|s| s.question.iter().flat_map(|q| &q.answer).chain(&s.results).chain(&s.closing))
 }
 
 /// All facts that the texts and conditions of a story name: step and path.

@@ -1,14 +1,14 @@
 //! Plays a story: a state machine that is polled, so that a terminal or a window can present it. Commands are run by a [`Backend`]; their
 //! results are read from their files.
 //!
-//! `Reading` -`run_scene`-> `Running` -`poll`...-> `Seen` -`next`-> `Reading` of the next scene ... `Done`. `stop` asks a trainer to save and
+//! `Reading` -`run_scene`-> `Running` -`poll`...-> `Results` -`next`-> `Reading` of the next scene ... `Done`. `stop` asks a trainer to save and
 //! stop: `Stopped`; `run_scene` continues from there, or a new player does later.
 
 use super::child::Child;
 use super::compare::ComparisonVerdict;
 use super::experiment::Experiment;
 use super::facts::{Fact, Facts, StepOutcome, first_rows, printed};
-use super::place::{StoryFolders, StoryLocation};
+use super::location::{StoryFolders, StoryLocation};
 use super::script::{ConditionalText, StepKind, Story, StoryQuestion, StoryScene, StoryStep, path_names};
 use super::templates::{self, FilledTable, TextBlock, blocks};
 use super::time_estimate::{StoryProgress, TimeEstimate};
@@ -43,7 +43,7 @@ pub enum StoryPhase {
     /// Its commands are running: call `poll`.
     Running,
     /// Its results are available: `next`.
-    Seen,
+    Results,
     /// The story has ended.
     Done,
     /// It was stopped; training is saved. `run_scene` continues.
@@ -186,8 +186,8 @@ impl Player {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    pub fn seen(&self) -> Result<Vec<TextBlock>> {
-        self.conditional(&self.scene().seen)
+    pub fn results(&self) -> Result<Vec<TextBlock>> {
+        self.conditional(&self.scene().results)
     }
 
     /// Text at the end of the scene.
@@ -258,7 +258,7 @@ impl Player {
     /// # Errors
     /// A step is running, or the value is not valid.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        if !matches!(self.phase, StoryPhase::Reading | StoryPhase::Seen | StoryPhase::Done) {
+        if !matches!(self.phase, StoryPhase::Reading | StoryPhase::Results | StoryPhase::Done) {
             bail!("{name}: can be changed once what runs has ended");
         }
         if self.story.parameters.get(name).is_some_and(|p| p.value == value) {
@@ -295,7 +295,7 @@ impl Player {
 
     /// Go to the next scene.
     pub fn next(&mut self) {
-        if self.phase == StoryPhase::Seen {
+        if self.phase == StoryPhase::Results {
             let last = self.scene + 1 == self.story.scenes.len();
             (self.scene, self.passed) = if last { (self.scene, self.passed) } else { (self.scene + 1, 0) };
             self.phase = if last { StoryPhase::Done } else { StoryPhase::Reading };
@@ -406,7 +406,7 @@ impl Player {
     /// Start the next step, if there is one.
     fn start_step(&mut self) -> Result<bool> {
         let Some(step) = self.scene().steps.get(self.passed).cloned() else {
-            self.phase = StoryPhase::Seen;
+            self.phase = StoryPhase::Results;
             return Ok(true);
         };
         if self.place.is_done(&step) {

@@ -6,7 +6,7 @@ use super::compare::{Comparison, FIELDS};
 use super::facts::check_name;
 use super::templates::{FactName, names, names_of_expression};
 use crate::config::UsageError;
-use crate::history::spec;
+use crate::history::chart_spec;
 use crate::number_format::{did_you_mean, one_line};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
@@ -63,7 +63,7 @@ pub struct StoryScene {
     pub watch: Vec<WatchItem>,
     /// Text after the run.
     #[serde(default)]
-    pub seen: Vec<ConditionalText>,
+    pub results: Vec<ConditionalText>,
     /// A table of results, after the run.
     #[serde(default)]
     pub table: Option<StoryTable>,
@@ -205,7 +205,7 @@ pub enum StepKind {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WatchItem {
-    /// A chart of [`spec::CHARTS`], by its title.
+    /// A chart of [`chart_spec::CHARTS`], by its title.
     #[serde(default)]
     pub chart: Option<String>,
     /// Metrics to show; all if empty.
@@ -414,7 +414,7 @@ impl Story {
             ensure!(question.right.is_none() || !question.choices.is_empty(), "question: right, but no choices");
         }
         let answers = scene.question.iter().flat_map(|q| &q.answer);
-        let conditionals: Vec<&ConditionalText> = answers.chain(&scene.seen).chain(&scene.closing).collect();
+        let conditionals: Vec<&ConditionalText> = answers.chain(&scene.results).chain(&scene.closing).collect();
         conditionals.iter().try_for_each(|s| s.check(self))?;
         let rows = scene.table.iter().flat_map(|table| &table.rows);
         for row in rows.clone() {
@@ -461,9 +461,9 @@ impl Story {
 
 impl WatchItem {
     /// The specified chart.
-    pub fn spec(&self) -> Option<&'static spec::Spec> {
+    pub fn spec(&self) -> Option<&'static chart_spec::ChartSpec> {
         let title = self.chart.as_deref()?;
-        spec::CHARTS.iter().find(|c| c.title == title)
+        chart_spec::CHARTS.iter().find(|c| c.title == title)
     }
 
     fn check(&self, made: &BTreeMap<&str, StepKind>) -> Result<()> {

@@ -3,7 +3,7 @@
 use crate::common;
 
 use common::Place;
-use lehr::papers::attempts::AttemptResult;
+use lehr::papers::jobs::AttemptResult;
 use lehr::papers::pma::arm::{ArmStart, PmaArm, TrainingText};
 use lehr::papers::pma::checkpoints::CheckpointStore;
 use lehr::papers::pma::context::PmaContext;

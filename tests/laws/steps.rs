@@ -705,7 +705,7 @@ fn on_ranks(ranks: usize, settings: &Settings) -> Vec<OfRank> {
         let mut trainer = trainer_in(&world, device(), settings);
         world.start_following();
         if !world.is_root() {
-            assert_eq!(trainer.follow().unwrap(), "done");
+            assert_eq!(trainer.run_worker().unwrap(), "done");
             return (Vec::new(), trainer_state(&trainer), None);
         }
         trainer.broadcast_state().unwrap();
@@ -727,7 +727,7 @@ fn different_weights_end_the_run() {
         trainer.model.initialise(&trainer.device, seed);
         world.start_following();
         if !world.is_root() {
-            return trainer.follow().map_err(|e| format!("{e:#}"));
+            return trainer.run_worker().map_err(|e| format!("{e:#}"));
         }
         let first_error = (0..150).find_map(|i| trainer.step().err().map(|e| (i + 1, format!("{e:#}"))));
         world.end("failed");
@@ -758,7 +758,7 @@ fn a_device_fault_on_one_rank_ends_the_run() {
             recorder.op(op, |_| Ok(()), |_, [_], _| panic!("the device is lost"));
             trainer.device.replay(&recorder.finish().unwrap()).unwrap_err();
         }
-        trainer.follow().err().map(|e| format!("{e:#}"))
+        trainer.run_worker().err().map(|e| format!("{e:#}"))
     })
     .unwrap();
     let errors: Vec<String> = results.into_iter().map(|error| error.expect("an error on every rank")).collect();

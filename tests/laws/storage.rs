@@ -9,10 +9,10 @@ use lehr::config::{LoraSettings, ModelConfig, Settings, WeightsDtype};
 use lehr::data::{Batch, IGNORE};
 use lehr::device::{Device, ElementType, GpuClass, Sizes, Vendor};
 use lehr::model::rollout::default_slots;
-use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest};
+use lehr::model::{Activations, Model, PassKind, RolloutBatch, RolloutEngine, RolloutRequest};
 use lehr::model_files::adapter::AdapterFolder;
 use lehr::model_files::hf_config;
-use lehr::model_files::weight_files::{WeightFiles, exact_element};
+use lehr::model_files::weight_files::{WeightFiles, storage_element};
 use lehr::ops::sample::Sampling;
 use lehr::ops::sources::{GpuKernel, for_gpu};
 use lehr::progress::silent;
@@ -84,7 +84,7 @@ fn scores_and_completions_have_the_same_bits() {
     for device in devices() {
         for case in CASES {
             let dir = rounded(case, None);
-            assert_eq!(WeightFiles::open(&RealFs, dir.path()).unwrap().exact_element(), ElementType::Bf16);
+            assert_eq!(WeightFiles::open(&RealFs, dir.path()).unwrap().storage_element(), ElementType::Bf16);
             let found = [ElementType::F32, ElementType::Bf16].map(|element| {
                 let before = device.ledger().entries().get("values").copied().unwrap_or(0);
                 let model = open(&device, dir.path(), element);
@@ -130,7 +130,7 @@ fn adapters_are_trained_to_the_same_bits() {
                 let values: Vec<f32> = model.get(&device).unwrap().iter().map(|x| x + 0.01).collect();
                 model.set(&device, &values);
                 let batch = batch(model.config.vocab_size);
-                let acts = Activations::new(&device, &model.config, batch.batch_size, TIME, Pass::Training);
+                let acts = Activations::new(&device, &model.config, batch.batch_size, TIME, PassKind::Training);
                 let optimizer = Optimizer::new(&device, &model.parameters, &model.values, &acts.stats).unwrap();
                 let pass = GradientPass::new(&device, &model, acts, &optimizer.grad_weights).unwrap();
                 optimizer.clear(&device).unwrap();
@@ -172,7 +172,7 @@ fn what_models_compile_on_a_gpu_is_listed() {
             let adapters = settings.adapters().unwrap().map(|lora| lehr::config::Lora { base: element, ..lora });
             for lora in [None, adapters] {
                 let model = Model::new(&device, &ModelConfig { lora, ..config(dir.path()) }, TIME).unwrap();
-                let acts = Activations::new(&device, &model.config, 3, TIME, Pass::Training);
+                let acts = Activations::new(&device, &model.config, 3, TIME, PassKind::Training);
                 let optimizer = Optimizer::new(&device, &model.parameters, &model.values, &acts.stats).unwrap();
                 GradientPass::new(&device, &model, acts, &optimizer.grad_weights).unwrap();
             }
@@ -194,12 +194,12 @@ fn what_models_compile_on_a_gpu_is_listed() {
 /// 16 bits are chosen only where no number changes.
 #[test]
 fn the_automatic_type_is_exact() {
-    assert_eq!(exact_element(&RealFs, &golden("qwen3")).unwrap(), ElementType::F32);
+    assert_eq!(storage_element(&RealFs, &golden("qwen3")).unwrap(), ElementType::F32);
     let dir = rounded("qwen3", Some("model.layers.0.mlp.up_proj.weight"));
-    assert_eq!(exact_element(&RealFs, dir.path()).unwrap(), ElementType::F32, "one matrix is in float32");
+    assert_eq!(storage_element(&RealFs, dir.path()).unwrap(), ElementType::F32, "one matrix is in float32");
     // A vector is kept in float32, whatever the files have.
     let dir = rounded("qwen3", Some("model.norm.weight"));
-    assert_eq!(exact_element(&RealFs, dir.path()).unwrap(), ElementType::Bf16);
+    assert_eq!(storage_element(&RealFs, dir.path()).unwrap(), ElementType::Bf16);
     // An adapter that is folded in gives numbers of its own.
     let dir = tempfile::tempdir().unwrap();
     let base = rounded("qwen3", None);
@@ -208,16 +208,16 @@ fn the_automatic_type_is_exact() {
     config["base_model_name_or_path"] = base.path().display().to_string().into();
     std::fs::write(dir.path().join("adapter_config.json"), config.to_string()).unwrap();
     std::fs::copy(golden("lora/qwen3/adapter_model.safetensors"), dir.path().join("adapter_model.safetensors")).unwrap();
-    assert_eq!(exact_element(&RealFs, dir.path()).unwrap(), ElementType::F32);
+    assert_eq!(storage_element(&RealFs, dir.path()).unwrap(), ElementType::F32);
     assert_eq!(
-        exact_element(&RealFs, AdapterFolder::open(&RealFs, dir.path()).unwrap().base().unwrap()).unwrap(),
+        storage_element(&RealFs, AdapterFolder::open(&RealFs, dir.path()).unwrap().base().unwrap()).unwrap(),
         ElementType::Bf16
     );
     // Without weights, as in a dry run, by what the configuration declares.
     let dir = tempfile::tempdir().unwrap();
     for (declared, want) in [("bfloat16", ElementType::Bf16), ("float16", ElementType::F32)] {
         std::fs::write(dir.path().join("config.json"), format!("{{\"torch_dtype\": \"{declared}\"}}")).unwrap();
-        assert_eq!(exact_element(&RealFs, dir.path()).unwrap(), want);
+        assert_eq!(storage_element(&RealFs, dir.path()).unwrap(), want);
     }
     let all = Settings::default().train.frozen_element();
     assert_eq!((all, WeightsDtype::Auto.resolve(ElementType::Bf16)), (ElementType::F32, ElementType::Bf16));

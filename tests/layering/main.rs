@@ -3,7 +3,7 @@
 mod source;
 
 use source::{blank, crate_paths, functions, line_of, without_tests, words};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What may be imported: a module uses its own layer and those below.
@@ -149,6 +149,38 @@ fn wrong_layers(path: &str, code: &str) -> Vec<String> {
 fn imports_go_downward() {
     let failures: Vec<_> = sources().iter().flat_map(|f| wrong_layers(&f.path, &f.code)).collect();
     fail_if_any(&failures);
+}
+
+/// Which modules a module imports, of (module, code); macros count as the module that defines them.
+fn imports<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<&'a str, BTreeSet<String>> {
+    let mut found: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (module, code) in files.filter(|(module, _)| *module != "lib") {
+        let names = crate_paths(code).into_iter().map(|(_, name)| name);
+        let targets = names.map(|name| MACROS.iter().find(|(m, _)| *m == name).map_or(name, |(_, home)| (*home).to_owned()));
+        found.entry(module).or_default().extend(targets.filter(|target| target != module));
+    }
+    found
+}
+
+/// Modules that import each other in a circle: those that remain when every module without remaining imports is taken away.
+fn circle(mut imports: BTreeMap<&str, BTreeSet<String>>) -> Vec<String> {
+    loop {
+        let left: BTreeSet<String> = imports.keys().map(|m| (*m).to_owned()).collect();
+        let before = imports.len();
+        imports.retain(|_, targets| targets.iter().any(|target| left.contains(target)));
+        if imports.len() == before {
+            return imports.keys().map(|module| format!("{module} is part of a circle of imports")).collect();
+        }
+    }
+}
+
+/// Modules of one layer may import each other, in one direction.
+#[test]
+fn modules_import_each_other_in_no_circle() {
+    let files = sources();
+    fail_if_any(&circle(imports(files.iter().map(|f| (module_of(&f.path), f.code.as_str())))));
+    let found = imports([("a", "use crate::b::X;"), ("b", "use crate::c::X;"), ("c", "use crate::b::Y;"), ("d", "")].into_iter());
+    assert_eq!(circle(found).len(), 3, "a hangs on the circle of b and c");
 }
 
 fn outside_home(path: &str, code: &str) -> Vec<String> {

@@ -5,7 +5,7 @@ use crate::reference;
 use lehr::vfs::RealFs;
 
 use lehr::device::{Device, Recorder, Recording, Tensor};
-use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, transformer};
+use lehr::model::{Activations, Model, PassKind, RolloutBatch, RolloutEngine, RolloutRequest, transformer};
 use lehr::model_files::hf_config;
 use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::embedding::Spans;
@@ -45,7 +45,7 @@ struct Setup {
 }
 
 fn set_up(device: &Device, model: &Model, batch: usize, time: usize, tokens: &[u32]) -> Setup {
-    let acts = Activations::new(device, &model.config, batch, time, Pass::Training);
+    let acts = Activations::new(device, &model.config, batch, time, PassKind::Training);
     let optimizer = Optimizer::new(device, &model.parameters, &model.values, &acts.stats).unwrap();
     let mut pass = Recorder::new(device, "golden");
     let context = model.context(device);

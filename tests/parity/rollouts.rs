@@ -5,7 +5,7 @@ mod chance;
 
 use lehr::data::{Batch, IGNORE};
 use lehr::device::{Device, Tensor};
-use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
+use lehr::model::{Activations, Model, PassKind, RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
 use lehr::model_files::hf_config;
 use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::sample::Sampling;
@@ -229,7 +229,7 @@ fn sampler_log_probabilities_match_the_trainer() {
             Batch { batch_size: 24, seq_len: ROOM, doc_start: vec![0; tokens.len()], num_tokens: 24 * ROOM, tokens, targets };
         let inverse = Tensor::new(&device, "test", "inv_temperature", &[1]);
         device.write(&inverse, &[(1.0 / temperature) as f32]);
-        let acts = Activations::new(&device, &model.config, 24, ROOM, Pass::Forward);
+        let acts = Activations::new(&device, &model.config, 24, ROOM, PassKind::Forward);
         let (scored, _) = Scorer::at(&device, &model, acts, &inverse).unwrap().score(&device, &batch).unwrap();
         let scored = scored.iter().zip(&batch.targets).filter(|(_, target)| **target != IGNORE).map(|(logp, _)| *logp);
         let reported: Vec<f32> = found.iter().flat_map(|c| c.logprobs.clone()).collect();

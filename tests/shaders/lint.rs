@@ -4,9 +4,9 @@
 //! are dropped on Vulkan and overwrite the last element on Metal, and so on.
 
 use crate::expr::{self, Scope};
+use crate::statement_order;
 use crate::texts::{Set, set_name};
 use crate::translate::with_overrides;
-use crate::walk;
 use naga::valid::{ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, BinaryOperator as Op, Expression, Literal, MathFunction as Math, Module, ScalarKind, TypeInner};
 
@@ -142,13 +142,13 @@ pub fn lint(text: &str, sets: &[Set]) -> Vec<Finding> {
     for (handle, function) in module.functions.iter() {
         let name = function.name.clone().unwrap_or_default();
         expressions(&Scope { module: &module, function, info: &info[handle] }, &name, &mut report);
-        walk::returns(&module, function, &name, &mut report);
+        statement_order::returns(&module, function, &name, &mut report);
     }
     for (i, entry) in module.entry_points.iter().enumerate() {
         let scope = Scope { module: &module, function: &entry.function, info: info.get_entry_point(i) };
         expressions(&scope, &entry.name, &mut report);
-        walk::returns(&module, &entry.function, &entry.name, &mut report);
-        walk::guards(&module, &info, i, &mut report);
+        statement_order::returns(&module, &entry.function, &entry.name, &mut report);
+        statement_order::guards(&module, &info, i, &mut report);
         for set in sets {
             limits(&module, &info, &entry.name, set, &mut report);
         }

@@ -2,13 +2,13 @@
 //!
 //! Translations are left in `target/translated/` for `scripts/check-tint` and `scripts/check-dxc`.
 
+mod data_flow;
 mod expr;
-mod flow;
 mod lint;
 mod rules;
+mod statement_order;
 mod texts;
 mod translate;
-mod walk;
 
 use lint::Rule;
 use std::fmt::Write as _;

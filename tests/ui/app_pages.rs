@@ -10,7 +10,7 @@
 
 use crate::app;
 
-use app::made::{self, Kind};
+use app::fixtures::{self, Kind};
 use app::{PAGES, State, desk, harness, harness_for_any_text, ours, read, recorded};
 use eframe::egui::{self, Theme, vec2};
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
@@ -177,7 +177,7 @@ fn sample_now_sends_the_prompt() {
 #[test]
 fn a_finished_run_is_sampled_from_its_newest_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
-    let run = made::with_checkpoints(read("stories"), dir.path());
+    let run = fixtures::with_checkpoints(read("stories"), dir.path());
     let path = run.files.path.display().to_string();
     let mut harness = harness(desk(run), Page::Samples, vec2(1000.0, 700.0), Theme::Dark);
     for seed in 1..=2 {
@@ -219,7 +219,7 @@ fn message(text: &str) -> Action {
 #[test]
 fn a_message_loads_the_newest_checkpoint_and_is_said_to_it() {
     let dir = tempfile::tempdir().unwrap();
-    let run = made::with_checkpoints(read("stories"), dir.path());
+    let run = fixtures::with_checkpoints(read("stories"), dir.path());
     let path = run.files.path.display().to_string();
     let mut harness = harness(desk(run), Page::Samples, vec2(1000.0, 900.0), Theme::Dark);
     harness.get_by_label("Chat").click();
@@ -288,7 +288,7 @@ fn merge_now_sends_merge_now() {
 #[test]
 fn pma_init_fills_the_form_with_this_merge() {
     let dir = tempfile::tempdir().unwrap();
-    let run = made::with_checkpoints(read("stories"), dir.path());
+    let run = fixtures::with_checkpoints(read("stories"), dir.path());
     let path = run.files.path.clone();
     let mut harness = harness(desk(run), Page::Merge, vec2(1000.0, 1200.0), Theme::Dark);
     harness.get_by_role_and_label(egui::Role::SpinButton, "checkpoints").set_value_accesskit(3.0);
@@ -303,7 +303,7 @@ fn pma_init_fills_the_form_with_this_merge() {
 #[test]
 fn a_sweep_is_asked_for_shown_and_its_best_taken_over() {
     let dir = tempfile::tempdir().unwrap();
-    let run = made::with_checkpoints(read("stories"), dir.path());
+    let run = fixtures::with_checkpoints(read("stories"), dir.path());
     let path = run.files.path.clone();
     let mut harness = harness(desk(run), Page::Merge, vec2(1000.0, 1900.0), Theme::Light);
     harness.get_by_role_and_label(egui::Role::Button, "Sweep").click();
@@ -313,7 +313,7 @@ fn a_sweep_is_asked_for_shown_and_its_best_taken_over() {
     let run = path.display().to_string();
     let wanted = ["merge", "sweep", &run, "--every", "20,40,80", "--last", "2,3,5,8", "--methods", "sma,ema,wma", "--json"];
     assert_eq!(args, &wanted);
-    made::finish(harness.state_mut(), key, &made::text("sweep.json"));
+    fixtures::finish(harness.state_mut(), key, &fixtures::text("sweep.json"));
     harness.run_ok();
     assert!(harness.query_by_label_contains("Best: wma, V 100, N 5: 1.58").is_some());
     assert!(harness.query_by_label_contains("V 100, N 5, loss 1.5801, 0.06546 below the raw checkpoint").is_some());
@@ -325,7 +325,7 @@ fn a_sweep_is_asked_for_shown_and_its_best_taken_over() {
 #[test]
 fn a_landscape_is_asked_for_and_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let run = made::with_checkpoints(read("stories"), dir.path());
+    let run = fixtures::with_checkpoints(read("stories"), dir.path());
     let path = run.files.path.display().to_string();
     let mut harness = harness(desk(run), Page::Merge, vec2(1000.0, 1900.0), Theme::Light);
     harness.get_by_label("Measure").click();
@@ -334,7 +334,7 @@ fn a_landscape_is_asked_for_and_shown() {
     let [Action::Job(key, args)] = &actions[..] else { panic!("{actions:?}") };
     let steps = [20, 120, 200].map(|step| format!("{path}@{step}"));
     assert_eq!(args, &["landscape", &steps[0], &steps[1], &steps[2], "--grid", "11", "--json"]);
-    made::finish(harness.state_mut(), key, &made::text("landscape.json"));
+    fixtures::finish(harness.state_mut(), key, &fixtures::text("landscape.json"));
     harness.run_ok();
     assert!(
         harness
@@ -346,19 +346,19 @@ fn a_landscape_is_asked_for_and_shown() {
 #[test]
 fn a_job_that_fails_says_why_and_one_that_runs_can_be_cancelled() {
     let dir = tempfile::tempdir().unwrap();
-    let run = made::with_checkpoints(read("stories"), dir.path());
+    let run = fixtures::with_checkpoints(read("stories"), dir.path());
     let key = format!("sweep {}", run.files.path.display());
     let mut harness = harness(desk(run), Page::Merge, vec2(1000.0, 1900.0), Theme::Light);
-    made::set_job(harness.state_mut(), &key, lehr::app::child::JobState::Running("3 of 9 evaluations".into()));
+    fixtures::set_job(harness.state_mut(), &key, lehr::app::child::JobState::Running("3 of 9 evaluations".into()));
     harness.run_ok();
     assert!(harness.query_by_label("3 of 9 evaluations").is_some());
     harness.get_by_label("Cancel").click();
     harness.run_ok();
     assert_eq!(harness.state_mut().desk.take_orders(), [Action::Cancel(key.clone())]);
-    made::set_job(harness.state_mut(), &key, lehr::app::child::JobState::Failed("no room on the disk".into()));
+    fixtures::set_job(harness.state_mut(), &key, lehr::app::child::JobState::Failed("no room on the disk".into()));
     harness.run_ok();
     assert!(harness.query_by_label("no room on the disk").is_some());
-    made::finish(harness.state_mut(), &key, "{\"torn\": ");
+    fixtures::finish(harness.state_mut(), &key, "{\"torn\": ");
     harness.run_ok();
     assert!(harness.query_by_label_contains("the result cannot be read").is_some());
 }
@@ -373,8 +373,8 @@ fn an_inspection_is_asked_for_and_every_number_can_be_read() {
     let actions = harness.state_mut().desk.take_orders();
     let [Action::Job(key, args)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(args, &["inspect", "--model", &path, "--text=Once upon a time", "--top", "12", "--json"]);
-    let found = made::inspection(6, 2, 3);
-    made::finish(harness.state_mut(), key, &serde_json::to_string(&found).unwrap());
+    let found = fixtures::inspection(6, 2, 3);
+    fixtures::finish(harness.state_mut(), key, &serde_json::to_string(&found).unwrap());
     harness.run_ok();
     // The last token is picked; then another one.
     let after = |i: usize| {
@@ -403,16 +403,16 @@ fn an_inspection_is_asked_for_and_every_number_can_be_read() {
 #[test]
 fn a_text_that_the_model_does_not_know_is_warned_of() {
     let mut harness = harness(desk(read("stories")), Page::Inside, vec2(1200.0, 2200.0), Theme::Dark);
-    let mut found = made::inspection(6, 2, 3);
+    let mut found = fixtures::inspection(6, 2, 3);
     let key = format!("inspect {}", harness.state().desk.focus.as_ref().unwrap().display());
-    made::finish(harness.state_mut(), &key, &serde_json::to_string(&found).unwrap());
+    fixtures::finish(harness.state_mut(), &key, &serde_json::to_string(&found).unwrap());
     harness.run_ok();
     assert!(harness.query_by_label_contains("<unk>").is_none());
     found.tokens[2].piece = "<unk>".into();
     found.tokens[4].piece = "<unk>".into();
-    made::set_job(harness.state_mut(), &key, lehr::app::child::JobState::Running(String::new()));
+    fixtures::set_job(harness.state_mut(), &key, lehr::app::child::JobState::Running(String::new()));
     harness.run_ok();
-    made::finish(harness.state_mut(), &key, &serde_json::to_string(&found).unwrap());
+    fixtures::finish(harness.state_mut(), &key, &serde_json::to_string(&found).unwrap());
     harness.run_ok();
     assert!(harness.query_by_label_contains("2 of 6 tokens are <unk>").is_some());
 }
@@ -435,13 +435,13 @@ fn every_page_is_drawn_in_every_state() {
     let dir = tempfile::tempdir().unwrap();
     for kind in [Kind::Empty, Kind::Small, Kind::Nan, Kind::Torn, Kind::Huge] {
         let path = dir.path().join(format!("{kind:?}"));
-        made::write(kind, &path);
+        fixtures::write(kind, &path);
         for page in PAGES {
             for (theme, width) in [(Theme::Light, 1280.0), (Theme::Dark, 1280.0), (Theme::Dark, 380.0), (Theme::Light, 1.0)] {
-                let mut run = ours(app::opened(made::files(kind, &path)));
+                let mut run = ours(app::opened(fixtures::files(kind, &path)));
                 run.loading = kind == Kind::Empty;
                 let mut desk = desk(run);
-                made::jobs(kind, &mut desk);
+                fixtures::jobs(kind, &mut desk);
                 let mut harness = harness_for_any_text(desk, page, vec2(width, 900.0), theme);
                 for tall in [3000.0, 1.0] {
                     harness.set_size(vec2(width, tall));
@@ -495,7 +495,7 @@ fn snapshots() {
             let mut run = ours(read(name));
             run.files.path = Path::new("runs").join(name);
             let mut desk = desk(run);
-            made::jobs(Kind::Small, &mut desk);
+            fixtures::jobs(Kind::Small, &mut desk);
             let mut harness = harness(desk, page, vec2(1280.0, 800.0), theme);
             let file = format!("{}-{theme:?}", page.title()).to_lowercase();
             results.add(harness.try_snapshot_options(file, &options));
@@ -531,10 +531,10 @@ fn look() {
             for name in ["puzzles", "stories"].into_iter().filter(|n| recorded(n).is_dir()) {
                 let mut run = ours(read(name));
                 if name == "stories" {
-                    run = made::with_checkpoints(run, &dir.path().join("there"));
+                    run = fixtures::with_checkpoints(run, &dir.path().join("there"));
                 }
                 let mut desk = desk(run);
-                made::jobs(Kind::Small, &mut desk);
+                fixtures::jobs(Kind::Small, &mut desk);
                 let mut harness = harness(desk, page, size, theme);
                 let image = harness.render().unwrap();
                 let file = format!("{}-{name}-{theme:?}-{}.png", page.title(), size.x);

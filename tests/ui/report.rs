@@ -1,10 +1,10 @@
 //! The report without a browser: the contents of the page for any contents of the runs' files. `scripts/check-report` opens it in one.
 
-mod made;
+mod fixtures;
 
+use fixtures::Made;
 use lehr::event::{Event, Sample, Step};
 use lehr::report::{ReportOptions, Summary, write};
-use made::Made;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -88,7 +88,7 @@ fn points(data: &serde_json::Value, id: &str, line: usize) -> Vec<(u64, Option<f
 #[test]
 fn a_run_that_tells_everything_is_shown_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let (page, summary) = report(&[made::pretrain(dir.path(), "base", 200)]);
+    let (page, summary) = report(&[fixtures::pretrain(dir.path(), "base", 200)]);
     assert_eq!(summary.runs, ["base"]);
     for title in [
         "Loss",
@@ -142,17 +142,17 @@ fn a_run_that_tells_everything_is_shown_whole() {
 fn runs_keep_their_colours_in_any_order() {
     let dir = tempfile::tempdir().unwrap();
     let names = ["a-run", "b-run", "c-run"].map(String::from);
-    let runs: Vec<_> = names.iter().map(|name| made::pretrain(dir.path(), name, 20)).collect();
-    let hues = lehr::history::hues(&names);
+    let runs: Vec<_> = names.iter().map(|name| fixtures::pretrain(dir.path(), name, 20)).collect();
+    let run_colors = lehr::history::run_colors(&names);
     for order in [[0, 1, 2], [2, 0, 1]] {
         let (page, _) = report(&order.map(|i| runs[i].clone()));
         let data = data(&page);
         for (place, run) in order.into_iter().enumerate() {
-            let dot = format!("--c:var(--s{})\"></i><b><bdi>{}</bdi></b>", hues[run], names[run]);
+            let dot = format!("--c:var(--s{})\"></i><b><bdi>{}</bdi></b>", run_colors[run], names[run]);
             assert!(page.contains(&dot), "{dot}");
             let lines = chart(&data, "gradient-norm")["lines"].as_array().unwrap();
             let own: Vec<_> = lines.iter().filter(|line| line["run"] == place).collect();
-            assert!(!own.is_empty() && own.iter().all(|line| line["color"] == hues[run]), "{lines:?}");
+            assert!(!own.is_empty() && own.iter().all(|line| line["color"] == run_colors[run]), "{lines:?}");
         }
     }
 }
@@ -160,7 +160,7 @@ fn runs_keep_their_colours_in_any_order() {
 #[test]
 fn grpo_has_its_tokens_evaluations_and_completions() {
     let dir = tempfile::tempdir().unwrap();
-    let (page, summary) = report(&[made::grpo(dir.path(), "rl", 60, Some("base@200"))]);
+    let (page, summary) = report(&[fixtures::grpo(dir.path(), "rl", 60, Some("base@200"))]);
     let wanted =
         ["Reward", "KL divergence", "Improbable tokens", "Moved in the right direction", "Change of probability in a step"];
     assert!(wanted.iter().all(|w| summary.charts.iter().any(|c| c == w)), "{:?}", summary.charts);
@@ -199,7 +199,7 @@ fn runs_of_one_kind_are_compared_with_their_baseline() {
             s.grpo = Some(lehr::config::GrpoSettings { reweight_alpha: alpha, ..Default::default() });
         });
         run.started(lehr::config::Stage::Grpo, 10, None);
-        run.event(&Event::TaskEval(made::task_eval(10, accuracy)));
+        run.event(&Event::TaskEval(fixtures::task_eval(10, accuracy)));
         run.path
     };
     let head = |runs: &[PathBuf]| report(runs).0.split("</header>").next().unwrap().replace('\u{a0}', " ");
@@ -236,8 +236,8 @@ fn runs_of_one_kind_are_compared_with_their_baseline() {
 #[test]
 fn two_runs_share_charts_and_differ_in_settings() {
     let dir = tempfile::tempdir().unwrap();
-    let [a, b] = [(1, "x"), (2, "y")].map(|(i, folder)| made::pretrain(&dir.path().join(folder), "same", 40 * i));
-    let rl = made::grpo(dir.path(), "rl", 30, Some("same@40"));
+    let [a, b] = [(1, "x"), (2, "y")].map(|(i, folder)| fixtures::pretrain(&dir.path().join(folder), "same", 40 * i));
+    let rl = fixtures::grpo(dir.path(), "rl", 30, Some("same@40"));
     let (page, summary) = report(&[a.clone(), b, rl, a]);
     assert_eq!(summary.runs, ["x/same", "y/same", "rl"]);
     let data = data(&page);
@@ -279,7 +279,7 @@ fn nothing_from_outside_becomes_markup() {
         run.event(&Event::Warning { text: text.clone() });
         run.event(&Event::HyperChanged { step: 1, name: text, before: f64::NAN, after: 1.0 });
     }
-    let mut c = made::completion(1, 0);
+    let mut c = fixtures::completion(1, 0);
     (c.prompt, c.answer, c.reason) = (evil.into(), evil.into(), evil.into());
     (c.pieces, c.logprobs) = (vec![evil.into(), "x".repeat(1_000_000)], vec![f32::NAN]);
     c.rewards = [(evil.to_owned(), f64::NAN)].into();
@@ -330,7 +330,7 @@ fn empty_torn_and_numberless_runs_are_reports_too() {
 #[test]
 fn only_a_report_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
-    let run = made::pretrain(dir.path(), "base", 20);
+    let run = fixtures::pretrain(dir.path(), "base", 20);
     let out = dir.path().join("out.html");
     std::fs::write(&out, "<!doctype html>\nmine").unwrap();
     let refused = |out: &Path| write(std::slice::from_ref(&run), out, &ReportOptions::default()).unwrap_err().to_string();
@@ -353,7 +353,7 @@ fn only_a_report_is_replaced() {
 #[test]
 fn the_command_tells_what_it_wrote() {
     let dir = tempfile::tempdir().unwrap();
-    made::pretrain(dir.path(), "base", 20);
+    fixtures::pretrain(dir.path(), "base", 20);
     let lehr = |args: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lehr"));
         command.current_dir(dir.path()).args(["report"]).args(args).output().unwrap()
@@ -377,15 +377,15 @@ fn pages_for_a_browser() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
-    let base = made::pretrain(&dir, "base", 200);
-    let rl = made::grpo(&dir, "rl", 60, Some("base@200"));
-    let long = made::pretrain(&dir, "long", 9000);
+    let base = fixtures::pretrain(&dir, "base", 200);
+    let rl = fixtures::grpo(&dir, "rl", 60, Some("base@200"));
+    let long = fixtures::pretrain(&dir, "long", 9000);
     let empty = Made::new(&dir, "empty").path;
     let page = |name: &str, runs: &[PathBuf]| write(runs, &dir.join(name), &ReportOptions::default()).unwrap();
     page("one.html", std::slice::from_ref(&base));
     page("three.html", &[base.clone(), rl.clone(), long.clone()]);
-    let merged = made::pretrain(&dir, "annealed", 1200);
-    let [ar, lopti] = ["ar", "lopti"].map(|name| made::grpo(&dir, name, 60, Some("base@200")));
+    let merged = fixtures::pretrain(&dir, "annealed", 1200);
+    let [ar, lopti] = ["ar", "lopti"].map(|name| fixtures::grpo(&dir, name, 60, Some("base@200")));
     page("six.html", &[base, rl, long, merged, ar, lopti]);
     page("empty.html", &[empty]);
 }

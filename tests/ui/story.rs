@@ -66,9 +66,9 @@ run = ["eval", "--model", "{one}", "--data", "{rows}", "--seq-len", "16", "--win
 chart = "Loss"
 [[scene]]
 title = "Second"
-[[scene.seen]]
+[[scene.results]]
 say = "The first row: {{ rows['0.text'] }}. The loss: {{ asked.loss|fixed(2) }} of {{ one.vocab_size }} tokens."
-[[scene.seen]]
+[[scene.results]]
 by = "rise"
 better = "Better, by {{ rise.difference|fixed(3) }}."
 worse = "Worse, by {{ rise.difference|fixed(3) }}."
@@ -106,7 +106,7 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     assert!(!player.poll() && player.answer().is_err() && player.step().is_none());
     player.run_scene();
     wait(&mut player, "the training", |p| p.step().is_some_and(|s| s.name == "one"));
-    wait(&mut player, "the end", |p| *p.phase() == StoryPhase::Seen);
+    wait(&mut player, "the end", |p| *p.phase() == StoryPhase::Results);
     let run = player.run("one").unwrap();
     assert_eq!(run.history.step, 20);
     let loss = &run.history.curves["loss"];
@@ -119,10 +119,10 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     player.next();
     assert_eq!((player.phase(), player.scene_number()), (&StoryPhase::Reading, 1));
     player.run_scene();
-    wait(&mut player, "the second scene", |p| *p.phase() == StoryPhase::Seen);
+    wait(&mut player, "the second scene", |p| *p.phase() == StoryPhase::Results);
     let rows = std::fs::read_to_string(dir.path().join("small/rows.jsonl")).unwrap();
     let first: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
-    assert!(words(&player.seen().unwrap()).contains(first["text"].as_str().unwrap()), "{:?}", player.seen());
+    assert!(words(&player.results().unwrap()).contains(first["text"].as_str().unwrap()), "{:?}", player.results());
     // Ten more updates at this rate lower the loss of every window of the text that is learned from by far more than chance.
     let windows = |step: &str| -> Vec<f64> {
         let printed = std::fs::read_to_string(dir.path().join(format!("small/{step}.json"))).unwrap();
@@ -134,7 +134,7 @@ fn a_story_runs_scene_by_scene_and_puts_in_what_came_out() {
     };
     let (before, after) = (windows("before"), windows("after"));
     let mean = after.iter().zip(&before).map(|(a, b)| a - b).sum::<f64>() / before.len() as f64;
-    let seen = words(&player.seen().unwrap());
+    let seen = words(&player.results().unwrap());
     assert!(mean < 0.0 && seen.contains(&format!("Better, by −{:.3}.", -mean)), "{mean}: {seen}");
     player.next();
     assert_eq!(player.phase(), &StoryPhase::Done);
@@ -149,7 +149,7 @@ fn a_story_that_is_stopped_saves_and_goes_on_with_the_same_result() {
     };
     let mut whole = open("whole");
     whole.run_scene();
-    wait(&mut whole, "the end", |p| *p.phase() == StoryPhase::Seen);
+    wait(&mut whole, "the end", |p| *p.phase() == StoryPhase::Results);
     let mut player = open("cut");
     player.run_scene();
     wait(&mut player, "some updates", |p| p.run("one").is_some_and(|r| r.history.step >= 5));
@@ -162,7 +162,7 @@ fn a_story_that_is_stopped_saves_and_goes_on_with_the_same_result() {
     let mut player = open("cut");
     assert!(player.dir().ends_with("cut"), "{:?}", player.dir());
     player.run_scene();
-    wait(&mut player, "the end", |p| *p.phase() == StoryPhase::Seen);
+    wait(&mut player, "the end", |p| *p.phase() == StoryPhase::Results);
     assert_eq!(player.run("one").unwrap().history.step, 300);
     let loss = |p: &Player| format!("{:?}", p.fact("asked.loss").unwrap());
     assert_eq!(loss(&player), loss(&whole));
@@ -220,7 +220,7 @@ fn a_hosted_story_shows_its_results_and_is_saved_when_it_is_left() {
     let refused = shown(&mut host, "the refusal", |s| s.refused.is_some()).refused.unwrap();
     assert!(refused.contains("not a parameter"), "{refused}");
     host.perform(StoryAction::Run);
-    let seen = shown(&mut host, "the results", |s| s.phase == StoryPhase::Seen);
+    let seen = shown(&mut host, "the results", |s| s.phase == StoryPhase::Results);
     let Some(Ok(after)) = &seen.after else { panic!("{:?}", seen.after) };
     assert!(words(&after.answer).contains("Down, by ") && after.checked.len() == 2, "{after:?}");
     assert!(seen.runs["one"].join("events.jsonl").is_file());

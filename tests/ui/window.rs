@@ -4,9 +4,9 @@
 
 use crate::common;
 mod documents;
+mod fixtures;
 mod live;
-mod made;
 mod pages;
-mod painted;
+mod painted_shapes;
 mod pictures;
 mod tooltips;

@@ -4,13 +4,13 @@
 //! Sessions and loaders are passed a [`Vfs`]; [`RealFs`] is the real disk, [`fault::FaultFs`] injects faults. `tests/layering` lists the few
 //! other places that use `std::fs`, with their reasons.
 
-mod early;
-pub mod fault;
 #[cfg(not(target_arch = "wasm32"))]
-mod whole;
+mod atomic_write;
+mod early_sync;
+pub mod fault;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use whole::{write_whole, write_whole_by};
+pub use atomic_write::{write_whole, write_whole_by};
 
 pub use lehr_compute::device::human_bytes;
 
@@ -394,7 +394,7 @@ impl VfsReader for RealFile {
 
 impl Vfs for RealFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile + '_>> {
-        Ok(Box::new(early::EarlyFile::new(OpenOptions::new().write(true).create_new(true).open(path)?)))
+        Ok(Box::new(early_sync::EarlyFile::new(OpenOptions::new().write(true).create_new(true).open(path)?)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsReader>> {

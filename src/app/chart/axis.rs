@@ -4,12 +4,12 @@ use super::curves::DrawnCurve;
 use crate::app::format;
 use crate::app::format::plain;
 use crate::history::Axis;
-use crate::history::spec::Spec;
+use crate::history::chart_spec::ChartSpec;
 use crate::plot::{Scale, Values};
 use egui_plot::{GridInput, GridMark};
 
 /// Range of the vertical axis: everything drawn, with a margin; includes the chart's own range.
-pub(super) fn span_of(drawn: &[DrawnCurve], spec: &Spec, log_y: bool) -> (f64, f64) {
+pub(super) fn span_of(drawn: &[DrawnCurve], spec: &ChartSpec, log_y: bool) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for (least, most) in drawn.iter().flat_map(DrawnCurve::spans) {
         (low, high) = (low.min(least), high.max(most));

@@ -1,11 +1,11 @@
 //! The curves of the runs, as lines to draw.
 
 use super::Frame;
-use crate::app::cuts::{CurveShape, CurveSource, Cuts, Making};
+use crate::app::curve_cache::{CurveCache, CurveShape, CurveSource, Making};
 use crate::app::state::{AppState, OpenRun};
 use crate::app::{seeds, theme};
-use crate::history::spec::{Spec, label, smoothing};
-use crate::history::{Axis, Curve, Cut};
+use crate::history::chart_spec::{ChartSpec, label, smoothing};
+use crate::history::{Axis, Curve, CurveView};
 use eframe::egui::{self, Color32};
 use egui_plot::{FilledArea, Line, LineStyle, PlotPoint, PlotPoints, PlotUi, Points};
 use std::rc::Rc;
@@ -80,7 +80,7 @@ impl DrawnCurve {
 }
 
 /// The metrics that a chart draws of these runs, in order.
-pub fn metrics_of(spec: &Spec, state: &AppState, runs: &[std::path::PathBuf]) -> Vec<String> {
+pub fn metrics_of(spec: &ChartSpec, state: &AppState, runs: &[std::path::PathBuf]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for run in runs.iter().filter_map(|path| state.run(path)) {
         for metric in spec.of(&run.files.history) {
@@ -97,14 +97,14 @@ pub fn metrics_of(spec: &Spec, state: &AppState, runs: &[std::path::PathBuf]) ->
 /// The curves of the runs as lines, with their values at the cross-hair.
 pub(super) fn collect(
     state: &mut AppState,
-    spec: &Spec,
+    spec: &ChartSpec,
     metrics: &[String],
     frame: &Frame<'_>,
     how: &CurveTransform,
     visuals: &egui::Visuals,
 ) -> Vec<DrawnCurve> {
     let (cursor, share) = (position(state), frame.share(state));
-    let mut cuts = std::mem::take(&mut state.cuts);
+    let mut curve_cache = std::mem::take(&mut state.curve_cache);
     let (many, colors) = (frame.runs.len() > 1, spec.colors(metrics));
     // As in the report: of a metric without noise, which is measured seldom, every other step is named.
     let in_steps = matches!(how.cut.axis, Axis::Steps | Axis::RelativeSteps);
@@ -118,8 +118,9 @@ pub(super) fn collect(
             let reach = raw.reach(smoothing(metric, share));
             let mut shape = |reach: usize| {
                 let source = CurveSource { runs: vec![run.files.path.clone()], metric: metric.clone(), smooth: reach > 0 };
-                let lines = |cut: &Cut| if reach == 0 { raw.lines(clock, cut) } else { raw.smoothed_lines(clock, cut, reach) };
-                cuts.get(source, how.of(reach, vec![(run.files.reading, raw.len())]), |how| {
+                let lines =
+                    |cut: &CurveView| if reach == 0 { raw.lines(clock, cut) } else { raw.smoothed_lines(clock, cut, reach) };
+                curve_cache.get(source, how.of(reach, vec![(run.files.reading, raw.len())]), |how| {
                     CurveShape::of_lines(lines(&how.cut), how)
                 })
             };
@@ -151,7 +152,7 @@ pub(super) fn collect(
             });
         }
     }
-    state.cuts = cuts;
+    state.curve_cache = curve_cache;
     drawn
 }
 
@@ -165,7 +166,7 @@ pub(super) fn position(state: &AppState) -> Option<f64> {
 
 /// How all curves of a chart are cut and transformed.
 pub(super) struct CurveTransform {
-    pub cut: Cut,
+    pub cut: CurveView,
     pub log_y: bool,
 }
 
@@ -178,12 +179,12 @@ impl CurveTransform {
 /// Runs that differ only in their seed, drawn as mean and spread; the others individually.
 pub(super) fn grouped_by_seed(
     state: &mut AppState,
-    (spec, metrics): (&Spec, &[String]),
+    (spec, metrics): (&ChartSpec, &[String]),
     (groups, share): (&[Vec<std::path::PathBuf>], f64),
     how: &CurveTransform,
     visuals: &egui::Visuals,
 ) -> Vec<DrawnCurve> {
-    let mut cuts: Cuts = std::mem::take(&mut state.cuts);
+    let mut curve_cache: CurveCache = std::mem::take(&mut state.curve_cache);
     let mut drawn = Vec::new();
     for members in groups {
         let runs: Vec<&OpenRun> = members.iter().filter_map(|path| state.run(path)).collect();
@@ -197,7 +198,7 @@ pub(super) fn grouped_by_seed(
             let reach = (0.5 * share * runs.iter().map(length).max().unwrap_or(0) as f64) as usize;
             let source = CurveSource { runs: members.clone(), metric: metric.clone(), smooth: reach > 0 };
             let points = runs.iter().map(|run| (run.files.reading, length(run))).collect();
-            let shape = cuts.get(source, how.of(reach, points), |how| {
+            let shape = curve_cache.get(source, how.of(reach, points), |how| {
                 CurveShape::of_spread(seeds::spread(&runs, metric, share, &how.cut), how)
             });
             if shape.spread.is_empty() {
@@ -225,6 +226,6 @@ pub(super) fn grouped_by_seed(
             });
         }
     }
-    state.cuts = cuts;
+    state.curve_cache = curve_cache;
     drawn
 }

@@ -9,11 +9,11 @@ mod touch;
 pub use curves::metrics_of;
 pub use pins::pin_color;
 
-use super::cuts::place;
+use super::curve_cache::place;
 use super::state::AppState;
 use super::{seeds, theme};
-use crate::history::spec::Spec;
-use crate::history::{Axis, Cut};
+use crate::history::chart_spec::ChartSpec;
+use crate::history::{Axis, CurveView};
 use crate::plot::Values;
 pub(crate) use axis::values;
 use axis::{Marks, span_of};
@@ -72,13 +72,20 @@ const UPRIGHT: f32 = 54.0;
 const SIDE: f32 = UPRIGHT + 16.0;
 
 /// Draw a chart with this height; `log_y` makes its vertical axis logarithmic. The range to show from now on, if it was changed.
-pub fn chart_ui(ui: &mut Ui, state: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> Option<View> {
+pub fn chart_ui(
+    ui: &mut Ui,
+    state: &mut AppState,
+    spec: &ChartSpec,
+    frame: &Frame<'_>,
+    log_y: bool,
+    height: f32,
+) -> Option<View> {
     forget_hidden(ui.ctx(), state);
     let mut metrics = metrics_of(spec, state, frame.runs);
     metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
     let columns = (ui.available_width().max(50.0) as usize).min(4000);
     let (from, to) = frame.ends(own_extent(spec, state, frame));
-    let how = CurveTransform { cut: Cut { axis: state.look.axis, from, to, columns, log: frame.log_x }, log_y };
+    let how = CurveTransform { cut: CurveView { axis: state.look.axis, from, to, columns, log: frame.log_x }, log_y };
     let groups = if state.look.group_seeds { seeds::groups(state, frame.runs) } else { Vec::new() };
     let drawn = match groups.iter().any(|members| members.len() > 1) {
         true => grouped_by_seed(state, (spec, &metrics), (&groups, frame.share(state)), &how, ui.visuals()),
@@ -129,13 +136,13 @@ pub fn extent<'a>(state: &'a AppState, runs: impl IntoIterator<Item = &'a std::p
 }
 
 /// The range of the runs that have a curve in this chart: a short run is not squeezed by a long one of another stage.
-fn own_extent(spec: &Spec, state: &AppState, frame: &Frame<'_>) -> (f64, f64) {
+fn own_extent(spec: &ChartSpec, state: &AppState, frame: &Frame<'_>) -> (f64, f64) {
     let has_curve = |path: &&std::path::PathBuf| state.run(path).is_some_and(|run| !spec.of(&run.files.history).is_empty());
     extent(state, frame.runs.iter().filter(has_curve))
 }
 
 /// An empty plot with its axes. All charts share one view, so the plot itself handles no gestures.
-fn empty_plot<'a>(spec: &Spec, axis: Axis, (log_x, log_y): (bool, bool), size: egui::Vec2) -> Plot<'a> {
+fn empty_plot<'a>(spec: &ChartSpec, axis: Axis, (log_x, log_y): (bool, bool), size: egui::Vec2) -> Plot<'a> {
     let up = Marks { log: log_y, values: Values::Numbers, length: f64::from(size.y), upright: true };
     let across = Marks { log: log_x, values: values(axis), length: f64::from((size.x - SIDE).max(40.0)), upright: false };
     Plot::new(("chart", spec.title))

@@ -3,7 +3,7 @@
 use super::Frame;
 use crate::app::state::{AppState, OpenRun};
 use crate::history::PinKind;
-use crate::history::spec::Spec;
+use crate::history::chart_spec::ChartSpec;
 use eframe::egui::{self, Color32};
 use egui_plot::PlotTransform;
 
@@ -18,7 +18,7 @@ pub(super) struct Pinned {
 }
 
 /// Marks of the events of the runs that are drawn: position, colour, text.
-pub(super) fn pins_of(state: &AppState, spec: &Spec, frame: &Frame<'_>) -> Vec<Pinned> {
+pub(super) fn pins_of(state: &AppState, spec: &ChartSpec, frame: &Frame<'_>) -> Vec<Pinned> {
     let mut marks = Vec::new();
     let drawn = |run: &&OpenRun| !spec.of(&run.files.history).is_empty();
     for run in frame.runs.iter().filter_map(|path| state.run(path)).filter(drawn) {

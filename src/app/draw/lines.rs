@@ -2,7 +2,7 @@
 
 use super::{figure, tooltip};
 use crate::app::format::number;
-use crate::history::{Axis, Cut, History};
+use crate::history::{Axis, CurveView, History};
 use crate::number_format::count;
 use crate::plot::{Chart, Ink, Series, Values};
 use eframe::egui::{Stroke, Ui};
@@ -61,7 +61,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     };
     let said = format!("{}: {}", it.name, read_out(to).join("; "));
     let painted = figure(ui, &said, it.height, |width, height| {
-        let cut = Cut { axis: Axis::Steps, from, to, columns: width as usize, log: false };
+        let cut = CurveView { axis: Axis::Steps, from, to, columns: width as usize, log: false };
         let mut chart = Chart::new(it.name).untitled().size(width, height);
         chart = chart.x("step").across(Values::Whole).x_range(from, to).y(it.y_label);
         if it.log && shown.iter().any(|(_, curve)| curve.values().iter().any(|v| *v > 0.0)) {

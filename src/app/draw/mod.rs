@@ -6,7 +6,7 @@ mod card;
 mod figure;
 mod heat;
 mod lines;
-mod pick;
+mod step_picker;
 mod token_text;
 
 pub use bars::{BarChart, ViolinChart, bars, violins};
@@ -14,5 +14,5 @@ pub use card::{DOT, Part, card, named_ui, small_ui, stat, tiles, tooltip};
 pub use figure::{Painted, figure, paint};
 pub use heat::{DrawnGrid, Heat, HeatLabels};
 pub use lines::{Line, Lines, lines, points};
-pub use pick::{StepPick, arrow};
+pub use step_picker::{StepPick, arrow};
 pub use token_text::{ScoredTokens, TokenColor, TokenText, key_to, printable};

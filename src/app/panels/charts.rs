@@ -2,10 +2,10 @@
 
 use crate::app::chart::{self, Frame, View, chart_ui};
 use crate::app::export;
-use crate::app::panels::parts;
+use crate::app::panels::shared;
 use crate::app::state::{Action, AppState};
 use crate::history::Axis;
-use crate::history::spec::{CHARTS, Spec};
+use crate::history::chart_spec::{CHARTS, ChartSpec};
 use eframe::egui::{self, RichText, Ui};
 use std::path::PathBuf;
 
@@ -23,13 +23,13 @@ impl Charts {
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         if state.runs.is_empty() {
             let mut actions = Vec::new();
-            parts::no_run(ui, &mut actions);
+            shared::no_run(ui, &mut actions);
             actions.into_iter().for_each(|order| state.request(order));
             return;
         }
         self.toolbar_ui(ui, state);
         let runs: Vec<PathBuf> = state.runs.iter().filter(|run| run.visible).map(|run| run.files.path.clone()).collect();
-        let specs: Vec<&Spec> = CHARTS
+        let specs: Vec<&ChartSpec> = CHARTS
             .iter()
             .filter(|spec| {
                 self.alone.map_or(!state.look.hidden_charts.iter().any(|t| t == spec.title), |alone| alone == spec.title)
@@ -44,10 +44,10 @@ impl Charts {
                 _ => ("Nothing to draw yet", "Curves appear with the first step. A run compiles its kernels first."),
             };
             let mut asked = Vec::new();
-            parts::empty_with(ui, heading, what, |ui| {
+            shared::empty_with(ui, heading, what, |ui| {
                 if let Some(path) = state.focus.clone().filter(|_| runs.is_empty()) {
                     let words = format!("Draw {}", crate::history::short_name(&path));
-                    parts::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
+                    shared::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
                 }
             });
             asked.into_iter().for_each(|order| state.request(order));
@@ -59,7 +59,7 @@ impl Charts {
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.grid_ui(ui, state, &specs, &frame));
     }
 
-    fn grid_ui(&mut self, ui: &mut Ui, state: &mut AppState, specs: &[&'static Spec], frame: &Frame<'_>) {
+    fn grid_ui(&mut self, ui: &mut Ui, state: &mut AppState, specs: &[&'static ChartSpec], frame: &Frame<'_>) {
         // The bar that scrolls lies over the right edge.
         ui.set_max_width(ui.available_width() - 8.0);
         let width = ui.available_width();
@@ -76,7 +76,7 @@ impl Charts {
         }
     }
 
-    fn cell_ui(&mut self, ui: &mut Ui, state: &mut AppState, spec: &'static Spec, frame: &Frame<'_>, height: f32) {
+    fn cell_ui(&mut self, ui: &mut Ui, state: &mut AppState, spec: &'static ChartSpec, frame: &Frame<'_>, height: f32) {
         let flipped = state.look.log_y_flipped.iter().any(|t| t == spec.title);
         let log_y = spec.log_y != flipped;
         ui.horizontal(|ui| {
@@ -96,7 +96,7 @@ impl Charts {
         }
     }
 
-    fn menu_ui(&mut self, ui: &mut Ui, state: &mut AppState, spec: &'static Spec, frame: &Frame<'_>) {
+    fn menu_ui(&mut self, ui: &mut Ui, state: &mut AppState, spec: &'static ChartSpec, frame: &Frame<'_>) {
         let metrics = chart::metrics_of(spec, state, frame.runs);
         ui.menu_button("…", |ui| {
             let alone = self.alone == Some(spec.title);

@@ -1,7 +1,7 @@
 //! Commands to the run that is shown: pause, step, stop, save, merge, evaluate; live settings, and what has happened.
 
 use super::live::{LiveControls, hyper};
-use super::parts;
+use super::shared;
 use crate::app::chart;
 use crate::app::format;
 use crate::app::state::{Action, AppState};
@@ -21,7 +21,7 @@ impl Controls {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
         let Some(run) = state.focused() else {
-            return parts::empty(ui, "No run is open", "Here a run is paused, saved, stopped and changed while it trains.");
+            return shared::empty(ui, "No run is open", "Here a run is paused, saved, stopped and changed while it trains.");
         };
         let (ours, live, run_state) = (run.is_controllable(), run.live, run.files.history.state.clone());
         ui.label(RichText::new(run.name()).strong());
@@ -40,7 +40,7 @@ impl Controls {
             }
             ui.horizontal_wrapped(|ui| {
                 if let Some(run) = state.focused() {
-                    parts::continue_ui(ui, run, &mut actions);
+                    shared::continue_ui(ui, run, &mut actions);
                 }
             });
             ui.separator();

@@ -8,9 +8,9 @@ pub mod lessons;
 mod live;
 pub mod merge;
 pub mod new_run;
-mod parts;
 pub mod runs;
 pub mod samples;
+mod shared;
 pub mod tokens;
 
 use super::state::{AppState, Page};

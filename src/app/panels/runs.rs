@@ -1,7 +1,7 @@
 //! The open runs as a tree of forks, merges and stages; what can be done with one; how they differ.
 
 use crate::app::draw::named_ui;
-use crate::app::panels::parts;
+use crate::app::panels::shared;
 use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, AppState, OpenRun, Page};
 use crate::app::top_bar::{state_label, state_ui};
@@ -47,9 +47,9 @@ impl Runs {
             let mut actions = Vec::new();
             let what =
                 "Choose a folder above and press Open, start a run, or take a lesson. New runs are folders in the folder runs.";
-            parts::empty_with(ui, "No run is open", what, |ui| {
+            shared::empty_with(ui, "No run is open", what, |ui| {
                 let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
-                parts::offers(ui, offers, &mut actions);
+                shared::offers(ui, offers, &mut actions);
             });
             actions.into_iter().for_each(|order| state.request(order));
             return;
@@ -133,7 +133,7 @@ impl Runs {
         let shown = path.display().to_string();
         let (mut actions, mut only_this) = (Vec::new(), false);
         ui.horizontal_wrapped(|ui| {
-            parts::continue_ui(ui, run, &mut actions);
+            shared::continue_ui(ui, run, &mut actions);
             if ui.button("Report").on_hover_text("Write report.html into its folder").clicked() {
                 let out = path.join("report.html").display().to_string();
                 actions.push(Action::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));

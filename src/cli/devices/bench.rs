@@ -3,7 +3,7 @@
 use super::bench_rollouts::{self, RolloutArgs};
 use super::bench_tune;
 use crate::cli::{open, output};
-use crate::config::{DeviceSettings, Layers, Settings};
+use crate::config::{DeviceSettings, Settings, SettingsLayers};
 use crate::data::{Dataset, TextSource, TokenFile};
 use crate::device::{Device, ProfileRow};
 use crate::ops::matmul::measured_peak_gflops;
@@ -147,7 +147,7 @@ fn report(args: &Args, settings: &Settings, trainer: &Trainer, peak: f64, times:
 }
 
 fn settings(args: &Args) -> anyhow::Result<Settings> {
-    let mut layers = Layers::default();
+    let mut layers = SettingsLayers::default();
     layers.preset(&args.preset)?;
     let mut settings = layers.settings()?;
     settings.train.batch_size = args.batch.unwrap_or(settings.train.batch_size);

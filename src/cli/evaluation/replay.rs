@@ -4,7 +4,9 @@ mod rows;
 mod step;
 
 use crate::cli::{open, output, refuse, with_stage_defaults};
-use crate::config::{DeviceSettings, GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
+use crate::config::{
+    DeviceSettings, GRPO_DEFAULTS, GrpoSettings, RolloutSettings, Settings, SettingsLayers, Stage, TrainSettings,
+};
 use crate::device::Device;
 use crate::event::{Number, ProbabilityChange, Tokens};
 use crate::merge::COPIED;
@@ -210,7 +212,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
 }
 
 fn settings(args: &Args, typed: &ArgMatches) -> Result<Settings> {
-    let mut layers = Layers::of(Stage::Grpo)?;
+    let mut layers = SettingsLayers::of(Stage::Grpo)?;
     if let Some(path) = &args.config {
         layers.file(&RealFs, path)?;
     }

@@ -1,7 +1,7 @@
 //! A story on a terminal: texts and results on standard output, progress on standard error.
 
 use crate::cli::output::{self, wrapped};
-use crate::history::{RunFiles, spec};
+use crate::history::{RunFiles, chart_spec};
 use crate::session::control::{Control, INTERRUPTED};
 use crate::story::{Player, StepKind, StoryPhase, TextBlock, WatchItem};
 use std::io::IsTerminal as _;
@@ -132,7 +132,7 @@ fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
     for watch in &player.scene().watch {
         look(player, watch)?;
     }
-    let seen = player.seen()?;
+    let seen = player.results()?;
     if !seen.is_empty() {
         line("")?;
         show(&seen, "")?;
@@ -175,7 +175,7 @@ fn look(player: &Player, watch: &WatchItem) -> anyhow::Result<()> {
         for metric in chart.of(&run.history) {
             if watch.metrics.is_empty() || watch.metrics.iter().any(|m| m == metric) {
                 let whose = if names.len() > 1 { format!("{name}: ") } else { String::new() };
-                curves.push((run, metric, whose + &spec::label(metric)));
+                curves.push((run, metric, whose + &chart_spec::label(metric)));
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::pretrain;
 use super::sft::OF_NEW_MODELS;
 use crate::cli::{check_fork, is_typed, refuse, with_stage_defaults};
-use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TaskSettings};
+use crate::config::{GRPO_DEFAULTS, GrpoSettings, RolloutSettings, Settings, SettingsLayers, Stage, TaskSettings};
 use clap::ArgMatches;
 use web_time::Instant;
 
@@ -68,7 +68,7 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
         grpo: Some(args.grpo.clone()),
         ..args.common.settings.clone()
     };
-    let mut settings = args.common.layered(Layers::of(Stage::Grpo)?, &flags, typed)?;
+    let mut settings = args.common.layered(SettingsLayers::of(Stage::Grpo)?, &flags, typed)?;
     if !is_typed(typed, "min_learning_rate") {
         // A constant learning rate has a single value.
         let train = &mut settings.train;

@@ -1,7 +1,7 @@
 //! `lehr pretrain`
 
 use crate::cli::{is_typed, open, output};
-use crate::config::{Layers, RingPlace, Settings, Stage, TaskKind, UsageError};
+use crate::config::{RingPlace, Settings, SettingsLayers, Stage, TaskKind, UsageError};
 use crate::data::TokenizerKind;
 use crate::event::Finished;
 use crate::number_format::did_you_mean;
@@ -52,7 +52,7 @@ pub struct Args {
 impl Args {
     /// Settings from all layers, lowest first: the command's defaults, a fork's parent, the preset, the config file, and those of `flags`
     /// that `typed` marks as explicit.
-    pub(super) fn layered(&self, mut layers: Layers, flags: &Settings, typed: &ArgMatches) -> anyhow::Result<Settings> {
+    pub(super) fn layered(&self, mut layers: SettingsLayers, flags: &Settings, typed: &ArgMatches) -> anyhow::Result<Settings> {
         if let Some(fork) = &flags.start.fork {
             open::start_exists("--fork", fork)?;
             // A fork has its parent's settings, except explicit flags.
@@ -72,7 +72,7 @@ impl Args {
 
 /// Train.
 pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
-    let settings = args.layered(Layers::default(), &args.settings, typed)?;
+    let settings = args.layered(SettingsLayers::default(), &args.settings, typed)?;
     let stage = settings.stage();
     anyhow::ensure!(
         stage == Stage::Pretrain,

@@ -2,7 +2,7 @@
 
 use super::pretrain;
 use crate::cli::{check_fork, is_typed, refuse, with_stage_defaults};
-use crate::config::{Layers, SFT_DEFAULTS, Settings, SftSettings, Stage};
+use crate::config::{SFT_DEFAULTS, Settings, SettingsLayers, SftSettings, Stage};
 use clap::ArgMatches;
 use web_time::Instant;
 
@@ -57,7 +57,7 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
     refuse(typed, OF_NEW_MODELS, "fine-tuning takes shape and tokenizer from the model of --init")?;
     check_fork(typed, Stage::Sft)?;
     let flags = Settings { sft: Some(args.sft.clone()), ..args.common.settings.clone() };
-    let mut settings = args.common.layered(Layers::of(Stage::Sft)?, &flags, typed)?;
+    let mut settings = args.common.layered(SettingsLayers::of(Stage::Sft)?, &flags, typed)?;
     let epochs = given("num_train_epochs");
     anyhow::ensure!(!(epochs && given("max_steps")), "--max-steps: conflicts with --num-train-epochs; give one of them");
     if let Some(sft) = &mut settings.sft {

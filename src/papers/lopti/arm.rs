@@ -2,7 +2,7 @@
 //! over its settings and is trained only once.
 
 use crate::config::{GrpoSettings, ModelSettings, RolloutSettings, TaskSettings, TrainSettings};
-use crate::papers::attempts::TrainingJob;
+use crate::papers::jobs::TrainingJob;
 use crate::papers::store::digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ use crate::event::BinGradient;
 use crate::model::{Model, RolloutEngine};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
-use crate::papers::attempts::check;
+use crate::papers::jobs::check;
 use crate::papers::store::WorkFolder;
 use crate::progress::Interrupted;
 use crate::session::control::Control;

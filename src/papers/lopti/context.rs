@@ -7,7 +7,7 @@ use super::scale::LoptiScale;
 use super::task_setup::TaskSetup;
 use super::training::TrainingContext;
 use crate::config::{DeviceSettings, TaskKind};
-use crate::papers::attempts::{AttemptResult, JobRunner, run_jobs};
+use crate::papers::jobs::{AttemptResult, JobRunner, run_jobs};
 use crate::papers::stats::{mean, range};
 use crate::papers::store::WorkFolder;
 use crate::progress::Progress;

@@ -11,8 +11,8 @@ pub mod scale;
 pub mod task_setup;
 pub mod training;
 
-use super::attempts::{TrainingJob as _, minutes};
 use super::finding::ResultTable;
+use super::jobs::{TrainingJob as _, minutes};
 use super::report::{PaperFacts, Report, ReportHeader};
 use super::store::{WorkFolder, check_shared, has};
 use super::{Paper, ReproduceOptions, chosen, device, seeds};

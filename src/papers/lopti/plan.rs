@@ -233,7 +233,7 @@ impl LoptiPlan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::papers::attempts::TrainingJob as _;
+    use crate::papers::jobs::TrainingJob as _;
 
     #[test]
     fn claims_share_their_arms() {

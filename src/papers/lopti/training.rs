@@ -5,7 +5,7 @@ use super::task_setup::TaskSetup;
 use crate::config::{DeviceSettings, GrpoSettings, RolloutSettings, Settings};
 use crate::device::Device;
 use crate::event::{Event, TaskEval};
-use crate::papers::attempts::{AttemptResult, check};
+use crate::papers::jobs::{AttemptResult, check};
 use crate::papers::store::WorkFolder;
 use crate::progress::{Interrupted, Progress};
 use crate::session::control::Control;

@@ -1,7 +1,7 @@
 //! Arms on disk: stored weights and moments, and the measurements of every update.
 
 use super::arm::{PmaArm, PmaRecord};
-use crate::papers::attempts::AttemptResult;
+use crate::papers::jobs::AttemptResult;
 use crate::papers::store::WorkFolder;
 use crate::vfs::display_path;
 use anyhow::Context as _;

@@ -7,7 +7,7 @@ use super::plan::PmaPlan;
 use super::scale::PmaScale;
 use super::trajectory::train;
 use crate::config::DeviceSettings;
-use crate::papers::attempts::{AttemptResult, JobRunner, TrainingJob, run_jobs};
+use crate::papers::jobs::{AttemptResult, JobRunner, TrainingJob, run_jobs};
 use crate::progress::Progress;
 use crate::world::World;
 

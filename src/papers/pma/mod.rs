@@ -14,8 +14,8 @@ mod spike;
 pub mod task;
 pub mod trajectory;
 
-use super::attempts::minutes;
 use super::finding::ResultTable;
+use super::jobs::minutes;
 use super::report::{PaperFacts, Report, ReportHeader};
 use super::store::{check_shared, has};
 use super::{Paper, ReproduceOptions, chosen, device, seeds};

@@ -78,7 +78,7 @@ impl<'a> SizedModel<'a> {
         let most = self.context.scale.val_tokens;
         let key = [checkpoints.key(arm), serde_json::to_string(mix)?, format!("{text:?} {most}")];
         checkpoints.cached(&["score", &key[0], &key[1], &key[2]], || {
-            crate::papers::attempts::check()?;
+            crate::papers::jobs::check()?;
             self.score_weights(&checkpoints.merged(arm, mix)?, text)
         })
     }

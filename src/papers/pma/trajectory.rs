@@ -6,7 +6,7 @@ use super::corpora::Corpora;
 use super::spike::first_lost;
 use crate::config::{DeviceSettings, Settings};
 use crate::device::{Arena, Device};
-use crate::papers::attempts::{AttemptResult, check};
+use crate::papers::jobs::{AttemptResult, check};
 use crate::progress::Progress;
 use crate::train::{StepResult, Trainer, TrainingLoop};
 use std::fs::File;

@@ -310,7 +310,7 @@ fn on_ranks(ranks: usize, settings: &Settings, config: &ModelConfig) -> (Vec<Ste
         t.keep_reference(None).unwrap();
         world.start_following();
         if !world.is_root() {
-            assert_eq!(t.follow().unwrap(), "done");
+            assert_eq!(t.run_worker().unwrap(), "done");
             return (Vec::new(), weights(&t));
         }
         t.broadcast_state().unwrap();

@@ -2,7 +2,7 @@
 
 use crate::common::golden;
 use crate::grpo::worst;
-use lehr::config::{GrpoSettings, Layers, LoptiMoments, OptimizerKind, Settings, Stage};
+use lehr::config::{GrpoSettings, LoptiMoments, OptimizerKind, Settings, SettingsLayers, Stage};
 use lehr::device::{Arena, Device};
 use lehr::model::Model;
 use lehr::model_files::hf_config;
@@ -23,7 +23,7 @@ struct Bench {
 
 impl Bench {
     fn new(device: Device, change: impl FnOnce(&mut GrpoSettings)) -> Self {
-        let mut settings = Layers::of(Stage::Grpo).unwrap().settings().unwrap();
+        let mut settings = SettingsLayers::of(Stage::Grpo).unwrap().settings().unwrap();
         (settings.train.seq_len, settings.train.batch_size, settings.train.micro_batch_size) = (20, 12, Some(3));
         if let Some(grpo) = &mut settings.grpo {
             change(grpo);

@@ -6,7 +6,7 @@ use crate::reference::{Golden, update_params, worst};
 use lehr::config::ModelConfig;
 use lehr::data::Batch;
 use lehr::device::Device;
-use lehr::model::{Activations, Model, Pass, RolloutBatch, RolloutEngine, RolloutRequest};
+use lehr::model::{Activations, Model, PassKind, RolloutBatch, RolloutEngine, RolloutRequest};
 use lehr::model_files::weight_files::WeightFiles;
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
@@ -39,7 +39,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(device: &Device, case: &str, pass: Pass) -> Self {
+    fn new(device: &Device, case: &str, pass: PassKind) -> Self {
         let batch = batch(case);
         let model = adapted(device, case, batch.seq_len);
         let acts = Activations::new(device, &model.config, batch.batch_size, batch.seq_len, pass);
@@ -61,7 +61,7 @@ impl Setup {
     }
 }
 
-fn one_step_matches(device: &Device, case: &str, pass: Pass) {
+fn one_step_matches(device: &Device, case: &str, pass: PassKind) {
     let golden = Golden::open(&golden("lora").join(case).join("golden.safetensors"));
     let s = Setup::new(device, case, pass);
     let numbers = s.gradient(device);
@@ -87,7 +87,7 @@ fn one_step_matches(device: &Device, case: &str, pass: Pass) {
 
 #[test]
 fn one_step_matches_peft() {
-    for pass in [Pass::Training, Pass::Checkpointed] {
+    for pass in [PassKind::Training, PassKind::Checkpointed] {
         CASES.iter().for_each(|case| one_step_matches(&device(), case, pass));
     }
 }
@@ -96,7 +96,7 @@ fn one_step_matches_peft() {
 fn one_step_of_the_other_kernel_class_matches_peft() {
     let mut device = device();
     device.switch_gpu_class();
-    CASES.iter().for_each(|case| one_step_matches(&device, case, Pass::Training));
+    CASES.iter().for_each(|case| one_step_matches(&device, case, PassKind::Training));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn ten_adamw_losses_match_peft() {
     let device = device();
     for case in CASES {
         let golden = Golden::open(&golden("lora").join(case).join("golden.safetensors"));
-        let s = Setup::new(&device, case, Pass::Training);
+        let s = Setup::new(&device, case, PassKind::Training);
         let frozen = base_bits(&device, &s.model);
         let (mut losses, mut norms) = (Vec::new(), Vec::new());
         for step in 1..=10 {
@@ -128,7 +128,7 @@ fn base_bits(device: &Device, model: &Model) -> Vec<u32> {
 #[test]
 fn frozen_weights_have_no_gradients() {
     let device = device();
-    let s = Setup::new(&device, "qwen2", Pass::Training);
+    let s = Setup::new(&device, "qwen2", PassKind::Training);
     let ledger = device.ledger().entries();
     let trained = s.model.parameters.arena_bytes();
     for part in ["adapters", "grads", "adam_m", "adam_v"] {

@@ -2,7 +2,7 @@
 
 use crate::common::golden;
 use crate::lora::{adapted, shape};
-use lehr::config::{Layers, ModelConfig, Settings, Stage};
+use lehr::config::{ModelConfig, Settings, SettingsLayers, Stage};
 use lehr::device::Device;
 use lehr::model::Model;
 use lehr::model_files::weight_files::WeightFiles;
@@ -15,7 +15,7 @@ const CASE: &str = "qwen2";
 const TIME: usize = 19;
 
 fn settings() -> Settings {
-    let mut settings = Layers::of(Stage::Grpo).unwrap().settings().unwrap();
+    let mut settings = SettingsLayers::of(Stage::Grpo).unwrap().settings().unwrap();
     (settings.train.seq_len, settings.train.batch_size, settings.train.micro_batch_size) = (TIME, 6, Some(2));
     if let (Some(grpo), Some(rollout)) = (&mut settings.grpo, &mut settings.rollout) {
         (grpo.beta, rollout.max_prompt_length, rollout.max_completion_length) = (0.1, 4, 8);

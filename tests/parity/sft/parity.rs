@@ -1,7 +1,7 @@
 //! TRL's SFTTrainer on the same rows: its tokens and labels, and one update.
 
 use crate::common::golden;
-use lehr::config::{Layers, Settings, Stage};
+use lehr::config::{Settings, SettingsLayers, Stage};
 use lehr::data::chat::{self, ChatSource, ChatTemplate, Encoder, LossOn, read_rows};
 use lehr::data::{Notices, Source, Tokenizer};
 use lehr::device::Device;
@@ -73,7 +73,7 @@ fn tokens_and_labels_match_trl() {
 
 fn settings(g: &Golden, packing: bool) -> Settings {
     let s = &g.value["settings"];
-    let mut settings = Layers::of(Stage::Sft).unwrap().settings().unwrap();
+    let mut settings = SettingsLayers::of(Stage::Sft).unwrap().settings().unwrap();
     settings.data.data = vec![golden("sft/messages.jsonl")];
     settings.data.val_fraction = 0.0;
     let t = &mut settings.train;

@@ -1,6 +1,6 @@
 //! Rows and mixtures: accepted formats, refusals and their messages.
 
-use lehr::config::{Layers, Stage};
+use lehr::config::{SettingsLayers, Stage};
 use lehr::data::chat::{self, ChatRow, ChatTemplate, MixturePart, PLAIN, load, read_rows};
 use lehr::data::{IGNORE, Notices, Source, Tokenizer};
 use lehr::progress::silent;
@@ -151,7 +151,7 @@ fn texts(name: &str, n: usize) -> String {
 }
 
 fn source(data: Vec<PathBuf>, fraction: f64, seed: u64, notices: &mut Notices) -> anyhow::Result<chat::ChatSource> {
-    let mut settings = Layers::of(Stage::Sft)?.settings()?;
+    let mut settings = SettingsLayers::of(Stage::Sft)?.settings()?;
     (settings.data.data, settings.data.val_fraction) = (data, fraction);
     let tokenizer = Tokenizer::bytes(true)?;
     let template = ChatTemplate::new(PLAIN, tokenizer.special_tokens(), 0)?;
@@ -245,7 +245,7 @@ fn truncated_and_dropped_rows_are_counted() {
 fn an_unencodable_template_is_refused_at_start() {
     let place = Place::new();
     let path = place.file("a.jsonl", r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#);
-    let mut settings = Layers::of(Stage::Sft).unwrap().settings().unwrap();
+    let mut settings = SettingsLayers::of(Stage::Sft).unwrap().settings().unwrap();
     settings.data.data = vec![path.clone()];
     let sft = settings.sft.clone().unwrap();
     let try_with = |chars: &str| {

@@ -1,6 +1,6 @@
 //! Recorded and made-up runs, and pages drawn without a window.
 
-pub mod made;
+pub mod fixtures;
 
 use crate::settle::settle;
 use eframe::egui::{self, Theme, Vec2};

@@ -1,6 +1,6 @@
 //! Pages over made histories: what they say, what they ask for, that nothing makes them fall over.
 
-use super::made;
+use super::fixtures;
 use eframe::egui;
 use egui_kittest::kittest::Queryable as _;
 use lehr::app::panels::{charts::Charts, controls::Controls, new_run::NewRun, runs::Runs};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 const SIZE: [f32; 2] = [900.0, 700.0];
 
 fn orders_after_click(desk: AppState, label: &str) -> Vec<Action> {
-    let mut h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
+    let mut h = fixtures::harness(SIZE, true, Controls::default(), desk, Controls::ui);
     h.get_by_label(label).click();
     h.run_steps(2);
     h.state_mut().desk.take_orders()
@@ -30,21 +30,21 @@ fn each_button_sends_its_command_to_the_run_in_focus() {
         ("Evaluate now", Command::EvalNow),
     ];
     for (label, command) in cases {
-        let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), true);
+        let desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(20), true);
         assert_eq!(orders_after_click(desk, label), [Action::Send("runs/a".into(), command)], "{label}");
     }
     for (label, command) in [("Continue", Command::Resume), ("One step", Command::Step)] {
-        let events = made::pretraining(20).into_iter().chain([Event::Paused { step: 20 }]).collect();
-        let desk = made::desk("runs/a", Stage::Pretrain, events, true);
+        let events = fixtures::pretraining(20).into_iter().chain([Event::Paused { step: 20 }]).collect();
+        let desk = fixtures::desk("runs/a", Stage::Pretrain, events, true);
         assert_eq!(orders_after_click(desk, label), [Action::Send("runs/a".into(), command)], "{label}");
     }
 }
 
 #[test]
 fn a_run_that_somebody_else_trains_takes_no_commands_from_here() {
-    let mut desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), false);
+    let mut desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(20), false);
     desk.runs[0].live = true;
-    let mut h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
+    let mut h = fixtures::harness(SIZE, true, Controls::default(), desk, Controls::ui);
     h.get_by_label("Pause").click();
     h.run_steps(2);
     assert_eq!(h.state_mut().desk.take_orders(), []);
@@ -52,7 +52,7 @@ fn a_run_that_somebody_else_trains_takes_no_commands_from_here() {
 }
 
 /// Type a number into the field that this label names.
-fn typed(h: &mut egui_kittest::Harness<'_, made::Stand<Controls>>, label: &str, text: &str) {
+fn typed(h: &mut egui_kittest::Harness<'_, fixtures::Stand<Controls>>, label: &str, text: &str) {
     h.get_by_role_and_label(egui::accesskit::Role::SpinButton, label).click();
     h.run_steps(2);
     h.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::A);
@@ -72,9 +72,9 @@ fn changing_a_live_setting_sends_just_that_setting() {
         (Stage::Pretrain, "clip gradients at", "2", LiveSettings { max_grad_norm: Some(2.0), ..LiveSettings::default() }),
     ];
     for (stage, label, text, hyper) in cases {
-        let events = if stage == Stage::Grpo { made::reinforcement(20) } else { made::pretraining(20) };
-        let desk = made::desk("runs/a", stage, events, true);
-        let mut h = made::harness(SIZE, false, Controls::default(), desk, Controls::ui);
+        let events = if stage == Stage::Grpo { fixtures::reinforcement(20) } else { fixtures::pretraining(20) };
+        let desk = fixtures::desk("runs/a", stage, events, true);
+        let mut h = fixtures::harness(SIZE, false, Controls::default(), desk, Controls::ui);
         typed(&mut h, label, text);
         let actions = h.state_mut().desk.take_orders();
         assert_eq!(actions, [Action::Send("runs/a".into(), Command::SetHyper(hyper))], "{label}");
@@ -83,8 +83,8 @@ fn changing_a_live_setting_sends_just_that_setting() {
 
 #[test]
 fn a_supervised_run_shows_no_grpo_settings() {
-    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), true);
-    let h = made::harness(SIZE, false, Controls::default(), desk, Controls::ui);
+    let desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(20), true);
+    let h = fixtures::harness(SIZE, false, Controls::default(), desk, Controls::ui);
     assert!(h.query_by_label("Lopti eta").is_none());
 }
 
@@ -94,8 +94,8 @@ fn a_run_that_was_cut_off_says_so_and_can_be_resumed() {
     let run = dir.path().join("cut");
     std::fs::create_dir_all(run.join("checkpoints/step-00000016")).unwrap();
     let name = run.display().to_string();
-    let desk = made::desk(&name, Stage::Pretrain, made::pretraining(16), false);
-    let mut h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
+    let desk = fixtures::desk(&name, Stage::Pretrain, fixtures::pretraining(16), false);
+    let mut h = fixtures::harness(SIZE, true, Controls::default(), desk, Controls::ui);
     h.get_by_label_contains("ended without a message");
     h.get_by_label("Resume from step 16").click();
     h.run_steps(2);
@@ -108,18 +108,18 @@ fn charts_draw_whatever_a_log_holds_in_any_size_dark_and_light() {
     type Made = fn() -> Vec<Event>;
     let histories: [(&str, Made); 5] = [
         ("empty", Vec::new),
-        ("begun", || vec![made::started("pretrain", 9)]),
-        ("small", || made::pretraining(40)),
-        ("broken", || made::broken(500)),
-        ("reinforcement", || made::reinforcement(60)),
+        ("begun", || vec![fixtures::started("pretrain", 9)]),
+        ("small", || fixtures::pretraining(40)),
+        ("broken", || fixtures::broken(500)),
+        ("reinforcement", || fixtures::reinforcement(60)),
     ];
     for (name, events) in histories {
         for (size, dark) in [([1.0, 1.0], true), ([380.0, 300.0], false), (SIZE, true), ([5000.0, 3000.0], false)] {
             for log_x in [false, true] {
-                let mut desk = made::desk("runs/a", Stage::Pretrain, events(), false);
+                let mut desk = fixtures::desk("runs/a", Stage::Pretrain, events(), false);
                 desk.look.log_x = log_x;
                 desk.look.log_y_flipped = vec!["Loss".into()];
-                made::harness(size, dark, Charts::default(), desk, Charts::ui);
+                fixtures::harness(size, dark, Charts::default(), desk, Charts::ui);
             }
             println!("{name} in {size:?}");
         }
@@ -128,9 +128,9 @@ fn charts_draw_whatever_a_log_holds_in_any_size_dark_and_light() {
 
 #[test]
 fn charts_name_what_they_draw_with_the_newest_value() {
-    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(40), false);
+    let desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(40), false);
     let last = desk.runs[0].files.history.last("merge/sma/eval_loss").unwrap();
-    let h = made::harness([900.0, 2600.0], true, Charts::default(), desk, Charts::ui);
+    let h = fixtures::harness([900.0, 2600.0], true, Charts::default(), desk, Charts::ui);
     for title in ["Loss", "Gradient norm", "Learning rate", "Speed", "Device memory"] {
         h.get_by_label(title);
     }
@@ -143,31 +143,32 @@ fn charts_name_what_they_draw_with_the_newest_value() {
 fn a_million_steps_are_drawn_in_few_points_and_no_spike_is_lost() {
     let steps = 1_000_000;
     let events = (1..=steps).map(|n| {
-        let mut step = made::step(n);
+        let mut step = fixtures::step(n);
         if n == 777_777 {
             step.loss = 50.0;
         }
         Event::Step(step)
     });
-    let desk = made::desk("runs/a", Stage::Pretrain, events.collect(), false);
+    let desk = fixtures::desk("runs/a", Stage::Pretrain, events.collect(), false);
     let curve = &desk.runs[0].files.history.curves["loss"];
     let clock = &desk.runs[0].files.history.clock;
-    let cut = lehr::history::Cut { axis: lehr::history::Axis::Steps, from: 0.0, to: steps as f64, columns: 800, log: false };
+    let cut =
+        lehr::history::CurveView { axis: lehr::history::Axis::Steps, from: 0.0, to: steps as f64, columns: 800, log: false };
     let lines = curve.lines(clock, &cut);
     let points: Vec<[f64; 2]> = lines.into_iter().flatten().collect();
     assert!(points.len() <= 1700, "{}", points.len());
     assert!(points.iter().any(|p| p[1] == 50.0));
-    made::harness(SIZE, true, Charts::default(), desk, Charts::ui);
+    fixtures::harness(SIZE, true, Charts::default(), desk, Charts::ui);
 }
 
 #[test]
 fn runs_are_a_tree_and_what_differs_is_listed() {
-    let mut desk = made::desk("runs/base", Stage::Pretrain, made::pretraining(16), false);
-    made::add(&mut desk, "runs/child", Stage::Pretrain, made::pretraining(16));
+    let mut desk = fixtures::desk("runs/base", Stage::Pretrain, fixtures::pretraining(16), false);
+    fixtures::add(&mut desk, "runs/child", Stage::Pretrain, fixtures::pretraining(16));
     let child = desk.runs[1].files.settings.as_mut().unwrap();
     child.start.parent = Some("base@16".into());
     child.train.learning_rate = 0.125;
-    let mut h = made::harness(SIZE, true, Runs::default(), desk, Runs::ui);
+    let mut h = fixtures::harness(SIZE, true, Runs::default(), desk, Runs::ui);
     h.get_by_label_contains("from base@16");
     h.get_by_label("learning rate");
     h.get_by_label("0.125");
@@ -180,9 +181,9 @@ fn runs_are_a_tree_and_what_differs_is_listed() {
 fn a_run_is_continued_from_the_page_of_its_controls() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("done").display().to_string();
-    let desk = || made::desk(&run, Stage::Pretrain, made::pretraining(16), false);
+    let desk = || fixtures::desk(&run, Stage::Pretrain, fixtures::pretraining(16), false);
     let after = |label: &str, choice: Option<&str>| {
-        let mut h = made::harness(SIZE, true, Controls::default(), desk(), Controls::ui);
+        let mut h = fixtures::harness(SIZE, true, Controls::default(), desk(), Controls::ui);
         for words in [Some(label), choice].into_iter().flatten() {
             h.get_by_role_and_label(egui::accesskit::Role::Button, words).click();
             h.run_steps(3);
@@ -211,8 +212,8 @@ fn a_run_like_another_one_begins_with_its_settings() {
 #[test]
 fn the_form_shows_fitted_defaults_and_the_settings_of_a_forked_run() {
     let shows = |form: NewRun, value: &str| {
-        let mut h = made::harness([860.0, 1800.0], true, form, AppState::default(), NewRun::ui);
-        made::settle(&mut h);
+        let mut h = fixtures::harness([860.0, 1800.0], true, form, AppState::default(), NewRun::ui);
+        fixtures::settle(&mut h);
         h.query_all_by_value(value).count() > 0
     };
     let mut form = NewRun::default();
@@ -227,16 +228,16 @@ fn the_form_shows_fitted_defaults_and_the_settings_of_a_forked_run() {
 
 #[test]
 fn live_settings_are_told_in_words() {
-    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(16), true);
-    let h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
+    let desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(16), true);
+    let h = fixtures::harness(SIZE, true, Controls::default(), desk, Controls::ui);
     h.get_by_label("learning rate ×: 1 to 0.5, from step 9 on");
     assert!(h.query_by_label_contains("learning_rate_scale").is_none());
 }
 
 #[test]
 fn a_run_is_deleted_only_after_a_second_word() {
-    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(16), false);
-    let mut h = made::harness(SIZE, true, Runs::default(), desk, Runs::ui);
+    let desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(16), false);
+    let mut h = fixtures::harness(SIZE, true, Runs::default(), desk, Runs::ui);
     h.get_by_label("Delete").click();
     h.run_steps(2);
     assert_eq!(h.state_mut().desk.take_orders(), []);
@@ -253,7 +254,7 @@ fn the_form_stands_for_a_command_line_and_starts_it() {
     let init = "merge:runs/a?last=4".to_owned();
     form.fill("grpo", &[("start.init".into(), init), ("grpo.lopti_eta".into(), "0.5".into()), ("train.seed".into(), "7".into())]);
     assert_eq!(form.args(), ["grpo", "--seed=7", "--init=merge:runs/a?last=4", "--lopti-eta=0.5"]);
-    let mut h = made::harness([900.0, 1400.0], false, form, desk, NewRun::ui);
+    let mut h = fixtures::harness([900.0, 1400.0], false, form, desk, NewRun::ui);
     h.get_by_label_contains("lehr grpo --seed=7");
     h.get_by_label("Start").click();
     h.run_steps(2);
@@ -268,7 +269,7 @@ fn the_form_stands_for_a_command_line_and_starts_it() {
 
 #[test]
 fn the_form_holds_every_setting_and_says_what_is_missing() {
-    let mut h = made::harness([900.0, 1300.0], true, NewRun::default(), AppState::default(), NewRun::ui);
+    let mut h = fixtures::harness([900.0, 1300.0], true, NewRun::default(), AppState::default(), NewRun::ui);
     h.get_by_label_contains("name a text file");
     h.get_by_label("All settings").click();
     h.run_steps(3);
@@ -281,7 +282,7 @@ fn the_form_holds_every_setting_and_says_what_is_missing() {
 
 #[test]
 fn an_empty_desk_says_what_to_do() {
-    let mut h = made::harness(SIZE, true, Charts::default(), AppState::default(), Charts::ui);
+    let mut h = fixtures::harness(SIZE, true, Charts::default(), AppState::default(), Charts::ui);
     h.get_by_label("Start a new run").click();
     h.run_steps(2);
     assert_eq!(h.state_mut().desk.take_orders(), [Action::Show(Page::NewRun)]);
@@ -300,7 +301,7 @@ fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
         let mut form = NewRun::default();
         let typed = ("train.max_steps".to_owned(), "7".to_owned());
         form.fill("pretrain", if changed { std::slice::from_ref(&typed) } else { &[] });
-        let h = made::harness([860.0, 1800.0], true, form, AppState::default(), NewRun::ui);
+        let h = fixtures::harness([860.0, 1800.0], true, form, AppState::default(), NewRun::ui);
         assert_eq!(h.query_by_label("reset").is_some(), changed);
         let reset = h.query_by_label("reset").map(|button| button.rect());
         // The name, its field and the button stand on one line.
@@ -323,26 +324,26 @@ fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
 
 #[test]
 fn help_stands_below_the_fields_of_a_narrow_form() {
-    let h = made::harness([560.0, 1800.0], true, NewRun::default(), AppState::default(), NewRun::ui);
+    let h = fixtures::harness([560.0, 1800.0], true, NewRun::default(), AppState::default(), NewRun::ui);
     let (field, help) = (h.get_all_by_value("2000").next().unwrap().rect(), h.get_by_label("Number of steps").rect());
     assert!(help.top() >= field.bottom() && help.left() >= field.left() - 1.0 && help.right() <= 560.0, "{help:?} of {field:?}");
 }
 
 #[test]
 fn a_path_is_chosen_in_a_dialog_or_typed() {
-    let mut h = made::harness([900.0, 1800.0], true, NewRun::default(), AppState::default(), NewRun::ui);
+    let mut h = fixtures::harness([900.0, 1800.0], true, NewRun::default(), AppState::default(), NewRun::ui);
     let dialog = |choose: Choose, _: Option<PathBuf>| match choose {
         Choose::Files => Chosen::Paths(vec!["a.txt".into(), "b.txt".into()]),
         Choose::File => Chosen::Paths(vec!["own.toml".into()]),
         Choose::Folder => Chosen::Nothing,
     };
     set_dialog(&h.ctx, Arc::new(dialog));
-    let choose = |h: &mut egui_kittest::Harness<'static, made::Stand<NewRun>>, labels: &[&str]| {
+    let choose = |h: &mut egui_kittest::Harness<'static, fixtures::Stand<NewRun>>, labels: &[&str]| {
         for label in labels {
             h.get_by_label(label).click();
             h.run_steps(3);
         }
-        made::settle(h);
+        fixtures::settle(h);
     };
     choose(&mut h, &["Browse for data", "Files"]);
     choose(&mut h, &["Browse for config file"]);
@@ -365,7 +366,7 @@ fn a_path_is_chosen_in_a_dialog_or_typed() {
 
 #[test]
 fn a_list_without_runs_offers_ways_to_get_one() {
-    let mut h = made::harness(SIZE, true, Runs::default(), AppState::default(), Runs::ui);
+    let mut h = fixtures::harness(SIZE, true, Runs::default(), AppState::default(), Runs::ui);
     h.get_by_label("Start a new run").click();
     h.run_steps(2);
     h.get_by_label("Take a lesson").click();
@@ -377,10 +378,13 @@ fn a_list_without_runs_offers_ways_to_get_one() {
 /// What is written is made by a thread: the page asks for it.
 #[test]
 fn charts_are_exported_by_orders() {
-    let mut desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(40), false);
-    desk.look.hidden_charts =
-        lehr::history::spec::CHARTS.iter().map(|spec| spec.title.to_owned()).filter(|title| title != "Gradient norm").collect();
-    let mut h = made::harness(SIZE, true, Charts::default(), desk, Charts::ui);
+    let mut desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(40), false);
+    desk.look.hidden_charts = lehr::history::chart_spec::CHARTS
+        .iter()
+        .map(|spec| spec.title.to_owned())
+        .filter(|title| title != "Gradient norm")
+        .collect();
+    let mut h = fixtures::harness(SIZE, true, Charts::default(), desk, Charts::ui);
     let mut save = |words: &str| {
         h.get_by_label("…").click();
         h.run_steps(3);
@@ -400,9 +404,9 @@ fn charts_are_exported_by_orders() {
 /// A run too short for a smoothed line is quoted as in the list of runs: by the mean of its last steps, not by a single batch.
 #[test]
 fn a_short_run_is_quoted_by_its_mean() {
-    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), false);
-    let h = made::harness([900.0, 2600.0], true, Charts::default(), desk, Charts::ui);
-    let mean = (13..=20).map(|n| made::step(n).loss).sum::<f64>() / 8.0;
+    let desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(20), false);
+    let h = fixtures::harness([900.0, 2600.0], true, Charts::default(), desk, Charts::ui);
+    let mean = (13..=20).map(|n| fixtures::step(n).loss).sum::<f64>() / 8.0;
     h.get_by_label(&format!("training loss (mean) {mean:.3}"));
 }
 

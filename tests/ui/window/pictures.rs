@@ -2,7 +2,7 @@
 //! `UPDATE_SNAPSHOTS=1 cargo test --test ui window::pictures`. To see the whole window on every page with one to ten runs:
 //! `cargo test --test ui look -- --ignored`, which writes PNGs to target/window.
 
-use super::made;
+use super::fixtures;
 use eframe::egui;
 use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
 use lehr::app::Window;
@@ -20,8 +20,8 @@ fn options() -> SnapshotOptions {
 }
 
 fn two_runs() -> AppState {
-    let mut desk = made::desk("runs/base", Stage::Pretrain, made::pretraining(400), true);
-    made::add(&mut desk, "runs/warm", Stage::Pretrain, made::pretraining(300));
+    let mut desk = fixtures::desk("runs/base", Stage::Pretrain, fixtures::pretraining(400), true);
+    fixtures::add(&mut desk, "runs/warm", Stage::Pretrain, fixtures::pretraining(300));
     let child = desk.runs[1].files.settings.as_mut().unwrap();
     child.start.parent = Some("base@200".into());
     child.train.learning_rate = 2e-3;
@@ -32,16 +32,16 @@ fn two_runs() -> AppState {
 fn main_pages_look_as_they_did() {
     let mut results = SnapshotResults::new();
     for (dark, name) in [(true, "dark"), (false, "light")] {
-        let desk = || made::desk("runs/base", Stage::Pretrain, made::pretraining(400), true);
-        let mut h = made::harness([900.0, 640.0], dark, Charts::default(), desk(), Charts::ui);
+        let desk = || fixtures::desk("runs/base", Stage::Pretrain, fixtures::pretraining(400), true);
+        let mut h = fixtures::harness([900.0, 640.0], dark, Charts::default(), desk(), Charts::ui);
         results.add(h.try_snapshot_options(format!("charts-{name}"), &options()));
-        let mut h = made::harness([900.0, 640.0], dark, Charts::default(), two_runs(), Charts::ui);
+        let mut h = fixtures::harness([900.0, 640.0], dark, Charts::default(), two_runs(), Charts::ui);
         results.add(h.try_snapshot_options(format!("charts-two-runs-{name}"), &options()));
-        let mut h = made::harness([360.0, 520.0], dark, Runs::default(), two_runs(), Runs::ui);
+        let mut h = fixtures::harness([360.0, 520.0], dark, Runs::default(), two_runs(), Runs::ui);
         results.add(h.try_snapshot_options(format!("runs-{name}"), &options()));
-        let mut h = made::harness([320.0, 520.0], dark, Controls::default(), desk(), Controls::ui);
+        let mut h = fixtures::harness([320.0, 520.0], dark, Controls::default(), desk(), Controls::ui);
         results.add(h.try_snapshot_options(format!("controls-{name}"), &options()));
-        let mut h = made::harness([860.0, 560.0], dark, NewRun::default(), AppState::default(), NewRun::ui);
+        let mut h = fixtures::harness([860.0, 560.0], dark, NewRun::default(), AppState::default(), NewRun::ui);
         results.add(h.try_snapshot_options(format!("new-run-{name}"), &options()));
     }
 }
@@ -66,14 +66,14 @@ fn many_runs(count: usize, points: u64) -> Vec<OpenRun> {
     let mut state = AppState::default();
     for (i, name) in NAMES.iter().enumerate().take(count) {
         let is_grpo = name.starts_with("grpo");
-        let mut events = if is_grpo { made::reinforcement(points) } else { made::pretraining(points) };
+        let mut events = if is_grpo { fixtures::reinforcement(points) } else { fixtures::pretraining(points) };
         for event in &mut events {
             if let Event::Step(step) = event {
                 step.loss += 0.15 * i as f64;
                 step.metrics.values_mut().for_each(|v| v.0 *= 1.0 - 0.07 * i as f64);
             }
         }
-        made::add(&mut state, &format!("runs/{name}"), if is_grpo { Stage::Grpo } else { Stage::Pretrain }, events);
+        fixtures::add(&mut state, &format!("runs/{name}"), if is_grpo { Stage::Grpo } else { Stage::Pretrain }, events);
         let recorded =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui/app").join(if is_grpo { "puzzles" } else { "stories" });
         let recorded = RunFiles::read(&recorded).unwrap();
@@ -139,7 +139,7 @@ fn look() {
                 let state = window.state();
                 state.focus = Some(state.runs[at].files.path.clone());
                 h.run_steps(4);
-                made::settle(&mut h);
+                fixtures::settle(&mut h);
                 h.render().unwrap().save(out.join(format!("{title}-{end}.png"))).unwrap();
             }
         }

@@ -1,6 +1,6 @@
 //! There is one tooltip at a time: wherever the pointer rests, and on its way from one place to the next.
 
-use super::made;
+use super::fixtures;
 use eframe::egui;
 use egui_kittest::{Harness, kittest::NodeT};
 use lehr::app::Window;
@@ -20,7 +20,7 @@ pub(super) fn window() -> Harness<'static, Option<Window>> {
         let window = window.get_or_insert_with(|| {
             let backend = Arc::new(lehr::backend::Native::new(PathBuf::from(env!("CARGO_BIN_EXE_lehr"))));
             let mut window = Window::new(ui.ctx(), backend, "none".into(), None).unwrap();
-            let made = made::desk("runs/a", Stage::Pretrain, made::pretraining(40), true);
+            let made = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(40), true);
             (window.state().runs, window.state().focus) = (made.runs, made.focus);
             window
         });

@@ -38,7 +38,7 @@ pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, dtable: &Tensor, order: &Tens
             Op { name: "embedding.backward", cost, reads: bind!(dy, order, spans), writes: bind!(dweight) },
             |wgsl| {
                 // Loops over the rows of a token, at most all of them.
-                let most = sizes.rows.min(wgsl.gpu().most_iterations()).max(1);
+                let most = sizes.rows.min(wgsl.gpu().max_iterations()).max(1);
                 dispatch(wgsl, (ElementType::F32, "backward"), sizes, 0..sizes.rows, most)
             },
             move |cpu, [dy, order, spans], [dweight]| {

@@ -34,7 +34,7 @@ pub(crate) const WG: u32 = 64;
 pub(crate) fn row_lanes(gpu: &Gpu, cols: usize, loops: usize) -> u32 {
     match gpu.class() {
         GpuClass::Software => {
-            let fits = |lanes: &u32| row_iterations(*lanes, cols, loops) <= gpu.most_iterations();
+            let fits = |lanes: &u32| row_iterations(*lanes, cols, loops) <= gpu.max_iterations();
             (0..=WG.ilog2()).map(|shift| 1 << shift).find(fits).unwrap_or(WG)
         }
         GpuClass::Hardware => (cols.div_ceil(4) as u32).next_power_of_two().min(WG),

@@ -166,7 +166,7 @@ fn group(class: GpuClass, items: usize) -> u32 {
 /// Invocations that share a row of [`draw`]: as [`group`], more if each would loop too long.
 fn draw_group(gpu: &Gpu, vocab: usize) -> u32 {
     const MOST: u32 = 256;
-    let fits = |size: &u32| draw_iterations(*size, vocab) <= gpu.most_iterations();
+    let fits = |size: &u32| draw_iterations(*size, vocab) <= gpu.max_iterations();
     let least = group(gpu.class(), vocab);
     std::iter::successors(Some(least), |size| (*size < MOST).then_some(2 * size)).find(fits).unwrap_or(MOST)
 }

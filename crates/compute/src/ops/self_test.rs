@@ -12,7 +12,7 @@ uniform! { struct Dims { turns: u32 } }
 /// One line on the limit of this driver's loops, or `None` when long loops complete.
 ///
 /// # Errors
-/// When kernels may exceed the limit ([`Gpu::most_iterations`]), and a device fault.
+/// When kernels may exceed the limit ([`Gpu::max_iterations`]), and a device fault.
 pub fn long_loops(device: &Device) -> anyhow::Result<Option<String>> {
     let count = Tensor::new(device, "self test", "count", &[1]);
     let mut r = Recorder::new(device, "self test");
@@ -26,7 +26,7 @@ pub fn long_loops(device: &Device) -> anyhow::Result<Option<String>> {
     device.replay(&r)?;
     let done = device.read::<u32>(&count)?[0] as usize;
     let driver = &device.summary().driver;
-    let needed = device.gpu().map_or(0, Gpu::most_iterations).min(TURNS as usize);
+    let needed = device.gpu().map_or(0, Gpu::max_iterations).min(TURNS as usize);
     anyhow::ensure!(
         done >= needed,
         "{driver}: this driver ends loops after {done} iterations without an error, and lehr's kernels need {needed}: results would be \

@@ -87,10 +87,10 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Layers, Settings, Stage, preset_names};
+    use crate::config::{Settings, SettingsLayers, Stage, preset_names};
 
     fn fitted(stage: Stage, change: impl FnOnce(&mut Settings), explicit: &[&str]) -> Settings {
-        let mut settings = Layers::of(stage).unwrap().settings().unwrap();
+        let mut settings = SettingsLayers::of(stage).unwrap().settings().unwrap();
         change(&mut settings);
         settings.fit_defaults(|field| explicit.contains(&field));
         settings
@@ -100,7 +100,7 @@ mod tests {
     fn defaults_fit_runs_of_any_length() {
         for steps in [1, 2, 3, 5, 9, 10, 11, 40, 99, 100, 101, 250, 999, 2000, 100_000] {
             for name in preset_names() {
-                let mut layers = Layers::default();
+                let mut layers = SettingsLayers::default();
                 layers.preset(name).unwrap();
                 let mut settings = layers.settings().unwrap();
                 settings.train.max_steps = steps;
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn presets_at_their_own_length_are_unchanged() {
         for name in preset_names() {
-            let mut layers = Layers::default();
+            let mut layers = SettingsLayers::default();
             layers.preset(name).unwrap();
             let (before, mut after) = (layers.settings().unwrap(), layers.settings().unwrap());
             after.fit_defaults(|_| false);

@@ -1,4 +1,4 @@
-//! Layers of settings: default < preset < config file < explicit flags.
+//! SettingsLayers of settings: default < preset < config file < explicit flags.
 
 use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, UsageError};
 use crate::number_format::{did_you_mean, one_line};
@@ -52,19 +52,19 @@ pub fn preset_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Settings under construction, lowest layer first.
-pub struct Layers {
+pub struct SettingsLayers {
     table: Table,
     /// Fields set by a config file or a flag; the others are defaults, which may be fitted to them.
     explicit: BTreeSet<String>,
 }
 
-impl Default for Layers {
+impl Default for SettingsLayers {
     fn default() -> Self {
         Self { table: to_table(&Settings::default()), explicit: BTreeSet::new() }
     }
 }
 
-impl Layers {
+impl SettingsLayers {
     /// The defaults of a command.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Layers {
     /// Overlay the text of a config file, whose fields are then explicit; `source` names it in errors.
     ///
     /// # Errors
-    /// As [`Layers::overlay`].
+    /// As [`SettingsLayers::overlay`].
     pub fn text(&mut self, text: &str, source: &str) -> anyhow::Result<()> {
         self.overlay(text, source)?;
         let sections = text.parse::<Table>().unwrap_or_default();
@@ -270,9 +270,9 @@ impl Settings {
     /// The settings of a file over the defaults, such as the `config.toml` of a run.
     ///
     /// # Errors
-    /// As [`Layers::file`].
+    /// As [`SettingsLayers::file`].
     pub fn read(vfs: &dyn Vfs, path: &Path) -> anyhow::Result<Self> {
-        let mut layers = Layers::default();
+        let mut layers = SettingsLayers::default();
         layers.file(vfs, path)?;
         layers.settings()
     }

@@ -19,7 +19,7 @@ mod validate;
 pub use grpo::{
     Algorithm, GrpoSettings, LoptiMoments, LoptiOrder, LoptiSplit, LossType, OptimizerKind, RolloutSettings, ScaleRewards,
 };
-pub use layers::{GRPO_DEFAULTS, Layers, SFT_DEFAULTS, preset_names};
+pub use layers::{GRPO_DEFAULTS, SFT_DEFAULTS, SettingsLayers, preset_names};
 pub use lehr_compute::ops::rope::{Llama3Scaling, RopeScaling, YarnScaling};
 pub use lora::{Lora, LoraSettings, Product, Projection};
 pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSettings};

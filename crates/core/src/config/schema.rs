@@ -1,6 +1,6 @@
 //! The settings as data, for forms: sections, fields, help and choices, taken from clap so that no list is written twice.
 
-use super::{GrpoSettings, Layers, RolloutSettings, Settings, SftSettings, Stage, TaskSettings};
+use super::{GrpoSettings, RolloutSettings, Settings, SettingsLayers, SftSettings, Stage, TaskSettings};
 use clap::{Arg, Args, Command};
 
 /// A section of settings, in the order of a form.
@@ -121,7 +121,7 @@ pub fn values_under(
     config: Option<&str>,
     typed: &[(&str, &str)],
 ) -> anyhow::Result<Vec<(&'static str, String, String)>> {
-    let mut layers = Layers::of(stage)?;
+    let mut layers = SettingsLayers::of(stage)?;
     preset.map_or(Ok(()), |name| layers.preset(name))?;
     config.map_or(Ok(()), |text| layers.text(text, "config file"))?;
     for (name, text) in typed {
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn every_setting_is_in_the_schema_once() {
         for stage in [Stage::Pretrain, Stage::Sft, Stage::Grpo] {
-            let settings = Layers::of(stage).unwrap().settings().unwrap();
+            let settings = SettingsLayers::of(stage).unwrap().settings().unwrap();
             let table = toml::Table::try_from(&settings).unwrap();
             let schema = schema(stage);
             let names: Vec<&str> = schema.iter().map(|s| s.name).collect();

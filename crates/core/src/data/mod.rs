@@ -13,9 +13,9 @@ mod files;
 mod json_rows;
 mod shards;
 mod source;
+mod stop_strings;
 pub mod tasks;
 mod tokenizer;
-mod until;
 
 pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};
 pub use corpus::{Corpus, DocumentPiece, DocumentPieces};
@@ -23,8 +23,8 @@ pub use files::{DataFolder, data_folder};
 pub use json_rows::{Object, read_objects};
 pub use shards::{TokenCache, TokenFile, tokenize};
 pub use source::{ContentHash, Source, TextSource};
+pub use stop_strings::StopStringFilter;
 pub use tokenizer::{DecodeStream, END_OF_TEXT, EndTokens, Tokenizer, TokenizerKind, gguf_metadata};
-pub use until::StopStringFilter;
 
 use crate::config::DataSettings;
 use crate::progress::Progress;

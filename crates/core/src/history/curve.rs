@@ -4,7 +4,7 @@ use super::clock::{Axis, Clock};
 
 /// The drawn part of a curve, and its resolution.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cut {
+pub struct CurveView {
     /// The horizontal axis.
     pub axis: Axis,
     /// The first position.
@@ -17,7 +17,7 @@ pub struct Cut {
     pub log: bool,
 }
 
-impl Cut {
+impl CurveView {
     /// End of the column of `x`; infinite if columns have no width.
     fn edge(&self, x: f64) -> f64 {
         let on = |x: f64| if self.log { x.ln() } else { x };
@@ -227,7 +227,7 @@ impl Curve {
     }
 
     /// The smoothed curve as lines to draw, with at most one point per column.
-    pub fn smoothed_lines(&self, clock: &Clock, cut: &Cut, reach: usize) -> Vec<Vec<[f64; 2]>> {
+    pub fn smoothed_lines(&self, clock: &Clock, cut: &CurveView, reach: usize) -> Vec<Vec<[f64; 2]>> {
         let (mut lines, axis) = (Vec::new(), cut.axis);
         for stretch in self.segments() {
             let first = self.find(clock, axis, &stretch, cut.from).saturating_sub(1).max(stretch.start);
@@ -248,7 +248,7 @@ impl Curve {
 
     /// The curve as lines to draw, with about two points per column at most: a column with more points is drawn by its minimum and maximum,
     /// so that no spike is lost. A NaN interrupts the line.
-    pub fn lines(&self, clock: &Clock, cut: &Cut) -> Vec<Vec<[f64; 2]>> {
+    pub fn lines(&self, clock: &Clock, cut: &CurveView) -> Vec<Vec<[f64; 2]>> {
         let (mut lines, axis) = (Vec::new(), cut.axis);
         for stretch in self.segments() {
             let first = self.find(clock, axis, &stretch, cut.from).saturating_sub(1).max(stretch.start);
@@ -306,8 +306,8 @@ mod tests {
         (clock, curve)
     }
 
-    fn cut(from: f64, to: f64, columns: usize) -> Cut {
-        Cut { axis: Axis::Steps, from, to, columns, log: false }
+    fn cut(from: f64, to: f64, columns: usize) -> CurveView {
+        CurveView { axis: Axis::Steps, from, to, columns, log: false }
     }
 
     fn noise(i: u64) -> f64 {
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn logarithmic_axes_have_equal_ratios() {
         let (clock, curve) = made((1..=100_000).map(|i| (f64::from(i), noise(i as u64))));
-        let log = Cut { log: true, ..cut(1.0, 1e5, 500) };
+        let log = CurveView { log: true, ..cut(1.0, 1e5, 500) };
         let lines = curve.lines(&clock, &log);
         assert!(lines[0].len() <= 1001, "{}", lines[0].len());
         let in_decade = |from: f64| lines[0].iter().filter(|p| p[0] >= from && p[0] < 10.0 * from).count();

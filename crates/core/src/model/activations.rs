@@ -9,11 +9,11 @@ use crate::ops::objective::stats;
 
 /// The kind of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
+pub enum PassKind {
     /// Log-probabilities only: the blocks share one set of buffers.
     Forward,
     /// Forward, with separate buffers for every block, for inspection.
-    Kept,
+    Inspection,
     /// Forward and backward, with separate buffers for every block.
     Training,
     /// Forward and backward with activation checkpointing: every block keeps its output, the next block's input. All other buffers are
@@ -21,7 +21,7 @@ pub enum Pass {
     Checkpointed,
 }
 
-impl Pass {
+impl PassKind {
     /// A training pass, with activation checkpointing or without.
     pub fn training(checkpointing: bool) -> Self {
         if checkpointing { Self::Checkpointed } else { Self::Training }
@@ -109,7 +109,7 @@ pub struct Activations<T> {
     /// Tokens per sequence.
     pub time: usize,
     /// The kind of pass.
-    pub pass: Pass,
+    pub pass: PassKind,
     /// From the host.
     pub inputs: PassInputs<T>,
     /// (R, C)
@@ -153,7 +153,7 @@ pub fn vocab_stride(vocab: usize) -> usize {
 
 impl<T: Clone> BlockActivations<T> {
     /// The activations of all blocks, with shared buffers where the pass allows.
-    fn declare(c: &ModelConfig, r: usize, pass: Pass, make: &mut impl FnMut(&str, &[usize]) -> T) -> Vec<Self> {
+    fn declare(c: &ModelConfig, r: usize, pass: PassKind, make: &mut impl FnMut(&str, &[usize]) -> T) -> Vec<Self> {
         let (width, inner, heads) = (c.hidden_size, c.intermediate_size, c.num_attention_heads);
         let mut block = || Self {
             attn_in: make("attn_in", &[r, width]),
@@ -173,9 +173,9 @@ impl<T: Clone> BlockActivations<T> {
         };
         let blocks = c.num_hidden_layers;
         match pass {
-            Pass::Kept | Pass::Training => (0..blocks).map(|_| block()).collect(),
-            Pass::Forward => vec![block(); blocks],
-            Pass::Checkpointed => {
+            PassKind::Inspection | PassKind::Training => (0..blocks).map(|_| block()).collect(),
+            PassKind::Forward => vec![block(); blocks],
+            PassKind::Checkpointed => {
                 let first = block();
                 let rest = (1..blocks).map(|_| Self { after_mlp: make("after_mlp", &[r, width]), ..first.clone() }).collect();
                 [vec![first.clone()], rest].concat()
@@ -195,13 +195,13 @@ impl<T: Clone> Activations<T> {
         c: &ModelConfig,
         batch: usize,
         time: usize,
-        pass: Pass,
+        pass: PassKind,
         sizes: Sizes,
         mut make: impl FnMut(&str, &[usize]) -> T,
     ) -> Self {
         let r = batch * time;
         let (width, inner, heads) = (c.hidden_size, c.intermediate_size, c.num_attention_heads);
-        let training = matches!(pass, Pass::Training | Pass::Checkpointed);
+        let training = matches!(pass, PassKind::Training | PassKind::Checkpointed);
         let inputs = PassInputs {
             tokens: make("tokens", &[r]),
             targets: make("targets", &[r]),
@@ -247,7 +247,7 @@ impl<T: Clone> Activations<T> {
 
 impl Activations<Tensor> {
     /// Allocate for `batch` sequences of `time` tokens.
-    pub fn new(device: &Device, c: &ModelConfig, batch: usize, time: usize, pass: Pass) -> Self {
+    pub fn new(device: &Device, c: &ModelConfig, batch: usize, time: usize, pass: PassKind) -> Self {
         Self::nested(device, c, &[batch], time, pass).swap_remove(0)
     }
 
@@ -256,7 +256,7 @@ impl Activations<Tensor> {
     ///
     /// # Panics
     /// When `batches` is empty or a later one is larger than the first (a defect of the caller).
-    pub fn nested(device: &Device, c: &ModelConfig, batches: &[usize], time: usize, pass: Pass) -> Vec<Self> {
+    pub fn nested(device: &Device, c: &ModelConfig, batches: &[usize], time: usize, pass: PassKind) -> Vec<Self> {
         let mut storage: Vec<Tensor> = Vec::new();
         let sizes = device.sizes();
         let largest = Self::declare(c, batches[0], time, pass, sizes, |name, shape| {
@@ -283,7 +283,7 @@ impl Activations<Tensor> {
 }
 
 /// Bytes that [`Activations::new`] allocates.
-pub fn bytes(c: &ModelConfig, batch: usize, time: usize, pass: Pass, sizes: Sizes) -> u64 {
+pub fn bytes(c: &ModelConfig, batch: usize, time: usize, pass: PassKind, sizes: Sizes) -> u64 {
     let mut bytes = 0u64;
     Activations::declare(c, batch, time, pass, sizes, |_, shape| {
         bytes += (4 * shape.iter().product::<usize>() as u64).next_multiple_of(16);

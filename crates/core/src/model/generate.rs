@@ -1,7 +1,7 @@
 //! Generation with a key/value cache: one token per replay; sampled tokens stay on the device, the host reads them back asynchronously.
 
 use super::Model;
-use super::activations::{Activations, Pass};
+use super::activations::{Activations, PassKind};
 use super::transformer::record_decode;
 use crate::device::{Device, ElementType, ReadRing, Recorder, Recording, Tensor};
 use crate::ops::sample::{self, PROMPT_HEAD, Sampling};
@@ -34,7 +34,7 @@ impl Generator {
     pub fn with_cache(device: &Device, model: &Model, batch: usize, max_len: usize, cache: ElementType) -> anyhow::Result<Self> {
         anyhow::ensure!(max_len <= model.max_context(), "{max_len} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
-        let acts = Activations::new(device, c, batch, 1, Pass::Forward);
+        let acts = Activations::new(device, c, batch, 1, PassKind::Forward);
         let shape = [batch, max_len, c.key_value_dim()];
         let make = |name: &str| Tensor::of_type(device, "kv cache", name, &shape, cache);
         let caches: Vec<[Tensor; 2]> = (0..c.num_hidden_layers).map(|_| [make("cache_k"), make("cache_v")]).collect();

@@ -5,7 +5,7 @@
 //! residual stream after each block: the prediction if that block were the last.
 
 use super::transformer;
-use super::{Activations, Model, Pass};
+use super::{Activations, Model, PassKind};
 use crate::config::ModelConfig;
 use crate::device::{Device, Recorder, Tensor};
 use crate::ops::{logprob, rmsnorm};
@@ -126,7 +126,7 @@ pub fn inspect(device: &Device, model: &Model, ask: InspectRequest<'_>) -> anyho
     if let Some(bad) = ask.tokens.iter().find(|t| **t as usize >= c.vocab_size) {
         anyhow::bail!("token {bad}: the model's vocabulary ends at {}", c.vocab_size - 1);
     }
-    let acts = Activations::new(device, c, 1, time, Pass::Kept);
+    let acts = Activations::new(device, c, 1, time, PassKind::Inspection);
     let targets: Vec<u32> = ask.tokens[1..].iter().copied().chain([0]).collect();
     device.write(&acts.inputs.tokens, ask.tokens);
     device.write(&acts.inputs.targets, &targets);

@@ -9,10 +9,10 @@ pub mod rollout;
 pub mod transformer;
 mod weights;
 
-pub use activations::{Activations, Pass};
+pub use activations::{Activations, PassKind};
 pub use generate::Generator;
 pub use rollout::{RolloutBatch, RolloutEngine, RolloutRequest, SampledCompletion};
-pub use weights::{Adapter, Block, BlockAdapters, Parameters, PerProduct, TensorSpec, Trained, WeightInit, Weights};
+pub use weights::{Adapter, Block, BlockAdapters, Parameters, PerProduct, TensorSpec, TrainedParameters, WeightInit, Weights};
 
 use crate::config::ModelConfig;
 use crate::device::{Arena, Device, ElementType, Tensor};
@@ -84,11 +84,13 @@ impl Model {
         };
         let values = parameters.values(device, if config.lora.is_some() { "adapters" } else { "values" });
         let (weights, adapters, frozen) = match parameters.tree(&values) {
-            Trained::Weights(weights) => (weights, Vec::new(), None),
-            Trained::Adapters(adapters) => {
+            TrainedParameters::Weights(weights) => (weights, Vec::new(), None),
+            TrainedParameters::Adapters(adapters) => {
                 let parameters = Parameters::frozen(config, most, config.lora.as_ref().map_or(element, |lora| lora.base))?;
                 let values = parameters.values(device, "values");
-                let Trained::Weights(weights) = parameters.tree(&values) else { unreachable!("declared without adapters") };
+                let TrainedParameters::Weights(weights) = parameters.tree(&values) else {
+                    unreachable!("declared without adapters")
+                };
                 (weights, adapters, Some(FrozenWeights { parameters, values, source: Mutex::new(None) }))
             }
         };

@@ -1,8 +1,8 @@
 //! Prefill: keys and values of prompts into the cache, many tokens at once, and each prompt only once, whatever its number of completions.
 
 use super::Model;
-use super::activations::{self, Activations, Pass};
-use super::transformer::{Attend, record_blocks};
+use super::activations::{self, Activations, PassKind};
+use super::transformer::{KvSource, record_blocks};
 use crate::config::ModelConfig;
 use crate::device::{Device, Recorder, Recording, Sizes, Tensor};
 use anyhow::Result;
@@ -22,14 +22,14 @@ impl Prefill {
     /// For prompts of up to `longest` tokens; `max_len` is the upper limit. `caches` (rows, max_len, Hkv D) are written.
     pub fn new(device: &Device, model: &Model, caches: &[[Tensor; 2]], longest: usize, max_len: usize) -> Result<Self> {
         let [batch, time] = shape(longest, max_len, device.sizes().prefill_tokens);
-        let acts = Activations::new(device, &headless(&model.config), batch, time, Pass::Forward);
+        let acts = Activations::new(device, &headless(&model.config), batch, time, PassKind::Forward);
         let places = Tensor::new(device, "rollouts", "places", &[batch * time]);
         let positions: Vec<u32> = (0..batch * time).map(|i| (i % time) as u32).collect();
         device.write(&acts.inputs.positions, &positions);
         let flat = |cache: &Tensor| cache.reshape(&[1, cache.matrix()[0], cache.matrix()[1]]);
         let caches: Vec<[Tensor; 2]> = caches.iter().map(|pair| [flat(&pair[0]), flat(&pair[1])]).collect();
         let mut r = Recorder::new(device, "prefill");
-        record_blocks(&mut r, model.context(device), &acts, Attend::Prefill { caches: &caches, places: &places });
+        record_blocks(&mut r, model.context(device), &acts, KvSource::Prefill { caches: &caches, places: &places });
         Ok(Self { acts, places, pass: r.finish()? })
     }
 
@@ -70,5 +70,5 @@ fn headless(c: &ModelConfig) -> ModelConfig {
 /// Bytes of the prefill passes for prompts of up to `max_len` tokens.
 pub(super) fn bytes(c: &ModelConfig, max_len: usize, sizes: Sizes) -> u64 {
     let [batch, time] = shape(max_len, max_len, sizes.prefill_tokens);
-    activations::bytes(&headless(c), batch, time, Pass::Forward, sizes) + (4 * batch * time) as u64
+    activations::bytes(&headless(c), batch, time, PassKind::Forward, sizes) + (4 * batch * time) as u64
 }

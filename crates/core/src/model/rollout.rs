@@ -3,14 +3,14 @@
 //! else.
 
 use super::Model;
-use super::activations::{self, Activations, Pass};
+use super::activations::{self, Activations, PassKind};
 use super::prefill::{self, Prefill};
 use super::transformer::record_decode;
 use crate::config::ModelConfig;
 use crate::device::{Device, ElementType, ReadRing, Recorder, Recording, Sizes, Tensor};
 use crate::ops::sample::{self, Ended, IDLE, MOST_STOPS, PROMPT_HEAD, SETTINGS_LEN, SampleRows, Sampling};
 use crate::progress::{Progress, silent};
-use crate::world::{Announced, World};
+use crate::world::{RankCommand, World};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -120,7 +120,7 @@ impl RolloutEngine {
         ensure!(max_len <= model.max_context(), "{max_len} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
         let slots = fitting(c, slots, device.sizes());
-        let acts = Activations::new(device, c, slots, 1, Pass::Forward);
+        let acts = Activations::new(device, c, slots, 1, PassKind::Forward);
         let rows = slots + prompt_rows(c, slots, (max_len, cache), device.sizes());
         let shape = [rows, max_len, c.key_value_dim()];
         let make = |name: &str| Tensor::of_type(device, "kv cache", name, &shape, cache);
@@ -153,7 +153,7 @@ impl RolloutEngine {
     ) -> Result<Option<Vec<SampledCompletion>>> {
         self.check(batch)?;
         let world = self.world.clone();
-        let task = world.announce(Self::ROLLOUTS, &(batch.requests, batch.sampling, batch.stops))?;
+        let task = world.broadcast_command(Self::ROLLOUTS, &(batch.requests, batch.sampling, batch.stops))?;
         let out = self.share(device, model, batch, progress)?;
         task.done();
         Ok(out)
@@ -163,8 +163,8 @@ impl RolloutEngine {
     ///
     /// # Errors
     /// A lost rank, or a device fault.
-    pub fn follow(&mut self, device: &Device, model: &Model, announced: &Announced) -> Result<()> {
-        let (requests, sampling, stops): (Vec<RolloutRequest>, Sampling, Vec<u32>) = announced.read()?;
+    pub fn run_command(&mut self, device: &Device, model: &Model, command: &RankCommand) -> Result<()> {
+        let (requests, sampling, stops): (Vec<RolloutRequest>, Sampling, Vec<u32>) = command.read()?;
         let batch = RolloutBatch { requests: &requests, sampling: &sampling, stops: &stops };
         self.share(device, model, batch, &mut silent).map(|_| ())
     }
@@ -410,7 +410,7 @@ pub fn default_slots(c: &ModelConfig, max_len: usize, cache: ElementType, sizes:
 pub fn bytes(c: &ModelConfig, slots: usize, (max_len, cache): (usize, ElementType), count: usize, sizes: Sizes) -> u64 {
     let slots = fitting(c, slots, sizes);
     let rows = slots + prompt_rows(c, slots, (max_len, cache), sizes);
-    let acts = activations::bytes(c, slots, 1, Pass::Forward, sizes);
+    let acts = activations::bytes(c, slots, 1, PassKind::Forward, sizes);
     let prompts = prefill::bytes(c, max_len, sizes);
     rows as u64 * row_bytes(c, (max_len, cache))[1] + acts + prompts + (12 * count * (max_len + PROMPT_HEAD)) as u64
 }

@@ -3,8 +3,8 @@
 //! `x` is the residual stream (R, C), R = batch x time. Parameter gradients are `+=`; activation gradients `=`; the stream's gradient is a
 //! single buffer, into which the norms add.
 
-use super::activations::{Activations, BlockActivations, Pass};
-use super::weights::{Adapter, Block, BlockAdapters, Trained, Weights};
+use super::activations::{Activations, BlockActivations, PassKind};
+use super::weights::{Adapter, Block, BlockAdapters, TrainedParameters, Weights};
 use crate::config::{ModelConfig, Product};
 use crate::device::{Device, Recorder, Tensor};
 use crate::ops::logprob::Chunk;
@@ -65,7 +65,7 @@ impl Context<'_> {
 
 /// Where the keys and values of a pass are.
 #[derive(Clone, Copy)]
-pub enum Attend<'a> {
+pub enum KvSource<'a> {
     /// In the pass itself: training, scoring.
     Sequence,
     /// In the pass itself; keys and values also go into the caches (1, tokens, Hkv D), token i to row `places[i]`. Stops after the last
@@ -87,7 +87,7 @@ pub enum Attend<'a> {
 
 /// Tokens to the input of the head.
 pub fn record_forward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>) {
-    record_blocks(r, m, acts, Attend::Sequence);
+    record_blocks(r, m, acts, KvSource::Sequence);
     record_final_norm(r, m, acts);
 }
 
@@ -99,7 +99,7 @@ pub(super) fn record_decode(
     caches: &[[Tensor; 2]],
     assigned: &Tensor,
 ) {
-    record_blocks(r, m, acts, Attend::Cache { caches, assigned });
+    record_blocks(r, m, acts, KvSource::Cache { caches, assigned });
     record_final_norm(r, m, acts);
     record_logits(r, m, &acts.head_in, &acts.logits);
 }
@@ -117,12 +117,12 @@ fn head_parts(device: &Device, head: &Tensor) -> Vec<(usize, Tensor)> {
 }
 
 /// Tokens through all blocks: the single definition of the decoder.
-pub(super) fn record_blocks(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, attend: Attend<'_>) {
+pub(super) fn record_blocks(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, kv_source: KvSource<'_>) {
     embedding::forward(r, &acts.inputs.tokens, &m.weights.embed, &acts.embedded);
     let mut x = &acts.embedded;
     for (layer, a) in acts.blocks.iter().enumerate() {
-        record_block(r, m, acts, (layer, x), attend);
-        if matches!(attend, Attend::Prefill { caches, .. } if layer + 1 == caches.len()) {
+        record_block(r, m, acts, (layer, x), kv_source);
+        if matches!(kv_source, KvSource::Prefill { caches, .. } if layer + 1 == caches.len()) {
             return;
         }
         let down = [&a.hidden, &m.weights.blocks[layer].down, &a.after_mlp];
@@ -137,13 +137,13 @@ fn record_block(
     m: Context<'_>,
     acts: &Activations<Tensor>,
     (layer, x): (usize, &Tensor),
-    attend: Attend<'_>,
+    kv_source: KvSource<'_>,
 ) {
     let (w, a, eps) = (&m.weights.blocks[layer], &acts.blocks[layer], m.config.rms_norm_eps);
     rmsnorm::forward(r, x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
     record_qkv(r, m, layer, a, &acts.inputs.positions);
-    record_attention(r, m, acts, (layer, a), attend);
-    if matches!(attend, Attend::Prefill { caches, .. } if layer + 1 == caches.len()) {
+    record_attention(r, m, acts, (layer, a), kv_source);
+    if matches!(kv_source, KvSource::Prefill { caches, .. } if layer + 1 == caches.len()) {
         return;
     }
     let attn_proj = [&a.attn_out, &w.attn_proj, &a.after_attn];
@@ -170,12 +170,12 @@ fn record_attention(
     m: Context<'_>,
     acts: &Activations<Tensor>,
     (layer, a): (usize, &BlockActivations<Tensor>),
-    attend: Attend<'_>,
+    kv_source: KvSource<'_>,
 ) {
     let (shape, positions) = (m.attention_shape(acts.batch, acts.time), &acts.inputs.positions);
-    match attend {
-        Attend::Sequence => attention::forward(r, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse),
-        Attend::Prefill { caches, places } => {
+    match kv_source {
+        KvSource::Sequence => attention::forward(r, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse),
+        KvSource::Prefill { caches, places } => {
             let [cache_k, cache_v] = &caches[layer];
             let flat = attention::AttentionShape { batch: 1, time: shape.tokens(), ..shape };
             attention::append(r, flat, &a.qkv, places, cache_k, cache_v);
@@ -183,7 +183,7 @@ fn record_attention(
                 attention::forward(r, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse);
             }
         }
-        Attend::Cache { caches, assigned } => {
+        KvSource::Cache { caches, assigned } => {
             let [cache_k, cache_v] = &caches[layer];
             attention::append(r, shape, &a.qkv, positions, cache_k, cache_v);
             attention::decode(r, shape, &a.qkv, positions, cache_k, cache_v, assigned, &a.attn_out);
@@ -237,7 +237,7 @@ pub enum Objective<'a> {
 }
 
 /// The head with cross-entropy and its gradient: see [`record_head_and_objective`].
-pub fn record_head_and_loss(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &Trained<Tensor>) {
+pub fn record_head_and_loss(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &TrainedParameters<Tensor>) {
     record_head_and_objective(r, m, acts, grads, Objective::CrossEntropy);
 }
 
@@ -246,7 +246,7 @@ pub fn record_head_and_objective(
     r: &mut Recorder<'_>,
     m: Context<'_>,
     acts: &Activations<Tensor>,
-    grads: &Trained<Tensor>,
+    grads: &TrainedParameters<Tensor>,
     by: Objective<'_>,
 ) {
     let d = gradients(acts);
@@ -281,7 +281,7 @@ pub fn record_head_and_objective(
 
 /// From d(head input) down to the embedding: adds the gradients of all trained parameters below the head. With activation checkpointing
 /// each block is recomputed first, except the last, whose buffers are still valid.
-pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &Trained<Tensor>) {
+pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &TrainedParameters<Tensor>) {
     let d = gradients(acts);
     let last = acts.blocks.last().map_or(&acts.embedded, |a| &a.after_mlp);
     if let Some(grads) = grads.weights() {
@@ -290,8 +290,8 @@ pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
     rmsnorm::backward(r, &d.norm_in, last, &m.weights.final_norm, &acts.head_rstd, &d.stream, false);
     for i in (0..acts.blocks.len()).rev() {
         let x = if i == 0 { &acts.embedded } else { &acts.blocks[i - 1].after_mlp };
-        if acts.pass == Pass::Checkpointed && i + 1 < acts.blocks.len() {
-            record_block(r, m, acts, (i, x), Attend::Sequence);
+        if acts.pass == PassKind::Checkpointed && i + 1 < acts.blocks.len() {
+            record_block(r, m, acts, (i, x), KvSource::Sequence);
             // Input of the last product, for its adapter's gradient.
             let a = &acts.blocks[i];
             if let Some((adapter, u)) = m.adapter(i, a, Product::Down) {
@@ -307,7 +307,13 @@ pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
 }
 
 /// The MLP of block `i`: from the stream's gradient after it to the one before it.
-fn record_mlp_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, i: usize, grads: &Trained<Tensor>) {
+fn record_mlp_backward(
+    r: &mut Recorder<'_>,
+    m: Context<'_>,
+    acts: &Activations<Tensor>,
+    i: usize,
+    grads: &TrainedParameters<Tensor>,
+) {
     let (d, a, w, g) = (gradients(acts), &acts.blocks[i], &m.weights.blocks[i], grads.block(i));
     let adapter = |product| adapter_backward(m, acts, i, product, grads);
     if adapter(Product::Down).is_none() {
@@ -333,7 +339,7 @@ fn record_attention_backward(
     m: Context<'_>,
     acts: &Activations<Tensor>,
     (i, x): (usize, &Tensor),
-    grads: &Trained<Tensor>,
+    grads: &TrainedParameters<Tensor>,
 ) {
     let (d, a, w, g) = (gradients(acts), &acts.blocks[i], &m.weights.blocks[i], grads.block(i));
     let adapter = |product| adapter_backward(m, acts, i, product, grads);
@@ -365,7 +371,7 @@ fn adapter_backward<'a>(
     acts: &'a Activations<Tensor>,
     i: usize,
     product: Product,
-    grads: &'a Trained<Tensor>,
+    grads: &'a TrainedParameters<Tensor>,
 ) -> Option<AdapterBackward<'a>> {
     let (adapter, grad) = (m.adapters?[i].get(product)?, grads.adapters(i)?.get(product)?);
     Some([(adapter, acts.blocks[i].adapted.get(product)?), (grad, gradients(acts).adapted.get(product)?)])
@@ -420,7 +426,7 @@ fn record_heads_backward<'a>(
 fn gradients(acts: &Activations<Tensor>) -> &super::activations::Gradients<Tensor> {
     match &acts.gradients {
         Some(d) => d,
-        None => unreachable!("a backward needs activations of Pass::Training"),
+        None => unreachable!("a backward needs activations of PassKind::Training"),
     }
 }
 

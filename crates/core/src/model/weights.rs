@@ -248,14 +248,14 @@ impl<T> BlockAdapters<T> {
 
 /// The trained parameters as a tree: all weights, or the adapters of each block with frozen weights.
 #[derive(Clone, Debug)]
-pub enum Trained<T> {
+pub enum TrainedParameters<T> {
     /// All weights.
     Weights(Weights<T>),
     /// The adapters of each block.
     Adapters(Vec<BlockAdapters<T>>),
 }
 
-impl<T> Trained<T> {
+impl<T> TrainedParameters<T> {
     /// The weights, if they are trained.
     pub fn weights(&self) -> Option<&Weights<T>> {
         match self {
@@ -429,15 +429,15 @@ impl Parameters {
     }
 
     /// The tensors of an arena, as a tree.
-    pub fn tree(&self, arena: &Arena) -> Trained<Tensor> {
+    pub fn tree(&self, arena: &Arena) -> TrainedParameters<Tensor> {
         let mut i = 0;
         let next = |spec: TensorSpec| {
             i += 1;
             arena.tensor(i - 1, &spec.parts[0].0)
         };
         match &self.config.lora {
-            None => Trained::Weights(Weights::declare(&self.config, next)),
-            Some(_) => Trained::Adapters(BlockAdapters::declare(&self.config, next)),
+            None => TrainedParameters::Weights(Weights::declare(&self.config, next)),
+            Some(_) => TrainedParameters::Adapters(BlockAdapters::declare(&self.config, next)),
         }
     }
 

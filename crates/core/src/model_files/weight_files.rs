@@ -156,7 +156,7 @@ impl WeightFiles {
 
     /// The smallest type that stores every matrix unchanged: bfloat16 if all of them are in bfloat16, else f32, as for adapters that are folded
     /// in.
-    pub fn exact_element(&self) -> ElementType {
+    pub fn storage_element(&self) -> ElementType {
         let is_matrix = |shape: &[usize]| shape.len() >= 2;
         let are_bf16 = match &self.source {
             WeightSource::Safetensors(files, _) => {
@@ -264,15 +264,15 @@ impl WeightFiles {
     }
 }
 
-/// [`WeightFiles::exact_element`] of a model's folder or file; for a folder without weights, as in a dry run, by what its `config.json`
+/// [`WeightFiles::storage_element`] of a model's folder or file; for a folder without weights, as in a dry run, by what its `config.json`
 /// declares.
 ///
 /// # Errors
 /// As [`WeightFiles::open`].
-pub fn exact_element(vfs: &dyn Vfs, dir: &Path) -> Result<ElementType> {
+pub fn storage_element(vfs: &dyn Vfs, dir: &Path) -> Result<ElementType> {
     let has_files = vfs.exists(&dir.join(SINGLE))? || vfs.exists(&dir.join(INDEX))?;
     match has_files || adapter::is_adapter(vfs, dir)? || is_gguf(vfs, dir)? {
-        true => Ok(WeightFiles::open(vfs, dir)?.exact_element()),
+        true => Ok(WeightFiles::open(vfs, dir)?.storage_element()),
         false if hf_config::declares_bfloat16(vfs, dir)? => Ok(ElementType::Bf16),
         false => Ok(ElementType::F32),
     }

@@ -69,7 +69,7 @@ fn train_in(
     ranks::check_flags(world, &settings, start)?;
     match world.is_root() {
         true => open(vfs, world, settings, start, commands, listener, started)?.train(),
-        false => ranks::follow(vfs, world, &settings.device),
+        false => ranks::run_worker(vfs, world, &settings.device),
     }
 }
 

@@ -123,7 +123,7 @@ pub(super) fn notice_uneven(world: &World, settings: &Settings, listener: &mut L
 ///
 /// # Errors
 /// Unusable data or device, a lost rank, a device fault; [`OtherRankFailed`] if another rank reports the error.
-pub(super) fn follow(vfs: &dyn Vfs, world: &World, device: &DeviceSettings) -> Result<Finished> {
+pub(super) fn run_worker(vfs: &dyn Vfs, world: &World, device: &DeviceSettings) -> Result<Finished> {
     // Rank 0 resolves settings, run folder and starting point.
     world.check_all(Ok(()))?;
     let (text, existing, resumed): (String, Option<PathBuf>, bool) = rmp_serde::from_slice(&world.broadcast(Vec::new())?)?;
@@ -135,7 +135,7 @@ pub(super) fn follow(vfs: &dyn Vfs, world: &World, device: &DeviceSettings) -> R
     // Allocates it; rank 0 broadcasts the weights.
     world.check_all(trainer.keep_reference(None))?;
     let _signals = Control::listen(None)?;
-    let reason = trainer.follow()?;
+    let reason = trainer.run_worker()?;
     if reason == FAILED {
         return Err(OtherRankFailed.into());
     }

@@ -83,7 +83,7 @@ impl Run<'_> {
 
     fn run(&mut self) -> anyhow::Result<Finished> {
         self.trainer.broadcast_state()?;
-        self.announce();
+        self.broadcast_command();
         if self.last_saved.is_none() {
             self.evaluate(self.settings.eval.eval_tokens)?;
         }
@@ -115,7 +115,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn announce(&mut self) {
+    fn broadcast_command(&mut self) {
         let adapter = self.trainer.device.summary();
         let event = Event::Started(Started {
             stage: self.settings.stage().name().into(),

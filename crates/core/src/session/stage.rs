@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::merge::MergeSpec;
 use crate::model_files::adapter::{self, AdapterFolder};
 use crate::model_files::hf_config;
-use crate::model_files::weight_files::exact_element;
+use crate::model_files::weight_files::storage_element;
 use crate::train::reinforce::TaskContext;
 use crate::vfs::{Vfs, unix_time};
 use anyhow::{Context as _, Result, ensure};
@@ -90,8 +90,8 @@ fn untrained_element(vfs: &dyn Vfs, dir: &Path, settings: &Settings, resumed: bo
     }
     let is_continued = resumed || start.fork.is_some();
     match is_continued && adapter::is_adapter(vfs, dir)? {
-        true => exact_element(vfs, AdapterFolder::open(vfs, dir)?.base()?),
-        false => exact_element(vfs, dir),
+        true => storage_element(vfs, AdapterFolder::open(vfs, dir)?.base()?),
+        false => storage_element(vfs, dir),
     }
 }
 

@@ -4,7 +4,7 @@ use super::predictions::PredictionStats;
 use crate::data::{Batch, IGNORE};
 use crate::device::Tensor;
 use crate::device::{Device, Recorder, Recording};
-use crate::model::{Activations, Model, Pass, Weights, transformer};
+use crate::model::{Activations, Model, PassKind, Weights, transformer};
 use crate::progress::{Progress, report, silent};
 
 /// Mean loss over some tokens.
@@ -31,7 +31,7 @@ impl Scorer {
     /// # Errors
     /// When a kernel does not compile.
     pub fn new(device: &Device, model: &Model, batch: usize, time: usize) -> anyhow::Result<Self> {
-        let acts = Activations::new(device, &model.config, batch, time, Pass::Forward);
+        let acts = Activations::new(device, &model.config, batch, time, PassKind::Forward);
         Self::over(device, model, acts)
     }
 

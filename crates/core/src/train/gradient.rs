@@ -4,7 +4,7 @@ use super::evaluate::upload_tokens;
 use crate::data::{Batch, IGNORE};
 use crate::device::{Device, Recorder, Recording, Tensor};
 use crate::model::transformer::{self, Objective};
-use crate::model::{Activations, Model, Pass, Trained};
+use crate::model::{Activations, Model, PassKind, TrainedParameters};
 use crate::ops::embedding::Spans;
 
 /// A recorded forward and backward pass.
@@ -20,7 +20,12 @@ impl GradientPass {
     ///
     /// # Errors
     /// When a kernel does not compile.
-    pub fn new(device: &Device, model: &Model, acts: Activations<Tensor>, grads: &Trained<Tensor>) -> anyhow::Result<Self> {
+    pub fn new(
+        device: &Device,
+        model: &Model,
+        acts: Activations<Tensor>,
+        grads: &TrainedParameters<Tensor>,
+    ) -> anyhow::Result<Self> {
         Self::by(device, model, acts, grads, Objective::CrossEntropy)
     }
 
@@ -32,7 +37,7 @@ impl GradientPass {
         device: &Device,
         model: &Model,
         acts: Activations<Tensor>,
-        grads: &Trained<Tensor>,
+        grads: &TrainedParameters<Tensor>,
         objective: Objective<'_>,
     ) -> anyhow::Result<Self> {
         let mut r = Recorder::new(device, "forward and backward");
@@ -45,7 +50,7 @@ impl GradientPass {
 
     /// Allocate activations for a training pass.
     pub fn activations(device: &Device, model: &Model, batch: usize, time: usize) -> Activations<Tensor> {
-        Activations::new(device, &model.config, batch, time, Pass::Training)
+        Activations::new(device, &model.config, batch, time, PassKind::Training)
     }
 
     /// Run on a batch; `weight` is the weight of each target in the loss.

@@ -6,7 +6,7 @@ use crate::config::{MergeSettings, is_due};
 use crate::device::{Arena, Device, Tensor};
 use crate::merge::MergeRule;
 use crate::merge::ring::{Ring, choose_place};
-use crate::model::{Activations, Model, Trained};
+use crate::model::{Activations, Model, TrainedParameters};
 
 /// A finished merge.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +46,7 @@ impl LiveMerge {
         device: &Device,
         model: &Model,
         acts: Activations<Tensor>,
-        (scratch, scratch_weights): (&Arena, &Trained<Tensor>),
+        (scratch, scratch_weights): (&Arena, &TrainedParameters<Tensor>),
         settings: &MergeSettings,
     ) -> anyhow::Result<Option<Self>> {
         if settings.merge_every == 0 {

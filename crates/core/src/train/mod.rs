@@ -3,7 +3,6 @@
 mod all_reduce;
 pub mod bins;
 mod evaluate;
-mod follow;
 mod gradient;
 mod live_merge;
 mod norms;
@@ -19,6 +18,7 @@ mod supervised;
 mod trainer;
 mod training_loop;
 mod weight_evaluator;
+mod worker;
 
 pub use all_reduce::CHUNK as ALL_REDUCE_CHUNK;
 pub use evaluate::{Evaluation, Scorer};

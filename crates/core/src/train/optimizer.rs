@@ -4,7 +4,7 @@ use super::PartNorms;
 use super::all_reduce::GradientReducer;
 use crate::config::{LoptiMoments, OptimizerKind, TrainSettings};
 use crate::device::{Arena, Device, Recorder, Recording, Tensor};
-use crate::model::{Parameters, Trained};
+use crate::model::{Parameters, TrainedParameters};
 use crate::ops::adamw::{self, Segment, UpdateParams};
 use crate::ops::grad_norm;
 use crate::world::World;
@@ -18,7 +18,7 @@ pub struct Optimizer {
     /// Second moments.
     pub v: Arena,
     /// The gradients as a tree.
-    pub grad_weights: Trained<Tensor>,
+    pub grad_weights: TrainedParameters<Tensor>,
     /// Moments of Lopti's second pass, if they are separate; the others then belong to the first pass.
     pub second: Option<MomentPair>,
     /// Norms of weights and gradients part by part, if they are measured.

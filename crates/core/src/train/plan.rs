@@ -4,7 +4,7 @@ use super::reinforce;
 use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, Stage, TrainSettings};
 use crate::device::{ElementType, Sizes};
 use crate::merge::ring::choose_place;
-use crate::model::{Parameters, Pass, activations, rollout as rollouts};
+use crate::model::{Parameters, PassKind, activations, rollout as rollouts};
 use crate::vfs::human_bytes;
 
 /// Device memory of a training run, in bytes.
@@ -36,7 +36,7 @@ impl MemoryPlan {
     /// When one tensor is larger than the adapter can bind.
     pub fn training(c: &ModelConfig, t: &TrainSettings, merge: &MergeSettings, sizes: Sizes) -> anyhow::Result<Self> {
         let micro_batch = micro_batch(c, t, sizes);
-        let pass = Pass::training(t.checkpoints_activations());
+        let pass = PassKind::training(t.checkpoints_activations());
         let activations = activations::bytes(c, micro_batch, t.seq_len, pass, sizes);
         let rope = 4 * (t.seq_len * c.head_dim) as u64;
         let mut parts = parameter_bytes(c, sizes)?;
@@ -163,7 +163,7 @@ pub fn micro_batch(c: &ModelConfig, t: &TrainSettings, sizes: Sizes) -> usize {
 
 /// Number of sequences at once that suits the device, at least one.
 pub fn most_rows(c: &ModelConfig, t: &TrainSettings, sizes: Sizes) -> usize {
-    let (seq_len, pass) = (t.seq_len, Pass::training(t.checkpoints_activations()));
+    let (seq_len, pass) = (t.seq_len, PassKind::training(t.checkpoints_activations()));
     let (most_tokens, most_bytes) = (sizes.training_tokens, sizes.activation_bytes);
     let fits = |n: usize| {
         n * seq_len <= most_tokens

@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::model_files::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
 use crate::progress::Progress;
-use crate::world::Announced;
+use crate::world::RankCommand;
 use anyhow::Result;
 
 /// The parts of a trainer that its stage uses.
@@ -34,7 +34,7 @@ pub(super) trait TrainingStage {
     }
 
     /// On ranks other than 0: execute a command.
-    fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()>;
+    fn run_command(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, command: &RankCommand) -> Result<()>;
 
     /// Tokens per update; in GRPO, completions.
     fn tokens_per_step(&self) -> u64;

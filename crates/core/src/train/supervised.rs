@@ -7,11 +7,11 @@ use crate::config::{Settings, TrainSettings};
 use crate::data::{Batch, IGNORE, Source};
 use crate::device::{Device, ReadRing, Recording, Tensor};
 use crate::event::{Event, Step};
-use crate::model::{Activations, Model, Pass, Trained};
+use crate::model::{Activations, Model, PassKind, TrainedParameters};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::stats;
 use crate::progress::{Interrupted, Progress, silent};
-use crate::world::{Announced, World};
+use crate::world::{RankCommand, World};
 use anyhow::bail;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -62,7 +62,7 @@ impl Supervised {
         let share =
             TrainSettings { batch_size: rows, micro_batch_size: t.micro_batch_size.map(|set| set.min(rows)), ..t.clone() };
         let micro = rows_at_once(t.seq_len, || micro_batch(&model.config, &share, device.sizes()))?;
-        Ok(Activations::new(device, &model.config, micro, t.seq_len, Pass::training(t.checkpoints_activations())))
+        Ok(Activations::new(device, &model.config, micro, t.seq_len, PassKind::training(t.checkpoints_activations())))
     }
 
     pub fn new(
@@ -70,7 +70,7 @@ impl Supervised {
         settings: &Settings,
         model: &Model,
         acts: Activations<Tensor>,
-        grads: &Trained<Tensor>,
+        grads: &TrainedParameters<Tensor>,
         source: Box<dyn Source>,
         world: World,
     ) -> anyhow::Result<Self> {
@@ -157,7 +157,7 @@ impl TrainingStage for Supervised {
         let TrainerParts { device, model, optimizer, live_merge, state } = parts;
         let n = state.step + state.skipped_batches;
         // Before the batch is made, so that all ranks make it at the same time.
-        let task = self.world.announce(UPDATE, &(n, hyper))?;
+        let task = self.world.broadcast_command(UPDATE, &(n, hyper))?;
         let batch = self.source.batch(n, self.batch_size);
         self.gradient(device, optimizer, &batch)?;
         task.done();
@@ -207,15 +207,15 @@ impl TrainingStage for Supervised {
         Ok(Some(StepResult { numbers, events: norms.map(Event::Norms).into_iter().collect(), samples: Vec::new() }))
     }
 
-    fn follow(&mut self, device: &Device, _: &Model, optimizer: &Optimizer, announced: &Announced) -> anyhow::Result<()> {
-        match announced.kind.as_str() {
+    fn run_command(&mut self, device: &Device, _: &Model, optimizer: &Optimizer, command: &RankCommand) -> anyhow::Result<()> {
+        match command.kind.as_str() {
             UPDATE => {
-                let (n, hyper): (u64, UpdateParams) = announced.read()?;
+                let (n, hyper): (u64, UpdateParams) = command.read()?;
                 self.gradient(device, optimizer, &self.source.batch(n, self.batch_size))?;
                 optimizer.update(device, &hyper)
             }
             EVALUATION => {
-                let (tokens, seen): (u64, bool) = announced.read()?;
+                let (tokens, seen): (u64, bool) = command.read()?;
                 let mut own = PredictionStats::default();
                 self.evaluate_share(device, tokens, seen.then_some(&mut own), &mut silent).map(|_| ())
             }
@@ -240,7 +240,7 @@ impl TrainingStage for Supervised {
         progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let Some(scorer) = by else {
-            let task = self.world.announce(EVALUATION, &(tokens, seen.is_some()))?;
+            let task = self.world.broadcast_command(EVALUATION, &(tokens, seen.is_some()))?;
             let found = self.evaluate_share(device, tokens, seen, progress)?;
             task.done();
             return found.transpose();

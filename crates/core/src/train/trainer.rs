@@ -92,7 +92,7 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// As [`Trainer::new`], on one of several ranks: rank 0 is used like a single process, the others call [`Trainer::follow`]. Parameters are
+    /// As [`Trainer::new`], on one of several ranks: rank 0 is used like a single process, the others call [`Trainer::run_worker`]. Parameters are
     /// zero until [`Trainer::initialise`] is called or a model is loaded.
     ///
     /// # Errors

@@ -40,9 +40,9 @@ pub(super) trait Transport {
     /// Broadcast from rank 0.
     fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<()>;
     /// On rank 0: send a message to every other rank.
-    fn announce(&mut self, message: &[u8]) -> Result<()>;
+    fn broadcast_command(&mut self, message: &[u8]) -> Result<()>;
     /// On the other ranks: the next message of rank 0, if one has arrived.
-    fn announced(&mut self) -> Result<Option<Vec<u8>>>;
+    fn poll_command(&mut self) -> Result<Option<Vec<u8>>>;
     /// Make progress; called regularly while the thread is idle.
     fn poll(&mut self) -> Result<()>;
     /// End communication; collective. Returns the highest exit code of all ranks.
@@ -157,7 +157,7 @@ impl Comm {
         loop {
             let (send, from) = channel();
             let job = move |worker: &mut Worker| {
-                let _ = send.send(worker.await_announcement());
+                let _ = send.send(worker.await_command());
             };
             comm.jobs.send(Box::new(job)).map_err(|_| anyhow!(ENDED))?;
             if let Some(message) = from.recv().context(ENDED)?? {
@@ -320,10 +320,10 @@ impl Worker {
     }
 
     /// Wait a short time for a message of rank 0.
-    fn await_announcement(&mut self) -> Result<Option<Vec<u8>>> {
+    fn await_command(&mut self) -> Result<Option<Vec<u8>>> {
         let begin = Instant::now();
         loop {
-            if let Some(message) = self.transport.announced()? {
+            if let Some(message) = self.transport.poll_command()? {
                 return Ok(Some(message));
             }
             if begin.elapsed() > POLL_INTERVAL {
@@ -334,7 +334,7 @@ impl Worker {
     }
 }
 
-/// Cuts of `len` elements: for each piece, the first element of each rank's part, and the piece's end.
+/// CurveCache of `len` elements: for each piece, the first element of each rank's part, and the piece's end.
 fn pieces(len: usize, size: usize) -> Vec<Vec<usize>> {
     let cuts = |start: usize| {
         let n = PIECE.min(len - start);

@@ -1,7 +1,7 @@
 //! Distributed training: the processes (ranks) of a run, and their collectives.
 //!
 //! A [`World`] is a single process ([`World::solo`]), the ranks of an MPI launcher ([`World::open`], feature `mpi`), or threads of one
-//! process ([`World::threads`], for tests). Rank 0 controls the run: it announces commands ([`World::announce`]); the other ranks receive
+//! process ([`World::threads`], for tests). Rank 0 controls the run: it broadcasts commands ([`World::broadcast_command`]); the other ranks receive
 //! them ([`World::next`]) and compute their share, and an all-reduce sums the shares. All communication of a rank runs on one thread
 //! (`comm.rs`), so that the device computes meanwhile and every wait has a deadline.
 //!
@@ -76,17 +76,17 @@ impl CollectiveTask<'_> {
 
 /// A command received from rank 0.
 #[derive(Debug)]
-pub struct Announced {
+pub struct RankCommand {
     /// Name of the command.
     pub kind: String,
     arguments: Vec<u8>,
 }
 
-impl Announced {
+impl RankCommand {
     /// Deserialize the arguments.
     ///
     /// # Errors
-    /// A type other than that of [`World::announce`]: a defect.
+    /// A type other than that of [`World::broadcast_command`]: a defect.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         rmp_serde::from_slice(&self.arguments).with_context(|| format!("arguments of {} (a defect of lehr)", self.kind))
     }
@@ -291,7 +291,7 @@ impl World {
         self.comm.as_ref().map_or(0, |comm| comm.liveness.total_progress(comm.topology.rank))
     }
 
-    /// Whether no command is in progress, so that another may be announced. False for a single process.
+    /// Whether no command is in progress, so that another may be broadcast. False for a single process.
     pub fn is_idle(&self) -> bool {
         self.comm.as_ref().is_some_and(|comm| comm.liveness.phase() == Phase::Idle)
     }
@@ -314,14 +314,14 @@ impl World {
     ///
     /// # Errors
     /// A lost rank.
-    pub fn announce<T: Serialize>(&self, kind: &str, arguments: &T) -> Result<CollectiveTask<'_>> {
+    pub fn broadcast_command<T: Serialize>(&self, kind: &str, arguments: &T) -> Result<CollectiveTask<'_>> {
         let Some(comm) = &self.comm else { return Ok(CollectiveTask { comm: None }) };
         ensure!(self.is_root(), "{kind}: sent by rank {} (a defect of lehr)", self.rank());
         comm.liveness.set_phase(Phase::Busy);
         // The name, a zero byte, and the arguments.
         let mut message = [kind.as_bytes(), &[0]].concat();
         message.extend(rmp_serde::to_vec_named(arguments)?);
-        Comm::run(comm, "sending a command", move |worker| worker.transport.announce(&message)).wait()?;
+        Comm::run(comm, "sending a command", move |worker| worker.transport.broadcast_command(&message)).wait()?;
         Ok(CollectiveTask { comm: Some(comm) })
     }
 
@@ -329,14 +329,14 @@ impl World {
     ///
     /// # Errors
     /// Rank 0 is lost.
-    pub fn next(&self) -> Result<Announced> {
+    pub fn next(&self) -> Result<RankCommand> {
         let Some(comm) = &self.comm else { bail!("a single process receives no commands (a defect of lehr)") };
         comm.liveness.set_phase(Phase::Idle);
         let message = Comm::next(comm)?;
         let end = message.iter().position(|byte| *byte == 0).unwrap_or(message.len());
         let kind = String::from_utf8_lossy(&message[..end]).into_owned();
         comm.liveness.set_phase(if kind == END { Phase::Done } else { Phase::Busy });
-        Ok(Announced { kind, arguments: message.get(end + 1..).unwrap_or_default().to_vec() })
+        Ok(RankCommand { kind, arguments: message.get(end + 1..).unwrap_or_default().to_vec() })
     }
 
     /// Return the result of a setup step, if it succeeded on all ranks. If it failed on some, those return their error and the others
@@ -420,7 +420,7 @@ impl World {
     pub fn end(&self, reason: &str) {
         let Some(comm) = &self.comm else { return };
         // Ranks that do not receive it notice within the deadline.
-        if self.is_root() && comm.liveness.phase() == Phase::Idle && self.announce(END, &reason).is_ok() {
+        if self.is_root() && comm.liveness.phase() == Phase::Idle && self.broadcast_command(END, &reason).is_ok() {
             comm.liveness.set_phase(Phase::Done);
         }
     }

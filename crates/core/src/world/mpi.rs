@@ -274,7 +274,7 @@ impl Transport for Ranks {
         Ok(())
     }
 
-    fn announce(&mut self, message: &[u8]) -> Result<()> {
+    fn broadcast_command(&mut self, message: &[u8]) -> Result<()> {
         let world = self.communicator()?;
         for to in 1..self.size() {
             ferrompi::scope(|s| {
@@ -285,7 +285,7 @@ impl Transport for Ranks {
         Ok(())
     }
 
-    fn announced(&mut self) -> Result<Option<Vec<u8>>> {
+    fn poll_command(&mut self) -> Result<Option<Vec<u8>>> {
         self.exchange_heartbeats()?;
         let Some(status) = self.world.iprobe::<u8>(Source::Rank(0), ANNOUNCEMENT)? else { return Ok(None) };
         let mut message = vec![0u8; status.count.unwrap_or_default()];

@@ -63,7 +63,7 @@ fn ranks_execute_the_commands_of_rank_0() {
         world.start_following();
         if world.is_root() {
             for n in 0..5u64 {
-                let task = world.announce("add", &(n, "x")).unwrap();
+                let task = world.broadcast_command("add", &(n, "x")).unwrap();
                 let sum = world.all_reduce(vec![n as f32]).wait().unwrap();
                 assert_eq!(sum, [3.0 * n as f32]);
                 task.done();
@@ -129,6 +129,6 @@ fn a_single_process_communicates_with_none() {
     assert_eq!((world.rank(), world.size(), world.local_size(), world.is_root()), (0, 1, 1, true));
     assert_eq!(world.all_reduce(vec![1.5]).wait().unwrap(), [1.5]);
     assert_eq!(world.all_gather(vec![3]).unwrap(), [[3]]);
-    world.announce("anything", &1).unwrap().done();
+    world.broadcast_command("anything", &1).unwrap().done();
     assert!(world.ensure_equal(&[("version", "1".into())]).is_ok());
 }

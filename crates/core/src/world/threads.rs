@@ -11,7 +11,7 @@ pub(super) struct Threads {
     to: Vec<Sender<Message>>,
     from: Vec<Receiver<Message>>,
     /// A command received while waiting for a collective.
-    announced: Option<Vec<u8>>,
+    command: Option<Vec<u8>>,
 }
 
 enum Message {
@@ -27,7 +27,7 @@ pub(super) fn topology(rank: usize, size: usize) -> Topology {
 /// The transports of `size` ranks.
 pub(super) fn transports(size: usize) -> Vec<Threads> {
     let mut ranks: Vec<Threads> =
-        (0..size).map(|rank| Threads { rank, to: Vec::new(), from: Vec::new(), announced: None }).collect();
+        (0..size).map(|rank| Threads { rank, to: Vec::new(), from: Vec::new(), command: None }).collect();
     for from in 0..size {
         for to in 0..size {
             let (send, receive) = channel();
@@ -49,7 +49,7 @@ impl Threads {
         loop {
             match self.from[from].recv().map_err(|_| anyhow!("rank {from} has ended"))? {
                 Message::Collective(bytes) => return Ok(bytes),
-                Message::Command(bytes) => self.announced = Some(bytes),
+                Message::Command(bytes) => self.command = Some(bytes),
             }
         }
     }
@@ -95,12 +95,12 @@ impl Transport for Threads {
         Ok(())
     }
 
-    fn announce(&mut self, message: &[u8]) -> Result<()> {
+    fn broadcast_command(&mut self, message: &[u8]) -> Result<()> {
         (1..self.to.len()).try_for_each(|to| self.send(to, Message::Command(message.to_vec())))
     }
 
-    fn announced(&mut self) -> Result<Option<Vec<u8>>> {
-        if let Some(message) = self.announced.take() {
+    fn poll_command(&mut self) -> Result<Option<Vec<u8>>> {
+        if let Some(message) = self.command.take() {
             return Ok(Some(message));
         }
         match self.from[0].try_recv() {

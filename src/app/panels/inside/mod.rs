@@ -9,7 +9,7 @@ use crate::app::child::JobState;
 use crate::app::draw::{card, printable, stat, tiles};
 use crate::app::format::number;
 use crate::app::loader::Loaded;
-use crate::app::panels::parts::{self, Found, progress};
+use crate::app::panels::shared::{self, Found, progress};
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use crate::event::Command;
@@ -90,7 +90,7 @@ impl Default for Inside {
 impl Inside {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
-        let Some(path) = parts::focused_name(ui, state) else { return };
+        let Some(path) = shared::focused_name(ui, state) else { return };
         if self.of != path {
             (self.of, self.at, self.picked) = (path.clone(), 0, None);
         }

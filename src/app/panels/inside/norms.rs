@@ -2,7 +2,7 @@
 
 use crate::app::draw::{Heat, HeatLabels, Line, Lines, card, lines, tiles};
 use crate::app::format::number;
-use crate::app::panels::parts;
+use crate::app::panels::shared;
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::Norms;
@@ -75,7 +75,7 @@ impl NormsPart {
             if history.norms.is_empty() {
                 ui.weak("No norms yet: this run does not measure them, or has not come to the first one.");
                 let words = "New run like this one, with norms";
-                parts::another_run(ui, run, words, &[("eval.norms_every", "50")], actions);
+                shared::another_run(ui, run, words, &[("eval.norms_every", "50")], actions);
                 return;
             }
             ui.horizontal_wrapped(|ui| {

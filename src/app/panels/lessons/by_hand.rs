@@ -6,7 +6,7 @@ use crate::app::panels::live::{LiveControls, hyper};
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use crate::event::Command;
-use crate::history::{RunState, spec};
+use crate::history::{RunState, chart_spec};
 use crate::story::{Course, Experiment, Response};
 use eframe::egui::{self, RichText, Ui};
 use std::path::PathBuf;
@@ -181,7 +181,7 @@ fn metric(run: &OpenRun) -> &'static str {
 fn chart(ui: &mut Ui, state: &mut AppState, path: PathBuf) {
     let Some(run) = state.run(&path) else { return };
     let metric = metric(run);
-    let Some(spec) = spec::CHARTS.iter().find(|spec| spec.metrics.contains(&metric)) else { return };
+    let Some(spec) = chart_spec::CHARTS.iter().find(|spec| spec.metrics.contains(&metric)) else { return };
     let runs = [path];
     let only = [metric.to_owned()];
     let frame = Frame { view: None, runs: &runs, log_x: false, only: &only, raw: true };

@@ -247,7 +247,7 @@ impl Lessons {
             StoryPhase::Failed(text) => {
                 ui.colored_label(ui.visuals().error_fg_color, text);
             }
-            StoryPhase::Seen | StoryPhase::Done => {}
+            StoryPhase::Results | StoryPhase::Done => {}
         }
     }
 
@@ -266,10 +266,10 @@ impl Lessons {
                 let frame = Frame { view: None, runs: &runs, log_x: false, only: &watch.metrics, raw: true };
                 let title = ui.label(RichText::new(spec.title).strong()).on_hover_text(spec.hint);
                 chart_ui(ui, state, spec, &frame, spec.log_y, 230.0);
-                let is_due = self.scrolls > u8::from(!is_seen(&shown.phase));
+                let is_due = self.scrolls > u8::from(!has_results(&shown.phase));
                 if is_due {
                     title.scroll_to_me(Some(egui::Align::TOP));
-                    self.scrolls = u8::from(!is_seen(&shown.phase));
+                    self.scrolls = u8::from(!has_results(&shown.phase));
                 }
             } else if let Some(panel) = watch.panel {
                 let (page, words) = match panel {
@@ -282,7 +282,7 @@ impl Lessons {
                     state.request(Action::Show(page));
                 }
             } else if let Some((step, file)) = watch.picture.as_ref().and_then(|picture| picture.split_once('/'))
-                && let Some(dir) = shown.products.get(step).filter(|_| is_seen(&shown.phase))
+                && let Some(dir) = shown.products.get(step).filter(|_| has_results(&shown.phase))
             {
                 let path = dir.join(file);
                 picture_ui(ui, self.pictures.entry(path.clone()).or_default(), &path);
@@ -292,12 +292,12 @@ impl Lessons {
 
     /// The results, an experiment, and what comes next.
     fn after_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &StoryView) {
-        if !is_seen(&shown.phase) {
+        if !has_results(&shown.phase) {
             return;
         }
         match &shown.after {
             Some(Ok(after)) => {
-                blocks_ui(ui, &after.seen);
+                blocks_ui(ui, &after.results);
                 if let Some((head, rows)) = &after.table {
                     table_ui(ui, head, rows);
                 }
@@ -314,7 +314,7 @@ impl Lessons {
         }
         self.by_hand.ui(ui, state, shown.experiment.as_ref());
         ui.add_space(8.0);
-        if shown.phase == StoryPhase::Seen && !shown.is_last() {
+        if shown.phase == StoryPhase::Results && !shown.is_last() {
             if ui.add(large_button("Continue")).clicked() {
                 host.perform(story::StoryAction::Next);
                 self.predicted = None;
@@ -342,13 +342,13 @@ fn large_button(words: &str) -> egui::Button<'static> {
     egui::Button::new(RichText::new(words).strong()).min_size(egui::vec2(120.0, 32.0))
 }
 
-fn is_seen(phase: &StoryPhase) -> bool {
-    matches!(phase, StoryPhase::Seen | StoryPhase::Done)
+fn has_results(phase: &StoryPhase) -> bool {
+    matches!(phase, StoryPhase::Results | StoryPhase::Done)
 }
 
 /// Parameters that can be chosen before a scene is run, and again after it.
 fn parameters_ui(ui: &mut Ui, host: &Host, shown: &StoryView) {
-    let is_open = matches!(shown.phase, StoryPhase::Reading | StoryPhase::Seen | StoryPhase::Done);
+    let is_open = matches!(shown.phase, StoryPhase::Reading | StoryPhase::Results | StoryPhase::Done);
     let words = || shown.scene().steps.iter().flat_map(|step| &step.run);
     for (name, parameter) in &shown.story.parameters {
         let place = format!("{{{name}}}");

@@ -4,7 +4,7 @@ use crate::app::draw::{Line, Lines, card, lines, stat};
 use crate::app::format::{cells, count, number};
 use crate::app::state::{Action, OpenRun};
 use crate::event::{Command, Merged};
-use crate::history::spec;
+use crate::history::chart_spec;
 use crate::plot::Ink;
 use eframe::egui::{self, Ui};
 
@@ -25,7 +25,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
         } else if history.merges.is_empty() {
             ui.weak("No merge was evaluated in this run so far. With live merging a run keeps snapshots and evaluates their merge at each evaluation.");
             let words = "New run like this one, with live merging";
-            super::super::parts::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
+            super::super::shared::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
         } else {
             newest(ui, history.merges.last());
             ui.checkbox(late, "newest half").on_hover_text("Leave out the first half of the run, where the loss falls fast");
@@ -60,8 +60,8 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
 }
 
 fn line(metric: &str) -> Line<'_> {
-    let name = if metric == "eval_loss" { "raw".into() } else { spec::label(metric) };
-    Line { metric, name, color: Ink::Series(spec::color_of(metric)), dots: true }
+    let name = if metric == "eval_loss" { "raw".into() } else { chart_spec::label(metric) };
+    Line { metric, name, color: Ink::Series(chart_spec::color_of(metric)), dots: true }
 }
 
 /// The merge's loss, and how far it is below the raw one.

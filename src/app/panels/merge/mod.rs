@@ -8,7 +8,7 @@ mod sweep;
 
 use crate::app::format::number;
 use crate::app::loader::Loaded;
-use crate::app::panels::parts;
+use crate::app::panels::shared;
 use crate::app::state::{AppState, OpenRun};
 use eframe::egui::{self, Context, Ui};
 use landscape::LandscapePart;
@@ -60,7 +60,7 @@ impl OnDisk {
 impl Merge {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
-        let Some(path) = parts::focused_name(ui, state) else { return };
+        let Some(path) = shared::focused_name(ui, state) else { return };
         if self.of != path {
             (self.of, self.plan) = (path.clone(), Plan::default());
         }

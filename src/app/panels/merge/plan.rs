@@ -3,7 +3,7 @@
 use super::{key, results::Cell};
 use crate::app::child::JobState;
 use crate::app::draw::{card, printable};
-use crate::app::panels::parts::{self, progress};
+use crate::app::panels::shared::{self, progress};
 use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
@@ -139,7 +139,7 @@ impl Plan {
             if steps.len() < 3 {
                 let words = "New run like this one that keeps its checkpoints";
                 let keep = [("save.save_every", "50"), ("save.keep_every", "50")];
-                parts::another_run(ui, run, words, &keep, actions);
+                shared::another_run(ui, run, words, &keep, actions);
             }
             // A merge of more checkpoints than there are would be refused.
             self.last = self.last.clamp(1, steps.len().clamp(1, MAX_CHECKPOINTS));

@@ -5,7 +5,7 @@ use super::{difference, key};
 use crate::app::child::JobState;
 use crate::app::draw::{Heat, HeatLabels, Part, card, tiles};
 use crate::app::format::number;
-use crate::app::panels::parts::{Found, progress};
+use crate::app::panels::shared::{Found, progress};
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use eframe::egui::{self, RichText, Stroke, StrokeKind, Ui};

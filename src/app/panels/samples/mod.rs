@@ -4,7 +4,7 @@ mod chat;
 mod rollouts;
 mod texts;
 
-use crate::app::panels::parts;
+use crate::app::panels::shared;
 use crate::app::state::{Action, AppState};
 use chat::ChatPage;
 use eframe::egui::{self, Ui};
@@ -56,7 +56,7 @@ impl Samples {
             (View::Chat, run) => self.chat.ui(ui, state, run, &mut actions),
             (View::Rollouts, Some(run)) => self.rollouts.ui(ui, run, &mut actions),
             (View::Texts, Some(run)) => self.texts.ui(ui, run, state, &mut actions),
-            (View::Rollouts | View::Texts, None) => parts::no_run(ui, &mut actions),
+            (View::Rollouts | View::Texts, None) => shared::no_run(ui, &mut actions),
         });
         actions.into_iter().for_each(|order| state.request(order));
     }

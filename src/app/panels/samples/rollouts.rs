@@ -3,7 +3,7 @@
 use crate::app::draw::{Part, ScoredTokens, StepPick, TokenColor, TokenText, arrow, card, key_to, printable, stat, tiles};
 use crate::app::format::number;
 use crate::app::loader::{Loaded, Loader};
-use crate::app::panels::parts;
+use crate::app::panels::shared;
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::Completion;
@@ -150,7 +150,7 @@ impl Rollouts {
         let kept = |group: &&Vec<usize>| group.iter().any(|&i| which.holds(&loaded.completions[i]));
         let groups: Vec<&Vec<usize>> = loaded.groups.iter().filter(kept).collect();
         if groups.is_empty() {
-            return parts::empty(ui, "No such answer", "No answer of this step is of that kind; choose all, or another step.");
+            return shared::empty(ui, "No such answer", "No answer of this step is of that kind; choose all, or another step.");
         }
         self.group = self.group.min(groups.len() - 1);
         ui.horizontal_wrapped(|ui| {
@@ -197,17 +197,17 @@ impl Rollouts {
 fn none_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     if run.files.history.stage() == "grpo" {
         let what = "A run of GRPO keeps the completions of every tenth step, unless it was started otherwise. The first ones come with step 1.";
-        parts::empty_with(ui, "No rollouts yet", what, |ui| {
+        shared::empty_with(ui, "No rollouts yet", what, |ui| {
             let words = "New run like this one that keeps its completions";
-            parts::another_run(ui, run, words, &[("rollout.log_completions", "10")], actions);
+            shared::another_run(ui, run, words, &[("rollout.log_completions", "10")], actions);
         });
         return;
     }
     let what = "Rollouts belong to GRPO. What this run generated is under Generated text.";
-    parts::empty_with(ui, "No rollouts", what, |ui| {
+    shared::empty_with(ui, "No rollouts", what, |ui| {
         if !run.files.history.checkpoints.is_empty() {
             let init = vec![("start.init".to_owned(), run.files.path.display().to_string())];
-            parts::offers(ui, [("Train it with GRPO", Action::NewRun("grpo".into(), init))], actions);
+            shared::offers(ui, [("Train it with GRPO", Action::NewRun("grpo".into(), init))], actions);
         }
     });
 }

@@ -3,7 +3,7 @@
 use crate::app::child::JobState;
 use crate::app::draw::{ScoredTokens, StepPick, TokenColor, TokenText, card, key_to, printable};
 use crate::app::format::number;
-use crate::app::panels::parts;
+use crate::app::panels::shared;
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::event::{Command, Sample};
 use eframe::egui::{self, DragValue, Id, RichText, Ui};
@@ -58,9 +58,9 @@ impl Texts {
         let samples = &run.files.history.samples;
         if samples.is_empty() {
             let what = "This run has written no text while it trained. Ask for one above, or talk to a checkpoint under Chat.";
-            parts::empty_with(ui, "No text in the log", what, |ui| {
+            shared::empty_with(ui, "No text in the log", what, |ui| {
                 let words = "New run like this one, with samples";
-                parts::another_run(ui, run, words, &[("eval.sample_tokens", "200")], actions);
+                shared::another_run(ui, run, words, &[("eval.sample_tokens", "200")], actions);
             });
             return;
         }
@@ -112,7 +112,7 @@ impl Texts {
             if !run.is_controllable() && !is_saved {
                 ui.weak("This run has saved no checkpoint to sample from.");
             }
-            if let Some(text) = parts::progress(ui, key, job, actions) {
+            if let Some(text) = shared::progress(ui, key, job, actions) {
                 ui.label(printable(text.trim_end(), SHOWN, false));
             }
         });

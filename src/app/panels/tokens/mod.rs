@@ -5,7 +5,7 @@ mod policy;
 mod supervised;
 
 use crate::app::draw::StepPick;
-use crate::app::panels::parts;
+use crate::app::panels::shared;
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::event::Command;
 use eframe::egui::{self, Ui};
@@ -41,7 +41,7 @@ pub struct TokensPage {
 impl TokensPage {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, state: &mut AppState) {
-        if parts::focused_name(ui, state).is_none() {
+        if shared::focused_name(ui, state).is_none() {
             return;
         }
         let mut actions = Vec::new();
@@ -75,9 +75,9 @@ impl TokensPage {
                     "A run of GRPO has them at every step, pre-training and fine-tuning at every evaluation.",
                 ),
             };
-            parts::empty_with(ui, heading, what, |ui| {
+            shared::empty_with(ui, heading, what, |ui| {
                 if run.is_controllable() && !reinforced {
-                    parts::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
+                    shared::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
                 }
             });
         }

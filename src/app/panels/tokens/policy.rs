@@ -3,7 +3,7 @@
 use super::{Fineness, Group, TokensPage, edges, numbers};
 use crate::app::draw::{BarChart, Line, Lines, Part, ViolinChart, bars, card, lines, stat, tiles, violins};
 use crate::app::format::{number, percent};
-use crate::app::panels::parts::another_run;
+use crate::app::panels::shared::another_run;
 use crate::app::state::{Action, OpenRun};
 use crate::event::{self, Binned, Bins, ProbabilityChange};
 use crate::history::{History, spreads};

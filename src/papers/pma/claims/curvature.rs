@@ -75,7 +75,7 @@ fn forms(
         }
         let mut products = Vec::new();
         for d in &deviations {
-            crate::papers::attempts::check()?;
+            crate::papers::jobs::check()?;
             products.push(hessian_times(&mut |at| sized_model.gradient(at, TOKENS), &centre, d, STEP)?);
         }
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
@@ -225,7 +225,7 @@ fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &PmaArm, three: [u6
         for y in &ys {
             let mut row = Vec::new();
             for x in &xs {
-                crate::papers::attempts::check()?;
+                crate::papers::jobs::check()?;
                 let weights: Vec<f32> = (0..along.len()).map(|i| (points[0][i] + x * along[i] + y * upright[i]) as f32).collect();
                 row.push(
                     sized_model

@@ -124,7 +124,7 @@ impl Dispatcher<'_> {
     /// an op may use different bindings.
     ///
     /// # Errors
-    /// When an invocation has more loop iterations than this class of devices executes ([`Gpu::most_iterations`]).
+    /// When an invocation has more loop iterations than this class of devices executes ([`Gpu::max_iterations`]).
     ///
     /// # Panics
     /// When names, access, uniform fields or the number of groups do not match the kernel: defects of the caller, found by the first test
@@ -135,7 +135,7 @@ impl Dispatcher<'_> {
             counter.state(&kernel.name, extent.iterations);
         }
         let Extent { groups, iterations } = extent;
-        let most = self.gpu.most_iterations();
+        let most = self.gpu.max_iterations();
         anyhow::ensure!(
             iterations <= most,
             "{}: {iterations} loop iterations in one invocation; software Vulkan executes {most} at most, and ends longer loops \

@@ -227,7 +227,7 @@ impl Gpu {
 
     /// Loop iterations that one invocation may execute, over all its loops. Mesa's llvmpipe ends every loop of an invocation after 65,535
     /// iterations in total, without an error (`LP_MAX_TGSI_LOOP_ITERATIONS`; measured with 22.3.6).
-    pub fn most_iterations(&self) -> usize {
+    pub fn max_iterations(&self) -> usize {
         if self.is_software { 60_000 } else { usize::MAX }
     }
 

@@ -3,7 +3,7 @@
 use super::super::check::{Case, Check, wide};
 use super::{
     AttentionPass, AttentionPlan, AttentionShape, Decoding, PASSES, Staging, TiledDecodePlan, append, backward_by, candidates,
-    choose, decode, decode_by, forward_by, shuffle, twin,
+    choose, decode, decode_by, forward_by, subgroup_exchange, twin,
 };
 use crate::device::{Device, ElementType, F16, Gpu, Tensor, Vendor};
 
@@ -54,7 +54,7 @@ fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<(
     let plans = match (staging, device.gpu()) {
         (Staging::Direct, _) => PASSES.map(|pass| choose::direct(pass, shape.head_dim)),
         (Staging::Shared, Some(gpu)) => {
-            let (lanes, vendor) = (shuffle::lanes(device, gpu), case.pick(vendors(gpu)));
+            let (lanes, vendor) = (subgroup_exchange::lanes(device, gpu), case.pick(vendors(gpu)));
             PASSES.map(|pass| case.pick(&passes(vendor, pass, shape.head_dim, lanes)))
         }
         (Staging::Shared, None) => {
@@ -165,7 +165,7 @@ fn check_decode(device: &Device, case: &mut Case, tiled: bool, types: &[ElementT
     let heads = case.int(1, 4);
     let fits = TiledDecodePlan::new(shape.head_dim, heads).fits();
     let heads = if shape.group().is_multiple_of(heads) && fits { heads } else { 1 };
-    let (lanes, vendor) = (shuffle::lanes(device, gpu), case.pick(vendors(gpu)));
+    let (lanes, vendor) = (subgroup_exchange::lanes(device, gpu), case.pick(vendors(gpu)));
     let plans = decodings(vendor, shape.head_dim, heads, lanes);
     let plan = case.pick(&plans);
     check_decode_plan(device, case, shape, Some(plan), types)
@@ -251,7 +251,7 @@ mod tests {
     fn every_candidate_matches_its_reference() -> anyhow::Result<()> {
         let device = Device::open_named(None)?;
         let Some(gpu) = device.gpu() else { return Ok(()) };
-        let lanes = shuffle::lanes(&device, gpu);
+        let lanes = subgroup_exchange::lanes(&device, gpu);
         let (mut count, mut failures) = (0, Vec::new());
         let mut note = |case: Case| {
             count += 1;

@@ -2,7 +2,7 @@
 
 use super::candidates::{candidates, decode_candidates, most_lanes, untuned};
 use super::source::{AttentionPass, AttentionPlan, Staging};
-use super::{AttentionShape, DecodePlan, Decoding, PASSES, TiledDecodePlan, decode_by, dispatch, shuffle, with_caches};
+use super::{AttentionShape, DecodePlan, Decoding, PASSES, TiledDecodePlan, decode_by, dispatch, subgroup_exchange, with_caches};
 use crate::bind;
 use crate::device::{Device, Gpu, GpuClass, Op, Recorder, Recording, Tensor, Vendor};
 use sha2::{Digest as _, Sha256};
@@ -31,7 +31,7 @@ fn shared(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: AttentionShape
     if !device.is_tuning() || shape.cost(2.0, 0.0, 0.0).flops < SMALLEST_MEASURED {
         return first;
     }
-    let plans = candidates(gpu.vendor(), pass, shape.head_dim, shuffle::lanes(device, gpu));
+    let plans = candidates(gpu.vendor(), pass, shape.head_dim, subgroup_exchange::lanes(device, gpu));
     let example = example(shape);
     let names: Vec<_> = plans.iter().map(AttentionPlan::name).collect();
     let named = |name: &str| plans.iter().copied().find(|plan| plan.name() == name).unwrap_or(first);
@@ -40,7 +40,7 @@ fn shared(device: &Device, gpu: &Gpu, pass: AttentionPass, shape: AttentionShape
     let key = format!("attention {}/{} D{head_dim} G{} T{time}", hash(texts), first.entry(), example.group());
     let chosen = named(&device.tuned(&key, &names, |name| seconds(device, || pass_of(device, named(name), example))));
     // A long context may have more iterations than the example: some drivers execute a limited number.
-    let fits = chosen.iterations(shape.time, shape.group()) <= gpu.most_iterations();
+    let fits = chosen.iterations(shape.time, shape.group()) <= gpu.max_iterations();
     if fits { chosen } else { first }
 }
 
@@ -175,7 +175,7 @@ fn tiled(device: &Device, gpu: &Gpu, shape: AttentionShape, max_time: usize) -> 
     if !device.is_tuning() || shape.batch * shape.kv_heads * max_time * shape.head_dim < 1 << 19 {
         return first;
     }
-    let lanes = shuffle::lanes(device, gpu);
+    let lanes = subgroup_exchange::lanes(device, gpu);
     let mut plans = decode_candidates(gpu.vendor(), shape.head_dim, first.heads, lanes);
     for heads in [1, 2, 4].into_iter().filter(|n| *n != first.heads && shape.group().is_multiple_of(*n)) {
         plans.extend(
@@ -189,7 +189,7 @@ fn tiled(device: &Device, gpu: &Gpu, shape: AttentionShape, max_time: usize) -> 
     let AttentionShape { batch, heads, kv_heads, head_dim, .. } = example;
     let key = format!("attention {}/decode D{head_dim} H{heads}:{kv_heads} B{batch} T{time}", hash(texts));
     let chosen = named(&device.tuned(&key, &names, |name| seconds(device, || decode_of(device, named(name), example, time))));
-    if chosen.iterations(max_time) <= gpu.most_iterations() { chosen } else { first }
+    if chosen.iterations(max_time) <= gpu.max_iterations() { chosen } else { first }
 }
 
 /// Representative numbers of sequences and tokens of the cache.
@@ -232,7 +232,7 @@ pub(in crate::ops) const HEAD_DIMS: [usize; 8] = [8, 24, 32, 64, 80, 96, 128, 25
 
 /// The texts for a GPU of this vendor, at common head widths: (stem, WGSL).
 pub(super) fn sources(vendor: Vendor) -> Vec<(String, String)> {
-    let mut all: Vec<(String, String)> = shuffle::TESTED_LANES.map(shuffle::source).into();
+    let mut all: Vec<(String, String)> = subgroup_exchange::TESTED_LANES.map(subgroup_exchange::source).into();
     let mut push = |stem: String, text: String| {
         if all.iter().all(|(known, _)| *known != stem) {
             all.push((stem, text));
@@ -271,7 +271,11 @@ mod tests {
                 device.enable_tuning_in(Some(folder.path().to_path_buf()));
             }
             let plan = plan(&device, gpu, AttentionPass::BackwardKey, shape);
-            assert!(candidates(gpu.vendor(), plan.pass, 32, shuffle::lanes(&device, gpu)).contains(&plan), "{}", plan.name());
+            assert!(
+                candidates(gpu.vendor(), plan.pass, 32, subgroup_exchange::lanes(&device, gpu)).contains(&plan),
+                "{}",
+                plan.name()
+            );
             assert!(!device.ledger().entries().contains_key(SCRATCH), "scratch is freed");
             chosen.push(plan);
         }

@@ -11,9 +11,9 @@ mod decode;
 mod decode_tiled;
 mod host;
 mod passes;
-mod shuffle;
 mod source;
 mod staging;
+mod subgroup_exchange;
 pub mod twin;
 
 pub use checks::CHECKS;

@@ -3,7 +3,6 @@
 //! As in `transformers.utils.chat_template_utils`: trimmed blocks, loop controls, Python's methods on strings and maps, `tojson` without
 //! HTML escapes, `raise_exception`, `strftime_now`, and `{% generation %}` around assistant text.
 
-mod bound;
 mod engine;
 mod guard;
 mod limits;
@@ -11,6 +10,7 @@ mod objects;
 mod print;
 mod pythonic;
 mod semantics;
+mod value_limits;
 mod worker;
 
 use anyhow::{Result, bail, ensure};

@@ -12,7 +12,7 @@ mod config;
 mod file;
 mod header;
 mod names;
-mod pre;
+mod pre_tokenizer;
 mod value;
 mod vocabulary;
 mod write;
@@ -23,7 +23,7 @@ pub use value::{Metadata, MetadataValue};
 pub use vocabulary::TokenizerFiles;
 pub use write::{GgufPlan, GgufTokenizer, write};
 
-pub(crate) use pre::PreTokenizer;
+pub(crate) use pre_tokenizer::PreTokenizer;
 pub(crate) use vocabulary::{MAX_TOKEN, TokenType, bytes_of, escape, fillers, tokenizer_files};
 
 use crate::vfs::{Vfs, display_path};

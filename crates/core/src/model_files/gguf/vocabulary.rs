@@ -1,7 +1,7 @@
 //! The tokenizer of a GGUF file, as the files of a Hugging Face folder.
 
 use super::file::GgufFile;
-use super::pre::PreTokenizer;
+use super::pre_tokenizer::PreTokenizer;
 use super::value::{Metadata, MetadataValue};
 use crate::model_files::{byte_of, char_of};
 use crate::vfs::{clean, display_path};

@@ -5,11 +5,11 @@ use super::{Loss, Rollout};
 use crate::config::{LoptiMoments, ModelConfig, OptimizerKind, Settings};
 use crate::device::{Device, Sizes, Tensor};
 use crate::model::transformer::Objective;
-use crate::model::{Activations, Model, Parameters, Pass as Kind, activations};
+use crate::model::{Activations, Model, Parameters, PassKind as Kind, activations};
 use crate::ops::objective::{POLICY_LEN, PolicyRows};
 use crate::train::plan::parameter_bytes;
 use crate::train::{GradientPass, Optimizer, Scorer, most_rows, rows_at_once};
-use crate::world::{Announced, World};
+use crate::world::{RankCommand, World};
 use anyhow::{Result, ensure};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -158,7 +158,7 @@ impl Policy {
     ) -> Result<()> {
         self.check(rollouts)?;
         let world = self.world.clone();
-        let task = world.announce(Self::SCORE, &(of == ScoredModel::Reference, &*rollouts, temperature))?;
+        let task = world.broadcast_command(Self::SCORE, &(of == ScoredModel::Reference, &*rollouts, temperature))?;
         let all = self.scores(device, (of, model), rollouts, temperature)?;
         task.done();
         all.into_iter().for_each(|(i, numbers)| put(&mut rollouts[i], numbers));
@@ -169,13 +169,13 @@ impl Policy {
     ///
     /// # Errors
     /// A lost rank, or a device fault.
-    pub(super) fn follow_score(
+    pub(super) fn run_score_command(
         &mut self,
         device: &Device,
         (model, reference): (&Model, Option<&Model>),
-        announced: &Announced,
+        command: &RankCommand,
     ) -> Result<()> {
-        let (by_reference, rollouts, temperature): (bool, Vec<Rollout>, f64) = announced.read()?;
+        let (by_reference, rollouts, temperature): (bool, Vec<Rollout>, f64) = command.read()?;
         // With adapters, the reference model is the same model without them.
         let of = if by_reference { (ScoredModel::Reference, reference.unwrap_or(model)) } else { (ScoredModel::Policy, model) };
         self.scores(device, of, &rollouts, temperature).map(|_| ())

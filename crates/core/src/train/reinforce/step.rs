@@ -1,8 +1,8 @@
 //! A GRPO step: sample and grade completions, score them, compute advantages from rewards, and update, pass by pass and mini-batch by
 //! mini-batch. A step can be interrupted between any two updates and continued from a checkpoint with bit-identical results.
 
-use super::report::{self, Seconds};
 use super::sampling::{SampledStep, Sampler};
+use super::step_report::{self, Seconds};
 use super::{Loss, Policy, PolicyModel, UpdatePass, UpdateStats, advantage, passes, probe, warnings};
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings, is_due};
 use crate::data::Tokenizer;
@@ -17,7 +17,7 @@ use crate::ops::sample::Sampling;
 use crate::progress::Progress;
 use crate::train::stage::{TrainerParts, TrainingStage};
 use crate::train::{Optimizer, StepResult, TrainerState};
-use crate::world::{Announced, World};
+use crate::world::{RankCommand, World};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -220,8 +220,8 @@ impl Reinforce {
         }
         let logged = is_due(state.step, self.rollout.log_completions);
         let samples =
-            if logged { report::completions(&now.sampled, &self.task_context.tokenizer, state.step)? } else { Vec::new() };
-        let (mut numbers, mut events) = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
+            if logged { step_report::completions(&now.sampled, &self.task_context.tokenizer, state.step)? } else { Vec::new() };
+        let (mut numbers, mut events) = step_report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
         numbers.learning_rate = hyper.learning_rate;
         events.extend(now.norms.take().map(Event::Norms));
         Ok(StepResult { numbers, events, samples })
@@ -295,12 +295,12 @@ impl TrainingStage for Reinforce {
         self.finish(on, state, &hyper, now, progress).map(Some)
     }
 
-    fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()> {
+    fn run_command(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, command: &RankCommand) -> Result<()> {
         let on = PolicyModel { device, model, optimizer };
-        match announced.kind.as_str() {
-            RolloutEngine::ROLLOUTS => self.engine.follow(device, model, announced),
-            Policy::SCORE => self.policy.follow_score(device, (model, self.reference.as_ref()), announced),
-            Policy::UPDATE => self.policy.follow_update(on, announced),
+        match command.kind.as_str() {
+            RolloutEngine::ROLLOUTS => self.engine.run_command(device, model, command),
+            Policy::SCORE => self.policy.run_score_command(device, (model, self.reference.as_ref()), command),
+            Policy::UPDATE => self.policy.run_update_command(on, command),
             kind => bail!("{kind}: unknown command (a defect of lehr)"),
         }
     }

@@ -10,7 +10,7 @@ use crate::event::number;
 use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::{PolicyTerms, stats};
 use crate::stats::mean;
-use crate::world::Announced;
+use crate::world::RankCommand;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -235,7 +235,7 @@ impl Policy {
             );
         }
         let world = self.world.clone();
-        let task = world.announce(Self::UPDATE, &(rollouts, tokens, loss, then))?;
+        let task = world.broadcast_command(Self::UPDATE, &(rollouts, tokens, loss, then))?;
         self.accumulate_share(on, rollouts, tokens, loss)?;
         task.done();
         Ok(tokens.iter().flatten().filter(|member| **member).count() as u64)
@@ -245,8 +245,8 @@ impl Policy {
     ///
     /// # Errors
     /// A lost rank, or a device fault.
-    pub(super) fn follow_update(&mut self, on: PolicyModel<'_>, announced: &Announced) -> Result<()> {
-        let (rollouts, tokens, loss, then): (Vec<Rollout>, Vec<Vec<bool>>, Loss, Option<UpdateStep>) = announced.read()?;
+    pub(super) fn run_update_command(&mut self, on: PolicyModel<'_>, command: &RankCommand) -> Result<()> {
+        let (rollouts, tokens, loss, then): (Vec<Rollout>, Vec<Vec<bool>>, Loss, Option<UpdateStep>) = command.read()?;
         self.accumulate_share(on, &rollouts, &tokens, &loss)?;
         then.map_or(Ok(()), |then| then.update(on))
     }

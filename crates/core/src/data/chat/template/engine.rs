@@ -1,10 +1,10 @@
 //! The Jinja engine, configured as in `transformers`.
 
-use super::bound::{bound, bound_attribute, check, check_format, printed_lists, printf};
 use super::guard::{ATTRIBUTE, BOUND, guarded};
 use super::limits::{OUTPUT, Recursion, check_source, over};
 use super::objects::refused;
 use super::print::as_text;
+use super::value_limits::{bound, bound_attribute, check, check_format, printed_lists, printf};
 use super::{CLOSE, OPEN};
 use super::{pythonic, semantics};
 use crate::data::chat::python::strftime;

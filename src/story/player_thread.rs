@@ -80,7 +80,7 @@ pub struct StoryView {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SceneResult {
     /// Text about the results.
-    pub seen: Vec<TextBlock>,
+    pub results: Vec<TextBlock>,
     /// A table of numbers.
     pub table: Option<FilledTable>,
     /// The answer to the question.
@@ -226,7 +226,7 @@ impl PlayerThread {
 
     /// Whether the reader must act.
     fn is_waiting(&self) -> bool {
-        matches!(self.player.phase(), StoryPhase::Reading | StoryPhase::Seen)
+        matches!(self.player.phase(), StoryPhase::Reading | StoryPhase::Results)
     }
 
     fn perform(&mut self, action: StoryAction) -> Result<()> {
@@ -249,12 +249,12 @@ impl PlayerThread {
     fn continue_by_itself(&mut self) -> bool {
         match self.player.phase() {
             StoryPhase::Reading => self.player.run_scene(),
-            StoryPhase::Seen if self.player.scene_number() + 1 == self.player.story().scenes.len() => {
+            StoryPhase::Results if self.player.scene_number() + 1 == self.player.story().scenes.len() => {
                 (self.automatic, self.is_over) = (false, true);
             }
-            StoryPhase::Seen => {
+            StoryPhase::Results => {
                 let mut blocks = self.player.text();
-                blocks.extend(self.player.seen().unwrap_or_default());
+                blocks.extend(self.player.results().unwrap_or_default());
                 blocks.extend(self.player.closing().unwrap_or_default());
                 Arc::make_mut(&mut self.before).push((self.player.scene().title.clone(), blocks));
                 self.player.next();
@@ -268,11 +268,11 @@ impl PlayerThread {
         let player = &self.player;
         let story = self.story.get_or_insert_with(|| Arc::new(player.story().clone())).clone();
         let number = player.scene_number();
-        let is_seen = matches!(player.phase(), StoryPhase::Seen | StoryPhase::Done);
-        if is_seen && self.after.as_ref().is_none_or(|(of, _)| *of != number) {
+        let has_results = matches!(player.phase(), StoryPhase::Results | StoryPhase::Done);
+        if has_results && self.after.as_ref().is_none_or(|(of, _)| *of != number) {
             self.after = Some((number, after(player).map_err(|error| format!("{error:#}"))));
         }
-        let after = self.after.as_ref().filter(|_| is_seen).map(|(_, after)| after.clone());
+        let after = self.after.as_ref().filter(|_| has_results).map(|(_, after)| after.clone());
         let exists = |path: &Path| crate::run_folder::config(path).is_file();
         let trained = story.steps().filter(|step| step.kind() == StepKind::Trainer);
         let runs = trained.filter_map(|step| Some((step.name.clone(), player.run(&step.name)?.path.clone())));
@@ -314,7 +314,7 @@ impl PlayerThread {
 fn after(player: &Player) -> Result<SceneResult> {
     let choices = player.question().map_or(0, |question| question.choices.len());
     Ok(SceneResult {
-        seen: player.seen()?,
+        results: player.results()?,
         table: player.table()?,
         answer: player.answer()?,
         checked: (0..choices).map(|choice| player.check_prediction(choice)).collect::<Result<_>>()?,

@@ -1,7 +1,7 @@
 //! Rules that need the order of statements: returns before barriers, and comparisons that guard loads and stores.
 
+use crate::data_flow::{Flow, children, closure, continues, stored};
 use crate::expr::Scope;
-use crate::flow::{Flow, children, closure, continues, stored};
 use crate::lint::{Report, Rule};
 use naga::valid::ModuleInfo;
 use naga::{

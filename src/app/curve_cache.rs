@@ -1,6 +1,6 @@
 //! Cache of curves cut for the screen, kept until a curve or the view changes: an unchanged frame does not search curves.
 
-use crate::history::Cut;
+use crate::history::CurveView;
 use egui_plot::PlotPoint;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub(super) struct CurveSource {
 /// Parameters of a shape.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Making {
-    pub cut: Cut,
+    pub cut: CurveView,
     /// Whether the vertical axis is logarithmic.
     pub log_y: bool,
     /// Points on each side that a smoothed line averages over.
@@ -99,11 +99,11 @@ impl Making {
 
 /// The cache.
 #[derive(Debug, Default)]
-pub struct Cuts {
+pub struct CurveCache {
     kept: HashMap<CurveSource, (Making, Rc<CurveShape>)>,
 }
 
-impl Cuts {
+impl CurveCache {
     /// The shape of a source, computed only if it is not cached.
     pub(super) fn get(&mut self, source: CurveSource, how: Making, make: impl FnOnce(&Making) -> CurveShape) -> Rc<CurveShape> {
         if let Some((made, shape)) = self.kept.get(&source)
@@ -130,13 +130,13 @@ mod tests {
     }
 
     fn how(to: f64, points: usize) -> Making {
-        let cut = Cut { axis: Axis::Steps, from: 1.0, to, columns: 10, log: false };
+        let cut = CurveView { axis: Axis::Steps, from: 1.0, to, columns: 10, log: false };
         Making { cut, log_y: false, reach: 0, points: vec![(0, points)] }
     }
 
     #[test]
     fn a_shape_is_made_again_when_its_curve_or_its_view_has_changed_and_not_before() {
-        let (mut cuts, mut made) = (Cuts::default(), 0);
+        let (mut cuts, mut made) = (CurveCache::default(), 0);
         let mut look = |metric: &str, how: Making| {
             cuts.get(source(metric), how, |_| {
                 made += 1;

@@ -5,7 +5,7 @@ pub use crate::settle::settle;
 use eframe::egui;
 use egui_kittest::Harness;
 use lehr::app::state::{AppState, OpenRun};
-use lehr::config::{Layers, Settings, Stage};
+use lehr::config::{Settings, SettingsLayers, Stage};
 use lehr::event::{Eval, Event, Merged, Number, Rescue, SavedCheckpoint, Started, Step, TaskEval};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -123,7 +123,7 @@ pub fn broken(steps: u64) -> Vec<Event> {
 }
 
 pub fn settings(stage: Stage) -> Settings {
-    Layers::of(stage).unwrap().settings().unwrap()
+    SettingsLayers::of(stage).unwrap().settings().unwrap()
 }
 
 /// A desk with one run of these events in focus, trained by this window if `ours`.

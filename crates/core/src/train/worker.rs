@@ -20,18 +20,18 @@ impl Trainer {
     ///
     /// # Errors
     /// A lost rank, or a device fault.
-    pub fn follow(&mut self) -> Result<String> {
+    pub fn run_worker(&mut self) -> Result<String> {
         let world = self.world.clone();
         loop {
-            let announced = world.next()?;
+            let command = world.next()?;
             let Self { device, model, optimizer, stage, .. } = &mut *self;
-            match announced.kind.as_str() {
-                END => return announced.read(),
+            match command.kind.as_str() {
+                END => return command.read(),
                 STATE => self.broadcast_arenas()?,
                 WEIGHTS => broadcast_arena(&world, device, &model.values)?,
                 // Rank 0 reports differences.
-                COMPARISON => drop(self.ranks_that_differ(announced.read()?)?),
-                _ => stage.follow(device, model, optimizer, &announced)?,
+                COMPARISON => drop(self.ranks_that_differ(command.read()?)?),
+                _ => stage.run_command(device, model, optimizer, &command)?,
             }
         }
     }
@@ -44,7 +44,7 @@ impl Trainer {
         if self.world.is_solo() {
             return Ok(());
         }
-        let task = self.world.announce(STATE, &())?;
+        let task = self.world.broadcast_command(STATE, &())?;
         self.broadcast_arenas()?;
         task.done();
         Ok(())
@@ -74,7 +74,7 @@ impl Trainer {
             return Ok(());
         }
         if self.mixed_devices {
-            let task = world.announce(WEIGHTS, &())?;
+            let task = world.broadcast_command(WEIGHTS, &())?;
             broadcast_arena(world, device, &model.values)?;
             task.done();
         }
@@ -95,7 +95,7 @@ impl Trainer {
 
     fn ensure_same(&self, with_moments: bool) -> Result<()> {
         let (world, step) = (&self.world, self.state.step);
-        let task = world.announce(COMPARISON, &with_moments)?;
+        let task = world.broadcast_command(COMPARISON, &with_moments)?;
         let found = self.ranks_that_differ(with_moments)?;
         task.done();
         let names: Vec<String> = found.iter().map(|rank| world.name(*rank)).collect();

@@ -180,7 +180,7 @@ pub fn jobs(kind: Kind, desk: &mut AppState) {
         }
     }
     if kind == Kind::Huge {
-        inspection = serde_json::to_value(super::made::inspection(200, 2, 16)).unwrap();
+        inspection = serde_json::to_value(super::fixtures::inspection(200, 2, 16)).unwrap();
     }
     for (what, value) in [("sweep", sweep), ("landscape", landscape), ("inspect", inspection)] {
         desk.jobs.insert(format!("{what} {}", path.display()), Job::ended(&[], JobState::Done(value.to_string())));

@@ -1,7 +1,7 @@
 //! The painted shapes: no value where a run has none, labels at every zoom, one meaning per colour, numbers that are
 //! they are of.
 
-use super::made;
+use super::fixtures;
 use eframe::egui::{self, Color32, Rect, Shape, epaint::ColorMode};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable as _;
@@ -16,7 +16,7 @@ use lehr::history::Axis;
 use std::path::Path;
 use std::sync::Arc;
 
-type Stand<P> = Harness<'static, made::Stand<P>>;
+type Stand<P> = Harness<'static, fixtures::Stand<P>>;
 
 /// Everything that was painted, in order.
 fn shapes<S>(h: &Harness<'_, S>) -> Vec<Shape> {
@@ -50,18 +50,18 @@ fn rows(texts: &[(String, Rect)], name: &str) -> Vec<Vec<String>> {
 
 /// Titles of all charts but that of the losses.
 fn all_but_losses() -> Vec<String> {
-    let titles = lehr::history::spec::CHARTS.iter().map(|spec| spec.title.to_owned());
+    let titles = lehr::history::chart_spec::CHARTS.iter().map(|spec| spec.title.to_owned());
     titles.filter(|title| title != "Loss").collect()
 }
 
 /// A run whose log begins behind `from`.
 fn between(from: u64, to: u64) -> Vec<Event> {
-    [made::started("pretrain", to)].into_iter().chain((from + 1..=to).map(|n| Event::Step(made::step(n)))).collect()
+    [fixtures::started("pretrain", to)].into_iter().chain((from + 1..=to).map(|n| Event::Step(fixtures::step(n)))).collect()
 }
 
 fn early_and_late() -> AppState {
-    let mut desk = made::desk("runs/early-run", Stage::Pretrain, between(0, 400), false);
-    made::add(&mut desk, "runs/late-run", Stage::Pretrain, between(800, 1200));
+    let mut desk = fixtures::desk("runs/early-run", Stage::Pretrain, between(0, 400), false);
+    fixtures::add(&mut desk, "runs/late-run", Stage::Pretrain, between(800, 1200));
     desk.look.columns = 1;
     desk
 }
@@ -71,10 +71,11 @@ fn the_cross_hair_says_where_it_is_and_nothing_where_a_run_has_nothing() {
     for (at, title, there, gone) in
         [(287.2, "step 287", "early-run", "late-run"), (1000.0, "step 1,000", "late-run", "early-run")]
     {
-        let h = made::harness([900.0, 1300.0], true, Charts::default(), early_and_late(), move |page: &mut Charts, ui, desk| {
-            desk.cursor = Some(at);
-            page.ui(ui, desk);
-        });
+        let h =
+            fixtures::harness([900.0, 1300.0], true, Charts::default(), early_and_late(), move |page: &mut Charts, ui, desk| {
+                desk.cursor = Some(at);
+                page.ui(ui, desk);
+            });
         let texts = texts(&h);
         assert!(texts.iter().any(|(text, _)| text == title), "{title}: {texts:?}");
         let (there, gone) = (rows(&texts, there), rows(&texts, gone));
@@ -83,7 +84,7 @@ fn the_cross_hair_says_where_it_is_and_nothing_where_a_run_has_nothing() {
         assert!(there.iter().flatten().all(|cell| cell != "–"), "{there:?}");
         // The loss, in the first chart: what was measured thereabouts.
         let loss: f64 = there[0][0].parse().unwrap();
-        let near = (-10i64..=10).map(|d| made::step((at as i64 + d) as u64).loss);
+        let near = (-10i64..=10).map(|d| fixtures::step((at as i64 + d) as u64).loss);
         let (low, high) = near.fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(x), h.max(x)));
         assert!((low..=high).contains(&loss), "{loss} of {low} to {high}");
     }
@@ -92,7 +93,7 @@ fn the_cross_hair_says_where_it_is_and_nothing_where_a_run_has_nothing() {
 /// Held-out losses are far apart: between two of them the nearer one is named with its step.
 #[test]
 fn a_value_that_was_measured_elsewhere_says_where() {
-    let mut desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(400), false);
+    let mut desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(400), false);
     desk.look.hidden_charts = all_but_losses();
     let history = &desk.runs[0].files.history;
     let curve = &history.curves["eval_loss"];
@@ -101,13 +102,13 @@ fn a_value_that_was_measured_elsewhere_says_where() {
     let (here, value) = (steps[i], lehr::app::format::number(curve.values()[i]));
     let between = here + 0.4 * (steps[i + 1] - here);
     for (at, words) in [(here, format!("validation loss {value}")), (between, format!("validation loss {value} at {here}"))] {
-        let h = made::harness([900.0, 700.0], true, Charts::default(), desk, move |page: &mut Charts, ui, desk| {
+        let h = fixtures::harness([900.0, 700.0], true, Charts::default(), desk, move |page: &mut Charts, ui, desk| {
             desk.cursor = Some(at);
             page.ui(ui, desk);
         });
         let texts = texts(&h);
         assert!(texts.iter().any(|(text, _)| *text == words), "{words}: {texts:?}");
-        desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(400), false);
+        desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(400), false);
         desk.look.hidden_charts = all_but_losses();
     }
 }
@@ -118,12 +119,13 @@ fn the_cross_hair_leaves_with_the_pointer() {
     let draw = |shown: &mut usize, ui: &mut egui::Ui, desk: &mut AppState| {
         let runs = [Path::new("runs/a").to_owned()];
         let frame = Frame { view: None, runs: &runs, log_x: false, only: &[], raw: true };
-        for spec in lehr::history::spec::CHARTS.iter().filter(|s| ["Loss", "Gradient norm"].contains(&s.title)).take(*shown) {
+        for spec in lehr::history::chart_spec::CHARTS.iter().filter(|s| ["Loss", "Gradient norm"].contains(&s.title)).take(*shown)
+        {
             chart_ui(ui, desk, spec, &frame, false, 240.0);
         }
     };
-    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(400), false);
-    let mut h = made::harness([700.0, 800.0], true, 2, desk, draw);
+    let desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(400), false);
+    let mut h = fixtures::harness([700.0, 800.0], true, 2, desk, draw);
     let heads = |h: &Stand<usize>| -> Vec<String> {
         let of = |(text, _): (String, Rect)| (text == "newest" || text.starts_with("step ")).then_some(text);
         texts(h).into_iter().filter_map(of).collect()
@@ -148,7 +150,7 @@ fn the_cross_hair_leaves_with_the_pointer() {
 
 #[test]
 fn without_a_cross_hair_the_newest_values_are_named_so() {
-    let h = made::harness([900.0, 1300.0], false, Charts::default(), early_and_late(), Charts::ui);
+    let h = fixtures::harness([900.0, 1300.0], false, Charts::default(), early_and_late(), Charts::ui);
     let texts = texts(&h);
     assert!(texts.iter().any(|(text, _)| text == "newest"));
     assert!(rows(&texts, "late-run").iter().flatten().all(|cell| cell != "–"));
@@ -163,11 +165,11 @@ fn times<P>(h: &Stand<P>, below: f32) -> Vec<(String, Rect)> {
 #[test]
 fn the_axis_keeps_its_labels_when_somebody_zooms() {
     for width in [420.0, 640.0, 900.0, 1300.0] {
-        let mut desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(400), false);
+        let mut desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(400), false);
         desk.look.columns = 1;
         desk.look.hidden_charts = all_but_losses();
         desk.look.axis = Axis::Relative;
-        let mut h = made::harness([width, 900.0], true, Charts::default(), desk, Charts::ui);
+        let mut h = fixtures::harness([width, 900.0], true, Charts::default(), desk, Charts::ui);
         for zoom in 0..4 {
             let title = h.get_by_label("Loss").rect();
             let labels = times(&h, title.bottom());
@@ -221,14 +223,14 @@ fn the_selected_run_lies_on_top_and_colours_are_those_of_the_list() {
             let colors =
                 |desk: &AppState| -> Vec<Color32> { desk.runs.iter().map(|r| theme::readable(r.color, &visuals)).collect() };
             let (own, selected) = (colors(&desk), theme::readable(desk.run(Path::new(focus)).unwrap().color, &visuals));
-            let h = made::harness([900.0, 700.0], dark, Charts::default(), desk, Charts::ui);
+            let h = fixtures::harness([900.0, 700.0], dark, Charts::default(), desk, Charts::ui);
             // What was measured is paler than the runs' colours.
             let painted = curves(&h);
             let strong: Vec<_> = painted.iter().copied().filter(|(_, color)| own.contains(color)).collect();
             assert_eq!(strong.len(), 2, "{painted:?} of {own:?}");
             assert_eq!(strong[1].1, selected, "drawn last");
             assert!(strong[1].0 > strong[0].0 && own.contains(&strong[0].1) && strong[0].1 != selected);
-            let list = made::harness([500.0, 400.0], dark, Runs::default(), early_and_late(), Runs::ui);
+            let list = fixtures::harness([500.0, 400.0], dark, Runs::default(), early_and_late(), Runs::ui);
             let dots: Vec<Color32> =
                 shapes(&list).iter().filter_map(|s| if let Shape::Circle(c) = s { Some(c.fill) } else { None }).collect();
             assert!(own.iter().all(|color| dots.contains(color)), "{own:?} in {dots:?}");
@@ -240,7 +242,7 @@ fn the_selected_run_lies_on_top_and_colours_are_those_of_the_list() {
 fn ten_runs_have_ten_colours_whatever_the_order() {
     let desk_of = |names: Vec<u32>| -> Vec<(String, Color32)> {
         let mut desk = AppState::default();
-        names.iter().for_each(|i| made::add(&mut desk, &format!("runs/{i}"), Stage::Pretrain, Vec::new()));
+        names.iter().for_each(|i| fixtures::add(&mut desk, &format!("runs/{i}"), Stage::Pretrain, Vec::new()));
         desk.color_runs();
         let mut found: Vec<_> = desk.runs.iter().map(|run| (run.name(), run.color)).collect();
         found.sort_by(|a, b| a.0.cmp(&b.0));
@@ -255,7 +257,7 @@ fn ten_runs_have_ten_colours_whatever_the_order() {
 
 #[test]
 fn only_this_run_unticks_the_others() {
-    let mut h = made::harness([900.0, 700.0], true, Charts::default(), early_and_late(), Charts::ui);
+    let mut h = fixtures::harness([900.0, 700.0], true, Charts::default(), early_and_late(), Charts::ui);
     h.get_by_label("Only this run").click();
     h.run_steps(2);
     let visible: Vec<bool> = h.state().desk.runs.iter().map(|run| run.visible).collect();
@@ -267,26 +269,26 @@ fn only_this_run_unticks_the_others() {
 fn the_list_quotes_no_single_batch() {
     let mut events = between(0, 200);
     // The last batch is an easy one.
-    events.push(Event::Step(Step { loss: 0.001, ..made::step(201) }));
-    let losses: Vec<f64> = (182..=200).map(|n| made::step(n).loss).chain([0.001]).collect();
+    events.push(Event::Step(Step { loss: 0.001, ..fixtures::step(201) }));
+    let losses: Vec<f64> = (182..=200).map(|n| fixtures::step(n).loss).chain([0.001]).collect();
     let mean = losses.iter().sum::<f64>() / losses.len() as f64;
-    let desk = made::desk("runs/a", Stage::Pretrain, events, false);
-    let h = made::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
+    let desk = fixtures::desk("runs/a", Stage::Pretrain, events, false);
+    let h = fixtures::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
     h.get_by_label_contains(&format!("training loss {} (mean of 20 steps)", lehr::app::format::number(mean)));
     // Nor does a smoothed curve's legend.
     let mut events = between(0, 400);
-    events.push(Event::Step(Step { loss: 0.001, ..made::step(401) }));
-    let losses = (362..=400).map(|n| made::step(n).loss).chain([0.001]);
+    events.push(Event::Step(Step { loss: 0.001, ..fixtures::step(401) }));
+    let losses = (362..=400).map(|n| fixtures::step(n).loss).chain([0.001]);
     let words = format!("training loss (mean) {}", lehr::app::format::number(losses.sum::<f64>() / 40.0));
-    let mut desk = made::desk("runs/a", Stage::Pretrain, events, false);
+    let mut desk = fixtures::desk("runs/a", Stage::Pretrain, events, false);
     desk.look.hidden_charts = all_but_losses();
-    let h = made::harness([900.0, 400.0], true, Charts::default(), desk, Charts::ui);
+    let h = fixtures::harness([900.0, 400.0], true, Charts::default(), desk, Charts::ui);
     assert!(texts(&h).iter().any(|(text, _)| *text == words), "{words}: {:?}", texts(&h));
-    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(40), false);
-    let h = made::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
+    let desk = fixtures::desk("runs/a", Stage::Pretrain, fixtures::pretraining(40), false);
+    let h = fixtures::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
     h.get_by_label_contains(" at step 40");
-    let desk = made::desk("runs/g", Stage::Grpo, made::reinforcement(40), false);
-    let h = made::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
+    let desk = fixtures::desk("runs/g", Stage::Grpo, fixtures::reinforcement(40), false);
+    let h = fixtures::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
     h.get_by_label_contains("reward ");
     assert!(h.query_by_label_contains("training loss").is_none());
 }
@@ -294,12 +296,16 @@ fn the_list_quotes_no_single_batch() {
 /// The loss of the policy is no cross-entropy, and its run has no line in the chart of losses.
 #[test]
 fn charts_do_not_mix_units() {
-    let mut desk = made::desk("runs/text-run", Stage::Pretrain, made::pretraining(40), false);
-    let mut policy = made::reinforcement(40);
-    policy.push(Event::Step(Step { loss: -0.5, metrics: [("policy_loss".to_owned(), Number(-0.5))].into(), ..made::step(41) }));
-    made::add(&mut desk, "runs/policy-run", Stage::Grpo, policy);
+    let mut desk = fixtures::desk("runs/text-run", Stage::Pretrain, fixtures::pretraining(40), false);
+    let mut policy = fixtures::reinforcement(40);
+    policy.push(Event::Step(Step {
+        loss: -0.5,
+        metrics: [("policy_loss".to_owned(), Number(-0.5))].into(),
+        ..fixtures::step(41)
+    }));
+    fixtures::add(&mut desk, "runs/policy-run", Stage::Grpo, policy);
     desk.look.columns = 1;
-    let h = made::harness([900.0, 4000.0], true, Charts::default(), desk, Charts::ui);
+    let h = fixtures::harness([900.0, 4000.0], true, Charts::default(), desk, Charts::ui);
     let (title, next) = (h.get_by_label("Loss").rect(), h.get_by_label("Reward").rect());
     let texts = texts(&h);
     let inside = |name: &str, from: f32, to: f32| texts.iter().any(|(text, r)| text == name && r.top() > from && r.bottom() < to);
@@ -312,12 +318,12 @@ fn charts_do_not_mix_units() {
 /// A run of another stage is not squeezed into the range of a longer one.
 #[test]
 fn a_chart_spans_its_own_runs() {
-    let mut desk = made::desk("runs/text-run", Stage::Pretrain, made::pretraining(4000), false);
-    made::add(&mut desk, "runs/policy-run", Stage::Grpo, made::reinforcement(40));
+    let mut desk = fixtures::desk("runs/text-run", Stage::Pretrain, fixtures::pretraining(4000), false);
+    fixtures::add(&mut desk, "runs/policy-run", Stage::Grpo, fixtures::reinforcement(40));
     desk.look.columns = 1;
-    let titles = lehr::history::spec::CHARTS.iter().map(|spec| spec.title.to_owned());
+    let titles = lehr::history::chart_spec::CHARTS.iter().map(|spec| spec.title.to_owned());
     desk.look.hidden_charts = titles.filter(|title| title != "Reward").collect();
-    let h = made::harness([900.0, 400.0], true, Charts::default(), desk, Charts::ui);
+    let h = fixtures::harness([900.0, 400.0], true, Charts::default(), desk, Charts::ui);
     let steps: Vec<u32> = texts(&h).iter().filter_map(|(text, _)| text.parse().ok()).collect();
     assert!(steps.contains(&40) || steps.contains(&30), "{steps:?}");
     assert!(steps.iter().all(|step| *step <= 40), "{steps:?}");
@@ -327,10 +333,10 @@ fn a_chart_spans_its_own_runs() {
 #[test]
 fn a_single_point_is_painted() {
     for (steps, dots) in [(1, true), (400, false)] {
-        let mut desk = made::desk("runs/a", Stage::Pretrain, between(0, steps), false);
+        let mut desk = fixtures::desk("runs/a", Stage::Pretrain, between(0, steps), false);
         desk.look.hidden_charts = all_but_losses();
         let color = theme::readable(theme::series(0), &egui::Visuals::dark());
-        let h = made::harness([900.0, 400.0], true, Charts::default(), desk, Charts::ui);
+        let h = fixtures::harness([900.0, 400.0], true, Charts::default(), desk, Charts::ui);
         let is_dot = |shape: &Shape| matches!(shape, Shape::Circle(circle) if circle.fill == color && circle.radius > 2.0);
         assert_eq!(shapes(&h).iter().any(is_dot), dots, "{steps} steps");
     }

@@ -4,7 +4,7 @@ use super::History;
 
 /// A chart.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spec {
+pub struct ChartSpec {
     /// Title.
     pub title: &'static str,
     /// The measured quantity, with its unit.
@@ -19,12 +19,12 @@ pub struct Spec {
     pub hint: &'static str,
 }
 
-const fn spec(title: &'static str, y: &'static str, metrics: &'static [&'static str], hint: &'static str) -> Spec {
-    Spec { title, y, metrics, log_y: false, range: None, hint }
+const fn spec(title: &'static str, y: &'static str, metrics: &'static [&'static str], hint: &'static str) -> ChartSpec {
+    ChartSpec { title, y, metrics, log_y: false, range: None, hint }
 }
 
 /// All charts, most important first.
-pub const CHARTS: &[Spec] = &[
+pub const CHARTS: &[ChartSpec] = &[
     spec(
         "Loss",
         "nats per token",
@@ -33,7 +33,7 @@ pub const CHARTS: &[Spec] = &[
          constant learning rate it runs below the raw one.",
     ),
     spec("Reward", "mean per completion", &["reward", "rewards/*"], "What the grader gave, and its parts. It should rise."),
-    Spec {
+    ChartSpec {
         range: Some((0.0, 1.0)),
         ..spec(
             "Accuracy",
@@ -42,7 +42,7 @@ pub const CHARTS: &[Spec] = &[
             "Share of answers that are entirely right (GRPO), or of tokens that were the most probable one.",
         )
     },
-    Spec {
+    ChartSpec {
         range: Some((0.0, 1.0)),
         ..spec(
             "Accuracy by level",
@@ -51,7 +51,7 @@ pub const CHARTS: &[Spec] = &[
             "Held-out questions by difficulty: the number of people of a puzzle, the grade of a sum.",
         )
     },
-    Spec {
+    ChartSpec {
         log_y: true,
         ..spec(
             "Gradient norm",
@@ -93,7 +93,7 @@ pub const CHARTS: &[Spec] = &[
         &["completions/mean_length", "completions/max_length", "completions/min_length", "completions/mean_terminated_length"],
         "Lengths of what was sampled.",
     ),
-    Spec {
+    ChartSpec {
         range: Some((0.0, 1.0)),
         ..spec(
             "Groups and limits",
@@ -105,7 +105,7 @@ pub const CHARTS: &[Spec] = &[
     spec("Speed", "tokens/s", &["tokens_per_second", "rollout_tokens_per_second"], "Throughput."),
     spec("Time of a step", "s", &["step_time", "timing_s/*"], "Time of each phase of a GRPO step."),
     spec("Device memory", "MiB", &["device_mib"], "What the run has taken of the device's memory."),
-    Spec {
+    ChartSpec {
         log_y: true,
         ..spec(
             "Sampler against trainer",
@@ -114,14 +114,14 @@ pub const CHARTS: &[Spec] = &[
             "Largest difference of a token's log-probability between sampling and training: rounding, if all is well.",
         )
     },
-    Spec { log_y: true, ..spec("Weights by part", "L2 norm", &["norms/weights/*"], "Size of each block's weights.") },
-    Spec {
+    ChartSpec { log_y: true, ..spec("Weights by part", "L2 norm", &["norms/weights/*"], "Size of each block's weights.") },
+    ChartSpec {
         log_y: true,
         ..spec("Gradients by part", "L2 norm", &["norms/gradients/*"], "Size of each block's gradient, before clipping.")
     },
 ];
 
-impl Spec {
+impl ChartSpec {
     /// The metrics of a run in this chart, in its order; a `*` matches names without a further `/` first, then the others.
     pub fn of<'a>(&self, run: &'a History) -> Vec<&'a str> {
         let mut found: Vec<&str> = Vec::new();

@@ -4,7 +4,7 @@ use crate::plot::SERIES;
 
 /// An index into the series' colours for each of these run names. Each name has a preferred colour; if two names prefer the same one, the
 /// alphabetically later takes the next free one.
-pub fn hues(names: &[String]) -> Vec<usize> {
+pub fn run_colors(names: &[String]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by(|a, b| names[*a].cmp(&names[*b]));
     let mut taken = [0usize; SERIES.len()];
@@ -33,19 +33,19 @@ mod tests {
     #[test]
     fn colours_are_independent_of_order_and_distinct_if_possible() {
         let names: Vec<String> = (0..10).map(|i| format!("run-{i}")).collect();
-        let found = hues(&names);
+        let found = run_colors(&names);
         assert_eq!(found.iter().collect::<std::collections::BTreeSet<_>>().len(), 10, "{found:?}");
         let backwards: Vec<String> = names.iter().rev().cloned().collect();
-        assert!(hues(&backwards).into_iter().rev().eq(found.iter().copied()));
+        assert!(run_colors(&backwards).into_iter().rev().eq(found.iter().copied()));
         // A run alone, or with one that prefers another colour, has the colour of its name.
         for (i, a) in names.iter().enumerate() {
-            assert_eq!(hues(&names[i..=i]), [preferred_hue(a)]);
+            assert_eq!(run_colors(&names[i..=i]), [preferred_hue(a)]);
             for b in names.iter().filter(|b| preferred_hue(b) != preferred_hue(a)) {
-                assert_eq!(hues(&[b.clone(), a.clone()]), [preferred_hue(b), preferred_hue(a)]);
+                assert_eq!(run_colors(&[b.clone(), a.clone()]), [preferred_hue(b), preferred_hue(a)]);
             }
         }
         let many: Vec<String> = (0..25).map(|i| format!("{i}")).collect();
-        let counts = hues(&many).into_iter().fold([0; 10], |mut counts, hue| {
+        let counts = run_colors(&many).into_iter().fold([0; 10], |mut counts, hue| {
             counts[hue] += 1;
             counts
         });
