@@ -32,7 +32,7 @@ impl Window {
             Action::Send(path, command) => self.send(&path, &command),
             Action::Start { args, run } => {
                 if self.start(&args, &[], &run, ctx) {
-                    self.state.only(&run);
+                    self.state.show_only(&run);
                     self.show(Page::Charts);
                 }
             }
@@ -62,7 +62,7 @@ impl Window {
                 }
             }
             Action::EndChat => self.state.chat = None,
-            Action::Open(path) => self.in_background(ctx, move || look(path)),
+            Action::Open(path) => self.in_background(ctx, move || find_runs_in(path)),
             Action::Close(path) => self.close(&path),
             Action::Delete(path) => self.in_background(ctx, move || delete(path)),
             Action::Focus(path) => {
@@ -177,7 +177,7 @@ impl Window {
 }
 
 /// Look for the runs in a folder.
-fn look(path: PathBuf) -> Done {
+fn find_runs_in(path: PathBuf) -> Done {
     let (found, exists) = (find_runs(&path), path.exists());
     Done::Found(path, found, exists)
 }

@@ -43,7 +43,7 @@ pub struct Spread {
 }
 
 /// Plot coordinate of a position on the horizontal axis.
-pub(super) fn place(x: f64, log: bool) -> f64 {
+pub(super) fn plot_coordinate(x: f64, log: bool) -> f64 {
     if log { x.max(1e-9).log10() } else { x }
 }
 
@@ -93,7 +93,7 @@ impl CurveShape {
 impl Making {
     fn place(&self, x: f64, y: f64) -> Option<PlotPoint> {
         let y = if self.log_y { (y > 0.0).then(|| y.log10())? } else { y };
-        Some(PlotPoint::new(place(x, self.cut.log), y))
+        Some(PlotPoint::new(plot_coordinate(x, self.cut.log), y))
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const COLUMNS: usize = 900;
 
 /// `RUN/exports/TITLE.EXTENSION`.
-pub fn place(run: &Path, title: &str, extension: &str) -> PathBuf {
+pub fn export_path(run: &Path, title: &str, extension: &str) -> PathBuf {
     run.join("exports").join(format!("{}.{extension}", title.to_lowercase().replace(' ', "-")))
 }
 
@@ -20,14 +20,14 @@ pub fn place(run: &Path, title: &str, extension: &str) -> PathBuf {
 pub fn export_png(state: &mut AppState, spec: &ChartSpec, runs: &[PathBuf], metrics: &[String]) {
     if let Some(first) = runs.first() {
         let svg = svg(state, spec, runs, metrics);
-        state.request(Action::Picture(place(first, spec.title, "png"), svg));
+        state.request(Action::Picture(export_path(first, spec.title, "png"), svg));
     }
 }
 
 /// Ask for a chart's metrics as CSV, beside each of its runs.
 pub fn tables(state: &mut AppState, spec: &ChartSpec, runs: &[PathBuf], metrics: &[String]) {
     for run in runs {
-        let to = place(run, spec.title, "csv");
+        let to = export_path(run, spec.title, "csv");
         state.request(Action::Csv { run: run.clone(), metrics: metrics.to_vec(), to });
     }
 }
@@ -35,7 +35,7 @@ pub fn tables(state: &mut AppState, spec: &ChartSpec, runs: &[PathBuf], metrics:
 fn svg(state: &AppState, spec: &ChartSpec, runs: &[PathBuf], metrics: &[String]) -> String {
     let axis = state.look.axis;
     let x_label = if axis == Axis::Wall { "time" } else { axis.label() };
-    let mut chart = Chart::new(spec.title).x(x_label).across(values(axis)).y(spec.y).size(900.0, 480.0);
+    let mut chart = Chart::new(spec.title).x(x_label).x_values(values(axis)).y(spec.y).size(900.0, 480.0);
     if spec.log_y {
         chart = chart.log_y();
     }

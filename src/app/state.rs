@@ -278,7 +278,7 @@ impl AppState {
     }
 
     /// Draw this run in the charts, and no other.
-    pub fn only(&mut self, path: &Path) {
+    pub fn show_only(&mut self, path: &Path) {
         self.runs.iter_mut().for_each(|run| run.visible = run.files.path == path);
     }
 

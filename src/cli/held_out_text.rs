@@ -119,9 +119,11 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
     let at = display_path(path);
     let unknown = || match path.exists() {
         true => format!("{at}: is a file; name RUN@STEP, RUN or a model's folder"),
-        false => format!("{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", open::near(path)),
+        false => {
+            format!("{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", open::similar_name_hint(path))
+        }
     };
-    open::exists(path.is_dir(), unknown)?;
+    open::ensure_exists(path.is_dir(), unknown)?;
     let is_run = run_folder::is_run(&RealFs, path)?;
     let Some(step) = step else {
         if !is_run {
@@ -163,11 +165,11 @@ impl EvalProgress {
 
     /// One more is finished.
     pub fn step(&mut self) {
-        self.reached(self.done + 1);
+        self.set_done(self.done + 1);
     }
 
     /// Reports the number of finished ones.
-    pub fn reached(&mut self, done: usize) {
+    pub fn set_done(&mut self, done: usize) {
         self.done = done;
         let now = Instant::now();
         let first = *self.first.get_or_insert(now);

@@ -39,7 +39,7 @@ fn rank_use(typed: &ArgMatches) -> RankUse {
 }
 
 /// The command in words, with the flags that change its use of ranks.
-fn words(typed: &ArgMatches) -> String {
+fn command_name(typed: &ArgMatches) -> String {
     let part = typed.subcommand().and_then(|(_, typed)| typed.subcommand_name());
     let flag = match rank_use(typed) {
         RankUse::First if name_of(typed) == "doctor" => Some("--write-shaders"),
@@ -87,7 +87,7 @@ fn agree_under(launched: &Launched, parsed: Result<CommandLine>) -> Result<Optio
         Err(_) => return without_world(launched, parsed?),
     };
     let (cli, typed) = world.check_all(parsed.and_then(|parsed| check_timeout().map(|()| parsed)))?;
-    world.ensure_equal(&[("version", env!("CARGO_PKG_VERSION").to_owned()), ("command", words(&typed))])?;
+    world.ensure_equal(&[("version", env!("CARGO_PKG_VERSION").to_owned()), ("command", command_name(&typed))])?;
     if let Some(error) = refusal(launched, &typed) {
         return world.check_all(Err(error));
     }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn commands_differ_in_what_changes_their_ranks() {
-        let of = |words_of: &[&str]| words(&line(words_of).1);
+        let of = |words_of: &[&str]| command_name(&line(words_of).1);
         assert_eq!(of(&["lehr", "pretrain", "--seed", "1"]), of(&["lehr", "pretrain", "--seed", "2"]));
         assert_eq!(of(&["lehr", "merge", "sweep", "run", "--every", "5"]), "lehr merge sweep");
         assert_eq!(of(&["lehr", "pretrain", "--dry-run"]), "lehr pretrain --dry-run");

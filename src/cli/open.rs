@@ -26,7 +26,9 @@ pub fn model_folder(argument: &'static str, path: &Path) -> anyhow::Result<PathB
     if dir.join("config.json").is_file() || is_gguf(&RealFs, path)? || is_adapter(&RealFs, &dir)? {
         return Ok(dir);
     }
-    exists(path.is_dir(), || format!("{argument} {}: no such folder or GGUF file{}", display_path(path), near(path)))?;
+    ensure_exists(path.is_dir(), || {
+        format!("{argument} {}: no such folder or GGUF file{}", display_path(path), similar_name_hint(path))
+    })?;
     anyhow::ensure!(
         run_folder::config(path).is_file(),
         "{argument} {}: holds no config.json; name a model folder, a GGUF file or a run folder",
@@ -40,7 +42,7 @@ pub fn model_folder(argument: &'static str, path: &Path) -> anyhow::Result<PathB
 /// # Errors
 /// The folder does not exist.
 pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
-    exists(run.is_dir(), || format!("{flag} {}: there is no such run folder{}", display_path(run), near(run)))
+    ensure_exists(run.is_dir(), || format!("{flag} {}: there is no such run folder{}", display_path(run), similar_name_hint(run)))
 }
 
 /// As [`run_exists`], without a flag.
@@ -48,9 +50,9 @@ pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// The folder does not exist.
 pub fn folder_exists(path: &Path) -> anyhow::Result<()> {
-    exists(path.is_dir(), || match path.exists() {
+    ensure_exists(path.is_dir(), || match path.exists() {
         true => format!("{}: is a file; this command takes a folder", display_path(path)),
-        false => format!("{}: there is no such folder{}", display_path(path), near(path)),
+        false => format!("{}: there is no such folder{}", display_path(path), similar_name_hint(path)),
     })
 }
 
@@ -67,7 +69,7 @@ pub fn start_exists(flag: &str, spec: &str) -> anyhow::Result<()> {
             (path, None) => (path, "folder or GGUF file"),
         },
     };
-    exists(path.exists(), || format!("{flag} {}: there is no such {what}{}", display_path(path), near(path)))
+    ensure_exists(path.exists(), || format!("{flag} {}: there is no such {what}{}", display_path(path), similar_name_hint(path)))
 }
 
 /// Reject a data path that does not exist, with a similar name as hint. `-` is standard input; `PATH:WEIGHT` is checked where it is parsed.
@@ -76,18 +78,18 @@ pub fn start_exists(flag: &str, spec: &str) -> anyhow::Result<()> {
 /// The file or folder does not exist.
 pub fn data_exists(flag: &str, path: &Path) -> anyhow::Result<()> {
     let is_weighted = path.to_str().is_some_and(|path| path.contains(':'));
-    exists(is_weighted || path.as_os_str() == "-" || path.exists(), || {
+    ensure_exists(is_weighted || path.as_os_str() == "-" || path.exists(), || {
         format!("{flag} {}: there is no such file or folder{}", display_path(path), similar(path, |_| true))
     })
 }
 
 /// A name of something that does not exist is a usage error.
-pub fn exists(it_does: bool, error: impl FnOnce() -> String) -> anyhow::Result<()> {
+pub fn ensure_exists(it_does: bool, error: impl FnOnce() -> String) -> anyhow::Result<()> {
     if it_does { Ok(()) } else { Err(UsageError(error()).into()) }
 }
 
 /// "; did you mean runs/a?" if a similarly named folder exists next to this path or in `runs`.
-pub fn near(path: &Path) -> String {
+pub fn similar_name_hint(path: &Path) -> String {
     similar(path, Path::is_dir)
 }
 

@@ -70,15 +70,15 @@ impl ClaimCheck {
         let met = match requirement {
             Requirement::Nothing => CheckOutcome::Reported,
             _ if estimate.mean.is_nan() => CheckOutcome::Unclear,
-            Requirement::Above(x) => three(low > x, high <= x),
-            Requirement::Below(x) => three(high < x, low >= x),
-            Requirement::Within(x) => three(low >= -x && high <= x, low > x || high < -x),
+            Requirement::Above(x) => outcome_of(low > x, high <= x),
+            Requirement::Below(x) => outcome_of(high < x, low >= x),
+            Requirement::Within(x) => outcome_of(low >= -x && high <= x, low > x || high < -x),
         };
         Self { what: what.into(), estimate, requirement, met }
     }
 }
 
-fn three(yes: bool, no: bool) -> CheckOutcome {
+fn outcome_of(yes: bool, no: bool) -> CheckOutcome {
     match (yes, no) {
         (true, _) => CheckOutcome::Yes,
         (_, true) => CheckOutcome::No,

@@ -95,7 +95,7 @@ impl Plot {
     pub fn chart(&self, runs: &[ReportRun], alone: bool) -> Chart {
         let mut chart = Chart::new(self.spec.title).x("step").y(self.spec.y).size(760.0, if alone { 440.0 } else { 330.0 });
         if !alone {
-            chart = chart.bare();
+            chart = chart.without_captions();
         }
         if self.is_log() {
             chart = chart.log_y();

@@ -83,18 +83,18 @@ fn methods(runs: &[ReportRun]) -> Vec<Finding> {
                 && task(first) == task(run)
         };
         match firsts.iter().find(is_same) {
-            Some((first, other)) => found.push(against((run, evaluation), (first, other))),
+            Some((first, other)) => found.push(method_comparison((run, evaluation), (first, other))),
             None => firsts.push((run, evaluation)),
         }
     }
     found
 }
 
-fn against((run, evaluation): (&ReportRun, &TaskEval), (first, other): (&ReportRun, &TaskEval)) -> Finding {
+fn method_comparison((run, evaluation): (&ReportRun, &TaskEval), (first, other): (&ReportRun, &TaskEval)) -> Finding {
     let (difference, interval) = difference(&other.all, &evaluation.all);
     let [own, its] = [evaluation, other].map(|e| percent(e.all.accuracy));
-    let between = pair(run, first);
-    shares(
+    let between = compared_runs(run, first);
+    share_difference(
         &format!("{between}: {own} of held-out questions answered correctly ({}), {its} with the other", evaluation.decoding()),
         difference,
         interval,
@@ -106,7 +106,7 @@ fn task(run: &ReportRun) -> Option<&crate::config::TaskSettings> {
 }
 
 /// A difference of shares as a sentence, with its verdict.
-fn shares(what: &str, difference: f64, interval: [f64; 2]) -> Finding {
+fn share_difference(what: &str, difference: f64, interval: [f64; 2]) -> Finding {
     let verdict = match interval {
         [low, _] if low > 0.0 => Verdict::Better,
         [_, high] if high < 0.0 => Verdict::Worse,
@@ -126,7 +126,7 @@ fn points(share: f64) -> String {
 }
 
 /// Two runs, and the settings in which they differ: their methods, or anything else.
-fn pair(run: &ReportRun, first: &ReportRun) -> String {
+fn compared_runs(run: &ReportRun, first: &ReportRun) -> String {
     let names = [run, first].map(|run| format!("<b>{}</b>", line(&run.name)));
     let settings = [run, first].map(|run| run.files.settings.as_ref());
     let differ = differences(&settings);
@@ -186,16 +186,16 @@ fn lower_loss(run: &ReportRun, first: &ReportRun) -> Option<Finding> {
     let ends = column(&[*a, *b]);
     let what = format!(
         "{}: validation loss {} and {} at their last common evaluation; over the last {}",
-        pair(run, first),
+        compared_runs(run, first),
         ends[0],
         ends[1],
         late.len()
     );
-    Some(losses(&what, mean, half))
+    Some(loss_difference(&what, mean, half))
 }
 
 /// A difference of losses as a sentence, with its verdict.
-fn losses(what: &str, mean: f64, half: f64) -> Finding {
+fn loss_difference(what: &str, mean: f64, half: f64) -> Finding {
     let verdict = match (mean - half, mean + half) {
         (_, high) if high < 0.0 => Verdict::Better,
         (low, _) if low > 0.0 => Verdict::Worse,
@@ -247,7 +247,7 @@ fn progress(run: &ReportRun) -> Option<Finding> {
             percent(last.all.accuracy),
             count(last.step)
         );
-        return Some(shares(&what, d, interval));
+        return Some(share_difference(&what, d, interval));
     }
     let metric = if h.stage() == "grpo" { "reward" } else { "loss" };
     let (what, lower) = if h.stage() == "grpo" { ("mean reward", false) } else { ("training loss", true) };
@@ -301,13 +301,13 @@ mod tests {
 
     #[test]
     fn differences_of_shares_are_points_with_a_verdict() {
-        let better = shares("x", 0.042, [0.01, 0.074]);
+        let better = share_difference("x", 0.042, [0.01, 0.074]);
         assert_eq!(
             (better.verdict, better.html.as_str()),
             (Verdict::Better, "x: +4.2 percentage points (95 % interval +1.0 to +7.4).")
         );
-        assert_eq!(shares("x", -0.1, [-0.2, -0.01]).verdict, Verdict::Worse);
-        let open = shares("x", 0.0, [-0.05, 0.05]);
+        assert_eq!(share_difference("x", -0.1, [-0.2, -0.01]).verdict, Verdict::Worse);
+        let open = share_difference("x", 0.0, [-0.05, 0.05]);
         assert!(
             open.verdict == Verdict::Open && open.html.contains(": 0 percentage points") && open.html.contains("includes zero")
         );

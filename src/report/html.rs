@@ -1,6 +1,6 @@
 //! Text for a page: untrusted text is escaped; numbers and times are formatted.
 
-pub(super) use crate::number_format::{about, column, count, counted as plural, number};
+pub(super) use crate::number_format::{approximate_count, column, count, counted as plural, number};
 
 /// Text as HTML: markup is escaped, hidden characters are shown as escapes. Line breaks stay.
 pub(super) fn escape(text: &str) -> String {
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_people_write_them() {
-        assert_eq!([12, 1000, 812_288, 19_500_000].map(about), ["12", "1.00 k", "812 k", "19.5 M"]);
+        assert_eq!([12, 1000, 812_288, 19_500_000].map(approximate_count), ["12", "1.00 k", "812 k", "19.5 M"]);
         assert_eq!([4.2, 9.97, 61.0].map(duration), ["4.2 s", "10 s", "1 min 1 s"]);
         assert_eq!(time(1_795_617_248.8).unwrap(), "2026-11-25, 14:34 UTC");
         assert!(time(f64::NAN).is_none() && time(1e300).is_none());

@@ -132,9 +132,11 @@ fn notes(runs: &[run::ReportRun]) -> Vec<String> {
         let name = crate::vfs::clean(&run.name);
         match run.history().bad_lines {
             0 => {}
-            n => {
-                out.push(format!("{name}: {} of its log cannot be read and {} left out", html::plural(n as u64, "line"), was(n)))
-            }
+            n => out.push(format!(
+                "{name}: {} of its log cannot be read and {} left out",
+                html::plural(n as u64, "line"),
+                was_or_were(n)
+            )),
         }
         if run.history().started.is_none() {
             out.push(format!("{name}: its log holds no start of a run"));
@@ -146,7 +148,7 @@ fn notes(runs: &[run::ReportRun]) -> Vec<String> {
     out
 }
 
-fn was(n: usize) -> &'static str {
+fn was_or_were(n: usize) -> &'static str {
     if n == 1 { "was" } else { "were" }
 }
 

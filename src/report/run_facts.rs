@@ -1,6 +1,6 @@
 //! Descriptions of the runs: sentences generated from their facts, and a table.
 
-use super::html::{about, capital, column, count, duration, line, list, number, percent, plural, time};
+use super::html::{approximate_count, capital, column, count, duration, line, list, number, percent, plural, time};
 use super::page::{Section, table};
 use super::run::ReportRun;
 use crate::config::{MathKind, TaskKind};
@@ -16,10 +16,10 @@ pub(super) fn sentence(run: &ReportRun) -> String {
             n => format!("The log of {name} cannot be read: none of its {} is an event.", plural(n as u64, "line")),
         };
     };
-    let size = format!("a model of {} parameters", about(s.parameters));
+    let size = format!("a model of {} parameters", approximate_count(s.parameters));
     let what = match s.stage.as_str() {
-        "pretrain" => format!("pre-trains {size} on {} tokens of text", about(s.train_tokens)),
-        "sft" => format!("fine-tunes {size} on {} tokens of examples", about(s.train_tokens)),
+        "pretrain" => format!("pre-trains {size} on {} tokens of text", approximate_count(s.train_tokens)),
+        "sft" => format!("fine-tunes {size} on {} tokens of examples", approximate_count(s.train_tokens)),
         "grpo" => format!("trains {size} with GRPO on {}{} completions per step", questions(run), count(s.tokens_per_step)),
         other => format!("trains {size} ({})", line(other)),
     };

@@ -18,7 +18,7 @@ const MOST_COMPLETIONS: usize = 4;
 const MOST_TOKENS: usize = 300;
 
 /// Indices into a list of `n`: the first, the last, and evenly spaced ones between.
-fn evenly(n: usize, most: usize) -> Vec<usize> {
+fn evenly_spaced(n: usize, most: usize) -> Vec<usize> {
     match (n, most) {
         (0, _) | (_, 0) => Vec::new(),
         (n, most) if n <= most => (0..n).collect(),
@@ -38,7 +38,7 @@ pub(super) fn samples(runs: &[ReportRun]) -> Option<Section> {
         if runs.len() > 1 {
             body += &format!("<h3>{}{}</h3>\n", dot(run, runs.len()), line(&run.name));
         }
-        let picked = evenly(all.len(), MOST_SAMPLES);
+        let picked = evenly_spaced(all.len(), MOST_SAMPLES);
         picked.iter().for_each(|i| body += &sample(&all[*i]));
         if picked.len() < all.len() {
             body += &format!("<p class=\"note\">{} of {} samples, evenly over the run.</p>\n", picked.len(), all.len());
@@ -96,7 +96,7 @@ pub(super) fn completions(runs: &[ReportRun]) -> Result<Option<Section>> {
         if runs.len() > 1 {
             body += &format!("<h3>{}{}</h3>\n", dot(run, runs.len()), line(&run.name));
         }
-        let picked = evenly(steps.len(), most_steps);
+        let picked = evenly_spaced(steps.len(), most_steps);
         for (n, &at) in picked.iter().enumerate() {
             let found = log.read(&steps[at])?;
             let open = if n + 1 == picked.len() { " open" } else { "" };
@@ -216,10 +216,10 @@ mod tests {
 
     #[test]
     fn places_are_the_first_the_last_and_between() {
-        assert_eq!(evenly(0, 3), [0; 0]);
-        assert_eq!(evenly(2, 3), [0, 1]);
-        assert_eq!(evenly(9, 3), [0, 4, 8]);
-        assert_eq!(evenly(9, 1), [8]);
+        assert_eq!(evenly_spaced(0, 3), [0; 0]);
+        assert_eq!(evenly_spaced(2, 3), [0, 1]);
+        assert_eq!(evenly_spaced(9, 3), [0, 4, 8]);
+        assert_eq!(evenly_spaced(9, 1), [8]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Tables of events of the runs: merges, rescues, changes and warnings, evaluations, settings, lineage.
 
-use super::html::{about, cells, count, excerpt, line, number, percent, plural};
+use super::html::{approximate_count, cells, count, excerpt, line, number, percent, plural};
 use super::page::{Section, table};
 use super::run::ReportRun;
 use super::run_facts::dot;
@@ -65,7 +65,8 @@ pub(super) fn merges(runs: &[ReportRun]) -> Option<Section> {
                 [one] => format!("1, step {}", count(*one)),
                 [] => "0".into(),
             };
-            let age = if m.mean_age_tokens.is_finite() { about(m.mean_age_tokens.max(0.0) as u64) } else { String::new() };
+            let age =
+                if m.mean_age_tokens.is_finite() { approximate_count(m.mean_age_tokens.max(0.0) as u64) } else { String::new() };
             let numbers = [&raw, &merged, &gain, &estimate].map(|column| column[i].clone());
             [count(m.step), line(&m.method), span, age].into_iter().chain(numbers).collect()
         };

@@ -58,8 +58,8 @@ impl StoryFolders {
         let kept = CompletedSteps { story: story.name.clone(), key: key(story, &own, seed), done: BTreeSet::new() };
         let (dir, root) = match at {
             StoryLocation::At(dir) => (dir.clone(), dir.clone()),
-            StoryLocation::In(root) => (free(root, &kept, &own, false)?, root.clone()),
-            StoryLocation::Kept(root) => (free(root, &kept, &own, true)?, root.clone()),
+            StoryLocation::In(root) => (first_free_folder(root, &kept, &own, false)?, root.clone()),
+            StoryLocation::Kept(root) => (first_free_folder(root, &kept, &own, true)?, root.clone()),
         };
         let own = ResultFolder::open(dir, kept)?;
         ensure!(
@@ -152,7 +152,7 @@ impl StoryFolders {
     ///
     /// # Errors
     /// A name that is not defined.
-    pub fn words(&self, story: &Story, step: &StoryStep, seed: u64) -> Result<Vec<String>> {
+    pub fn command_line(&self, story: &Story, step: &StoryStep, seed: u64) -> Result<Vec<String>> {
         let fill = |word: &String| -> Result<String> {
             let mut out = word.clone();
             for name in path_names(word)? {
@@ -195,7 +195,7 @@ fn read(dir: &Path) -> Option<CompletedSteps> {
 }
 
 /// The folder in `root` to use: an interrupted one of this story, with `or_completed` also a completed one, otherwise the first free name.
-fn free(root: &Path, kept: &CompletedSteps, steps: &[&StoryStep], or_completed: bool) -> Result<PathBuf> {
+fn first_free_folder(root: &Path, kept: &CompletedSteps, steps: &[&StoryStep], or_completed: bool) -> Result<PathBuf> {
     for n in 1..10_000 {
         let name = if n == 1 { kept.story.clone() } else { format!("{}-{n}", kept.story) };
         let dir = root.join(name);
@@ -296,9 +296,9 @@ mod tests {
         assert_eq!(stems(&story), ["rows", "few-n4", "asked-n4"]);
         let steps: Vec<&StoryStep> = story.steps().collect();
         assert!(place.is_done(steps[0]) && !place.is_done(steps[1]) && !place.is_done(steps[2]));
-        assert_eq!(place.words(&story, steps[1], 7).unwrap(), ["data", "math", "--count=4"]);
+        assert_eq!(place.command_line(&story, steps[1], 7).unwrap(), ["data", "math", "--count=4"]);
         let few = dir.path().join("w/few-n4.jsonl").display().to_string();
-        assert_eq!(place.words(&story, steps[2], 7).unwrap(), ["data", "solve", &few]);
+        assert_eq!(place.command_line(&story, steps[2], 7).unwrap(), ["data", "solve", &few]);
         assert!(story.set("n", "3").unwrap_err().to_string().contains("must be one of 2, 4"));
         assert!(story.set("m", "2").unwrap_err().to_string().contains("not a parameter"));
     }
@@ -309,8 +309,8 @@ mod tests {
         let story = story();
         let place = StoryFolders::open(&story, &StoryLocation::At(dir.path().join("w")), 7).unwrap();
         let steps: Vec<&StoryStep> = story.steps().collect();
-        assert_eq!(place.words(&story, steps[0], 7).unwrap(), ["data", "math", "--seed=7"]);
-        let words = place.words(&story, steps[1], 7).unwrap();
+        assert_eq!(place.command_line(&story, steps[0], 7).unwrap(), ["data", "math", "--seed=7"]);
+        let words = place.command_line(&story, steps[1], 7).unwrap();
         let path = |name: &str| dir.path().join("w").join(name).display().to_string();
         assert_eq!(words, ["pretrain", "--data", &path("one.txt"), &format!("--val-data={}", path("rows.jsonl"))]);
     }

@@ -4,7 +4,7 @@ use super::facts::{Facts, StepOutcome};
 use super::library::{demo, lesson, lesson_names};
 use super::player::{GuessReply, checked, chosen};
 use super::script::{ConditionalText, Story};
-use super::templates::{self, FactName, names, names_of_expression};
+use super::templates::{self, FactName, fact_names, names_of_expression};
 use super::{ComparisonVerdict, PairedDifference};
 use crate::rng::Rng;
 use serde_json::{Map, Value, json};
@@ -23,13 +23,13 @@ fn facts_named(story: &Story) -> BTreeSet<(String, String)> {
     for conditional in texts_in(story) {
         let texts =
             [&conditional.say, &conditional.otherwise, &conditional.better, &conditional.worse, &conditional.inconclusive];
-        texts.into_iter().flatten().for_each(|text| found.extend(names(text).unwrap()));
+        texts.into_iter().flatten().for_each(|text| found.extend(fact_names(text).unwrap()));
         conditional.when.iter().for_each(|text| found.extend(names_of_expression(text).unwrap()));
     }
     let cells = story.scenes.iter().flat_map(|s| &s.table).flat_map(|t| t.rows.iter().flatten());
-    cells.for_each(|cell| found.extend(names(cell).unwrap()));
+    cells.for_each(|cell| found.extend(fact_names(cell).unwrap()));
     let reasons = story.scenes.iter().flat_map(|s| &s.question).flat_map(|q| &q.reasons);
-    reasons.for_each(|text| found.extend(names(text).unwrap()));
+    reasons.for_each(|text| found.extend(fact_names(text).unwrap()));
     let rights = story.scenes.iter().flat_map(|s| &s.question).flat_map(|q| &q.right);
     rights.chain(story.values.values()).for_each(|text| found.extend(names_of_expression(text).unwrap()));
     found.into_iter().filter(|n| steps.contains(n.root.as_str())).map(|n| (n.root, n.path)).collect()

@@ -153,7 +153,7 @@ impl Player {
     /// # Errors
     /// An undefined name, which the story's own check finds first.
     pub fn command_line(&self, step: &StoryStep) -> Result<String> {
-        let mut words = self.place.words(&self.story, step, self.options.seed)?;
+        let mut words = self.place.command_line(&self.story, step, self.options.seed)?;
         if let StepKind::Trainer = step.kind() {
             words.extend(["--run".into(), self.place.product(step).display().to_string()]);
         }
@@ -354,7 +354,7 @@ impl Player {
         if !names.all(is_there) {
             return None;
         }
-        let mut words = self.place.words(&self.story, step, self.options.seed).ok()?;
+        let mut words = self.place.command_line(&self.story, step, self.options.seed).ok()?;
         words.extend(self.options.device.words());
         Experiment::new(words, self.dir())
     }
@@ -398,7 +398,7 @@ impl Player {
             }
         }
         let step = step.clone();
-        self.pace.passed(step.seconds);
+        self.pace.finish_step(step.seconds);
         self.finish(&step)?;
         Ok(true)
     }
@@ -415,7 +415,7 @@ impl Player {
             return Ok(true);
         }
         let product = self.place.product(&step);
-        let mut words = self.place.words(&self.story, &step, self.options.seed)?;
+        let mut words = self.place.command_line(&self.story, &step, self.options.seed)?;
         match step.kind() {
             StepKind::Trainer => {
                 match super::child::attempt(&product)? {
@@ -506,7 +506,7 @@ pub(super) fn chosen<'a>(conditional: &'a ConditionalText, facts: &Facts) -> Res
             ComparisonVerdict::Worse => &conditional.worse,
             ComparisonVerdict::Inconclusive => &conditional.inconclusive,
         },
-        (None, Some(when)) if !templates::holds(when, facts)? => &conditional.otherwise,
+        (None, Some(when)) if !templates::condition_holds(when, facts)? => &conditional.otherwise,
         (None, _) => &conditional.say,
     };
     Ok(text.as_deref())

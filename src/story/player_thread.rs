@@ -270,7 +270,7 @@ impl PlayerThread {
         let number = player.scene_number();
         let has_results = matches!(player.phase(), StoryPhase::Results | StoryPhase::Done);
         if has_results && self.after.as_ref().is_none_or(|(of, _)| *of != number) {
-            self.after = Some((number, after(player).map_err(|error| format!("{error:#}"))));
+            self.after = Some((number, scene_result(player).map_err(|error| format!("{error:#}"))));
         }
         let after = self.after.as_ref().filter(|_| has_results).map(|(_, after)| after.clone());
         let exists = |path: &Path| crate::run_folder::config(path).is_file();
@@ -311,7 +311,7 @@ impl PlayerThread {
     }
 }
 
-fn after(player: &Player) -> Result<SceneResult> {
+fn scene_result(player: &Player) -> Result<SceneResult> {
     let choices = player.question().map_or(0, |question| question.choices.len());
     Ok(SceneResult {
         results: player.results()?,

@@ -4,7 +4,7 @@
 
 use super::compare::{Comparison, FIELDS};
 use super::facts::check_name;
-use super::templates::{FactName, names, names_of_expression};
+use super::templates::{FactName, fact_names, names_of_expression};
 use crate::config::UsageError;
 use crate::history::chart_spec;
 use crate::number_format::{did_you_mean, one_line};
@@ -141,7 +141,7 @@ fn shared_start(name: &str) -> Result<Vec<StoryStep>> {
 
 impl ConditionalText {
     /// All texts of the question.
-    fn words(&self) -> impl Iterator<Item = &str> {
+    fn texts(&self) -> impl Iterator<Item = &str> {
         [&self.say, &self.otherwise, &self.better, &self.worse, &self.inconclusive].into_iter().flatten().map(String::as_str)
     }
 
@@ -422,9 +422,9 @@ impl Story {
             ensure!(row.len() == columns, "table: a row has {} cells, the head {columns}", row.len());
         }
         let reasons = scene.question.iter().flat_map(|q| &q.reasons);
-        let texts = conditionals.iter().flat_map(|s| s.words()).chain(reasons.chain(rows.flatten()).map(String::as_str));
+        let texts = conditionals.iter().flat_map(|s| s.texts()).chain(reasons.chain(rows.flatten()).map(String::as_str));
         for text in texts {
-            self.check_names(&names(text)?, made).with_context(|| format!("{text:?}"))?;
+            self.check_names(&fact_names(text)?, made).with_context(|| format!("{text:?}"))?;
         }
         let right = scene.question.iter().filter_map(|q| q.right.as_deref());
         for text in conditionals.iter().filter_map(|s| s.when.as_deref()).chain(right) {
@@ -507,7 +507,7 @@ pub(super) fn path_names(word: &str) -> Result<Vec<&str>> {
 
 /// Check that text before a run has no placeholders, since there are no numbers yet.
 fn check_no_placeholders(text: &str) -> Result<()> {
-    let found = names(text)?;
+    let found = fact_names(text)?;
     ensure!(found.is_empty(), "{text:?}: {} stands before the run", found[0].root);
     Ok(())
 }

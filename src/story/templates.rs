@@ -32,15 +32,15 @@ pub struct FactName {
 /// # Errors
 /// An error in the template, or a fact that is not available.
 pub fn fill(text: &str, facts: &Facts) -> Result<String> {
-    environment().render_str(text, facts.value()).map_err(|e| plain(&e, text))
+    environment().render_str(text, facts.value()).map_err(|e| one_line_error(&e, text))
 }
 
 /// Whether a condition is true.
 ///
 /// # Errors
 /// As [`fill`].
-pub fn holds(text: &str, facts: &Facts) -> Result<bool> {
-    Ok(evaluate(text, facts.value()).map_err(|e| plain(&e, text))?.is_true())
+pub fn condition_holds(text: &str, facts: &Facts) -> Result<bool> {
+    Ok(evaluate(text, facts.value()).map_err(|e| one_line_error(&e, text))?.is_true())
 }
 
 /// The value of an expression as text, such as the letter of the right answer.
@@ -48,7 +48,7 @@ pub fn holds(text: &str, facts: &Facts) -> Result<bool> {
 /// # Errors
 /// As [`fill`].
 pub fn text(expression: &str, facts: &Facts) -> Result<String> {
-    Ok(evaluate(expression, facts.value()).map_err(|e| plain(&e, expression))?.to_string())
+    Ok(evaluate(expression, facts.value()).map_err(|e| one_line_error(&e, expression))?.to_string())
 }
 
 /// The value of an expression.
@@ -60,8 +60,8 @@ pub(super) fn evaluate(expression: &str, facts: Value) -> Result<Value, Error> {
 ///
 /// # Errors
 /// An error in the template, or syntax that stories do not support.
-pub fn names(text: &str) -> Result<Vec<FactName>> {
-    let template = parse(text, "text", SyntaxConfig::default()).map_err(|e| plain(&e, text))?;
+pub fn fact_names(text: &str) -> Result<Vec<FactName>> {
+    let template = parse(text, "text", SyntaxConfig::default()).map_err(|e| one_line_error(&e, text))?;
     let mut out = Vec::new();
     statement(&template, &mut out).with_context(|| format!("{text:?}"))?;
     Ok(out)
@@ -72,7 +72,7 @@ pub fn names(text: &str) -> Result<Vec<FactName>> {
 /// # Errors
 /// As [`names`].
 pub fn names_of_expression(text: &str) -> Result<Vec<FactName>> {
-    let parsed = parse_expr(text).map_err(|e| plain(&e, text))?;
+    let parsed = parse_expr(text).map_err(|e| one_line_error(&e, text))?;
     let mut out = Vec::new();
     expression(&parsed, &mut out).with_context(|| format!("{text:?}"))?;
     Ok(out)
@@ -199,7 +199,7 @@ fn signed(n: f64, decimals: Option<usize>) -> String {
 }
 
 /// An error of the engine as one line.
-fn plain(error: &Error, text: &str) -> anyhow::Error {
+fn one_line_error(error: &Error, text: &str) -> anyhow::Error {
     let line = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
     let text = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
@@ -287,19 +287,19 @@ mod tests {
             let error = format!("{:#}", fill(bad, &facts()).unwrap_err());
             assert_eq!(error.lines().count(), 1, "{bad}: {error}");
         }
-        assert!(holds("a.x > 0.1 and a.low < 0", &facts()).unwrap() && !holds("a.x > 1", &facts()).unwrap());
-        assert!(holds("gone > 0", &facts()).is_err());
+        assert!(condition_holds("a.x > 0.1 and a.low < 0", &facts()).unwrap() && !condition_holds("a.x > 1", &facts()).unwrap());
+        assert!(condition_holds("gone > 0", &facts()).is_err());
         assert_eq!(text("'b' if a.x > 1 else ''", &facts()).unwrap(), "");
     }
 
     #[test]
     fn names_are_found_wherever_they_stand() {
-        let found = names("{{ a.x }} {% if b['c/d@2'] > 1 %}{{ exp(e.f[0])|fixed(2) }}{% endif %}").unwrap();
+        let found = fact_names("{{ a.x }} {% if b['c/d@2'] > 1 %}{{ exp(e.f[0])|fixed(2) }}{% endif %}").unwrap();
         let mut found: Vec<String> = found.iter().map(|n| format!("{}:{}", n.root, n.path)).collect();
         found.sort();
         assert_eq!(found, ["a:x", "b:c/d@2", "e:f.0"]);
         for bad in ["{% for x in y %}{% endfor %}", "{{ f(1) }}", "{{ a|upper }}", "{{ a[b] }}", "{{ a"] {
-            assert!(names(bad).is_err(), "{bad}");
+            assert!(fact_names(bad).is_err(), "{bad}");
         }
         assert_eq!(names_of_expression("x - y.z * 2").unwrap().len(), 2);
     }

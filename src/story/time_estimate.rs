@@ -51,7 +51,7 @@ impl TimeEstimate {
     }
 
     /// The running step has ended; `planned` is its planned duration.
-    pub fn passed(&mut self, planned: f64) {
+    pub fn finish_step(&mut self, planned: f64) {
         let elapsed = self.elapsed();
         if self.begun.take().is_some() {
             self.planned += planned;

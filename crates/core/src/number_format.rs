@@ -42,7 +42,7 @@ pub fn column(values: &[f64]) -> Vec<String> {
     let written = |v: f64, places: usize| if as_power { format!("{v:.places$e}") } else { format!("{v:.places$}") };
     let is_exact = |places: &usize| values.iter().all(|v| !v.is_finite() || written(*v, *places).parse() == Ok(zeroed(*v)));
     let places = (0..places).find(is_exact).unwrap_or(places);
-    values.iter().map(|v| one(zeroed(*v), |v| written(v, places))).collect()
+    values.iter().map(|v| with_minus_and_groups(zeroed(*v), |v| written(v, places))).collect()
 }
 
 /// [`column()`] of what may be missing: `none` where a value is not finite, which does not count.
@@ -54,7 +54,7 @@ pub fn cells(values: impl IntoIterator<Item = f64>, none: &str) -> Vec<String> {
 }
 
 /// A number written so, with a minus sign, groups of thousands, and a power of ten as one.
-fn one(v: f64, written: impl Fn(f64) -> String) -> String {
+fn with_minus_and_groups(v: f64, written: impl Fn(f64) -> String) -> String {
     if v.is_nan() {
         return "NaN".into();
     }
@@ -84,7 +84,7 @@ pub fn counted(n: u64, noun: &str) -> String {
 }
 
 /// Abbreviated: 812,288 as 812 k, 19,500,000 as 19.5 M.
-pub fn about(n: u64) -> String {
+pub fn approximate_count(n: u64) -> String {
     let v = n as f64;
     for (unit, name) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
         if v >= unit * 0.9995 {

@@ -29,14 +29,18 @@ pub(super) fn legend_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, cursor: O
             }
             for at in row {
                 let d = &drawn[at];
-                let words = format!("{} {}", name(d), placed(d, &texts[at], axis));
+                let words = format!("{} {}", name(d), value_with_place(d, &texts[at], axis));
                 sample_ui(ui, d.color, LineStyle::Solid);
                 // A row that is too long would widen the page for good.
                 ui.add(egui::Label::new(RichText::new(words).small()).truncate()).on_hover_text(exact(d, axis));
                 ui.add_space(6.0);
             }
             if i + 1 == count && drawn.len() > SAID {
-                let rest = drawn.iter().zip(&texts).skip(SAID).map(|(d, text)| format!("{} {}", name(d), placed(d, text, axis)));
+                let rest = drawn
+                    .iter()
+                    .zip(&texts)
+                    .skip(SAID)
+                    .map(|(d, text)| format!("{} {}", name(d), value_with_place(d, text, axis)));
                 let rest: Vec<String> = rest.collect();
                 ui.label(RichText::new(format!("and {} more", rest.len())).small().weak()).on_hover_text(rest.join("\n"));
             }
@@ -87,7 +91,7 @@ fn texts(drawn: &[DrawnCurve]) -> Vec<String> {
 }
 
 /// A value, with its own place if it was not measured at the cross-hair.
-fn placed(d: &DrawnCurve, value: &str, axis: Axis) -> String {
+fn value_with_place(d: &DrawnCurve, value: &str, axis: Axis) -> String {
     match d.measured_at.filter(|_| d.value.is_some()) {
         Some(x) => format!("{value} at {}", short_place(x, axis)),
         None => value.to_owned(),
@@ -96,7 +100,7 @@ fn placed(d: &DrawnCurve, value: &str, axis: Axis) -> String {
 
 /// The value with all details.
 fn exact(d: &DrawnCurve, axis: Axis) -> String {
-    let value = placed(d, &d.value.map_or_else(|| "–".to_owned(), format::number), axis);
+    let value = value_with_place(d, &d.value.map_or_else(|| "–".to_owned(), format::number), axis);
     match d.raw {
         Some(raw) => {
             let kind = if d.is_mean { "mean of the last tenth" } else { "smoothed" };
@@ -182,7 +186,7 @@ fn table_ui(ui: &mut Ui, drawn: &[DrawnCurve], axis: Axis, position: &str) {
                             let (d, ink) = (&drawn[*at], ui.visuals().text_color());
                             // Last digits stand below each other.
                             let space = column.width - small_width(ui, text);
-                            small_ui(ui, &placed(d, text, axis), ink, space).on_hover_text(exact(d, axis))
+                            small_ui(ui, &value_with_place(d, text, axis), ink, space).on_hover_text(exact(d, axis))
                         }
                         None => small_ui(ui, "", egui::Color32::TRANSPARENT, 0.0),
                     };

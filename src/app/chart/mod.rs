@@ -9,7 +9,7 @@ mod touch;
 pub use curves::metrics_of;
 pub use pins::pin_color;
 
-use super::curve_cache::place;
+use super::curve_cache::plot_coordinate;
 use super::state::AppState;
 use super::{seeds, theme};
 use crate::history::chart_spec::ChartSpec;
@@ -22,7 +22,7 @@ use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::{Plot, PlotBounds, Span, VLine};
 use legend::legend_ui;
 use pins::{feet_ui, pins_of};
-use touch::{forget_hidden, point, selection, touched};
+use touch::{chart_interaction, forget_hidden, point, selection};
 
 /// The range of the axis that all charts show; None shows everything.
 pub type View = Option<(f64, f64)>;
@@ -55,7 +55,7 @@ impl Frame<'_> {
     }
 
     fn place(&self, x: f64) -> f64 {
-        place(x, self.log_x)
+        plot_coordinate(x, self.log_x)
     }
 
     fn inverse(&self, x: f64) -> f64 {
@@ -120,7 +120,7 @@ pub fn chart_ui(
     feet_ui(ui, &pins, &response.transform, response.response.rect);
     // Below the plot, so that plots beside each other stand at one height.
     ui.push_id(spec.title, |ui| legend_ui(ui, &drawn, state.look.axis, position(state)));
-    let touched = touched(&response.response, response.inner, &response.transform, (frame, from, to), &pins);
+    let touched = chart_interaction(&response.response, response.inner, &response.transform, (frame, from, to), &pins);
     point(ui.ctx(), state, response.response.id, touched.hover);
     touched.view
 }

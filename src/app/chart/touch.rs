@@ -72,7 +72,7 @@ pub(super) fn selection(response: &egui::Response, plot: &egui_plot::PlotUi<'_>)
 }
 
 /// The interaction with a drawn chart.
-pub(super) fn touched(
+pub(super) fn chart_interaction(
     response: &egui::Response,
     pointer: Option<PlotPoint>,
     transform: &egui_plot::PlotTransform,

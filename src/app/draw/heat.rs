@@ -71,7 +71,7 @@ impl DrawnGrid {
     }
 
     /// The cell under a point.
-    fn under(&self, at: eframe::egui::Pos2) -> Option<(usize, usize)> {
+    fn cell_at(&self, at: eframe::egui::Pos2) -> Option<(usize, usize)> {
         if !self.area.contains(at) {
             return None;
         }
@@ -83,7 +83,7 @@ impl DrawnGrid {
 
     /// The cell under the pointer.
     pub fn hovered(&self) -> Option<(usize, usize)> {
-        self.under(self.response.hover_pos()?)
+        self.cell_at(self.response.hover_pos()?)
     }
 }
 
@@ -111,7 +111,7 @@ impl Heat {
             let how = if it.smooth { TextureOptions::LINEAR } else { TextureOptions::NEAREST };
             self.texture = Some((key, ui.ctx().load_texture(it.name, ColorImage::new([columns, rows], pixels), how)));
         }
-        let drawn = self.place(ui, size, it);
+        let drawn = self.draw_labels(ui, size, it);
         let painter = ui.painter().clone();
         if let Some((_, texture)) = &self.texture {
             painter.image(texture.id(), drawn.area, Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0)), Color32::WHITE);
@@ -159,7 +159,7 @@ impl Heat {
         }
     }
 
-    fn place(&self, ui: &mut Ui, (rows, columns): (usize, usize), it: &HeatLabels<'_>) -> DrawnGrid {
+    fn draw_labels(&self, ui: &mut Ui, (rows, columns): (usize, usize), it: &HeatLabels<'_>) -> DrawnGrid {
         let font = TextStyle::Small.resolve(ui.style());
         let ink = ui.visuals().weak_text_color();
         let lay = |ui: &Ui, text: String| ui.fonts_mut(|f| f.layout_no_wrap(text, font.clone(), ink));

@@ -63,7 +63,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     let painted = figure(ui, &said, it.height, |width, height| {
         let cut = CurveView { axis: Axis::Steps, from, to, columns: width as usize, log: false };
         let mut chart = Chart::new(it.name).untitled().size(width, height);
-        chart = chart.x("step").across(Values::Whole).x_range(from, to).y(it.y_label);
+        chart = chart.x("step").x_values(Values::Whole).x_range(from, to).y(it.y_label);
         if it.log && shown.iter().any(|(_, curve)| curve.values().iter().any(|v| *v > 0.0)) {
             chart = chart.log_y();
         }

@@ -110,7 +110,7 @@ impl TokenText {
         let (rect, response) = ui.allocate_exact_size(vec2(width, galley.size().y), Sense::hover());
         response.widget_info(|| WidgetInfo::labeled(Role::Paragraph, true, galley.text().chars().take(400).collect::<String>()));
         ui.painter().galley(rect.min, galley.clone(), ui.visuals().text_color());
-        let under = response.hover_pos().and_then(|at| self.under(&galley, at - rect.min.to_vec2()));
+        let under = response.hover_pos().and_then(|at| self.token_at(&galley, at - rect.min.to_vec2()));
         if let Some((token, place)) = under {
             let place = place.translate(rect.min.to_vec2()).expand(1.0);
             ui.painter().rect_stroke(place, 2.0, Stroke::new(1.5, ui.visuals().strong_text_color()), StrokeKind::Outside);
@@ -155,7 +155,7 @@ impl TokenText {
     }
 
     /// The token at a position of the galley, and the area of its characters in that row.
-    fn under(&self, galley: &Galley, at: Pos2) -> Option<(usize, Rect)> {
+    fn token_at(&self, galley: &Galley, at: Pos2) -> Option<(usize, Rect)> {
         let mut count = 0;
         for row in &galley.rows {
             let place = Rect::from_min_size(row.pos, row.row.size);

@@ -47,7 +47,7 @@ impl Charts {
             shared::empty_with(ui, heading, what, |ui| {
                 if let Some(path) = state.focus.clone().filter(|_| runs.is_empty()) {
                     let words = format!("Draw {}", crate::history::short_name(&path));
-                    shared::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
+                    shared::action_buttons(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
                 }
             });
             asked.into_iter().for_each(|order| state.request(order));
@@ -157,7 +157,7 @@ impl Charts {
             if let Some(path) = state.focus.clone().filter(|_| ticked > 1)
                 && ui.button("Only this run").on_hover_text(format!("Draw {} and no other", crate::history::short_name(&path))).clicked()
             {
-                state.only(&path);
+                state.show_only(&path);
             }
             if self.view.is_some() && ui.button("Show all").on_hover_text("Back to the whole run (double click)").clicked() {
                 self.view = None;

@@ -49,7 +49,7 @@ impl Runs {
                 "Choose a folder above and press Open, start a run, or take a lesson. New runs are folders in the folder runs.";
             shared::empty_with(ui, "No run is open", what, |ui| {
                 let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
-                shared::offers(ui, offers, &mut actions);
+                shared::action_buttons(ui, offers, &mut actions);
             });
             actions.into_iter().for_each(|order| state.request(order));
             return;
@@ -162,7 +162,7 @@ impl Runs {
         }
         report_ui(ui, state, path);
         if only_this {
-            state.only(path);
+            state.show_only(path);
         }
         actions.into_iter().for_each(|order| state.request(order));
     }
@@ -214,7 +214,7 @@ fn in_short(run: &OpenRun) -> String {
         parts.push(h.stage().to_owned());
     }
     if let Some(started) = &h.started {
-        parts.push(format!("{} parameters", crate::number_format::about(started.parameters)));
+        parts.push(format!("{} parameters", crate::number_format::approximate_count(started.parameters)));
         parts.push(format!("step {} of {}", format::count(h.step), format::count(h.max_steps())));
     }
     parts.extend(h.figures().iter().map(format::figure));

@@ -31,7 +31,7 @@ pub fn empty_with(ui: &mut Ui, heading: &str, what_to_do: &str, buttons: impl Fn
 }
 
 /// Buttons in a row, each with what it asks for.
-pub fn offers<const N: usize>(ui: &mut Ui, offered: [(&str, Action); N], actions: &mut Vec<Action>) {
+pub fn action_buttons<const N: usize>(ui: &mut Ui, offered: [(&str, Action); N], actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
         for (words, order) in offered {
             if ui.add(egui::Button::new(words).min_size(egui::vec2(0.0, 30.0))).clicked() {
@@ -46,7 +46,7 @@ pub fn no_run(ui: &mut Ui, actions: &mut Vec<Action>) {
     let what = "Start one, take a lesson, or open a folder of runs on the page Runs.";
     empty_with(ui, "No run is open", what, |ui| {
         let offered = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
-        offers(ui, offered, actions);
+        action_buttons(ui, offered, actions);
     });
 }
 

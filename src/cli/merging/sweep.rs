@@ -138,7 +138,7 @@ fn measure(args: &Args, world: &World, prepared: SweepSetup) -> Result<()> {
         own += 1;
         world.set_progress(own);
         if world.is_root() {
-            progress.reached(world.total_progress().max(own) as usize);
+            progress.set_done(world.total_progress().max(own) as usize);
         }
     };
     let read = |step: u64| {
@@ -153,7 +153,7 @@ fn measure(args: &Args, world: &World, prepared: SweepSetup) -> Result<()> {
         if let Some(dir) = &annealed {
             found.annealed = Some(evaluator.loss(&evaluator.read(&WeightFiles::open(&RealFs, dir)?)?)?);
         }
-        progress.reached(evaluations);
+        progress.set_done(evaluations);
         let (run, annealed, eval_tokens) = (display_path(&args.run), args.annealed.clone(), evaluator.tokens());
         SweepReport { run, annealed, tokens_per_step, eval_tokens, reads, grid, found }.output(args)?;
     }

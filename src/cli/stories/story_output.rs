@@ -44,7 +44,7 @@ pub fn play(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
                 return Ok(INTERRUPTED);
             }
             StoryPhase::Failed(text) => anyhow::bail!("{text}"),
-            _ => after(player, guess)?,
+            _ => show_results(player, guess)?,
         }
         player.next();
     }
@@ -128,9 +128,9 @@ fn guess(player: &Player) -> anyhow::Result<Option<usize>> {
     Ok(None)
 }
 
-fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
+fn show_results(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
     for watch in &player.scene().watch {
-        look(player, watch)?;
+        show_charts(player, watch)?;
     }
     let seen = player.results()?;
     if !seen.is_empty() {
@@ -159,7 +159,7 @@ fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
 }
 
 /// The charts of a scene, as far as a terminal can show them.
-fn look(player: &Player, watch: &WatchItem) -> anyhow::Result<()> {
+fn show_charts(player: &Player, watch: &WatchItem) -> anyhow::Result<()> {
     if let Some(picture) = &watch.picture {
         let (step, file) = picture.split_once('/').unwrap_or((picture, ""));
         let path = player.product(step).unwrap_or_default().join(file);

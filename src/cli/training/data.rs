@@ -161,7 +161,9 @@ fn kk(args: &KkArgs) -> anyhow::Result<i32> {
     let row = move |puzzle: &_, n| kk::row(form, puzzle, seed, n);
     if args.repeat {
         let levels = people.clone();
-        return write_all(&args.rows, |n| Ok(row(&kk::made(levels[(n % levels.len() as u64) as usize], seed, split, n)?, n)));
+        return write_all(&args.rows, |n| {
+            Ok(row(&kk::generate_puzzle(levels[(n % levels.len() as u64) as usize], seed, split, n)?, n))
+        });
     }
     write_distinct(&args.rows, kk::distinct(people, seed, split), "--people", |puzzle, n| row(&puzzle, n))
 }
@@ -170,7 +172,9 @@ fn math(args: &MathArgs) -> anyhow::Result<i32> {
     let grades = TaskSettings::list("difficulty", &args.difficulty, math::GRADES)?;
     let (kind, seed, split) = (args.math, args.rows.seed, args.rows.split.into());
     if args.repeat {
-        return write_all(&args.rows, |n| Ok(math::made(kind, grades[(n % grades.len() as u64) as usize], seed, split, n)?.1));
+        return write_all(&args.rows, |n| {
+            Ok(math::generate_problem(kind, grades[(n % grades.len() as u64) as usize], seed, split, n)?.1)
+        });
     }
     write_distinct(&args.rows, math::distinct(kind, grades, seed, split), "--difficulty", |row, _| row)
 }

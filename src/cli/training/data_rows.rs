@@ -245,7 +245,7 @@ impl GradedRows<'_> {
 
 /// A puzzle row as a question, and its wording. The prompt shows where reasoning was opened.
 fn kk_question(row: &Object, think_open: bool) -> anyhow::Result<(PuzzleForm, Question)> {
-    let asked = rows::asked(row)?;
+    let asked = rows::prompt_fields(row)?;
     let mut prompt = asked.prompt.or(asked.quiz).unwrap_or_default();
     if think_open {
         prompt.push_str("<think>");

@@ -93,7 +93,7 @@ impl ArmEval {
     }
 
     /// Mean of greedy and sampled accuracy.
-    fn both(&self, level: Option<u32>) -> f64 {
+    fn mean_accuracy(&self, level: Option<u32>) -> f64 {
         0.5 * (Self::accuracy(&self.sampled, level) + Self::accuracy(&self.greedy, level))
     }
 }
@@ -102,12 +102,12 @@ impl LoptiRecord {
     /// Mean over the last evaluations (as the paper reports results) of greedy and sampled accuracy.
     pub fn accuracy(&self, level: Option<u32>) -> f64 {
         let last = &self.evals[self.evals.len().saturating_sub(super::scale::LAST_EVALS)..];
-        last.iter().map(|e| e.both(level)).sum::<f64>() / last.len() as f64
+        last.iter().map(|e| e.mean_accuracy(level)).sum::<f64>() / last.len() as f64
     }
 
     /// The same before the first step; NaN without an evaluation.
     pub fn accuracy_before(&self) -> f64 {
-        self.evals.first().map_or(f64::NAN, |e| e.both(None))
+        self.evals.first().map_or(f64::NAN, |e| e.mean_accuracy(None))
     }
 
     /// Mean of a curve over a part of the run; `from` and `to` are between 0 and 1.

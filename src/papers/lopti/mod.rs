@@ -32,7 +32,7 @@ pub const PAPER: Paper = Paper {
 };
 
 /// The requested claims, preceded by the regime check.
-fn asked(options: &ReproduceOptions) -> anyhow::Result<Vec<&'static str>> {
+fn requested_claims(options: &ReproduceOptions) -> anyhow::Result<Vec<&'static str>> {
     let mut claims = chosen(&PAPER, &options.claims)?;
     if !claims.contains(&"L0") {
         claims.insert(0, "L0");
@@ -46,7 +46,7 @@ fn asked(options: &ReproduceOptions) -> anyhow::Result<Vec<&'static str>> {
 /// An unknown claim or scale.
 pub fn arms(options: &ReproduceOptions) -> anyhow::Result<Vec<LoptiArm>> {
     let scale = LoptiScale::from_name(&options.scale)?;
-    Ok(LoptiPlan { scale: &scale }.all(&asked(options)?, &seeds(options)))
+    Ok(LoptiPlan { scale: &scale }.all(&requested_claims(options)?, &seeds(options)))
 }
 
 /// Origin of the numbers.
@@ -104,7 +104,7 @@ fn header(options: &ReproduceOptions, c: &LoptiContext<'_>) -> anyhow::Result<Re
 /// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
 pub fn run(options: &ReproduceOptions, world: &World, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = world.check_all(LoptiScale::from_name(&options.scale))?;
-    let (claims, arms) = world.check_all(asked(options).and_then(|claims| Ok((claims, arms(options)?))))?;
+    let (claims, arms) = world.check_all(requested_claims(options).and_then(|claims| Ok((claims, arms(options)?))))?;
     let store = world.check_all(if options.data.is_none() {
         WorkFolder::open(&options.work)
     } else {

@@ -98,7 +98,7 @@ fn open(settings: &TaskSettings, seed: u64) -> anyhow::Result<Box<dyn Task>> {
 fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow::Result<WorkedSolution> {
     if settings.task == TaskKind::Kk {
         let people = TaskSettings::list("people", &settings.people, kk::generate::PEOPLE)?;
-        let puzzle = kk::made(people[(n % people.len() as u64) as usize], seed, Split::Train, n)?;
+        let puzzle = kk::generate_puzzle(people[(n % people.len() as u64) as usize], seed, Split::Train, n)?;
         let row = kk::row(settings.form, &puzzle, seed, n);
         return Ok(WorkedSolution { prompt: row.prompt, completion: row.completion });
     }
@@ -210,7 +210,7 @@ mod tests {
         }
         assert!(solutions > 4, "{solutions} solutions in four rows");
         // Every word of a puzzle of eight is known.
-        let puzzle = kk::made(8, 77, Split::Eval, 5).unwrap();
+        let puzzle = kk::generate_puzzle(8, 77, Split::Eval, 5).unwrap();
         let row = kk::row(crate::config::PuzzleForm::Compact, &puzzle, 77, 5);
         let ids = task_setup.tokenizer.encode(&row.text).unwrap();
         assert_eq!(task_setup.tokenizer.decode(&ids).unwrap(), row.text.split_whitespace().collect::<Vec<_>>().join(" "));

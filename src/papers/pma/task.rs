@@ -30,7 +30,7 @@ fn held_out(word: u64) -> bool {
 
 impl TaskRows {
     /// All held-out words, or all others.
-    fn words(held: bool) -> Vec<u64> {
+    fn words_of_split(held: bool) -> Vec<u64> {
         (0..LETTERS.pow(WORD as u32)).filter(|w| held_out(*w) == held).collect()
     }
 
@@ -81,7 +81,7 @@ impl TaskRows {
 
 impl Source for TaskRows {
     fn batch(&self, n: u64, batch_size: usize) -> Batch {
-        let words = Self::words(false);
+        let words = Self::words_of_split(false);
         let rng = Rng::new(self.seed, "task");
         self.batch_of(batch_size, |slot| Some(words[rng.below(n, slot as u64, words.len() as u64) as usize]))
     }
@@ -92,7 +92,7 @@ impl Source for TaskRows {
         _seq_len: usize,
         max_tokens: u64,
     ) -> Option<Box<dyn ExactSizeIterator<Item = Batch> + '_>> {
-        let words = Self::words(true);
+        let words = Self::words_of_split(true);
         let windows = (words.len() / self.rows_per_window().max(1)).min((max_tokens as usize).div_ceil(self.seq_len));
         let per_batch = batch_size * self.rows_per_window();
         let batches = (0..windows.div_ceil(batch_size)).map(move |i| {
@@ -104,11 +104,11 @@ impl Source for TaskRows {
     }
 
     fn tokens(&self) -> (u64, u64) {
-        ((Self::words(false).len() * ROW) as u64, (Self::words(true).len() * ROW) as u64)
+        ((Self::words_of_split(false).len() * ROW) as u64, (Self::words_of_split(true).len() * ROW) as u64)
     }
 
     fn epochs(&self, n: u64, batch_size: usize) -> f64 {
-        n as f64 * (batch_size * self.rows_per_window()) as f64 / Self::words(false).len() as f64
+        n as f64 * (batch_size * self.rows_per_window()) as f64 / Self::words_of_split(false).len() as f64
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn training_and_held_out_words_are_disjoint() {
-        let (train, held) = (TaskRows::words(false), TaskRows::words(true));
+        let (train, held) = (TaskRows::words_of_split(false), TaskRows::words_of_split(true));
         assert_eq!(train.len() + held.len(), 10_000);
         assert!((800..1200).contains(&held.len()) && held.iter().all(|w| !train.contains(w)));
     }

@@ -4,7 +4,7 @@ use lehr::config::MathKind;
 use lehr::data::tasks::math::answer::{LocatedAnswer, after_reasoning, find};
 use lehr::data::tasks::math::countdown::Countdown;
 use lehr::data::tasks::math::reading::{ParsedAnswer, last_number, number};
-use lehr::data::tasks::math::{GradingRules, distinct, grade, made, row_question, verdict};
+use lehr::data::tasks::math::{GradingRules, distinct, generate_problem, grade, row_question, verdict};
 use lehr::data::tasks::{Question, Split};
 use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
 use lehr::vfs::RealFs;
@@ -60,8 +60,8 @@ fn arithmetic_solutions_are_graded_correct() {
     let mut words = BTreeSet::new();
     for n in 0..500 {
         for level in 1..=5 {
-            let (_, row) = made(MathKind::Arithmetic, level, 3, Split::Train, n).unwrap();
-            assert_eq!(made(MathKind::Arithmetic, level, 3, Split::Train, n).unwrap().1, row);
+            let (_, row) = generate_problem(MathKind::Arithmetic, level, 3, Split::Train, n).unwrap();
+            assert_eq!(generate_problem(MathKind::Arithmetic, level, 3, Split::Train, n).unwrap().1, row);
             let tokens: Vec<&str> = row.prompt.split(' ').collect();
             let (end, sum) = tokens.split_last().unwrap();
             assert_eq!(*end, "=");
@@ -84,7 +84,7 @@ fn countdown_solutions_are_correct() {
     let mut words = BTreeSet::new();
     for n in 0..300 {
         for level in 1..=5 {
-            let (_, row) = made(MathKind::Countdown, level, 3, Split::Eval, n).unwrap();
+            let (_, row) = generate_problem(MathKind::Countdown, level, 3, Split::Eval, n).unwrap();
             let puzzle = Countdown::parse(&row.answer).unwrap();
             assert_eq!(puzzle.numbers.len(), [2, 3, 3, 4, 5][level - 1]);
             assert!(grade(&row.answer, &row.completion).correct, "{}", row.text);
@@ -141,7 +141,7 @@ fn training_and_evaluation_questions_are_disjoint() {
     for kind in [MathKind::Arithmetic, MathKind::Countdown] {
         for level in 1..=5 {
             let keys = |split: Split| -> HashSet<String> {
-                (0..3).flat_map(|seed| (0..400).map(move |n| made(kind, level, seed, split, n).unwrap().0)).collect()
+                (0..3).flat_map(|seed| (0..400).map(move |n| generate_problem(kind, level, seed, split, n).unwrap().0)).collect()
             };
             let (train, eval) = (keys(Split::Train), keys(Split::Eval));
             assert!(train.is_disjoint(&eval), "{kind:?} {level}");
@@ -152,7 +152,7 @@ fn training_and_evaluation_questions_are_disjoint() {
     let mut sides: BTreeMap<(i64, i64), HashSet<bool>> = BTreeMap::new();
     for split in [Split::Train, Split::Eval] {
         for n in 0..2000 {
-            let row = made(MathKind::Arithmetic, 1, 1, split, n).unwrap().1;
+            let row = generate_problem(MathKind::Arithmetic, 1, 1, split, n).unwrap().1;
             let parts: Vec<&str> = row.prompt.split(' ').collect();
             if parts[1] == "+" {
                 let (a, b): (i64, i64) = (parts[0].parse().unwrap(), parts[2].parse().unwrap());

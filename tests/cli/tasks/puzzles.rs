@@ -4,7 +4,7 @@ use super::tree::{Tree, assignments, orders, solutions};
 use lehr::config::PuzzleForm;
 use lehr::data::tasks::kk::generate::{Puzzle, fingerprint, split_of};
 use lehr::data::tasks::kk::search::{SearchOrder, SearchStep, search};
-use lehr::data::tasks::kk::{self, claim, distinct, made, row};
+use lehr::data::tasks::kk::{self, claim, distinct, generate_puzzle, row};
 use lehr::data::tasks::{Draws, Split};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -25,8 +25,8 @@ fn generated_puzzles_follow_the_rules() {
     for n in 0..1500 {
         for split in [Split::Train, Split::Eval] {
             let people = 2 + (n % 7) as usize;
-            let puzzle = made(people, 5, split, n).unwrap();
-            assert_eq!(puzzle, made(people, 5, split, n).unwrap(), "a function of its number");
+            let puzzle = generate_puzzle(people, 5, split, n).unwrap();
+            assert_eq!(puzzle, generate_puzzle(people, 5, split, n).unwrap(), "a function of its number");
             assert_eq!(puzzle.people(), people);
             let trees = trees(&puzzle);
             assert_eq!(solutions(&trees), [knights(&puzzle)], "{trees:?}");
@@ -85,7 +85,7 @@ fn every_solution_step_holds_and_the_last_ones_are_the_solution() {
     let mut kinds = [0; 3];
     for n in 0..700 {
         let people = 2 + (n % 6) as usize;
-        let puzzle = made(people, 9, Split::Train, n).unwrap();
+        let puzzle = generate_puzzle(people, 9, Split::Train, n).unwrap();
         let trees = trees(&puzzle);
         // Whether the claim of `speaker` can fit these roles, whatever the others are.
         let open = |roles: &[(usize, bool)], speaker: usize| {
@@ -178,7 +178,7 @@ fn training_and_evaluation_puzzles_are_disjoint_up_to_renaming() {
             let mut all = BTreeSet::new();
             for seed in 0..3 {
                 for n in 0..count {
-                    all.insert(canonical(&trees(&made(people, seed, split, n).unwrap())));
+                    all.insert(canonical(&trees(&generate_puzzle(people, seed, split, n).unwrap())));
                 }
             }
             all
@@ -193,7 +193,7 @@ fn training_and_evaluation_puzzles_are_disjoint_up_to_renaming() {
 fn fingerprints_are_invariant_to_renaming_only() {
     let mut known: BTreeMap<u64, Vec<Tree>> = BTreeMap::new();
     for n in 0..400 {
-        let puzzle = made(3 + (n % 2) as usize, 11, Split::Train, n).unwrap();
+        let puzzle = generate_puzzle(3 + (n % 2) as usize, 11, Split::Train, n).unwrap();
         let trees = trees(&puzzle);
         let mark = fingerprint(&puzzle.claims);
         for names in orders(trees.len()) {
@@ -218,7 +218,7 @@ fn distinct_puzzles_do_not_repeat_and_are_finite() {
     let mut seen: BTreeMap<usize, HashSet<Vec<Tree>>> = BTreeMap::new();
     while all.exhausted().is_empty() {
         let (n, puzzle) = all.draw().unwrap().unwrap();
-        assert_eq!(puzzle, made(puzzle.people(), 4, Split::Eval, n).unwrap());
+        assert_eq!(puzzle, generate_puzzle(puzzle.people(), 4, Split::Eval, n).unwrap());
         assert!(seen.entry(puzzle.people()).or_default().insert(trees(&puzzle)));
     }
     // Every puzzle of two people with one solution that evaluation may have, counted out.
@@ -252,7 +252,7 @@ fn compact_rows_use_few_words_and_single_spaces() {
     let mut words = BTreeSet::new();
     let mut lengths = Vec::new();
     for n in 0..800 {
-        let row = row(PuzzleForm::Compact, &made(3, 1, Split::Train, n).unwrap(), 1, n);
+        let row = row(PuzzleForm::Compact, &generate_puzzle(3, 1, Split::Train, n).unwrap(), 1, n);
         assert_eq!(row.text, format!("{}{}", row.prompt, row.completion));
         assert_eq!(row.prompt, format!("{} <think>", row.quiz));
         assert!(row.completion.starts_with(' ') && row.completion.ends_with(" </answer>"));

@@ -5,14 +5,14 @@ use lehr::config::PuzzleForm;
 use lehr::data::tasks::kk::claim::Claim;
 use lehr::data::tasks::kk::english::{self, NAMES, SPEECH};
 use lehr::data::tasks::kk::reading::{ParsedPuzzle, read};
-use lehr::data::tasks::kk::{self, compact, made, notation, row};
+use lehr::data::tasks::kk::{self, compact, generate_puzzle, notation, row};
 use lehr::data::tasks::{Draws, Split};
 use proptest::prelude::*;
 
 #[test]
 fn generated_claims_are_read_back() {
     for n in 0..1200 {
-        let puzzle = made(2 + (n % 7) as usize, 2, Split::Train, n).unwrap();
+        let puzzle = generate_puzzle(2 + (n % 7) as usize, 2, Split::Train, n).unwrap();
         for form in [PuzzleForm::Natural, PuzzleForm::Compact] {
             let row = row(form, &puzzle, 2, n);
             for text in [&row.quiz, &row.prompt] {

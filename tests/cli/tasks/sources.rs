@@ -29,7 +29,7 @@ fn write(dir: &Path, name: &str, rows: &[serde_json::Value]) -> std::path::PathB
 fn public_rows(count: u64) -> Vec<serde_json::Value> {
     (0..count)
         .map(|n| {
-            let row = kk::row(PuzzleForm::Natural, &kk::made(5, 1, Split::Train, n).unwrap(), 1, n);
+            let row = kk::row(PuzzleForm::Natural, &kk::generate_puzzle(5, 1, Split::Train, n).unwrap(), 1, n);
             let mut row = serde_json::to_value(row).unwrap();
             for field in ["prompt", "completion", "text"] {
                 row.as_object_mut().unwrap().remove(field);
@@ -111,7 +111,7 @@ fn puzzle_rows_are_read() {
     assert_eq!((verdicts[0].reward, verdicts[1].reward), (3.0, -3.0));
 
     // Questions of the evaluation are not trained on, nor paraphrases with other words or names.
-    let twin = kk::row(PuzzleForm::Natural, &kk::made(5, 1, Split::Train, 80).unwrap(), 99, 5);
+    let twin = kk::row(PuzzleForm::Natural, &kk::generate_puzzle(5, 1, Split::Train, 80).unwrap(), 99, 5);
     let mut more = rows[..70].to_vec();
     more.push(serde_json::json!({"quiz": twin.quiz, "solution_text_format": twin.solution_text_format}));
     let train = write(dir.path(), "train.jsonl", &more);

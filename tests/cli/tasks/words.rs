@@ -8,7 +8,7 @@ use lehr::progress::silent;
 use lehr::vfs::RealFs;
 
 fn rows(count: u64) -> Vec<kk::KkRow> {
-    (0..count).map(|n| kk::row(PuzzleForm::Compact, &kk::made(3, 1, Split::Train, n).unwrap(), 1, n)).collect()
+    (0..count).map(|n| kk::row(PuzzleForm::Compact, &kk::generate_puzzle(3, 1, Split::Train, n).unwrap(), 1, n)).collect()
 }
 
 fn tokenizer(rows: &[kk::KkRow]) -> Tokenizer {

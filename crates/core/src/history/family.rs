@@ -30,18 +30,25 @@ pub fn family(runs: &[&RunFiles]) -> Family {
     let roots = (0..runs.len()).filter(|&i| parents[i].is_none());
     // Cyclic names have no root; they are listed as well.
     for i in roots.chain(0..runs.len()) {
-        grow(i, 0, &parents, &origins, &mut seen, &mut family);
+        add_descendants(i, 0, &parents, &origins, &mut seen, &mut family);
     }
     family
 }
 
-fn grow(run: usize, depth: usize, parents: &[Option<usize>], origins: &[String], seen: &mut [bool], family: &mut Family) {
+fn add_descendants(
+    run: usize,
+    depth: usize,
+    parents: &[Option<usize>],
+    origins: &[String],
+    seen: &mut [bool],
+    family: &mut Family,
+) {
     if std::mem::replace(&mut seen[run], true) {
         return;
     }
     family.push(FamilyMember { run, depth, origin: origins[run].clone() });
     for child in (0..parents.len()).filter(|&c| parents[c] == Some(run)) {
-        grow(child, depth + 1, parents, origins, seen, family);
+        add_descendants(child, depth + 1, parents, origins, seen, family);
     }
 }
 

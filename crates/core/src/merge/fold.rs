@@ -70,7 +70,7 @@ impl AdapterFold {
     /// # Errors
     /// Unreadable files, a number that the type cannot represent, a disk error, or an end of the work by `progress`.
     pub fn save(&self, vfs: &dyn Vfs, target: &MergeTarget, progress: &mut Progress<'_>) -> Result<Manifest> {
-        let (parent, name) = target.place();
+        let (parent, name) = target.parent_and_name();
         let metadata = BTreeMap::from([("lehr.folded".to_owned(), self.folders[0].display().to_string())]);
         let tensors: Vec<_> = self.tensors.iter().map(|(name, dtype, shape)| (name.as_str(), *dtype, shape.as_slice())).collect();
         let (header, bytes) = header_bytes(&metadata, &tensors)?;
@@ -121,7 +121,7 @@ impl AdapterFold {
     /// Configuration and tokenizer files: the adapter's where present, otherwise the base model's.
     fn small_files(&self, vfs: &dyn Vfs) -> Result<Vec<(String, Vec<u8>)>> {
         let find = |name: &str| -> Result<Option<Vec<u8>>> {
-            let from = adapter::holder(vfs, &self.folders[1], name)?;
+            let from = adapter::folder_containing(vfs, &self.folders[1], name)?;
             for path in [self.folders[0].as_path(), &from].map(|dir| dir.join(name)) {
                 if vfs.is_file(&path)? {
                     return vfs.read(&path, MAX_COPIED).with_context(|| display_path(&path)).map(Some);
@@ -129,7 +129,7 @@ impl AdapterFold {
             }
             Ok(None)
         };
-        let config = adapter::holder(vfs, &self.folders[1], "config.json")?.join("config.json");
+        let config = adapter::folder_containing(vfs, &self.folders[1], "config.json")?.join("config.json");
         let text = vfs.read(&config, MAX_COPIED).with_context(|| display_path(&config))?;
         let first = self.tensors.first().map(|(_, dtype, _)| *dtype);
         let dtype = first.filter(|first| self.tensors.iter().all(|(_, dtype, _)| dtype == first));

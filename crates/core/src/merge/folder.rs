@@ -176,7 +176,7 @@ impl MergeTarget {
     }
 
     /// (parent folder, name of the new folder)
-    pub(super) fn place(&self) -> (&Path, &str) {
+    pub(super) fn parent_and_name(&self) -> (&Path, &str) {
         (&self.parent, &self.name)
     }
 }

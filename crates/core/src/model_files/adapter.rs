@@ -32,7 +32,7 @@ pub fn is_adapter(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// An adapter whose base model is missing.
-pub fn holder(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf> {
+pub fn folder_containing(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf> {
     let mut found = dir.to_owned();
     for _ in 0..MOST_BASES {
         if !is_adapter(vfs, &found)? || vfs.exists(&found.join(name))? {

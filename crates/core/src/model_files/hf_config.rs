@@ -62,7 +62,7 @@ pub fn read(vfs: &dyn Vfs, path: &Path) -> Result<HfConfig> {
 /// # Errors
 /// As [`read`].
 pub fn of_model(vfs: &dyn Vfs, path: &Path) -> Result<HfConfig> {
-    let path = &super::adapter::holder(vfs, path, "config.json")?;
+    let path = &super::adapter::folder_containing(vfs, path, "config.json")?;
     if !super::gguf::is_gguf(vfs, path)? {
         return read(vfs, &path.join("config.json"));
     }

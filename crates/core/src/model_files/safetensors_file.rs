@@ -148,7 +148,7 @@ impl SafetensorsFile {
     /// # Errors
     /// A missing tensor, another shape, a type that is not a float, a number that is not finite, or a file that cannot be read.
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        whole(|sink| self.stream_f32(name, shape, sink))
+        collect_pieces(|sink| self.stream_f32(name, shape, sink))
     }
 
     /// One tensor as f32, in order and in pieces of at most 256 Ki numbers, without a second copy in memory.
@@ -228,7 +228,7 @@ impl SafetensorsFile {
 pub(super) type PieceReceiver<'a> = dyn FnMut(&[f32]) -> Result<()> + 'a;
 
 /// Concatenate all pieces of `stream`.
-pub(super) fn whole(stream: impl FnOnce(&mut PieceReceiver<'_>) -> Result<()>) -> Result<Vec<f32>> {
+pub(super) fn collect_pieces(stream: impl FnOnce(&mut PieceReceiver<'_>) -> Result<()>) -> Result<Vec<f32>> {
     let mut out = Vec::new();
     stream(&mut |piece| {
         out.extend_from_slice(piece);

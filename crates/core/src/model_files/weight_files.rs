@@ -4,7 +4,7 @@
 use super::adapter::{self, AdapterFolder};
 use super::gguf::{BlockType, GgufFile, is_gguf};
 use super::hf_config;
-use super::safetensors_file::{Dtype, NonFinite, SafetensorsFile, TensorInfo, whole};
+use super::safetensors_file::{Dtype, NonFinite, SafetensorsFile, TensorInfo, collect_pieces};
 use crate::config::ModelConfig;
 use crate::device::ElementType;
 use crate::vfs::{Vfs, clean, display_path};
@@ -48,7 +48,7 @@ impl WeightFiles {
     /// No weights, a damaged file, an index that does not match its shards, or an adapter whose base model is missing.
     pub fn open(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
         if adapter::is_adapter(vfs, dir)? {
-            adapter::holder(vfs, dir, SINGLE)?; // ends where adapters name one another as their bases
+            adapter::folder_containing(vfs, dir, SINGLE)?; // ends where adapters name one another as their bases
             return Self::folded(vfs, AdapterFolder::open(vfs, dir)?);
         }
         if is_gguf(vfs, dir)? {
@@ -188,7 +188,7 @@ impl WeightFiles {
     /// # Errors
     /// As [`SafetensorsFile::read_f32`].
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        whole(|sink| self.stream_f32(name, shape, sink))
+        collect_pieces(|sink| self.stream_f32(name, shape, sink))
     }
 
     /// One tensor as f32 in pieces; see [`SafetensorsFile::stream_f32`].
@@ -232,7 +232,7 @@ impl WeightFiles {
     /// Lists up to five missing, unexpected and differently shaped tensors each.
     pub fn expect(&self, expected: &[(String, Vec<usize>)], ignorable: &dyn Fn(&str) -> bool) -> Result<()> {
         compare(
-            &format!("{}: these weights do not belong to {}", display_path(&self.dir), self.owner()),
+            &format!("{}: these weights do not belong to {}", display_path(&self.dir), self.expectation_source()),
             &self.shapes(),
             expected,
             ignorable,
@@ -252,7 +252,7 @@ impl WeightFiles {
     }
 
     /// Whose tensors are expected, for messages.
-    fn owner(&self) -> &'static str {
+    fn expectation_source(&self) -> &'static str {
         match self.source {
             WeightSource::Gguf(_) => "the file's settings",
             WeightSource::Safetensors(..) | WeightSource::Adapter(..) => "this config.json",

@@ -2,7 +2,7 @@
 
 use super::color::Ink;
 use super::frame::{Captions, GUIDE, LegendEntry, LegendKey};
-use super::scale::{AxisSpec, Scale, Values, extent, value, whole};
+use super::scale::{AxisSpec, Scale, Values, extent, is_integer, value};
 use super::scene::{Anchor, Rect, Region, Scene, Style, TextStyle};
 use super::series::whisker;
 use super::slots::SlotFrame;
@@ -208,5 +208,5 @@ pub(super) fn digits_for(values: impl Iterator<Item = f64>) -> usize {
     let Some((lo, hi)) = extent(values.iter().copied(), false) else { return 0 };
     let spread = if hi > lo { hi - lo } else { hi.abs() };
     let enough = if spread <= 0.0 { 0 } else { (2.0 - spread.log10().floor()).clamp(0.0, 6.0) as usize };
-    (0..enough).find(|p| values.iter().all(|v| !v.is_finite() || whole(v * 10f64.powi(*p as i32)))).unwrap_or(enough)
+    (0..enough).find(|p| values.iter().all(|v| !v.is_finite() || is_integer(v * 10f64.powi(*p as i32)))).unwrap_or(enough)
 }

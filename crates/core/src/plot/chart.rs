@@ -51,7 +51,7 @@ impl Chart {
     }
 
     /// Kind of values on the horizontal axis.
-    pub fn across(mut self, values: Values) -> Self {
+    pub fn x_values(mut self, values: Values) -> Self {
         self.x.values = values;
         self
     }

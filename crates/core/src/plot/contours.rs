@@ -182,7 +182,7 @@ impl Contours {
                 cost(a).total_cmp(&cost(b))
             });
             if let Some(spot) = spot.filter(|s| places.cost(&s.bounds) < 1.0) {
-                scene.turned(spot.x, spot.y, spot.degrees, Anchor::Middle, TextStyle::LEVEL, &label);
+                scene.rotated_text(spot.x, spot.y, spot.degrees, Anchor::Middle, TextStyle::LEVEL, &label);
                 places.take(spot.bounds);
             }
         }

@@ -126,7 +126,7 @@ pub(super) fn foot(label: &str) -> f64 {
 }
 
 /// Width left of the data: these tick labels and the axis label.
-pub(super) fn side<'a>(labels: impl Iterator<Item = &'a str>, label: &str) -> f64 {
+pub(super) fn left_margin<'a>(labels: impl Iterator<Item = &'a str>, label: &str) -> f64 {
     let widest = labels.map(|l| TextStyle::TICK.width(l)).fold(0.0, f64::max);
     widest + 10.0 + if label.is_empty() { 0.0 } else { TextStyle::LABEL.line() + 2.0 }
 }
@@ -136,7 +136,7 @@ pub(super) fn y_name(scene: &mut Scene, left: f64, area: &Rect, label: &str) {
     let kind = TextStyle::LABEL;
     let text = super::text::shorten(&visible(label), kind.size, area.h + 12.0);
     // Kept inside the canvas.
-    scene.turned(left + kind.size * 0.8, area.y + area.h / 2.0, -90.0, Anchor::Middle, kind, &text);
+    scene.rotated_text(left + kind.size * 0.8, area.y + area.h / 2.0, -90.0, Anchor::Middle, kind, &text);
 }
 
 /// The label of the horizontal axis, below the tick labels.
@@ -151,7 +151,7 @@ pub(super) fn axes(scene: &mut Scene, at: &Rect, x: (&AxisSpec, (f64, f64)), y: 
     let height = (at.h - bottom - 6.0).max(1.0);
     let y_scale = |top: f64| Scale::new(y.0.log, y.1, (top + height, top));
     let marks = y_scale(at.y).column(y.0.values);
-    let left = side(marks.major.iter().map(|(_, l)| l.as_str()), &y.0.label);
+    let left = left_margin(marks.major.iter().map(|(_, l)| l.as_str()), &y.0.label);
     let area = Rect::new(at.x + left, at.y + 6.0, (at.w - left - BESIDE).max(1.0), height);
     let (xs, ys) = (Scale::new(x.0.log, x.1, (area.x, area.right())), y_scale(area.y));
     for (v, label) in &marks.major {

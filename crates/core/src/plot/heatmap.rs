@@ -2,7 +2,7 @@
 
 use super::bars::digits_for;
 use super::color::{Ink, Ramp};
-use super::frame::{AXIS, Captions, captions, foot, side, x_name, y_name};
+use super::frame::{AXIS, Captions, captions, foot, left_margin, x_name, y_name};
 use super::scale::{Scale, Values, extent, numbers, value};
 use super::scene::{Anchor, Rect, Scene, Style, TextStyle};
 use super::slots::CategoryNames;
@@ -125,7 +125,7 @@ impl Heatmap {
         let colors = ColorBar::smooth((lo, hi), self.ramp, &self.bar);
         let rows: Vec<String> = self.rows.iter().map(|r| shorten(&visible(r), TextStyle::TICK.size, inner.w * 0.3)).collect();
         let names = CategoryNames::new(&self.columns, inner.w - colors.width() - 60.0);
-        let left = side(rows.iter().map(String::as_str), &self.y).max(names.overhang);
+        let left = left_margin(rows.iter().map(String::as_str), &self.y).max(names.overhang);
         let bottom = foot(&self.x) + names.height - TextStyle::TICK.size;
         let area = inner.inset(left, 4.0, colors.width() + 4.0, bottom);
         let (w, h) = (area.w / self.columns.len().max(1) as f64, area.h / self.rows.len().max(1) as f64);
@@ -226,7 +226,7 @@ impl<'a> ColorBar<'a> {
         }
         let text = shorten(&visible(self.label), TextStyle::LABEL.size, bar.h + 30.0);
         let x = bar.right() + 8.0 + self.widest() + TextStyle::LABEL.line() - 3.0;
-        scene.turned(x, bar.y + bar.h / 2.0, -90.0, Anchor::Middle, TextStyle::LABEL, &text);
+        scene.rotated_text(x, bar.y + bar.h / 2.0, -90.0, Anchor::Middle, TextStyle::LABEL, &text);
     }
 }
 

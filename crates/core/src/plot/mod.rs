@@ -42,7 +42,7 @@ macro_rules! builders {
             }
 
             /// Omit title and legend, which the page shows.
-            pub fn bare(mut self) -> Self {
+            pub fn without_captions(mut self) -> Self {
                 (self.words.untitled, self.words.no_legend) = (true, true);
                 self
             }

@@ -211,7 +211,7 @@ fn steps(lo: f64, hi: f64, most: usize, least: f64) -> Vec<f64> {
             let value = |k: f64| if power < 0 { k * step / unit } else { k * step * unit };
             let (first, last) = ((lo / value(1.0) - 1e-9).ceil(), (hi / value(1.0) + 1e-9).floor());
             // 2.5 is not an integer.
-            let allowed = value(1.0) >= least && (least == 0.0 || whole(value(1.0)));
+            let allowed = value(1.0) >= least && (least == 0.0 || is_integer(value(1.0)));
             if last - first < most as f64 && allowed {
                 return (0..=(last - first).max(-1.0) as i64)
                     .filter(|_| last >= first)
@@ -251,7 +251,7 @@ pub(super) fn numbers(values: &[f64]) -> Vec<String> {
     let smallest = values.iter().filter(|v| v.is_finite() && **v != 0.0).fold(f64::INFINITY, |m, v| m.min(v.abs()));
     // Too wide for one unit (a logarithmic axis): formatted individually.
     if smallest.is_finite() && largest / smallest > 1e3 {
-        return values.iter().map(|v| one(*v)).collect();
+        return values.iter().map(|v| single_number(*v)).collect();
     }
     if largest > 0.0 && !(1e-3..1e15).contains(&largest) {
         return powers(values, largest);
@@ -264,7 +264,7 @@ pub(super) fn numbers(values: &[f64]) -> Vec<String> {
 
 /// Decimals that represent all values exactly in a unit.
 fn common_places(values: &[f64], unit: f64) -> usize {
-    (0..10).find(|p| values.iter().all(|v| whole(v / unit * 10f64.powi(*p)))).unwrap_or(10) as usize
+    (0..10).find(|p| values.iter().all(|v| is_integer(v / unit * 10f64.powi(*p)))).unwrap_or(10) as usize
 }
 
 /// 0.5·10⁻⁴, 1.0·10⁻⁴: one common power.
@@ -279,7 +279,7 @@ fn powers(values: &[f64], largest: f64) -> Vec<String> {
 }
 
 /// A single number, to about three digits.
-fn one(v: f64) -> String {
+fn single_number(v: f64) -> String {
     if v == 0.0 {
         return "0".into();
     }
@@ -287,7 +287,7 @@ fn one(v: f64) -> String {
         return power(v);
     }
     let (unit, suffix) = unit(v.abs());
-    let places = (0..6).find(|p| whole(v / unit * 10f64.powi(*p))).unwrap_or(3) as usize;
+    let places = (0..6).find(|p| is_integer(v / unit * 10f64.powi(*p))).unwrap_or(3) as usize;
     minus(grouped(&format!("{:.places$}{suffix}", v / unit)))
 }
 
@@ -301,7 +301,7 @@ fn unit(largest: f64) -> (f64, &'static str) {
 }
 
 /// True for an integer up to rounding errors.
-pub(super) fn whole(v: f64) -> bool {
+pub(super) fn is_integer(v: f64) -> bool {
     (v - v.round()).abs() <= 1e-6 * v.abs().max(1.0)
 }
 
@@ -315,9 +315,9 @@ fn power(v: f64) -> String {
     if mantissa.abs() >= 9.9995 {
         (mantissa, exponent) = (mantissa / 10.0, exponent + 1);
     }
-    let places = (0..3).find(|p| whole(mantissa * 10f64.powi(*p))).unwrap_or(3) as usize;
+    let places = (0..3).find(|p| is_integer(mantissa * 10f64.powi(*p))).unwrap_or(3) as usize;
     let digits = raised(&exponent.to_string());
-    if whole(mantissa) && mantissa.round() == 1.0 {
+    if is_integer(mantissa) && mantissa.round() == 1.0 {
         format!("10{digits}")
     } else {
         minus(format!("{mantissa:.places$}·10{digits}"))

@@ -265,11 +265,11 @@ impl Scene {
     }
 
     pub(super) fn text(&mut self, x: f64, y: f64, anchor: Anchor, kind: TextStyle, text: &str) {
-        self.turned(x, y, 0.0, anchor, kind, text);
+        self.rotated_text(x, y, 0.0, anchor, kind, text);
     }
 
     /// Text rotated around its anchor by degrees, clockwise.
-    pub(super) fn turned(&mut self, x: f64, y: f64, degrees: f64, anchor: Anchor, kind: TextStyle, text: &str) {
+    pub(super) fn rotated_text(&mut self, x: f64, y: f64, degrees: f64, anchor: Anchor, kind: TextStyle, text: &str) {
         if !text.is_empty() {
             self.shapes.push(Shape::Text { at: (x, y), anchor, degrees, kind, text: text.into() });
         }

@@ -1,6 +1,6 @@
 //! Common parts of grouped charts: captions, a vertical axis, and a named slot for each group.
 
-use super::frame::{AXIS, Captions, GRID, LegendEntry, captions, foot, side, x_name, y_name};
+use super::frame::{AXIS, Captions, GRID, LegendEntry, captions, foot, left_margin, x_name, y_name};
 use super::scale::{AxisSpec, Scale};
 use super::scene::{Anchor, Rect, Scene, TextStyle};
 use super::text::{shorten, visible};
@@ -35,7 +35,7 @@ impl SlotFrame {
         let height = (inner.h - bottom - 8.0).max(1.0);
         let scale = Scale::new(false, span, (inner.y + 8.0 + height, inner.y + 8.0));
         let ticks = scale.column(y.values);
-        let left = side(ticks.major.iter().map(|(_, l)| l.as_str()), &y.label).max(names.overhang);
+        let left = left_margin(ticks.major.iter().map(|(_, l)| l.as_str()), &y.label).max(names.overhang);
         let area = Rect::new(inner.x + left, inner.y + 8.0, (inner.w - left - 6.0).max(1.0), height);
         for (v, label) in &ticks.major {
             scene.line((area.x, scale.at(*v)), (area.right(), scale.at(*v)), GRID);
@@ -95,7 +95,7 @@ impl CategoryNames {
             let x = area.x + step * (i as f64 + 0.5);
             let y = area.bottom() + 7.0 + TextStyle::TICK.size * 0.85;
             if self.aslant {
-                scene.turned(x + 4.0, y, -SLANT, Anchor::End, TextStyle::TICK, name);
+                scene.rotated_text(x + 4.0, y, -SLANT, Anchor::End, TextStyle::TICK, name);
             } else {
                 scene.text(x, y, Anchor::Middle, TextStyle::TICK, name);
             }

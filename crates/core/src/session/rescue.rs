@@ -44,7 +44,7 @@ impl Run<'_> {
     }
 
     /// Check an update's numbers.
-    pub(super) fn watch(&mut self, result: &Step) {
+    pub(super) fn check_step(&mut self, result: &Step) {
         let patience = self.settings.rescue.rescue_patience;
         let sign = self.watch.detector.observe(result.step, result.loss, result.grad_norm, patience);
         if self.rescues() {
@@ -53,7 +53,7 @@ impl Run<'_> {
         match sign {
             None => {}
             Some(Sign::PersistentSpike(trouble)) if self.rescues() => self.watch.trouble = Some(trouble),
-            Some(sign) => self.out.emit(&Event::Warning { text: words(&sign, result) }),
+            Some(sign) => self.out.emit(&Event::Warning { text: spike_message(&sign, result) }),
         }
     }
 
@@ -186,7 +186,7 @@ impl Run<'_> {
 }
 
 /// A spike as a line of text.
-fn words(sign: &Sign, result: &Step) -> String {
+fn spike_message(sign: &Sign, result: &Step) -> String {
     let step = result.step;
     match sign {
         Sign::Spike { loss, usual, .. } => {

@@ -179,7 +179,7 @@ impl Run<'_> {
         }
         // The loss of GRPO does not indicate divergence.
         if self.settings.stage() != Stage::Grpo {
-            self.watch(&step);
+            self.check_step(&step);
         }
     }
 

@@ -69,7 +69,7 @@ impl LossWindow {
     }
 
     /// Median and robust standard deviation of `map` of the values; `None` before there are [`LEAST`].
-    fn usual(&self, map: fn(f64) -> f64) -> Option<(f64, f64)> {
+    fn median_and_deviation(&self, map: fn(f64) -> f64) -> Option<(f64, f64)> {
         let values: Vec<f64> = self.0.iter().map(|x| map(f64::from(*x))).collect();
         let middle = median(values.clone()).filter(|_| values.len() >= LEAST)?;
         let spread = median(values.iter().map(|x| (x - middle).abs()).collect())?;
@@ -209,7 +209,7 @@ impl Detector {
 
     /// ((value, usual value, updates since it may have begun) of a loss alarm, whether the loss is at least suspiciously high)
     fn alarm(&mut self, loss: f64) -> (Option<(f64, f64, u64)>, bool) {
-        let Some((middle, s)) = self.losses.usual(|x| x) else { return (None, false) };
+        let Some((middle, s)) = self.losses.median_and_deviation(|x| x) else { return (None, false) };
         let best = self.best.map_or(middle, |b| middle.min(f64::from(b)));
         if self.episode.is_none() {
             self.best = Some(best as f32);
@@ -230,7 +230,7 @@ impl Detector {
 
     /// (value, usual value, whether it is the first for a while) of an alarm of the norm.
     fn norm(&mut self, grad_norm: f64) -> Option<(f64, f64, bool)> {
-        let usual = self.norms.usual(f64::ln);
+        let usual = self.norms.median_and_deviation(f64::ln);
         if grad_norm > 0.0 {
             self.norms.push(grad_norm, WINDOW);
         }

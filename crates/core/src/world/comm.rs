@@ -174,7 +174,7 @@ impl Comm {
     /// # Errors
     /// A lost rank.
     pub fn ensure_alive(&self, what: &str) -> Result<()> {
-        self.ensure_all_alive(self.others(), what)
+        self.ensure_all_alive(self.other_ranks(), what)
     }
 
     fn ensure_all_alive(&self, ranks: impl Iterator<Item = usize>, what: &str) -> Result<()> {
@@ -187,7 +187,7 @@ impl Comm {
         )
     }
 
-    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+    fn other_ranks(&self) -> impl Iterator<Item = usize> + use<> {
         let own = self.topology.rank;
         (0..self.topology.hosts.len()).filter(move |rank| *rank != own)
     }
@@ -286,7 +286,7 @@ impl<T> Pending<T> {
             // Without the time for which this process was stopped.
             waited += begin.elapsed().min(2 * POLL_INTERVAL);
             // A rank without a heartbeat is reported as lost.
-            if with_timeout && waited > comm.liveness.timeout && !comm.liveness.is_late(comm.others()) {
+            if with_timeout && waited > comm.liveness.timeout && !comm.liveness.is_late(comm.other_ranks()) {
                 let ranks = comm.liveness.ranks_behind(comm.topology.rank);
                 let names: Vec<String> = ranks.iter().map(|rank| comm.topology.name(*rank)).collect();
                 let names = if names.is_empty() { "the other ranks".to_owned() } else { names.join(", ") };

@@ -185,7 +185,7 @@ fn parts(cuts: &[usize]) -> (Vec<i32>, Vec<i32>) {
 }
 
 /// The other ranks, the next one first, so that not all ranks send to the same one.
-fn others(rank: usize, size: usize) -> impl Iterator<Item = usize> {
+fn other_ranks(rank: usize, size: usize) -> impl Iterator<Item = usize> {
     (1..size).map(move |i| (rank + i) % size)
 }
 
@@ -203,7 +203,7 @@ impl Transport for Ranks {
                         requests.push(world.irecv(s, part, Source::Rank(from as i32), SCATTERED)?);
                     }
                 }
-                for to in others(rank, size) {
+                for to in other_ranks(rank, size) {
                     requests.push(world.isend(s, &send[cuts[to]..cuts[to + 1]], to as i32, SCATTERED)?);
                 }
             }
@@ -226,7 +226,7 @@ impl Transport for Ranks {
                         false => requests.push(world.irecv(s, part, Source::Rank(from as i32), GATHERED)?),
                     }
                 }
-                for to in others(rank, size) {
+                for to in other_ranks(rank, size) {
                     requests.push(world.isend(s, own, to as i32, GATHERED)?);
                 }
             }

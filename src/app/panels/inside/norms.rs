@@ -59,7 +59,7 @@ impl Table {
     }
 
     /// From 0, the least, to 1, by the logarithm.
-    fn part(&self, value: f64) -> Option<f64> {
+    fn log_fraction(&self, value: f64) -> Option<f64> {
         let (low, high) = self.extent;
         (value.is_finite() && value > 0.0).then(|| if high > low { (value / low).ln() / (high / low).ln() } else { 0.5 })
     }
@@ -118,7 +118,7 @@ fn map(ui: &mut Ui, heat: &mut Heat, table: &Table) {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(&(&table.of.0, table.of.1, table.of.2 == Kind::Weights, ui.visuals().dark_mode), &mut hasher);
     let key = std::hash::Hasher::finish(&hasher);
-    let color = |row: usize, column: usize| table.part(at(row, column)).map_or(behind, theme::probability);
+    let color = |row: usize, column: usize| table.log_fraction(at(row, column)).map_or(behind, theme::probability);
     heat.ui(ui, key, (table.parts.len(), table.steps.len()), color, &words);
     if table.extent.0 <= table.extent.1 {
         ui.weak(format!("Colours from {} (violet) to {} (yellow), log scale.", number(table.extent.0), number(table.extent.1)));

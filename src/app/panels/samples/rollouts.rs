@@ -207,7 +207,7 @@ fn none_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     shared::empty_with(ui, "No rollouts", what, |ui| {
         if !run.files.history.checkpoints.is_empty() {
             let init = vec![("start.init".to_owned(), run.files.path.display().to_string())];
-            shared::offers(ui, [("Train it with GRPO", Action::NewRun("grpo".into(), init))], actions);
+            shared::action_buttons(ui, [("Train it with GRPO", Action::NewRun("grpo".into(), init))], actions);
         }
     });
 }

@@ -109,9 +109,9 @@ impl MethodSwitch {
             };
             ui.label(RichText::new(requested.unwrap_or(now).explained()).weak());
             by_share(ui, run);
-            self.trail(ui, run);
+            self.newest_changes(ui, run);
             if !run.is_controllable() {
-                elsewhere(ui, run, actions);
+                not_controllable(ui, run, actions);
             }
         });
     }
@@ -166,7 +166,7 @@ impl MethodSwitch {
     }
 
     /// The newest changes.
-    fn trail(&self, ui: &mut Ui, run: &OpenRun) {
+    fn newest_changes(&self, ui: &mut Ui, run: &OpenRun) {
         let is_method = |text: &str| text.starts_with("reweight_alpha") || text.starts_with("lopti_eta");
         let pins = run.files.history.pins.iter().rev().filter(|p| p.kind == PinKind::LiveSettings && is_method(&p.text));
         let changes: Vec<String> = pins.take(4).map(|p| crate::vfs::clean(&p.text)).collect();
@@ -203,7 +203,7 @@ fn by_share(ui: &mut Ui, run: &OpenRun) {
 }
 
 /// A run that takes no commands from here.
-fn elsewhere(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
+fn not_controllable(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
         let why = match run.live {
             true => "Another program trains this run, so that it takes no commands from this window.",

@@ -77,7 +77,11 @@ impl TokensPage {
             };
             shared::empty_with(ui, heading, what, |ui| {
                 if run.is_controllable() && !reinforced {
-                    shared::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
+                    shared::action_buttons(
+                        ui,
+                        [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))],
+                        actions,
+                    );
                 }
             });
         }

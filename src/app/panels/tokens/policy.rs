@@ -36,7 +36,8 @@ pub fn ui(ui: &mut Ui, page: &mut TokensPage, run: &OpenRun, actions: &mut Vec<A
     let (edges, of) = (edges(&bins.from), group(page, bins));
     let (group, step) = (page.group, now.step);
     let near = &mut page.near;
-    let mut parts: Vec<Part<'_>> = vec![Box::new(|ui| shares(ui, &edges, &of)), Box::new(|ui| gradient(ui, &edges, &of))];
+    let mut parts: Vec<Part<'_>> =
+        vec![Box::new(|ui| probability_shares(ui, &edges, &of)), Box::new(|ui| gradient(ui, &edges, &of))];
     match probed {
         Some(_) => {
             parts.push(Box::new(move |ui| changes(ui, probed, group, near)));
@@ -52,12 +53,12 @@ pub fn ui(ui: &mut Ui, page: &mut TokensPage, run: &OpenRun, actions: &mut Vec<A
     parts.push(Box::new(|ui| {
         let hint = "Mean size of the advantages, Advantage Reweighting included. Without reweighting it is much the same in every bin, so that \
                     differences of gradients come from the probabilities.";
-        one(ui, "Mean |advantage|", hint, &edges, &of.count, numbers(&of.advantage), "|advantage|");
+        bar_card(ui, "Mean |advantage|", hint, &edges, &of.count, numbers(&of.advantage), "|advantage|");
     }));
     parts.push(Box::new(|ui| {
         let hint =
             "How undecided the model was where these tokens were drawn: an improbable token comes from an undecided place.";
-        one(ui, "Mean entropy", hint, &edges, &of.count, numbers(&of.entropy), "nats");
+        bar_card(ui, "Mean entropy", hint, &edges, &of.count, numbers(&of.entropy), "nats");
     }));
     tiles(ui, NARROW, parts);
 }
@@ -77,7 +78,7 @@ fn summary(ui: &mut Ui, now: &event::Tokens) {
     ui.add_space(4.0);
 }
 
-fn shares(ui: &mut Ui, edges: &[f64], of: &Binned) {
+fn probability_shares(ui: &mut Ui, edges: &[f64], of: &Binned) {
     let hint = "How probable the sampled tokens were when they were drawn. Most tokens of a trained model are sure; those on the left are \
                 where it decides. Shares are of all tokens of the step.";
     card(ui, "Tokens by probability", hint, |ui| {
@@ -113,7 +114,7 @@ fn gradient(ui: &mut Ui, edges: &[f64], of: &Binned) {
     });
 }
 
-fn one(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], counts: &[u64], values: Vec<f64>, y_label: &str) {
+fn bar_card(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], counts: &[u64], values: Vec<f64>, y_label: &str) {
     card(ui, name, hint, |ui| {
         let series = vec![(y_label, 2, values)];
         bars(ui, &BarChart { name, edges, series, counts: counts.to_vec(), y_label, ..BarChart::default() });
@@ -152,7 +153,7 @@ fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
 }
 
 /// How far an axis reaches, up and down alike, that holds all of these changes, or (`near`) their middle halves.
-fn reach(moved: &[&ProbabilityChange], near: bool) -> f64 {
+fn axis_limit(moved: &[&ProbabilityChange], near: bool) -> f64 {
     let all = moved.iter().flat_map(|m| if near { [&m.lower, &m.upper] } else { [&m.least, &m.most] }).flatten();
     let most = all.map(|v| v.0.abs()).filter(|v| v.is_finite()).fold(0.0, f64::max);
     if most > 0.0 { most * if near { 1.6 } else { 1.1 } } else { 1.0 }
@@ -173,7 +174,7 @@ fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut
         let moved: Vec<&ProbabilityChange> = signs.iter().map(|(_, _, moved)| *moved).collect();
         let (edges, counts) = (edges(&probed.quartiles.from), probe.all.count.clone());
         let series = signs.into_iter().map(|(name, color, moved)| (name, color, spreads(&[moved]))).collect();
-        let (name, reach) = ("Change of probability", reach(&moved, *near));
+        let (name, reach) = ("Change of probability", axis_limit(&moved, *near));
         violins(ui, &ViolinChart { name, edges: &edges, series, counts, y_label: "change", reach });
     });
 }

@@ -27,7 +27,7 @@ pub fn find(c: &LoptiContext<'_>, claim: &str) -> anyhow::Result<ClaimFinding> {
         "L1" => tokens::single(c),
         "L2" => tokens::by_bin(c),
         "L3" => step::selective(c),
-        "L4" => step::right(c),
+        "L4" => step::right_direction(c),
         "L5" => methods::puzzles(c),
         "L5b" => methods::controls(c),
         "L6" => sweeps::alpha(c),

@@ -34,7 +34,7 @@ fn spreads(changes: &[TokenChange]) -> [f64; 4] {
 }
 
 /// The learning rate of plain gradient descent at which an update of batch 0 gives the middle bins a spread of [`SPREAD`].
-fn rate(bench: &mut Bench) -> anyhow::Result<f64> {
+fn calibrated_rate(bench: &mut Bench) -> anyhow::Result<f64> {
     let rollouts = bench.batch(0)?;
     let mut rate = 0.1;
     for _ in 0..10 {
@@ -50,7 +50,7 @@ fn rate(bench: &mut Bench) -> anyhow::Result<f64> {
 }
 
 fn rate_of(c: &LoptiContext<'_>, seed: u64) -> anyhow::Result<f64> {
-    c.measured(seed, "rate of gradient descent", rate)
+    c.measured(seed, "rate of gradient descent", calibrated_rate)
 }
 
 /// Pearson correlation; NaN if one side is constant.
@@ -212,7 +212,7 @@ fn right_chart(optimizer: &str, units: &[Unit]) -> Chart {
 }
 
 /// Tokens move in the direction of their advantage about half of the time; AR and Lopti raise the share of the top bin.
-pub fn right(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
+pub fn right_direction(c: &LoptiContext<'_>) -> anyhow::Result<ClaimFinding> {
     let batches = c.scale.probe.0;
     let mut found: [Vec<Vec<Vec<Vec<f64>>>>; 2] = Default::default();
     for seed in &c.seeds {

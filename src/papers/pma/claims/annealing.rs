@@ -15,7 +15,7 @@ use crate::plot::{Chart, Panels, Series};
 /// Evaluation points in the decay: 20, 40, 60, 80 and 100 % of it.
 const PARTS: u64 = 5;
 
-fn part(i: u64) -> u64 {
+fn evaluation_point(i: u64) -> u64 {
     FORK + i * (GRID - FORK) / PARTS
 }
 
@@ -68,7 +68,7 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     for size in &m.context.scale.sizes {
         let (mut points, mut ranges): ([Points; 3], [Points; 3]) = Default::default();
         for i in 1..=PARTS {
-            let at = part(i);
+            let at = evaluation_point(i);
             let units = m.units(|seed| {
                 Ok(vec![
                     m.base(size, seed, &SnapshotWindow::single(at))?,
@@ -122,8 +122,8 @@ fn decay_losses(m: &Measure<'_>, size: &Size, seed: u64) -> anyhow::Result<Vec<H
     let arm = m.context.plan().annealed(size, seed);
     let mut out = Vec::new();
     for i in 1..=PARTS {
-        out.push(m.window(&arm, size, &SnapshotWindow::single(part(i)))?);
-        out.push(m.window(&arm, size, &inside(part(i)))?);
+        out.push(m.window(&arm, size, &SnapshotWindow::single(evaluation_point(i)))?);
+        out.push(m.window(&arm, size, &inside(evaluation_point(i)))?);
     }
     out.push(m.base(size, seed, &SnapshotWindow::single(GRID))?);
     Ok(out)

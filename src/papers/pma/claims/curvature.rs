@@ -55,7 +55,7 @@ impl Forms {
 }
 
 /// Curvature between the deviations of some checkpoints of an arm from the annealed end.
-fn forms(
+fn curvature_forms(
     m: &Measure<'_>,
     sized_model: &SizedModel<'_>,
     end: &PmaArm,
@@ -86,7 +86,7 @@ fn forms(
 }
 
 /// Evaluation points of P10: the end of the constant rate, then two in the decay.
-fn places() -> [(&'static str, bool, SnapshotWindow); 3] {
+fn evaluation_points() -> [(&'static str, bool, SnapshotWindow); 3] {
     let decay = |part: f64| FORK + (part * (GRID - FORK) as f64) as u64;
     let inside = |at| SnapshotWindow { at, every: V0 / 2, n: N, rule: MergeRule::Sma };
     [
@@ -107,7 +107,7 @@ fn three_and_mean(m: &Measure<'_>) -> anyhow::Result<Vec<Unit>> {
     for size in &m.context.scale.sizes {
         all.extend(m.units(|seed| {
             let mean = SnapshotWindow { at: GRID, every: THREE, n: 3, rule: MergeRule::Sma };
-            let windows = three(GRID).map(SnapshotWindow::single).into_iter().chain([mean]);
+            let windows = three_snapshots(GRID).map(SnapshotWindow::single).into_iter().chain([mean]);
             windows.map(|window| m.base(size, seed, &window)).collect()
         })?);
     }
@@ -147,16 +147,16 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     m.context.ensure(&arms)?;
     let sized_model = m.sized_model(size)?;
     let mut found: Vec<Vec<Forms>> = Vec::new();
-    for (_, inside, window) in places() {
+    for (_, inside, window) in evaluation_points() {
         let of = |seed: &u64| {
             let end = plan.annealed(size, *seed);
             let arm = if inside { end.clone() } else { plan.base(size, *seed) };
-            forms(m, sized_model, &end, &arm, &window)
+            curvature_forms(m, sized_model, &end, &arm, &window)
         };
         found.push(m.context.seeds.iter().map(of).collect::<anyhow::Result<_>>()?);
     }
     let inside = three_and_mean(m)?;
-    let windows = places();
+    let windows = evaluation_points();
     let rows = windows.iter().zip(&found).map(|((name, _, _), forms)| {
         let numbers =
             [Forms::cross, Forms::cosine, Forms::merged_over_newest].map(|value| with_interval(&estimate(forms, value)));
@@ -180,7 +180,7 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     )
     .table("Curvature", &["window", "normalised cross terms [95 %]", "mean cosine in H [95 %]", "d'Hd: mean over newest [95 %]"], rows)
     .table("Loss of three checkpoints 2 % apart and of their mean, all sizes and seeds", &["oldest", "middle", "newest", "mean"], losses)
-    .with_figure("p10-slice", slice(m, sized_model, &plan.base(size, seed), three(GRID))?)
+    .with_figure("p10-slice", slice(m, sized_model, &plan.base(size, seed), three_snapshots(GRID))?)
     .with_figure("p10-curvature", matrix(&found)))
 }
 
@@ -188,7 +188,7 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
 const THREE: u64 = 8;
 
 /// Three checkpoints, the newest at `at`.
-fn three(at: u64) -> [u64; 3] {
+fn three_snapshots(at: u64) -> [u64; 3] {
     [at - 2 * THREE, at - THREE, at]
 }
 
@@ -253,7 +253,7 @@ fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &PmaArm, three: [u6
 fn matrix(found: &[Vec<Forms>]) -> String {
     let mut panels = Panels::new("P10: curvature between deviations", found.len())
         .subtitle("d_i'H d_j over the mean of d_i'H d_i, against the distance j - i; every pair of the window, all seeds");
-    for ((name, _, _), seeds) in places().iter().zip(found) {
+    for ((name, _, _), seeds) in evaluation_points().iter().zip(found) {
         let mut chart = Chart::new(name).x("distance in the window (checkpoints)").y("normalised d_i'H d_j").hline(0.0, "");
         let (mut dots, mut line) = (Vec::new(), Vec::new());
         for distance in 1..N {

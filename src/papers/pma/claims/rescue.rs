@@ -61,7 +61,7 @@ fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<DivergedRun>, usize)> {
 }
 
 /// Loss at the end of a rescued run minus the loss before the spike.
-fn above(loss: &[f64], lost: &Divergence) -> f64 {
+fn loss_increase(loss: &[f64], lost: &Divergence) -> f64 {
     let tail: Vec<f64> =
         loss[loss.len().saturating_sub(TAIL)..].iter().map(|l| if l.is_finite() { *l } else { f64::INFINITY }).collect();
     median(&tail) - lost.before
@@ -92,7 +92,7 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let mut losses: Vec<Vec<Vec<f64>>> = Vec::new();
     for (e, arms) in events.iter().zip(arms.chunks(policies().len())) {
         let records = arms.iter().map(|a| Ok(m.context.checkpoints.record(a)?.loss)).collect::<anyhow::Result<Vec<_>>>()?;
-        ends.push(records.iter().map(|loss| above(loss, &e.lost)).collect());
+        ends.push(records.iter().map(|loss| loss_increase(loss, &e.lost)).collect());
         losses.push(records);
     }
     let survived = |end: f64| f64::from(end <= LOST);

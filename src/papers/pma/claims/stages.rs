@@ -152,7 +152,7 @@ fn spikes(norms: &[f64]) -> f64 {
 /// For each seed and starting point: the gradient norms of all updates, and the held-out scores at the end.
 type TunedRuns = (Vec<[Vec<f64>; 3]>, Vec<Vec<HeldOutScores>>);
 
-fn tuned(m: &Measure<'_>) -> anyhow::Result<TunedRuns> {
+fn fine_tuned_runs(m: &Measure<'_>) -> anyhow::Result<TunedRuns> {
     let (plan, steps) = (m.context.plan(), m.context.scale.sft_steps);
     let sized_model = m.sized_model(m.context.scale.middle())?;
     let arms = m.context.seeds.iter().flat_map(|s| INITS.map(|i| plan.tuned(i, *s)));
@@ -189,7 +189,7 @@ fn norm_panels(seeds: &[u64], norms: &[[Vec<f64>; 3]]) -> Panels {
 /// PMA as the starting point of fine-tuning.
 pub fn p8(m: &Measure<'_>) -> anyhow::Result<ClaimFinding> {
     let (size, steps) = (m.context.scale.middle(), m.context.scale.sft_steps);
-    let (norms, scored) = tuned(m)?;
+    let (norms, scored) = fine_tuned_runs(m)?;
     type Statistic = (&'static str, fn(&[f64]) -> f64);
     let statistics: [Statistic; 4] =
         [("mean", mean), ("standard deviation", deviation), ("99th percentile", |v| quantile(v, 0.99)), ("spikes", spikes)];

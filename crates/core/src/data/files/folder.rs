@@ -59,9 +59,9 @@ pub fn data_folder(vfs: &dyn Vfs, path: &Path, with_text: bool, notices: &mut No
     let mut out = listing.split(&shown)?;
     refuse_twins(&out.train, &shown)?;
     let read = |files: &[PathBuf]| files.iter().map(|file| shown_path(file)).collect::<Vec<_>>();
-    let mut line = format!("{shown}: reads {}", few(&read(&out.train)));
+    let mut line = format!("{shown}: reads {}", first_names(&read(&out.train)));
     if !out.validation.is_empty() {
-        line.push_str(&format!("; used for validation: {}", few(&read(&out.validation))));
+        line.push_str(&format!("; used for validation: {}", first_names(&read(&out.validation))));
     }
     line.push_str(&listing.skipped_words());
     notices.push(line);
@@ -151,7 +151,7 @@ impl Listing<'_> {
         ensure!(
             splits.len() < 2,
             "{shown}: holds several data sets for training: {}. Name the files of one of them, each by its own --data",
-            few(&splits.into_iter().collect::<Vec<_>>())
+            first_names(&splits.into_iter().collect::<Vec<_>>())
         );
         Ok(out)
     }
@@ -172,7 +172,7 @@ impl Listing<'_> {
         ensure!(
             held.len() < 2,
             "{shown}: holds several subsets: {}. Name one of them, such as {}",
-            few(&held.into_iter().collect::<Vec<_>>()),
+            first_names(&held.into_iter().collect::<Vec<_>>()),
             Path::new(shown).join(first).display()
         );
         Ok(())
@@ -181,7 +181,7 @@ impl Listing<'_> {
     fn skipped_words(&self) -> String {
         let mut skipped = self.skipped.clone();
         skipped.sort();
-        if skipped.is_empty() { String::new() } else { format!("; skips {}", few(&skipped)) }
+        if skipped.is_empty() { String::new() } else { format!("; skips {}", first_names(&skipped)) }
     }
 }
 
@@ -233,7 +233,7 @@ fn sharded(file: &Path) -> Option<String> {
     (digits(all) && of == "of" && digits(number)).then(|| file.with_file_name(split).display().to_string())
 }
 
-fn few(names: &[String]) -> String {
+fn first_names(names: &[String]) -> String {
     let more = names.len().saturating_sub(NAMED);
     let shown = names[..names.len() - more].join(", ");
     if more > 0 { format!("{shown} and {more} more") } else { shown }

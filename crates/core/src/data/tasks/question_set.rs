@@ -49,7 +49,7 @@ impl QuestionSet {
         reader: &RowReader<'_, impl Fn(Object) -> Result<Keyed<Question>>>,
         notices: &mut Notices,
     ) -> Result<Self> {
-        some(settings)?;
+        ensure_eval_questions(settings)?;
         let mut train = reader.read(&data.data, notices)?;
         let name = data.data.first().map(|path| shown_path(path)).unwrap_or_default();
         let eval = match &data.val_data {
@@ -124,7 +124,7 @@ impl HeldOutQuestions {
         notices: &mut Notices,
         make: impl Fn(u64, T) -> Result<Question>,
     ) -> Result<Self> {
-        some(settings)?;
+        ensure_eval_questions(settings)?;
         let (wanted, mut questions) = (settings.eval_questions, Vec::new());
         while questions.len() < wanted {
             let Some((n, made)) = distinct.draw()? else { break };
@@ -217,7 +217,7 @@ impl<F: Fn(Object) -> Result<Keyed<Question>>> RowReader<'_, F> {
         data: &DataSettings,
         notices: &mut Notices,
     ) -> Result<Option<Vec<Keyed<Question>>>> {
-        some(settings)?;
+        ensure_eval_questions(settings)?;
         let Some(path) = &data.val_data else { return Ok(None) };
         let mut rows = self.read(std::slice::from_ref(path), notices)?;
         rows.truncate(settings.eval_questions);
@@ -271,7 +271,7 @@ fn left_out(name: &str, count: usize, good: usize, bad: &[Error]) -> String {
 }
 
 /// Checks that there is at least one evaluation question.
-fn some(settings: &TaskSettings) -> Result<()> {
+fn ensure_eval_questions(settings: &TaskSettings) -> Result<()> {
     ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed for evaluation");
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::stream::{DecoderRules, is_byte_token};
 use super::{BuiltinTokenizer, CharTable, END_OF_TEXT, TokenSpelling, Tokenizer, build, growth, guarded, word_splitter};
 use crate::config::Architecture;
 use crate::data::{display_text, shown_path};
-use crate::model_files::adapter::holder;
+use crate::model_files::adapter::folder_containing;
 use crate::model_files::gguf::is_gguf;
 use crate::model_files::hf_config::names;
 use crate::model_files::snapshot;
@@ -44,7 +44,7 @@ impl Tokenizer {
     /// Errors name the file and what is wrong with it: larger than 64 MiB, not JSON, a duplicate token, ids that repeat, are negative or
     /// far beyond the number of tokens, an end token outside the model's vocabulary, merges that are left out at random.
     pub fn from_folder(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
-        let path = &holder(vfs, &snapshot(vfs, path)?, "tokenizer.json")?;
+        let path = &folder_containing(vfs, &snapshot(vfs, path)?, "tokenizer.json")?;
         if is_gguf(vfs, path)? {
             return Self::from_gguf(vfs, path);
         }

@@ -20,7 +20,7 @@ pub(super) fn check(name: &str, inner: &tokenizers::Tokenizer) -> Result<()> {
     for (part, growth) in [("normalizer and pre_tokenizer", growth(&normalizer) * growth(&pre)), ("decoder", growth(&decoder))] {
         ensure!(growth <= MAX_GROWTH, "{name}: {part}: could make a text more than {MAX_GROWTH} times as long");
     }
-    let (copies, tokens) = around(&post);
+    let (copies, tokens) = post_processor_growth(&post);
     ensure!(
         copies <= 1 && tokens <= MAX_AROUND,
         "{name}: post_processor: puts {tokens} tokens around {copies} copies of a text; lehr reads one copy and at most {MAX_AROUND}"
@@ -116,9 +116,9 @@ fn decoded(text: &str) -> Vec<u8> {
 }
 
 /// How often a post-processor repeats a text, and how many tokens it adds.
-fn around(part: &Value) -> (usize, usize) {
+fn post_processor_growth(part: &Value) -> (usize, usize) {
     if part["type"] == "Sequence" {
-        let all = steps(part, &["processors"]).map(around);
+        let all = steps(part, &["processors"]).map(post_processor_growth);
         return all
             .fold((1, 0), |(copies, tokens), (c, t)| (copies.saturating_mul(c), tokens.saturating_mul(c).saturating_add(t)));
     }
@@ -186,9 +186,9 @@ mod tests {
                 "special_tokens": {"<s>": {"id": "<s>", "ids": [1, 2], "tokens": ["a", "b"]}}})
         };
         let once = template(vec![piece("<s>"), text.clone(), piece("<s>"), piece("?")]);
-        assert_eq!(around(&once), (1, 4));
+        assert_eq!(post_processor_growth(&once), (1, 4));
         let twice = template(vec![text.clone(), text]);
-        assert_eq!(around(&json!({"type": "Sequence", "processors": [once, twice, twice]})), (4, 16));
-        assert_eq!(around(&Value::Null), (1, 2));
+        assert_eq!(post_processor_growth(&json!({"type": "Sequence", "processors": [once, twice, twice]})), (4, 16));
+        assert_eq!(post_processor_growth(&Value::Null), (1, 2));
     }
 }

@@ -46,12 +46,12 @@ impl GgufFile {
     /// A missing or unsupported setting, by name.
     pub fn config_json(&self) -> Result<serde_json::Value> {
         self.refuse_unknown()?;
-        let need = |name: &str| self.whole(name)?.with_context(|| format!("{}.{name} is missing", self.arch));
+        let need = |name: &str| self.integer(name)?.with_context(|| format!("{}.{name} is missing", self.arch));
         let hidden = need("embedding_length")?;
         let embedding = self.shape("model.embed_tokens.weight").context("tensor 'token_embd.weight' is missing")?;
-        let head_dim = self.whole("attention.key_length")?.unwrap_or(hidden / self.heads.0 as u64);
+        let head_dim = self.integer("attention.key_length")?.unwrap_or(hidden / self.heads.0 as u64);
         for name in ["attention.value_length", "rope.dimension_count"] {
-            let value = self.whole(name)?.unwrap_or(head_dim);
+            let value = self.integer(name)?.unwrap_or(head_dim);
             ensure!(value == head_dim, "{}.{name} = {value}: must be the width of a head, {head_dim}", self.arch);
         }
         let token = |name: &str| self.metadata.integer(&format!("tokenizer.ggml.{name}_token_id"));
@@ -88,7 +88,7 @@ impl GgufFile {
         }))
     }
 
-    fn whole(&self, name: &str) -> Result<Option<u64>> {
+    fn integer(&self, name: &str) -> Result<Option<u64>> {
         self.metadata.integer(&format!("{}.{name}", self.arch))
     }
 
@@ -103,11 +103,11 @@ impl GgufFile {
         for (name, value) in self.metadata.iter().filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?, value))) {
             ensure!(KNOWN.contains(&name), "{arch}.{} = {}: lehr does not build that", clean(name), value.display());
         }
-        let experts = self.whole("expert_count")?.unwrap_or(0);
+        let experts = self.integer("expert_count")?.unwrap_or(0);
         ensure!(experts == 0, "{arch}.expert_count = {experts}: lehr builds no mixture of experts");
         let causal = self.metadata.flag(&format!("{arch}.attention.causal"))?.unwrap_or(true);
         ensure!(causal, "{arch}.attention.causal = false: lehr's attention is causal");
-        let (window, context) = (self.whole("attention.sliding_window")?, self.whole("context_length")?.unwrap_or(0));
+        let (window, context) = (self.integer("attention.sliding_window")?, self.integer("context_length")?.unwrap_or(0));
         if let Some(window) = window.filter(|window| *window > 0 && *window < context) {
             bail!("{arch}.attention.sliding_window = {window}: lehr attends to the whole context of {context} tokens");
         }
@@ -125,7 +125,7 @@ impl GgufFile {
         };
         // 0 means 1, as in llama.cpp; a factor without a type is linear scaling.
         let factor = factor.filter(|factor| *factor != 0.0).unwrap_or(1.0);
-        let original = self.whole("rope.scaling.original_context_length")?;
+        let original = self.integer("rope.scaling.original_context_length")?;
         let scaled = if factor == 1.0 { None } else { kind.or(Some("linear")) };
         let mut out = match scaled {
             None | Some("none") => json!({"rope_type": "default"}),
@@ -161,7 +161,7 @@ impl GgufFile {
         let usual = published(factors);
         let number =
             |name: &str, usual: f64| Ok::<_, anyhow::Error>(self.number(&format!("rope.scaling.{name}"))?.unwrap_or(usual));
-        let original = self.whole("rope.scaling.original_context_length")?;
+        let original = self.integer("rope.scaling.original_context_length")?;
         let found = Llama3Scaling {
             factor: number("llama3_factor", usual.factor)?,
             low_freq_factor: number("llama3_low_freq_factor", usual.low_freq_factor)?,

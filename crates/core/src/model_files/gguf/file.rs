@@ -4,7 +4,7 @@ use super::blocks::BlockType;
 use super::header::{self, TensorLocation};
 use super::names;
 use super::value::Metadata;
-use crate::model_files::safetensors_file::whole;
+use crate::model_files::safetensors_file::collect_pieces;
 use crate::vfs::{FileCursor, Vfs, VfsReader, clean, display_path};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ impl GgufFile {
         let mut open = Self { path: path.to_owned(), file, metadata, arch, heads, tensors: known, rope_freqs: None };
         if let Some(place) = rope {
             ensure!(place.bytes <= 1 << 16, "tensor '{}' has {:?} numbers", names::ROPE_FREQS, place.shape);
-            open.rope_freqs = Some(whole(|sink| open.stream_place(&place, sink))?);
+            open.rope_freqs = Some(collect_pieces(|sink| open.stream_place(&place, sink))?);
         }
         Ok(open)
     }
@@ -113,7 +113,7 @@ impl GgufFile {
         let Some(heads) = names::reordered_heads(name, &self.arch, self.heads.0, self.heads.1) else {
             return self.stream_place(place, sink);
         };
-        sink(&names::reorder(&whole(|sink| self.stream_place(place, sink))?, heads, place.shape[0], false))
+        sink(&names::reorder(&collect_pieces(|sink| self.stream_place(place, sink))?, heads, place.shape[0], false))
     }
 
     fn stream_place(&self, place: &TensorLocation, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {

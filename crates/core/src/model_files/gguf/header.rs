@@ -120,7 +120,7 @@ fn list(source: &mut HeaderReader<impl Read>) -> Result<MetadataValue> {
     // A string takes at least its length field.
     let least = if kind == 8 { Some(8) } else { width(kind) };
     let Some(least) = least else { bail!("an array of type {kind}: lehr reads arrays of strings and numbers") };
-    let needed = count.checked_mul(least).filter(|bytes| *bytes <= source.left());
+    let needed = count.checked_mul(least).filter(|bytes| *bytes <= source.remaining());
     ensure!(needed.is_some(), "an array of {count} entries does not fit into the file: damaged or truncated");
     Ok(match kind {
         5 => MetadataValue::I32s((0..count).map(|_| Ok(i32::from_le_bytes(source.array()?))).collect::<Result<_>>()?),
@@ -181,12 +181,12 @@ struct HeaderReader<R> {
 }
 
 impl<R: Read> HeaderReader<R> {
-    fn left(&self) -> u64 {
+    fn remaining(&self) -> u64 {
         self.end.min(MAX_HEAD).saturating_sub(self.position)
     }
 
     fn take(&mut self, bytes: u64) -> Result<()> {
-        if bytes > self.left() {
+        if bytes > self.remaining() {
             ensure!(
                 self.end <= MAX_HEAD || self.position.saturating_add(bytes) > self.end,
                 "settings of more than {} MiB: is it the right file?",

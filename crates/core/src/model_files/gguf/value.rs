@@ -65,7 +65,7 @@ impl Metadata {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value {
             MetadataValue::Text(text) => Ok(Some(text)),
-            other => Err(wrong(name, other, "a string")),
+            other => Err(type_error(name, other, "a string")),
         }
     }
 
@@ -81,7 +81,7 @@ impl Metadata {
             MetadataValue::I32s(list) => same(&list.iter().map(|x| f64::from(*x)).collect::<Vec<_>>()),
             _ => None,
         };
-        Ok(Some(number.with_context(|| wrong(name, value, "a whole number"))?))
+        Ok(Some(number.with_context(|| type_error(name, value, "a whole number"))?))
     }
 
     /// A number. f32 values are read as the shortest decimal fraction that rounds to them.
@@ -92,7 +92,7 @@ impl Metadata {
             MetadataValue::F64(x) => *x,
             MetadataValue::U32(x) => f64::from(*x),
             MetadataValue::Int(x) => *x as f64,
-            other => return Err(wrong(name, other, "a number")),
+            other => return Err(type_error(name, other, "a number")),
         };
         ensure!(number.is_finite(), "{name} = {number}: must be a finite number");
         Ok(Some(number))
@@ -103,7 +103,7 @@ impl Metadata {
         match self.get(name) {
             None => Ok(None),
             Some(MetadataValue::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(wrong(name, other, "true or false")),
+            Some(other) => Err(type_error(name, other, "true or false")),
         }
     }
 
@@ -112,7 +112,7 @@ impl Metadata {
         match self.get(name) {
             None => Ok(None),
             Some(MetadataValue::Texts(list)) => Ok(Some(list)),
-            Some(other) => Err(wrong(name, other, "a list of strings")),
+            Some(other) => Err(type_error(name, other, "a list of strings")),
         }
     }
 }
@@ -136,6 +136,6 @@ impl MetadataValue {
     }
 }
 
-fn wrong(name: &str, value: &MetadataValue, wanted: &str) -> anyhow::Error {
+fn type_error(name: &str, value: &MetadataValue, wanted: &str) -> anyhow::Error {
     anyhow!("{} = {}: must be {wanted}", clean(name), value.display())
 }

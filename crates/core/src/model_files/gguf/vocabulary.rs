@@ -72,7 +72,7 @@ pub(crate) fn tokenizer_files(metadata: &Metadata) -> Result<TokenizerFiles> {
             adds_bos = true;
             vocabulary.sentencepiece(metadata)?
         }
-        "rwkv" => vocabulary.single(&vocabulary.unescaped()?).context("tokenizer.ggml.model = \"rwkv\"")?,
+        "rwkv" => vocabulary.single_symbol_tokenizer(&vocabulary.unescaped()?).context("tokenizer.ggml.model = \"rwkv\"")?,
         other => {
             bail!("tokenizer.ggml.model = \"{}\": lehr reads gpt2 (byte-level BPE) and llama (SentencePiece BPE)", clean(other))
         }
@@ -182,22 +182,22 @@ impl<'a> Vocabulary<'a> {
         if let Some(lost) = lost.filter(|_| kept.len() < merges.len()) {
             let spelled = self.used().filter(|(_, _, kind)| *kind == TokenType::Normal);
             let texts: Option<Vec<(usize, Vec<u8>)>> = spelled.map(|(id, token, _)| Some((id, bytes_of(token)?))).collect();
-            return match texts.map(|texts| self.single(&texts)) {
+            return match texts.map(|texts| self.single_symbol_tokenizer(&texts)) {
                 Some(Ok(tokenizer)) => Ok(tokenizer),
                 _ => bail!("tokenizer.ggml.merges: {:?} makes no token", clean(lost)),
             };
         }
         let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
-        Ok(whole(self.added(), pre.json(), byte_level, bpe(self.map(), kept, pre.ignore_merges)))
+        Ok(tokenizer_json(self.added(), pre.json(), byte_level, bpe(self.map(), kept, pre.ignore_merges)))
     }
 
     /// A tokenizer whose tokens are the single bytes or characters `texts`; other text is rejected.
-    fn single(&self, texts: &[(usize, Vec<u8>)]) -> Result<Value> {
+    fn single_symbol_tokenizer(&self, texts: &[(usize, Vec<u8>)]) -> Result<Value> {
         if texts.len() == 256 && texts.iter().all(|(_, text)| text.len() == 1) {
             let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
             let mut map: Map<String, Value> = texts.iter().map(|(id, text)| (char_of(text[0]).to_string(), json!(id))).collect();
             map.extend(self.specials());
-            return Ok(whole(self.added(), byte_level.clone(), byte_level, bpe(map, Vec::new(), false)));
+            return Ok(tokenizer_json(self.added(), byte_level.clone(), byte_level, bpe(map, Vec::new(), false)));
         }
         let mut map = Map::new();
         for (id, text) in texts {
@@ -207,7 +207,7 @@ impl<'a> Vocabulary<'a> {
         map.extend(self.specials());
         let split = json!({"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": false});
         let model = json!({"type": "WordLevel", "vocab": map, "unk_token": "[UNK]"});
-        Ok(whole(self.added(), split, json!({"type": "Fuse"}), model))
+        Ok(tokenizer_json(self.added(), split, json!({"type": "Fuse"}), model))
     }
 
     fn specials(&self) -> impl Iterator<Item = (String, Value)> {
@@ -245,7 +245,7 @@ impl<'a> Vocabulary<'a> {
         if prefix {
             decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
         }
-        Ok(whole(self.added(), pre, json!({"type": "Sequence", "decoders": decoders}), model))
+        Ok(tokenizer_json(self.added(), pre, json!({"type": "Sequence", "decoders": decoders}), model))
     }
 
     /// Every pair of tokens that forms a token, best score first (transformers' `generate_merges`).
@@ -293,7 +293,7 @@ fn bpe(vocab: Map<String, Value>, merges: Vec<Value>, ignore_merges: bool) -> Va
         "fuse_unk": false, "byte_fallback": false, "ignore_merges": ignore_merges, "vocab": vocab, "merges": merges})
 }
 
-fn whole(added: Vec<Value>, pre: Value, decoder: Value, model: Value) -> Value {
+fn tokenizer_json(added: Vec<Value>, pre: Value, decoder: Value, model: Value) -> Value {
     json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
         "pre_tokenizer": pre, "post_processor": null, "decoder": decoder, "model": model})
 }

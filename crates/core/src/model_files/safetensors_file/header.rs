@@ -25,7 +25,7 @@ pub(super) fn read(file: &mut impl Read, file_bytes: u64) -> Result<SafetensorsH
     let length = u64::from_le_bytes(start[..8].try_into()?);
     let believable = (1..=MAX_HEADER).contains(&length) && length <= file_bytes - 8;
     let ours = believable && start.get(8) == Some(&b'{');
-    if let Some(what) = foreign(&start).filter(|_| !ours) {
+    if let Some(what) = other_format(&start).filter(|_| !ours) {
         bail!("is {what}");
     }
     ensure!(length > 0, "header length 0: not a safetensors file");
@@ -51,7 +51,7 @@ pub(super) fn read(file: &mut impl Read, file_bytes: u64) -> Result<SafetensorsH
 }
 
 /// The actual format of a file that is not a safetensors file, from its first bytes, and the remedy.
-fn foreign(start: &[u8]) -> Option<&'static str> {
+fn other_format(start: &[u8]) -> Option<&'static str> {
     let lower: Vec<u8> = start.iter().take(64).map(u8::to_ascii_lowercase).collect();
     let text = lower.trim_ascii_start();
     Some(match start {

@@ -1,7 +1,7 @@
 //! The Jinja engine, configured as in `transformers`.
 
 use super::guard::{ATTRIBUTE, BOUND, guarded};
-use super::limits::{OUTPUT, Recursion, check_source, over};
+use super::limits::{OUTPUT, Recursion, check_source, limit_error};
 use super::objects::refused;
 use super::print::as_text;
 use super::value_limits::{bound, bound_attribute, check, check_format, printed_lists, printf};
@@ -90,7 +90,7 @@ fn environment(date: i64) -> Environment<'static> {
     environment.add_function("raise_exception", |text: String| -> Result<Jinja, Error> { Err(refused(text)) });
     environment.add_function("strftime_now", move |format: String| match format.len() {
         0..=1024 => Ok(strftime(&format, date)),
-        _ => Err(over("strftime_now with a format of more than 1024 bytes")),
+        _ => Err(limit_error("strftime_now with a format of more than 1024 bytes")),
     });
     environment
 }

@@ -81,29 +81,30 @@ pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
     }
     match statement {
         Stmt::Template(s) => Stmt::Template(Spanned::new(Template { children: all(&s.children) }, s.span())),
-        Stmt::EmitExpr(s) => Stmt::EmitExpr(Spanned::new(EmitExpr { expr: free(&s.expr) }, s.span())),
+        Stmt::EmitExpr(s) => Stmt::EmitExpr(Spanned::new(EmitExpr { expr: unguarded(&s.expr) }, s.span())),
         Stmt::EmitRaw(s) => Stmt::EmitRaw(Spanned::new(EmitRaw { raw: s.raw }, s.span())),
         Stmt::ForLoop(s) => {
             let (target, iter, filter_expr) =
-                (target(&s.target), filtered(ITERATED, free(&s.iter)), s.filter_expr.as_ref().map(free));
+                (target(&s.target), filtered(ITERATED, unguarded(&s.iter)), s.filter_expr.as_ref().map(unguarded));
             let (body, else_body) = (all(&s.body), all(&s.else_body));
             let recursive = s.recursive;
             Stmt::ForLoop(Spanned::new(ForLoop { target, iter, filter_expr, recursive, body, else_body }, s.span()))
         }
         Stmt::IfCond(s) => {
             let (true_body, false_body) = (all(&s.true_body), all(&s.false_body));
-            Stmt::IfCond(Spanned::new(IfCond { expr: free(&s.expr), true_body, false_body }, s.span()))
+            Stmt::IfCond(Spanned::new(IfCond { expr: unguarded(&s.expr), true_body, false_body }, s.span()))
         }
         Stmt::WithBlock(s) => {
-            let assignments = s.assignments.iter().map(|(target, expr)| (self::target(target), held(expr))).collect();
+            let assignments =
+                s.assignments.iter().map(|(target, expr)| (self::target(target), guarded_expression(expr))).collect();
             Stmt::WithBlock(Spanned::new(WithBlock { assignments, body: all(&s.body) }, s.span()))
         }
         Stmt::Set(s) => {
             let filter = if matches!(s.target, Expr::GetAttr(_)) { ATTRIBUTE } else { BOUND };
-            Stmt::Set(Spanned::new(Set { target: target(&s.target), expr: held_by(filter, &s.expr) }, s.span()))
+            Stmt::Set(Spanned::new(Set { target: target(&s.target), expr: guarded_by(filter, &s.expr) }, s.span()))
         }
         Stmt::SetBlock(s) => {
-            let filter = s.filter.as_ref().map(free);
+            let filter = s.filter.as_ref().map(unguarded);
             Stmt::SetBlock(Spanned::new(
                 SetBlock { target: target(&s.target), filter, body: scoped(&s.body, s.span()) },
                 s.span(),
@@ -111,10 +112,10 @@ pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
         }
         Stmt::AutoEscape(s) => {
             let body = scoped(&s.body, s.span());
-            Stmt::AutoEscape(Spanned::new(AutoEscape { enabled: free(&s.enabled), body }, s.span()))
+            Stmt::AutoEscape(Spanned::new(AutoEscape { enabled: unguarded(&s.enabled), body }, s.span()))
         }
         Stmt::FilterBlock(s) => {
-            let (filter, filter_span) = (free(&s.filter), s.filter_span);
+            let (filter, filter_span) = (unguarded(&s.filter), s.filter_span);
             Stmt::FilterBlock(Spanned::new(FilterBlock { filter, filter_span, body: scoped(&s.body, s.span()) }, s.span()))
         }
         Stmt::Macro(s) => Stmt::Macro(macro_of(s)),
@@ -170,7 +171,7 @@ fn macro_of<'a>(s: &Spanned<Macro<'a>>) -> Spanned<Macro<'a>> {
         if reads(expr, &names) {
             refusal("a default value of a macro reads another argument of it", expr.span())
         } else {
-            held(expr)
+            guarded_expression(expr)
         }
     };
     let (args, defaults) = (s.args.iter().map(target).collect(), s.defaults.iter().map(default).collect());
@@ -181,9 +182,9 @@ fn call<'a>(s: &Spanned<Call<'a>>) -> Spanned<Call<'a>> {
     let (callee, mut args) = match &s.expr {
         // A method that is called is no attribute that is read.
         Expr::GetAttr(a) => {
-            (Expr::GetAttr(Spanned::new(GetAttr { expr: free(&a.expr), name: a.name }, a.span())), arguments(&s.args))
+            (Expr::GetAttr(Spanned::new(GetAttr { expr: unguarded(&a.expr), name: a.name }, a.span())), arguments(&s.args))
         }
-        callee => (free(callee), arguments(&s.args)),
+        callee => (unguarded(callee), arguments(&s.args)),
     };
     // A recursive loop.
     if matches!(&callee, Expr::Var(variable) if variable.id == "loop") {
@@ -200,10 +201,10 @@ fn call<'a>(s: &Spanned<Call<'a>>) -> Spanned<Call<'a>> {
 
 fn arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
     let guard = |arg: &CallArg<'a>| match arg {
-        CallArg::Pos(expr) => CallArg::Pos(held(expr)),
-        CallArg::Kwarg(name, expr) => CallArg::Kwarg(name, held(expr)),
-        CallArg::PosSplat(expr) => CallArg::PosSplat(held(expr)),
-        CallArg::KwargSplat(expr) => CallArg::KwargSplat(held(expr)),
+        CallArg::Pos(expr) => CallArg::Pos(guarded_expression(expr)),
+        CallArg::Kwarg(name, expr) => CallArg::Kwarg(name, guarded_expression(expr)),
+        CallArg::PosSplat(expr) => CallArg::PosSplat(guarded_expression(expr)),
+        CallArg::KwargSplat(expr) => CallArg::KwargSplat(guarded_expression(expr)),
     };
     args.iter().map(guard).collect()
 }
@@ -245,22 +246,22 @@ fn target<'a>(expr: &Expr<'a>) -> Expr<'a> {
         Expr::GetAttr(s) => Expr::GetAttr(Spanned::new(GetAttr { expr: target(&s.expr), name: s.name }, s.span())),
         Expr::List(s) => Expr::List(Spanned::new(List { items: s.items.iter().map(target).collect() }, s.span())),
         Expr::Tuple(s) => Expr::Tuple(Spanned::new(Tuple { items: s.items.iter().map(target).collect() }, s.span())),
-        other => free(other),
+        other => unguarded(other),
     }
 }
 
 /// The expression with a guard around its value, unless the value is known to be small.
-fn held<'a>(expr: &Expr<'a>) -> Expr<'a> {
-    held_by(BOUND, expr)
+fn guarded_expression<'a>(expr: &Expr<'a>) -> Expr<'a> {
+    guarded_by(BOUND, expr)
 }
 
-/// As [`held`], as a string.
+/// As [`guarded_expression`], as a string.
 fn as_text<'a>(expr: &Expr<'a>) -> Expr<'a> {
-    if kind(expr) == Kind::Text { free(expr) } else { filtered("string", held(expr)) }
+    if kind(expr) == Kind::Text { unguarded(expr) } else { filtered("string", guarded_expression(expr)) }
 }
 
-fn held_by<'a>(filter: &'static str, expr: &Expr<'a>) -> Expr<'a> {
-    if kind(expr) == Kind::Unknown { filtered(filter, free(expr)) } else { free(expr) }
+fn guarded_by<'a>(filter: &'static str, expr: &Expr<'a>) -> Expr<'a> {
+    if kind(expr) == Kind::Unknown { filtered(filter, unguarded(expr)) } else { unguarded(expr) }
 }
 
 fn filtered<'a>(name: &'static str, expr: Expr<'a>) -> Expr<'a> {
@@ -278,7 +279,7 @@ fn text<'a>(text: &str, span: Span) -> CallArg<'a> {
 
 /// The expression with guards inside only, except around lazy lists.
 // Length: one arm per kind of expression.
-fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
+fn unguarded<'a>(expr: &Expr<'a>) -> Expr<'a> {
     match expr {
         Expr::Var(s) => {
             let variable = Expr::Var(Spanned::new(Var { id: s.id }, s.span()));
@@ -287,9 +288,9 @@ fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
         }
         Expr::Const(s) => Expr::Const(Spanned::new(Const { value: s.value.clone() }, s.span())),
         Expr::Slice(s) => {
-            let part = |part: &Option<Expr<'a>>| part.as_ref().map(free);
+            let part = |part: &Option<Expr<'a>>| part.as_ref().map(unguarded);
             let (start, stop, step) = (part(&s.start), part(&s.stop), part(&s.step));
-            Expr::Slice(Spanned::new(Slice { expr: filtered(OPERAND, free(&s.expr)), start, stop, step }, s.span()))
+            Expr::Slice(Spanned::new(Slice { expr: filtered(OPERAND, unguarded(&s.expr)), start, stop, step }, s.span()))
         }
         Expr::UnaryOp(s) => Expr::UnaryOp(Spanned::new(
             UnaryOp {
@@ -297,7 +298,7 @@ fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
                     UnaryOpKind::Not => UnaryOpKind::Not,
                     UnaryOpKind::Neg => UnaryOpKind::Neg,
                 },
-                expr: free(&s.expr),
+                expr: unguarded(&s.expr),
             },
             s.span(),
         )),
@@ -307,24 +308,24 @@ fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
             comparison(&s.expr, &ops, s.span())
         }
         Expr::IfExpr(s) => {
-            let (test_expr, true_expr) = (free(&s.test_expr), free(&s.true_expr));
-            let false_expr = s.false_expr.as_ref().map(free);
+            let (test_expr, true_expr) = (unguarded(&s.test_expr), unguarded(&s.true_expr));
+            let false_expr = s.false_expr.as_ref().map(unguarded);
             Expr::IfExpr(Spanned::new(IfExpr { test_expr, true_expr, false_expr }, s.span()))
         }
         Expr::Filter(s) => filter(s),
         Expr::Test(s) => {
-            let side = if LOOKING_TESTS.contains(&s.name) { free } else { held };
+            let side = if LOOKING_TESTS.contains(&s.name) { unguarded } else { guarded_expression };
             Expr::Test(Spanned::new(Test { name: s.name, expr: side(&s.expr), args: arguments(&s.args) }, s.span()))
         }
         Expr::GetAttr(s) => {
             let is_loop = matches!(&s.expr, Expr::Var(variable) if variable.id == "loop");
             if is_attribute(s.name) && !is_loop {
-                return filtered_by(GET_ATTRIBUTE, free(&s.expr), vec![text(s.name, s.span())]);
+                return filtered_by(GET_ATTRIBUTE, unguarded(&s.expr), vec![text(s.name, s.span())]);
             }
-            Expr::GetAttr(Spanned::new(GetAttr { expr: free(&s.expr), name: s.name }, s.span()))
+            Expr::GetAttr(Spanned::new(GetAttr { expr: unguarded(&s.expr), name: s.name }, s.span()))
         }
         Expr::GetItem(s) => {
-            let (expr, subscript_expr) = (free(&s.expr), free(&s.subscript_expr));
+            let (expr, subscript_expr) = (unguarded(&s.expr), unguarded(&s.subscript_expr));
             let key = matches!(&s.subscript_expr, Expr::Const(key) if key.value.as_str().is_some_and(|key| !is_attribute(key)));
             if !key {
                 return filtered_by(GET_ITEM, expr, vec![CallArg::Pos(subscript_expr)]);
@@ -332,10 +333,10 @@ fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
             Expr::GetItem(Spanned::new(GetItem { expr, subscript_expr }, s.span()))
         }
         Expr::Call(s) => Expr::Call(call(s)),
-        Expr::List(s) => Expr::List(Spanned::new(List { items: s.items.iter().map(free).collect() }, s.span())),
-        Expr::Tuple(s) => Expr::Tuple(Spanned::new(Tuple { items: s.items.iter().map(free).collect() }, s.span())),
+        Expr::List(s) => Expr::List(Spanned::new(List { items: s.items.iter().map(unguarded).collect() }, s.span())),
+        Expr::Tuple(s) => Expr::Tuple(Spanned::new(Tuple { items: s.items.iter().map(unguarded).collect() }, s.span())),
         Expr::Map(s) => {
-            let (keys, values) = (s.keys.iter().map(free).collect(), s.values.iter().map(free).collect());
+            let (keys, values) = (s.keys.iter().map(unguarded).collect(), s.values.iter().map(unguarded).collect());
             Expr::Map(Spanned::new(Map { keys, values }, s.span()))
         }
     }
@@ -343,9 +344,9 @@ fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
 
 fn filter<'a>(s: &Spanned<Filter<'a>>) -> Expr<'a> {
     let side = match s.name {
-        name if LOOKING_FILTERS.contains(&name) => free,
+        name if LOOKING_FILTERS.contains(&name) => unguarded,
         name if TEXT_FILTERS.contains(&name) => as_text,
-        _ => held,
+        _ => guarded_expression,
     };
     let mut input = s.expr.as_ref().map(side);
     if ITERATING_FILTERS.contains(&s.name) {
@@ -378,7 +379,7 @@ fn attribute<'a>(args: &[CallArg<'a>], name: &str, place: usize) -> Vec<CallArg<
         CallArg::Pos(expr) => Some(expr),
         _ => None,
     });
-    named.or(placed).map(|expr| CallArg::Pos(held(expr))).into_iter().collect()
+    named.or(placed).map(|expr| CallArg::Pos(guarded_expression(expr))).into_iter().collect()
 }
 
 /// A chain of comparisons. Equality is MiniJinja's own; order and membership are Python's.
@@ -387,13 +388,13 @@ fn comparison<'a>(first: &Expr<'a>, ops: &[(CompareOpKind, &Expr<'a>)], span: Sp
         // A range or a view is equal to no list.
         let side = |expr: &Expr<'a>| match expr {
             Expr::Var(_) | Expr::Call(_) | Expr::Filter(_) => operand(expr),
-            _ => free(expr),
+            _ => unguarded(expr),
         };
         let ops = ops.iter().map(|(op, expr)| CompareOp { op: *op, expr: side(expr) }).collect();
         return Expr::Compare(Spanned::new(Compare { expr: side(first), ops }, span));
     }
     let membership = ops.iter().any(|(op, _)| matches!(op, CompareOpKind::In | CompareOpKind::NotIn));
-    let side = if membership { held } else { free };
+    let side = if membership { guarded_expression } else { unguarded };
     let sign = |op: CompareOpKind| match op {
         CompareOpKind::Eq => "==",
         CompareOpKind::Ne => "!=",
@@ -423,13 +424,13 @@ fn binary<'a>(whole: &Expr<'a>, s: &Spanned<BinOp<'a>>) -> Expr<'a> {
         BinOpKind::Gt => compared(CompareOpKind::Gt),
         BinOpKind::Gte => compared(CompareOpKind::Gte),
         BinOpKind::Add | BinOpKind::Mul if kind(whole) == Kind::Unknown => filtered(BOUND, of(operand)),
-        _ => of(free),
+        _ => of(unguarded),
     }
 }
 
 /// An operand of `+` or `*`, which may be a list.
 fn operand<'a>(expr: &Expr<'a>) -> Expr<'a> {
-    if kind(expr) == Kind::Unknown { filtered(OPERAND, free(expr)) } else { free(expr) }
+    if kind(expr) == Kind::Unknown { filtered(OPERAND, unguarded(expr)) } else { unguarded(expr) }
 }
 
 /// What is known of a value independently of the variables.

@@ -51,7 +51,7 @@ pub(super) fn steps(messages: usize, bytes: usize) -> u64 {
 }
 
 /// An error in the template that names the exceeded limit.
-pub(super) fn over(limit: &str) -> Error {
+pub(super) fn limit_error(limit: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("over a limit: {limit}"))
 }
 

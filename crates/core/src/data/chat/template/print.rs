@@ -1,6 +1,6 @@
 //! Values as text, as Python writes them: `str`, `repr` and `json.dumps`.
 
-use super::limits::{TEXT, over};
+use super::limits::{TEXT, limit_error};
 use super::objects::{BoundMethod, DictView, PythonRange, refused, type_name};
 use crate::data::chat::python::{to_float_text, to_quoted};
 use minijinja::value::{ObjectRepr, Value, ValueKind};
@@ -37,7 +37,7 @@ pub(super) fn as_text(state: &State, value: &Value) -> Result<Value, Error> {
 
 fn push(out: &mut String, text: &str, what: &str) -> Result<(), Error> {
     if out.len().saturating_add(text.len()) > TEXT {
-        return Err(over(&format!("{what} would write more than {} MiB", TEXT >> 20)));
+        return Err(limit_error(&format!("{what} would write more than {} MiB", TEXT >> 20)));
     }
     out.push_str(text);
     Ok(())
@@ -208,7 +208,7 @@ impl JsonWriter<'_> {
         let (unit, count) = self.indent;
         let times = count.saturating_mul(depth);
         if times.saturating_mul(unit.len()) > TEXT {
-            return Err(over(&format!("tojson would write more than {} MiB", TEXT >> 20)));
+            return Err(limit_error(&format!("tojson would write more than {} MiB", TEXT >> 20)));
         }
         self.push(&unit.repeat(times))
     }

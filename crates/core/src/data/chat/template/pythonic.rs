@@ -2,7 +2,7 @@
 //!
 //! `pprint` is unknown: MiniJinja's notation of lists and maps is not Python's.
 
-use super::limits::{ITEMS, TEXT, over};
+use super::limits::{ITEMS, TEXT, limit_error};
 use super::print::{JsonDumps, as_text, to_text};
 use crate::data::chat::python::{is_space, lines, split_whitespace};
 use minijinja::filters::capitalize;
@@ -98,7 +98,7 @@ fn indent(
     let blank = if blank.is_some() { blank } else { options.get("blank")? }.unwrap_or(false);
     options.assert_all_used()?;
     let (count, last_end) = lines(text.as_str()).fold((0usize, None), |(count, _), (_, end)| (count + 1, Some(end)));
-    let too_long = || over(&format!("indent would write more than {} MiB", TEXT >> 20));
+    let too_long = || limit_error(&format!("indent would write more than {} MiB", TEXT >> 20));
     let written = |indentation: usize| indentation.saturating_mul(count + 1).saturating_add(text.as_str().len());
     let indentation = match width.map(|width| (width, width.as_str())) {
         None => "    ".to_owned(),
@@ -141,13 +141,13 @@ pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -
         "split" if args.first().is_none_or(Value::is_none) => {
             let (_, most): (Option<&Value>, Option<i64>) = from_args(args)?;
             let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-            few(split_whitespace(text, most).into_iter().map(Value::from))?
+            limited_list(split_whitespace(text, most).into_iter().map(Value::from))?
         }
         "splitlines" => {
             let (keep,): (Option<bool>,) = from_args(args)?;
             let keep = keep.unwrap_or(false);
             let whole = |line: &str, end: &str| if keep { format!("{line}{end}") } else { line.to_owned() };
-            few(lines(text).map(|(line, end)| Value::from(whole(line, end))))?
+            limited_list(lines(text).map(|(line, end)| Value::from(whole(line, end))))?
         }
         "title" => {
             let () = from_args(args)?;
@@ -158,9 +158,9 @@ pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -
 }
 
 /// A list, checked against the limits.
-fn few(items: impl Iterator<Item = Value>) -> Result<Value, Error> {
+fn limited_list(items: impl Iterator<Item = Value>) -> Result<Value, Error> {
     let items: Vec<Value> = items.take(ITEMS + 1).collect();
-    if items.len() > ITEMS { Err(over(&format!("a list of more than {ITEMS} values"))) } else { Ok(items.into()) }
+    if items.len() > ITEMS { Err(limit_error(&format!("a list of more than {ITEMS} values"))) } else { Ok(items.into()) }
 }
 
 /// Python's `str.title`: every run of cased letters starts a word, whatever precedes it.

@@ -1,6 +1,6 @@
 //! Size limits on values, so that every operation of the engine on them (print, join, compare, drop) is bounded too.
 
-use super::limits::{DEPTH, ITEMS, TEXT, over};
+use super::limits::{DEPTH, ITEMS, TEXT, limit_error};
 use super::objects::{DictView, PythonIterator, PythonRange, refused};
 use super::print::as_text;
 use minijinja::formatting::{FormatStyle, format};
@@ -47,17 +47,17 @@ impl ValueTotals {
     fn walk(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
         self.items += 1;
         if self.items > ITEMS {
-            return Err(over(&format!("more than {ITEMS} values in one value")));
+            return Err(limit_error(&format!("more than {ITEMS} values in one value")));
         }
         if let Some(text) = value.as_str() {
             self.text += text.len();
             if self.text > TEXT {
-                return Err(over(&format!("more than {} MiB of text in one value", TEXT >> 20)));
+                return Err(limit_error(&format!("more than {} MiB of text in one value", TEXT >> 20)));
             }
         }
         let Some(object) = value.as_object() else { return Ok(None) };
         if depth >= DEPTH {
-            return Err(over(&format!("values nested more than {DEPTH} deep")));
+            return Err(limit_error(&format!("values nested more than {DEPTH} deep")));
         }
         if let Some(view) = object.downcast_ref::<DictView>() {
             let items = self.items(&view.items, depth + 1)?;
@@ -108,7 +108,7 @@ impl ValueTotals {
         // The engine's own type, which has no public name.
         let namespace = object.type_name().ends_with("::Namespace");
         if namespace && !self.namespaces {
-            return Err(over("a namespace in a namespace"));
+            return Err(limit_error("a namespace in a namespace"));
         }
         let (mut pairs, mut changed) = (Vec::new(), false);
         for (key, value) in object.try_iter_pairs().into_iter().flatten() {
@@ -176,7 +176,7 @@ pub(super) fn check_format(text: &str, field: char, args: &[Value]) -> Result<()
     let starred = if text.contains('*') { widest.saturating_mul(fields) } else { 0 };
     let most = fields.saturating_mul(longest).saturating_add(widths).saturating_add(starred).saturating_add(text.len());
     if most > TEXT {
-        return Err(over(&format!("a format that could write more than {} MiB", TEXT >> 20)));
+        return Err(limit_error(&format!("a format that could write more than {} MiB", TEXT >> 20)));
     }
     Ok(())
 }

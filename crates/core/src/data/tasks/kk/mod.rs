@@ -48,7 +48,7 @@ pub struct KkRow {
 ///
 /// # Errors
 /// As [`puzzle`].
-pub fn made(people: usize, seed: u64, split: Split, n: u64) -> Result<Puzzle> {
+pub fn generate_puzzle(people: usize, seed: u64, split: Split, n: u64) -> Result<Puzzle> {
     let purpose = match split {
         Split::Train => "kk train",
         Split::Eval => "kk eval",

@@ -92,7 +92,7 @@ enum NotationToken<'a> {
 }
 
 impl NotationToken<'_> {
-    fn shown(&self) -> String {
+    fn to_text(&self) -> String {
         match self {
             Self::Open => "(".into(),
             Self::Close => ")".into(),
@@ -147,7 +147,7 @@ impl<'a> NotationParser<'a> {
                     nodes.push(node);
                     self.comma_or_close()?;
                 }
-                other => bail!("byte {}: expected the name of a claim in quotes, found {}", start + 1, other.shown()),
+                other => bail!("byte {}: expected the name of a claim in quotes, found {}", start + 1, other.to_text()),
             }
             self.close_finished(&mut nodes, &mut open)?;
             if open.is_empty() {
@@ -185,7 +185,7 @@ impl<'a> NotationParser<'a> {
         let start = self.at;
         match self.next()? {
             NotationToken::Number(n) if n < MOST_PEOPLE as u64 => Ok(n as u8),
-            other => bail!("byte {}: expected a person, 0 to {}, found {}", start + 1, MOST_PEOPLE - 1, other.shown()),
+            other => bail!("byte {}: expected a person, 0 to {}, found {}", start + 1, MOST_PEOPLE - 1, other.to_text()),
         }
     }
 
@@ -194,7 +194,7 @@ impl<'a> NotationParser<'a> {
         match self.peek()? {
             NotationToken::Comma => self.next().map(|_| ()),
             NotationToken::Close => Ok(()),
-            other => bail!("byte {}: expected a comma or ), found {}", self.at + 1, other.shown()),
+            other => bail!("byte {}: expected a comma or ), found {}", self.at + 1, other.to_text()),
         }
     }
 
@@ -202,7 +202,7 @@ impl<'a> NotationParser<'a> {
         self.peek()?;
         let start = self.at;
         let found = self.next()?;
-        ensure!(found == *token, "byte {}: expected {what}, found {}", start + 1, found.shown());
+        ensure!(found == *token, "byte {}: expected {what}, found {}", start + 1, found.to_text());
         Ok(())
     }
 

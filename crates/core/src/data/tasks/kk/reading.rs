@@ -170,25 +170,25 @@ type ParsedNodes<'t> = Option<(Vec<ClaimNode>, &'t str)>;
 impl Grammar<'_> {
     /// The longest claim at the start of the text.
     fn claim<'t>(&self, text: &'t str) -> Option<(Claim, &'t str)> {
-        let (nodes, rest) = self.whole(text, 0)?;
+        let (nodes, rest) = self.parse_statement(text, 0)?;
         Some((Claim::new(nodes)?, rest))
     }
 
-    fn whole<'t>(&self, text: &'t str, depth: usize) -> ParsedNodes<'t> {
+    fn parse_statement<'t>(&self, text: &'t str, depth: usize) -> ParsedNodes<'t> {
         let words = self.words;
         let either = |text: &'t str, list: &[&str]| list.iter().find_map(|word| text.strip_prefix(word));
         if let Some(rest) = either(text, words.if_then[0]) {
-            let (premise, rest) = self.part(rest, depth)?;
-            let (end, rest) = self.part(either(rest, words.if_then[1])?, depth)?;
+            let (premise, rest) = self.parse_part(rest, depth)?;
+            let (end, rest) = self.parse_part(either(rest, words.if_then[1])?, depth)?;
             return Some(([vec![ClaimNode::If], premise, end].concat(), rest));
         }
-        let (first, rest) = self.part(text, depth)?;
-        if let Some((second, rest)) = rest.strip_prefix(words.iff).and_then(|rest| self.part(rest, depth)) {
+        let (first, rest) = self.parse_part(text, depth)?;
+        if let Some((second, rest)) = rest.strip_prefix(words.iff).and_then(|rest| self.parse_part(rest, depth)) {
             return Some(([vec![ClaimNode::Iff], first, second].concat(), rest));
         }
         for (word, node) in [(words.and, ClaimNode::And as fn(u32) -> ClaimNode), (words.or, ClaimNode::Or)] {
             let (mut parts, mut count, mut rest) = (first.clone(), 1, rest);
-            while let Some((next, after)) = rest.strip_prefix(word).and_then(|rest| self.part(rest, depth)) {
+            while let Some((next, after)) = rest.strip_prefix(word).and_then(|rest| self.parse_part(rest, depth)) {
                 parts.extend(next);
                 (count, rest) = (count + 1, after);
             }
@@ -199,16 +199,16 @@ impl Grammar<'_> {
         Some((first, rest))
     }
 
-    fn part<'t>(&self, text: &'t str, depth: usize) -> ParsedNodes<'t> {
+    fn parse_part<'t>(&self, text: &'t str, depth: usize) -> ParsedNodes<'t> {
         if depth > MOST_BRACKETS {
             return None;
         }
         if let Some(rest) = text.strip_prefix(self.words.open) {
-            let (nodes, rest) = self.whole(rest, depth + 1)?;
+            let (nodes, rest) = self.parse_statement(rest, depth + 1)?;
             return Some((nodes, rest.strip_prefix(self.words.close)?));
         }
         if let Some(rest) = self.words.not.iter().find_map(|word| text.strip_prefix(word)) {
-            let (nodes, rest) = self.part(rest, depth + 1)?;
+            let (nodes, rest) = self.parse_part(rest, depth + 1)?;
             return Some(([vec![ClaimNode::Not], nodes].concat(), rest));
         }
         self.names.iter().enumerate().find_map(|(person, name)| {

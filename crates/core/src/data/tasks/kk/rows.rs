@@ -140,7 +140,7 @@ pub struct PromptFields {
 ///
 /// # Errors
 /// The field that is missing or invalid.
-pub fn asked(row: &Object) -> Result<PromptFields> {
+pub fn prompt_fields(row: &Object) -> Result<PromptFields> {
     let (prompt, quiz) = (text(row, "prompt")?.map(str::to_owned), text(row, "quiz")?.map(str::to_owned));
     let answer = match text(row, "solution_text_format")? {
         Some(answer) => answer.to_owned(),

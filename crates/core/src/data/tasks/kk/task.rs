@@ -6,7 +6,7 @@ use super::super::question_stream::QuestionStream;
 use super::super::{Grade, Question, Split, Task, TaskInput};
 use super::claim::Claim;
 use super::generate::{PEOPLE, Puzzle, fingerprint};
-use super::{made, notation, reward, row, rows};
+use super::{generate_puzzle, notation, reward, row, rows};
 use crate::config::{PuzzleForm, TaskSettings};
 use crate::data::Notices;
 use crate::data::chat::question_chat;
@@ -24,7 +24,7 @@ person is, like this: <answer> A knight B knave </answer>";
 /// Distinct puzzles of a split.
 pub fn distinct(people: Vec<usize>, seed: u64, split: Split) -> Distinct<Puzzle> {
     Distinct::new(people, split, move |people, split, n| {
-        let puzzle = made(people, seed, split, n)?;
+        let puzzle = generate_puzzle(people, seed, split, n)?;
         Ok((notation::print(&puzzle.claims), puzzle))
     })
 }
@@ -75,7 +75,7 @@ fn question(question_stream: &QuestionStream, form: PuzzleForm, puzzle: &Puzzle,
 
 /// A row as a question. Its key depends on the claims only, not on names and the order of people.
 fn row_question(question_stream: &QuestionStream, form: PuzzleForm, row: &Object) -> Result<(String, Question)> {
-    let asked = rows::asked(row)?;
+    let asked = rows::prompt_fields(row)?;
     ensure!(
         asked.form == form,
         "is written in the {} form; use --form {}",
@@ -103,7 +103,7 @@ impl Task for Kk {
         self.source.question(split, n, |held| {
             let people = self.people[level_of(n, self.people.len())];
             let may = |puzzle: &Puzzle| !held.contains(|| key(&puzzle.claims));
-            let puzzle = allowed(n, |n| made(people, self.seed, split, n), may)?;
+            let puzzle = allowed(n, |n| generate_puzzle(people, self.seed, split, n), may)?;
             question(&self.question_stream, self.form, &puzzle, self.seed, n)
         })
     }

@@ -74,7 +74,7 @@ pub fn spaced(number: i64) -> String {
 ///
 /// # Errors
 /// No question is found, which is ruled out for the grades in [`GRADES`].
-pub fn made(kind: MathKind, grade: usize, seed: u64, split: Split, n: u64) -> Result<(String, MathRow)> {
+pub fn generate_problem(kind: MathKind, grade: usize, seed: u64, split: Split, n: u64) -> Result<(String, MathRow)> {
     let purpose = match split {
         Split::Train => "math train",
         Split::Eval => "math eval",
@@ -108,7 +108,7 @@ fn fnv1a(text: &str) -> u64 {
 
 /// Distinct questions of a split.
 pub fn distinct(kind: MathKind, grades: Vec<usize>, seed: u64, split: Split) -> Distinct<MathRow> {
-    Distinct::new(grades, split, move |grade, split, n| made(kind, grade, seed, split, n))
+    Distinct::new(grades, split, move |grade, split, n| generate_problem(kind, grade, seed, split, n))
 }
 
 /// The task `math`.
@@ -210,7 +210,7 @@ impl Task for Math {
     fn question(&self, split: Split, n: u64) -> Result<Question> {
         self.source.question(split, n, |held| {
             let grade = self.grades[level_of(n, self.grades.len())];
-            let make = |n| made(self.kind, grade, self.seed, split, n).map(|(_, row)| row);
+            let make = |n| generate_problem(self.kind, grade, self.seed, split, n).map(|(_, row)| row);
             question(&self.question_stream, allowed(n, make, |row| !held.contains(|| row.prompt.clone()))?)
         })
     }

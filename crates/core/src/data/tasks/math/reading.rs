@@ -253,7 +253,7 @@ pub fn last_number(text: &str, digits_apart: bool) -> Option<Quantity> {
     for _ in 0..MOST_AROUND {
         let last = all[..end].iter().rposition(MathToken::is_number)?;
         let start = run_start(&all, last);
-        let run = run(&all, start, last);
+        let run = expression_tokens(&all, start, last);
         let quantity = single(run, digits_apart)
             .or_else(|| leading(run).filter(|(_, read)| start + read > last).map(|(quantity, _)| quantity));
         if quantity.is_none() && last > start && all[last - 1].is('^') && unit_before(&all, last - 1) {
@@ -323,7 +323,7 @@ fn closes(all: &[MathToken], open: usize, last: usize) -> bool {
 }
 
 /// The tokens from `start` that belong to the expression of the number at `last`.
-fn run(all: &[MathToken], start: usize, last: usize) -> &[MathToken] {
+fn expression_tokens(all: &[MathToken], start: usize, last: usize) -> &[MathToken] {
     let mut end = last + 1;
     while end < all.len() && end - last < MOST_AROUND {
         let (token, before) = (&all[end], &all[end - 1]);

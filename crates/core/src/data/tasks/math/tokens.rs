@@ -156,7 +156,7 @@ pub fn tokens(text: &str) -> Vec<MathToken> {
     let chars = plain(text);
     let mut lexer = Lexer { chars: &chars, at: 0, out: Vec::new(), spaced: false, braces: Vec::new() };
     while lexer.at < chars.len() {
-        lexer.one();
+        lexer.next_token();
     }
     lexer.out
 }
@@ -221,7 +221,7 @@ impl Lexer<'_> {
         self.out.push(MathToken { kind, spaced: std::mem::take(&mut self.spaced), upright });
     }
 
-    fn one(&mut self) {
+    fn next_token(&mut self) {
         let c = self.chars[self.at];
         match c {
             '0'..='9' => self.number(),
