@@ -113,7 +113,7 @@ impl Window {
             Some(run) => *run = fresh,
             None => self.state.runs.push(fresh),
         }
-        self.state.color_runs();
+        self.state.label_runs();
         self.watcher.watch(path);
         self.state.focus = Some(path.to_owned());
         true
@@ -149,7 +149,7 @@ impl Window {
                 self.state.focus = Some(path);
             }
         }
-        self.state.color_runs();
+        self.state.label_runs();
         self.tick_a_few();
     }
 
@@ -169,7 +169,7 @@ impl Window {
         }
         self.watcher.unwatch(path);
         self.state.runs.retain(|run| run.files.path != path);
-        self.state.color_runs();
+        self.state.label_runs();
         if self.state.focus.as_deref() == Some(path) {
             self.state.focus = self.state.runs.first().map(|run| run.files.path.clone());
         }

@@ -6,7 +6,7 @@ use super::child::{Job, JobState, TrainerProcess};
 use super::curve_cache::CurveCache;
 use super::theme;
 use crate::event::Command;
-use crate::history::{Axis, RunFiles};
+use crate::history::{Axis, RunFiles, distinct_names, run_colors};
 use crate::model::conversation::ChatRequest;
 use eframe::egui;
 use eframe::egui::Color32;
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub struct OpenRun {
     /// Its files.
     pub files: RunFiles,
+    /// Its name among the open runs.
+    pub label: String,
     /// A process is training it.
     pub live: bool,
     /// That process, where this window started it.
@@ -46,6 +48,7 @@ impl OpenRun {
     pub fn new(path: &Path, color: usize) -> Self {
         Self {
             files: RunFiles::new(path),
+            label: crate::history::short_name(path),
             live: false,
             trainer: None,
             ours: false,
@@ -59,9 +62,9 @@ impl OpenRun {
         }
     }
 
-    /// Its name.
+    /// Its name, distinct among the open runs.
     pub fn name(&self) -> String {
-        self.files.name()
+        self.label.clone()
     }
 
     /// Whether this window can command it.
@@ -269,11 +272,12 @@ impl AppState {
         self.run(self.focus.as_deref()?)
     }
 
-    /// Give every open run its colour, after one has come or gone.
-    pub fn color_runs(&mut self) {
-        let names: Vec<String> = self.runs.iter().map(OpenRun::name).collect();
-        for (run, hue) in self.runs.iter_mut().zip(crate::history::run_colors(&names)) {
-            (run.hue, run.color) = (hue, theme::series(hue));
+    /// Give every open run its name and its colour, after one has come or gone.
+    pub fn label_runs(&mut self) {
+        let names: Vec<String> = self.runs.iter().map(|run| run.files.name()).collect();
+        let labels = distinct_names(&self.runs.iter().map(|run| run.files.path.as_path()).collect::<Vec<_>>());
+        for ((run, hue), label) in self.runs.iter_mut().zip(run_colors(&names)).zip(labels) {
+            (run.hue, run.color, run.label) = (hue, theme::series(hue), label);
         }
     }
 

@@ -76,29 +76,14 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ReportRun>> {
     // By the names that the window uses.
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
     runs.iter_mut().zip(crate::history::run_colors(&names)).for_each(|(run, hue)| run.hue = hue);
-    make_names_distinct(&mut runs);
+    let paths: Vec<PathBuf> = runs.iter().map(|run| run.files.path.clone()).collect();
+    let distinct = crate::history::distinct_names(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    runs.iter_mut().zip(distinct).for_each(|(run, name)| run.name = name);
     Ok(runs)
 }
 
 /// Maximum number of runs: more colours and lines are not distinguishable.
 const MOST_RUNS: usize = 48;
-
-/// Add the folder to equal names, and a number if they are still equal.
-fn make_names_distinct(runs: &mut [ReportRun]) {
-    for round in 0..2 {
-        let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
-        for (i, run) in runs.iter_mut().enumerate() {
-            if names.iter().filter(|name| **name == run.name).count() < 2 {
-                continue;
-            }
-            let folder = run.files.path.parent().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().into_owned());
-            run.name = match folder.filter(|_| round == 0) {
-                Some(folder) => format!("{folder}/{}", run.name),
-                None => format!("{} ({})", run.name, i + 1),
-            };
-        }
-    }
-}
 
 /// Curves of the shares in the run's token statistics.
 fn derived(history: &History) -> History {

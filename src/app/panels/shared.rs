@@ -129,7 +129,8 @@ pub fn progress<'a>(ui: &mut Ui, key: &str, job: Option<&'a JobState>, actions: 
             None
         }
         JobState::Failed(why) => {
-            ui.colored_label(theme::error_color(ui.visuals()), why);
+            // A message about a flag is about the field of this name.
+            ui.colored_label(theme::error_color(ui.visuals()), why.strip_prefix("--").unwrap_or(why));
             None
         }
         JobState::Done(text) => Some(text),

@@ -243,7 +243,7 @@ fn ten_runs_have_ten_colours_whatever_the_order() {
     let desk_of = |names: Vec<u32>| -> Vec<(String, Color32)> {
         let mut desk = AppState::default();
         names.iter().for_each(|i| fixtures::add(&mut desk, &format!("runs/{i}"), Stage::Pretrain, Vec::new()));
-        desk.color_runs();
+        desk.label_runs();
         let mut found: Vec<_> = desk.runs.iter().map(|run| (run.name(), run.color)).collect();
         found.sort_by(|a, b| a.0.cmp(&b.0));
         found

@@ -116,7 +116,7 @@ fn look() {
                     let mut window = Window::new(ui.ctx(), backend, "none".into(), None).unwrap();
                     let state = window.state();
                     state.runs = many_runs(count, points);
-                    state.color_runs();
+                    state.label_runs();
                     state.focus = Some(state.runs[0].files.path.clone());
                     state.look.theme = if dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
                     window

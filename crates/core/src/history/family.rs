@@ -1,6 +1,7 @@
 //! Lineage of runs: forks, merges and fine-tuning as a tree.
 
 use super::RunFiles;
+use std::path::Path;
 
 /// A run in the tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +23,11 @@ pub fn family(runs: &[&RunFiles]) -> Family {
     let origins: Vec<String> = runs.iter().map(|run| origin(run)).collect();
     let parent = |i: usize| {
         let name = parent_name(&origins[i])?;
-        names.iter().position(|n| n == name).filter(|&p| p != i)
+        let nearness = |p: usize| shared_folders(&runs[i].path, &runs[p].path);
+        let named = || (0..runs.len()).filter(|&p| p != i && names[p] == name);
+        let nearest = named().max_by_key(|&p| nearness(p))?;
+        // Of two that are equally near, neither is known to be the parent.
+        (named().filter(|&p| nearness(p) == nearness(nearest)).count() == 1).then_some(nearest)
     };
     let parents: Vec<Option<usize>> = (0..runs.len()).map(parent).collect();
     let mut family = Vec::new();
@@ -33,6 +38,11 @@ pub fn family(runs: &[&RunFiles]) -> Family {
         add_descendants(i, 0, &parents, &origins, &mut seen, &mut family);
     }
     family
+}
+
+/// Number of folders that two paths begin with alike: a log has only the name of its parent, and several runs may have that name.
+fn shared_folders(a: &Path, b: &Path) -> usize {
+    a.components().zip(b.components()).take_while(|(a, b)| a == b).count()
 }
 
 fn add_descendants(
@@ -68,7 +78,6 @@ fn parent_name(origin: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::config::Settings;
-    use std::path::Path;
 
     fn run(name: &str, parent: Option<&str>) -> RunFiles {
         let mut run = RunFiles::new(Path::new(name));
@@ -85,6 +94,12 @@ mod tests {
         let found = family(&runs.iter().collect::<Vec<_>>());
         let shape: Vec<(usize, usize)> = found.iter().map(|m| (m.run, m.depth)).collect();
         assert_eq!(shape, [(1, 0), (0, 1), (2, 2), (3, 0)]);
+        // Of two runs with the parent's name, the nearer one; of two equally near ones, neither.
+        let runs = [run("runs/base", None), run("runs/lesson/base", None), run("runs/lesson/pupil", Some("base@5"))];
+        let found = family(&runs.iter().collect::<Vec<_>>());
+        assert_eq!(found.iter().map(|m| (m.run, m.depth)).collect::<Vec<_>>(), [(0, 0), (1, 0), (2, 1)]);
+        let runs = [run("x/base", None), run("y/base", None), run("z/pupil", Some("base@5"))];
+        assert!(family(&runs.iter().collect::<Vec<_>>()).iter().all(|m| m.depth == 0));
         let circle = [run("a", Some("b@1")), run("b", Some("a@1"))];
         assert_eq!(family(&circle.iter().collect::<Vec<_>>()).len(), 2);
     }

@@ -43,8 +43,8 @@ fn color(p: f64, behind: Color32) -> Color32 {
 impl Attention {
     /// Draw; returns the token that was clicked.
     pub fn ui(&mut self, ui: &mut Ui, it: &Inspection, count: u64) -> Option<usize> {
-        let hint = "Each row is a token that looks, each column one that it looks at; a row adds up to 1. Nothing can look ahead, so the upper \
-                    right is empty. Colours go by the root, so that weak attention is seen. Click a small picture to see that head.";
+        let hint = "Each row is a query token, each column a key token: the share of the query's attention that the key gets; a row adds up to 1. A token attends only to itself and to \
+                    earlier ones, so the upper right is empty. Colours go by the root, so that weak attention is seen. Click a small picture to see that head.";
         card(ui, "Attention", hint, |ui| {
             let Some(layer) = it.attention.get(self.layer.min(it.attention.len().saturating_sub(1))) else {
                 ui.weak("This inspection has no attention.");
@@ -90,8 +90,8 @@ impl Attention {
         let who = head.map_or(format!("layer {}, mean of all heads", self.layer), |h| format!("layer {}, head {h}", self.layer));
         let words = HeatLabels {
             name: &format!("Attention, {who}"),
-            y_label: "token that looks",
-            x_label: "token looked at",
+            y_label: "query token",
+            x_label: "key token",
             row: &name,
             column: &name,
             cell: &|query, key| match at(layer, head, query, key) {

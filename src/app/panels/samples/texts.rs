@@ -89,7 +89,12 @@ impl Texts {
             ui.add_enabled_ui(run.is_controllable() || (is_saved && is_free), |ui| {
                 let label = ui.label("prompt");
                 let field = egui::TextEdit::multiline(&mut self.prompt).desired_rows(2).desired_width(f32::INFINITY);
-                ui.add(field.hint_text("The text to continue; empty to start from nothing")).labelled_by(label.id);
+                ui.add(
+                    field.hint_text(
+                        "The text to continue; a model with a token that begins texts can also start from an empty one",
+                    ),
+                )
+                .labelled_by(label.id);
                 ui.horizontal_wrapped(|ui| {
                     let asked = ui.button("Sample now").clicked();
                     let label = ui.label("temperature");
