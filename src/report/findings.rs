@@ -7,7 +7,7 @@ use super::run::ReportRun;
 use super::run_facts::{dot, sentence};
 use crate::event::{Score, TaskEval};
 use crate::history::{Axis, differences};
-use crate::stats::{mean, series_interval};
+use crate::stats::{mean, series_interval, t_interval};
 use std::collections::BTreeMap;
 
 /// A sentence, and whether it reports an improvement or a deterioration.
@@ -29,9 +29,14 @@ const VISIBLE: usize = 8;
 /// Differing settings that a sentence names.
 const NAMED_SETTINGS: usize = 3;
 
+/// Minimum number of values for an interval.
+const FEWEST: usize = 5;
+
 /// What the intervals are about.
-const SCOPE: &str = "Each interval is about these runs: about the held-out questions, or about the evaluations and steps of one run, whose \
-                     values resemble their predecessors. Other seeds may differ by more.";
+const SCOPE: &str = "Each interval is about these runs: the choice of held-out questions, the batches of the steps, or the spread of successive \
+                     evaluations. Other seeds may differ by more.";
+/// Sections of settings that do not change what is learned.
+const WITHOUT_EFFECT: [&str; 4] = ["save", "eval", "merge", "device"];
 
 /// The start of the page; `own` are additional sentences given by the user.
 pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
@@ -125,11 +130,12 @@ fn points(share: f64) -> String {
     texts.find(|text| text.contains(|c| ('1'..='9').contains(&c))).unwrap_or_else(|| "0".into())
 }
 
-/// Two runs, and the settings in which they differ: their methods, or anything else.
+/// Two runs, and the settings of their training in which they differ.
 fn compared_runs(run: &ReportRun, first: &ReportRun) -> String {
     let names = [run, first].map(|run| format!("<b>{}</b>", line(&run.name)));
     let settings = [run, first].map(|run| run.files.settings.as_ref());
-    let differ = differences(&settings);
+    let mut differ = differences(&settings);
+    differ.retain(|d| d.name.split_once('.').is_none_or(|(section, _)| !WITHOUT_EFFECT.contains(&section)));
     let name = |d: &crate::history::SettingDifference| {
         let name = d.name.split_once('.').map_or(d.name.as_str(), |(_, name)| name);
         format!("<code>{}</code>", line(name))
@@ -181,11 +187,11 @@ fn lower_loss(run: &ReportRun, first: &ReportRun) -> Option<Finding> {
     let (own, others) = (evals(run), evals(first));
     let pairs: Vec<(f64, f64)> = own.iter().filter_map(|(step, loss)| Some((*loss, *others.get(step)?))).collect();
     let late = &pairs[pairs.len() / 2..];
-    let (mean, half) = mean_and_half(&late.iter().map(|(own, other)| own - other).collect::<Vec<_>>())?;
+    let (mean, half) = mean_and_half(series_interval, &late.iter().map(|(own, other)| own - other).collect::<Vec<_>>())?;
     let (a, b) = late.last()?;
     let ends = column(&[*a, *b]);
     let what = format!(
-        "{}: validation loss {} and {} at their last common evaluation; over the last {}",
+        "{}: validation loss {} and {} at their last common evaluation; over the last {} evaluations,",
         compared_runs(run, first),
         ends[0],
         ends[1],
@@ -212,7 +218,7 @@ fn merges(run: &ReportRun) -> Option<Finding> {
     let pairs: Vec<f64> = h.merges.iter().filter_map(|m| Some(super::tables::merged_loss(m)? - m.eval_loss?)).collect();
     let pairs: Vec<f64> = pairs.into_iter().filter(|d| d.is_finite()).collect();
     let late = &pairs[pairs.len() / 2..];
-    let (mean, half) = mean_and_half(late)?;
+    let (mean, half) = mean_and_half(series_interval, late)?;
     let verdict = match (mean - half, mean + half) {
         (_, high) if high < 0.0 => Verdict::Better,
         (low, _) if low > 0.0 => Verdict::Worse,
@@ -252,16 +258,19 @@ fn progress(run: &ReportRun) -> Option<Finding> {
     let metric = if h.stage() == "grpo" { "reward" } else { "loss" };
     let (what, lower) = if h.stage() == "grpo" { ("mean reward", false) } else { ("training loss", true) };
     let (first, last) = (h.first_tenth(metric)?, h.last_tenth(metric)?);
-    let ((a, half_a), (b, half_b)) = (mean_and_half(first)?, mean_and_half(last)?);
+    // Given the weights before it, the loss or reward of a step varies by its batch alone, so that steps count as independent; the trend
+    // within a tenth makes the interval wider.
+    let ((a, half_a), (b, half_b)) = (mean_and_half(t_interval, first)?, mean_and_half(t_interval, last)?);
     let (d, half) = (b - a, half_a.hypot(half_b));
     let verdict = match (d - half, d + half) {
         (low, high) if low <= 0.0 && high >= 0.0 => Verdict::Open,
         (low, _) if (low > 0.0) == lower => Verdict::Worse,
         _ => Verdict::Better,
     };
+    let open = if verdict == Verdict::Open { "; the interval includes zero" } else { "" };
     let (ends, [d, low, high]) = (column(&[a, b]), signed(d, half));
     let html = format!(
-        "{name}: {what} {} over the first {} steps, {} over the last: {d} (95 % interval {low} to {high}).",
+        "{name}: {what} {} over the first {} steps, {} over the last: {d} (95 % interval {low} to {high}{open}).",
         ends[0],
         count(first.len() as u64),
         ends[1]
@@ -269,18 +278,28 @@ fn progress(run: &ReportRun) -> Option<Finding> {
     Some(Finding { verdict, html })
 }
 
-/// Mean of successive values, and half of its 95 % interval; NaN is ignored.
-fn mean_and_half(values: &[f64]) -> Option<(f64, f64)> {
+/// Mean of at least [`FEWEST`] values, and half of its 95 % interval; NaN is ignored.
+fn mean_and_half(interval: fn(&[f64]) -> Option<[f64; 2]>, values: &[f64]) -> Option<(f64, f64)> {
     let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    let [_, high] = series_interval(&finite)?;
+    let [_, high] = interval(&finite).filter(|_| finite.len() >= FEWEST)?;
     Some((mean(&finite), high - mean(&finite)))
 }
 
-/// A difference and the ends of its interval, with their signs and the same decimals.
+/// A difference and the ends of its interval, with their signs and common decimals: as many as show two digits of the interval's half, and
+/// the sign of each end.
 fn signed(difference: f64, half: f64) -> [String; 3] {
     let values = [difference, difference - half, difference + half];
-    let mut texts = column(&values).into_iter();
-    values.map(|v| format!("{}{}", if v > 0.0 { "+" } else { "" }, texts.next().unwrap_or_default()))
+    if half == 0.0 {
+        let mut texts = column(&values).into_iter();
+        return values.map(|v| format!("{}{}", if v > 0.0 { "+" } else { "" }, texts.next().unwrap_or_default()));
+    }
+    let is_zero = |text: &str| !text.contains(|c| ('1'..='9').contains(&c));
+    let least = (1.0 - half.abs().log10().floor()).clamp(0.0, 12.0) as usize;
+    let written = |decimals: usize| values.map(|v| format!("{v:+.decimals$}").replace('-', "−"));
+    let shows_signs = |texts: &[String; 3]| !texts[1..].iter().any(|text| is_zero(text));
+    let mut texts = (least..=12).map(written).find(shows_signs).unwrap_or_else(|| written(least));
+    texts.iter_mut().filter(|text| is_zero(text)).for_each(|text| *text = text.trim_start_matches(['+', '−']).to_owned());
+    texts
 }
 
 #[cfg(test)]
@@ -289,14 +308,24 @@ mod tests {
 
     #[test]
     fn intervals_match_published_tables() {
-        let (mean, half) = mean_and_half(&[3.0, 1.0, 4.0, f64::NAN, 2.0, 5.0]).unwrap();
+        let (mean, half) = mean_and_half(t_interval, &[3.0, 1.0, 4.0, f64::NAN, 2.0, 5.0]).unwrap();
         // Standard deviation sqrt(2.5), standard error sqrt(0.5).
         assert!((mean - 3.0).abs() < 1e-12 && (half / (2.776 * 0.5f64.sqrt()) - 1.0).abs() < 0.02, "{mean} {half}");
-        assert!(mean_and_half(&[1.0, 2.0]).is_none());
+        assert!(mean_and_half(t_interval, &[1.0, 2.0]).is_none());
         // Newcombe 1998, table II, example (a): 56/70 against 48/80, difference 0.2, interval 0.0524 to 0.3339.
         let score = |accuracy, interval| Score { accuracy, interval, ..Score::default() };
         let (d, [low, high]) = difference(&score(0.6, [0.4904, 0.7004]), &score(0.8, [0.6916, 0.8768]));
         assert!((d - 0.2).abs() < 1e-12 && (low - 0.0524).abs() < 1e-3 && (high - 0.3339).abs() < 1e-3, "{low} {high}");
+    }
+
+    #[test]
+    fn differences_have_the_decimals_of_their_interval() {
+        assert_eq!(signed(0.001473, 0.1485), ["0.00", "−0.15", "+0.15"]);
+        assert_eq!(signed(-0.05863, 0.03812), ["−0.059", "−0.097", "−0.021"]);
+        assert_eq!(signed(-1.838, 0.2), ["−1.84", "−2.04", "−1.64"]);
+        // An end that is not zero does not look like zero.
+        assert_eq!(signed(0.1003, 0.1), ["+0.1003", "+0.0003", "+0.2003"]);
+        assert_eq!(signed(-250.0, 40.0), ["−250", "−290", "−210"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! effect of a change, and the effect is measured: the mean of a metric before and after.
 
 use crate::history::History;
-use crate::stats::{mean, series_interval};
+use crate::stats::{mean, t_interval};
 use std::path::{Path, PathBuf};
 
 /// Length of the run as a multiple of the lesson's.
@@ -90,7 +90,8 @@ impl Response {
         let steps = (span / 3).max(5);
         let before = values(history, metric, from.saturating_sub(steps), from);
         let after = values(history, metric, from + span - steps, from + span);
-        let [own, its] = [series_interval(&before)?, series_interval(&after)?];
+        // Given the weights before it, the value of a step varies by its batch alone, so that steps count as independent.
+        let [own, its] = [t_interval(&before)?, t_interval(&after)?];
         let means = [mean(&before), mean(&after)];
         let half = (own[1] - means[0]).hypot(its[1] - means[1]);
         let difference = means[1] - means[0];

@@ -228,7 +228,7 @@ fn runs_of_one_kind_are_compared_with_their_baseline() {
     let found = head(&[trained("a", 0.1, 0.0), trained("b", 0.1, -0.25), trained("c", 0.2, -0.5)]);
     // 2.01 and 1.76; a difference without scatter has an interval of no width.
     let wanted = "<b><bdi>b</bdi></b> against <b><bdi>a</bdi></b>: validation loss 1.760 and 2.010 at their last common evaluation; over the \
-                  last 5 −0.25 on average (95 % interval −0.25 to −0.25)";
+                  last 5 evaluations, −0.25 on average (95 % interval −0.25 to −0.25)";
     assert!(found.contains(wanted), "{found}");
     assert!(!found.contains("<bdi>c</bdi></b> against"), "{found}");
 }
