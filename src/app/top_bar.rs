@@ -68,10 +68,8 @@ fn focused_ui(ui: &mut Ui, state: &mut AppState) {
         let share = h.step as f32 / h.max_steps() as f32;
         let bar = ui.add(egui::ProgressBar::new(share.min(1.0)).desired_width(90.0).desired_height(8.0));
         if h.discarded_steps() > 0 {
-            bar.on_hover_text(format!(
-                "A rescue goes back to earlier weights; {} steps were discarded.",
-                format::count(h.discarded_steps())
-            ));
+            let discarded = crate::number_format::counted(h.discarded_steps(), "step");
+            bar.on_hover_text(format!("A rescue goes back to earlier weights; discarded so far: {discarded}."));
         }
     }
     if let Some(left) = left_seconds(run).filter(|_| state == "running" && has_space(ui, 130.0)) {

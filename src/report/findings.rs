@@ -60,7 +60,9 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
         out += &format!("<ul class=\"findings\">\n{items}</ul>\n");
         if !more.is_empty() {
             let (summary, items) = (plural(more.len() as u64, "further finding"), more.iter().map(item).collect::<String>());
-            out += &format!("<details class=\"more\"><summary>{summary}</summary>\n<ul class=\"findings\">\n{items}</ul>\n</details>\n");
+            out += &format!(
+                "<details class=\"more\"><summary>{summary}</summary>\n<ul class=\"findings\">\n{items}</ul>\n</details>\n"
+            );
         }
     }
     if !found.is_empty() {
