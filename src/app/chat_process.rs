@@ -10,13 +10,13 @@ pub struct Turn {
     pub by_model: bool,
     /// Its text, so far.
     pub text: String,
-    /// How it ended, where that is worth mentioning.
+    /// The reason of its end, where it is worth mentioning.
     pub note: String,
     /// It was refused: the model has not seen it.
     pub refused: bool,
 }
 
-/// How a conversation stands.
+/// State of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatState {
     /// The model is being loaded; the newest line of progress.
@@ -49,7 +49,7 @@ pub struct ChatProcess {
     pub model: String,
     /// The messages, oldest first.
     pub turns: Vec<Turn>,
-    /// How it stands.
+    /// Its state.
     pub state: ChatState,
     /// The model, once it is loaded.
     pub about: Option<About>,

@@ -1,4 +1,4 @@
-//! What the window has started: trainers that take commands, and short commands whose output is wanted.
+//! Child processes of the window: trainers, which take commands, and short commands, whose output is read.
 
 use crate::backend::{self, Backend, CommandOutput, End, RunningCommand, Wake};
 use crate::event::Command;
@@ -59,7 +59,7 @@ impl TrainerProcess {
         self.messages.drain(..extra);
     }
 
-    /// How it ended, once it has.
+    /// Its end, after it has ended.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
     }
@@ -75,13 +75,13 @@ impl TrainerProcess {
 pub struct Job {
     /// The command line, without the program.
     pub args: Vec<String>,
-    /// How it stands.
+    /// Its state.
     pub state: JobState,
     task: Option<Box<dyn RunningCommand>>,
     output: String,
 }
 
-/// How a job stands.
+/// State of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
     /// It works; the newest line of progress.

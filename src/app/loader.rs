@@ -1,4 +1,4 @@
-//! What waits for a disk or a person is done by a thread, so that a frame does not.
+//! Threads for work that waits for a disk or a person, so that no frame waits.
 
 use eframe::egui::{Context, Id};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -36,7 +36,7 @@ impl<T: Send + 'static> Loader<T> {
         }
     }
 
-    /// What the work has brought, once.
+    /// The result of the work, once.
     pub fn take(&mut self) -> Option<T> {
         let taken = self.result.as_ref()?.try_recv();
         if !matches!(taken, Err(TryRecvError::Empty)) {
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!((loader.take(), loader.take(), loader.is_busy()), (Some(7), None, false));
         loader.start(&ctx, || None);
         wait(&ctx);
-        // The thread lets go of its sender just after it has counted itself out.
+        // The thread drops its sender just after it has decremented the counter.
         let begin = Instant::now();
         while loader.is_busy() && begin.elapsed() < Duration::from_secs(60) {
             assert_eq!(loader.take(), None);

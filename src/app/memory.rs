@@ -1,4 +1,4 @@
-//! What the window remembers when it is closed: look, layout, size. A file that cannot be read is ignored.
+//! The state of the window that is kept when it is closed: look, layout, size. A file that cannot be read is ignored.
 
 use super::state::{Look, Page};
 use anyhow::{Context as _, Result};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// How pages are drawn.
+    /// Look of the pages.
     pub look: Look,
     /// The arrangement of the pages.
     pub tree: Option<egui_tiles::Tree<Page>>,

@@ -1,4 +1,4 @@
-//! What the window opens with.
+//! Options for opening the window.
 
 use crate::story::{self, Story};
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub struct Options {
 pub struct PlayStory {
     /// The story.
     pub story: Story,
-    /// How it is played.
+    /// Its options.
     pub options: story::PlayerOptions,
     /// It continues by itself from scene to scene.
     pub automatic: bool,

@@ -11,7 +11,7 @@ const DISMISSED: Duration = Duration::from_millis(700);
 /// Width of the button, with the space before it.
 const BUTTON: f32 = 69.0;
 
-/// What a field holds.
+/// Kind of path in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathKind {
     /// A file.
@@ -26,7 +26,7 @@ pub enum PathKind {
     NewFolder,
 }
 
-/// What a dialog is asked for.
+/// Kind of a file dialog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choose {
     /// A file.
@@ -37,7 +37,7 @@ pub enum Choose {
     Folder,
 }
 
-/// What a dialog has brought.
+/// Result of a file dialog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
     /// These paths.
@@ -51,12 +51,12 @@ pub enum Chosen {
 /// Shows a dialog that begins in a folder and waits for its answer.
 pub type Dialog = Arc<dyn Fn(Choose, Option<PathBuf>) -> Chosen + Send + Sync>;
 
-/// How a field looks.
+/// Appearance of a field.
 #[derive(Clone, Copy, Debug)]
 pub struct PathField<'a> {
-    /// What it holds.
+    /// Its kind of path.
     pub kind: PathKind,
-    /// What is read out, and tells fields apart.
+    /// Its accessible name, distinct among the fields of a page.
     pub label: &'a str,
     /// Shown while it is empty.
     pub hint: &'a str,

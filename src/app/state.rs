@@ -29,7 +29,7 @@ pub struct OpenRun {
     pub ours: bool,
     /// Drawn in charts.
     pub visible: bool,
-    /// Which of the series' colours it has.
+    /// Index of its colour among the series' colours.
     pub hue: usize,
     /// That colour, on every page.
     pub color: Color32,
@@ -87,11 +87,11 @@ impl OpenRun {
     }
 }
 
-/// How pages are drawn; remembered when the window is closed.
+/// Look of the pages; kept when the window is closed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Look {
-    /// What the horizontal axis counts.
+    /// Unit of the horizontal axis.
     pub axis: Axis,
     /// Share of a curve's points in the window of its smoothed line; 0 draws no smoothed lines.
     pub smooth: f64,
@@ -156,7 +156,7 @@ pub enum Page {
     Controls,
 }
 
-/// What a page asks for.
+/// Request of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// A command to the trainer of a run.
@@ -231,7 +231,7 @@ pub struct AppState {
     pub runs: Vec<OpenRun>,
     /// The run that pages show, by its folder.
     pub focus: Option<PathBuf>,
-    /// How pages are drawn.
+    /// Look of the pages.
     pub look: Look,
     /// Jobs by key.
     pub jobs: BTreeMap<String, Job>,
@@ -252,7 +252,7 @@ impl AppState {
         self.actions.push(order);
     }
 
-    /// What was asked for since the last call.
+    /// Requests since the last call.
     pub fn take_orders(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }

@@ -104,7 +104,7 @@ fn starting_ui(ui: &mut Ui, run: &OpenRun) {
     ui.add(egui::Label::new(RichText::new(crate::vfs::clean(&line)).weak()).truncate());
 }
 
-/// How a run stands, as a word; while its log is read, nothing else is known of it.
+/// State of a run, as a word; unknown while its log is read.
 pub fn state_label(run: &OpenRun) -> &'static str {
     match run.files.history.state {
         RunState::Empty if run.loading && !run.live => "reading",
@@ -112,7 +112,7 @@ pub fn state_label(run: &OpenRun) -> &'static str {
     }
 }
 
-/// How a run stands, as a word in its colour.
+/// State of a run, as a word in its colour.
 pub fn state_ui(ui: &mut Ui, run: &OpenRun) {
     let state = state_label(run);
     let visuals = ui.visuals();
@@ -149,7 +149,7 @@ pub fn left_seconds(run: &OpenRun) -> Option<f64> {
     (steps > 0.0).then(|| (seconds(b) - seconds(a)) / steps * h.max_steps().saturating_sub(h.step) as f64)
 }
 
-/// What becomes of runs that are trained from a window that closes.
+/// Treatment of the runs that a closing window trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
     /// They save and stop; then the window closes.

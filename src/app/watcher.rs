@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Between two looks at a live run.
+/// Time between two reads of a live run.
 const LIVE: Duration = Duration::from_millis(150);
-/// Between two looks at one that is not being trained.
+/// Time between two reads of a run that is not being trained.
 const IDLE: Duration = Duration::from_millis(1000);
-/// Between two looks for runs that were started elsewhere.
+/// Time between two searches for runs that were started elsewhere.
 const HOME: Duration = Duration::from_secs(3);
 
-/// What a look at a run has brought.
+/// Result of reading a run.
 #[derive(Debug)]
 pub struct WatchedRun {
     /// The run.
@@ -71,7 +71,7 @@ struct Watched {
     has_settings: bool,
     /// Something has been saved since its bytes were counted.
     uncounted: bool,
-    /// What was reported last: live, error.
+    /// The newest report: live, error.
     reported: Option<(bool, Option<String>)>,
     next: Instant,
 }
@@ -110,7 +110,7 @@ impl Watcher {
         self.found.try_recv().ok()
     }
 
-    /// What a look at a run has brought, if there is something.
+    /// Result of reading a run, if there is news.
     pub fn next(&self) -> Option<WatchedRun> {
         self.seen.try_recv().ok()
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a message is shown.
+/// Duration of a message.
 const TOAST: Duration = Duration::from_secs(8);
 /// Taking what logs have brought may use this much of a frame.
 const READING: Duration = Duration::from_millis(8);
@@ -31,7 +31,7 @@ const SOFTWARE_PAUSE_MS: u64 = 4000;
 /// Least and greatest pause while a story runs.
 const STORY_PAUSE_MS: (u64, u64) = (60, 700);
 
-/// What work in the background has brought.
+/// Results of background work.
 #[derive(Debug)]
 pub(super) enum Done {
     /// Runs in a folder that is to be opened; whether that exists.
@@ -274,7 +274,7 @@ impl Window {
         }
     }
 
-    /// What becomes of runs that are trained from a window that closes.
+    /// Treatment of the runs that a closing window trains.
     fn decide(&mut self, ctx: &egui::Context, decided: Option<Leave>, runs: Vec<PathBuf>) {
         match decided {
             None => {}

@@ -51,7 +51,7 @@ pub enum CommandOutput {
     Ended(End),
 }
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// With exit code 0.

@@ -7,7 +7,7 @@ use crate::world::{NotConnected, World, check_timeout};
 use anyhow::{Result, anyhow};
 use clap::ArgMatches;
 
-/// How a command uses the ranks of a launcher.
+/// Use of the ranks of a launcher by a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RankUse {
     /// All ranks take part.

@@ -19,7 +19,7 @@ pub(super) struct ReportLine {
     pub dash: usize,
     pub raw: Trace,
     pub smooth: Option<Trace>,
-    /// What the legend says of a metric of batches: the mean of its last tenth, because a single one says little.
+    /// The legend's value for a metric of batches: the mean of its last tenth, because a single one says little.
     pub end: Option<f64>,
 }
 

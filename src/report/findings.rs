@@ -32,7 +32,7 @@ const NAMED_SETTINGS: usize = 3;
 /// Minimum number of values for an interval.
 const FEWEST: usize = 5;
 
-/// What the intervals are about.
+/// Scope of the intervals.
 const SCOPE: &str = "Each interval is about these runs: the choice of held-out questions, the batches of the steps, or the spread of successive \
                      evaluations. Other seeds may differ by more.";
 /// Sections of settings that do not change what is learned.

@@ -7,7 +7,7 @@ pub(super) fn escape(text: &str) -> String {
     crate::number_format::escape_markup(&crate::number_format::visible(text).replace('\t', " "))
 }
 
-/// What stands between two backticks as code; the text is HTML already.
+/// Text between two backticks as code; the text is HTML already.
 pub(super) fn with_code(html: &str) -> String {
     let parts: Vec<&str> = html.split('`').collect();
     if parts.len().is_multiple_of(2) {

@@ -43,7 +43,7 @@ pub struct Entry {
     pub kind: FileKind,
 }
 
-/// What a path leads to, links followed.
+/// The metadata of a path, links followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileMetadata {
     /// File type.
@@ -168,7 +168,7 @@ pub trait Vfs: Send + Sync {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile + '_>>;
     /// Opens a regular file for reading. Pipes, devices and folders are refused without being opened (a pipe would block).
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsReader>>;
-    /// What a path leads to, links followed; `None` if there is nothing.
+    /// The metadata of a path, links followed; `None` if there is nothing.
     fn metadata(&self, path: &Path) -> io::Result<Option<FileMetadata>>;
     /// All of standard input, which the caller may read more than once.
     fn standard_input(&self) -> io::Result<Arc<dyn VfsReader>>;

@@ -164,7 +164,7 @@ pub(super) fn position(state: &AppState) -> Option<f64> {
     })
 }
 
-/// How all curves of a chart are cut and transformed.
+/// View and transformation of all curves of a chart.
 pub(super) struct CurveTransform {
     pub cut: CurveView,
     pub log_y: bool,

@@ -323,7 +323,7 @@ impl NewRun {
         }
     }
 
-    /// What must be given before a run can start.
+    /// Missing fields without which a run cannot start.
     fn missing(&self) -> Option<&'static str> {
         let given = |key: &str| self.typed.get(key).is_some_and(|v| !v.is_empty());
         let begins = given("start.init") || given("start.fork") || !self.config.trim().is_empty();
@@ -502,7 +502,7 @@ fn value_ui(ui: &mut Ui, key: &str, field: &FieldSchema, value: &mut String, lab
     }
 }
 
-/// What a setting that holds a path holds.
+/// The kind of path in a setting.
 fn path_kind(key: &str, field: &FieldSchema) -> Option<PathKind> {
     match (key, field.value_name.as_str()) {
         ("start.init", _) => Some(PathKind::Model),

@@ -1,4 +1,4 @@
-//! What several pages have in common: empty states, ways to continue from a run, the state and the result of a job.
+//! Common parts of pages: empty states, ways to continue from a run, the state and the result of a job.
 
 use crate::app::child::JobState;
 use crate::app::state::{Action, AppState, OpenRun, Page};
@@ -115,7 +115,7 @@ pub fn focused_name(ui: &mut Ui, state: &mut AppState) -> Option<std::path::Path
     None
 }
 
-/// How a job stands, with a button to end it; the text that it printed, when it has.
+/// State of a job, with a button to cancel it; its output when it is done.
 pub fn progress<'a>(ui: &mut Ui, key: &str, job: Option<&'a JobState>, actions: &mut Vec<Action>) -> Option<&'a str> {
     match job? {
         JobState::Running(line) => {
@@ -140,7 +140,7 @@ pub fn progress<'a>(ui: &mut Ui, key: &str, job: Option<&'a JobState>, actions: 
 /// The newest result of a job, read once.
 #[derive(Debug)]
 pub struct Found<T> {
-    /// What was read, or why it could not be.
+    /// The result, or the reason why it could not be read.
     pub value: Option<Result<T, String>>,
     /// Counts results, so that pictures know of a new one.
     pub count: u64,

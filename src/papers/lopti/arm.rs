@@ -35,7 +35,7 @@ pub enum ArmStage {
     Reinforce {
         /// That arm.
         from: Box<LoptiArm>,
-        /// How completions are sampled.
+        /// Sampling of completions.
         rollout: RolloutSettings,
         /// The update.
         grpo: Box<GrpoSettings>,

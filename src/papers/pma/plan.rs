@@ -89,7 +89,7 @@ pub const MARGIN: u64 = 5;
 /// Checkpoints of a rescue's merge (the paper, Sec. 4.5).
 pub const RESCUE_COUNT: u64 = 3;
 
-/// How a diverged run is restarted.
+/// Restart of a diverged run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RescuePolicy {
     /// From the merge of three checkpoints, or from the newest alone.

@@ -1,6 +1,6 @@
 //! Types of stored numbers. All sums are in f32; 16-bit types only save memory.
 
-/// How the numbers of a tensor are stored.
+/// Storage type of a tensor's numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ElementType {
     /// 4 bytes: f32, or u32 for tokens and flags.

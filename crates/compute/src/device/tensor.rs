@@ -54,7 +54,7 @@ impl Tensor {
         Self { buffer, offset: 0, shape: shape.to_vec(), element, cut: 0, name: name.into() }
     }
 
-    /// How its elements are stored.
+    /// Storage type of its elements.
     pub fn element(&self) -> ElementType {
         self.element
     }

@@ -174,7 +174,7 @@ pub mod twin {
         pub terms: (f64, f64),
         /// d loss / d log pi and d loss / d entropy.
         pub gradient: (f64, f64),
-        /// Which clip is active: (low, high, dual).
+        /// The active clips: (low, high, dual).
         pub clipped: (bool, bool, bool),
     }
 

@@ -120,7 +120,7 @@ enum BuiltinTokenizer {
     Words,
 }
 
-/// How the text of a token in the vocabulary encodes the text that it represents.
+/// The encoding of a token's text in the vocabulary.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TokenSpelling {
     /// Each character of the token's text is a byte, in GPT-2's byte alphabet.

@@ -23,7 +23,7 @@ const FINGERPRINT_BYTES: u64 = 4096;
 const FREE_FIELDS: &[&str] =
     &["_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "initializer_range", "auto_map"];
 
-/// How a checkpoint with a manifest is verified before it is read. Folders without a manifest are not verified.
+/// Verification of a checkpoint with a manifest before it is read. Folders without a manifest are not verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
     /// The hash of every file except the optimizer's.
@@ -56,7 +56,7 @@ impl InputFolder {
     }
 }
 
-/// How a tensor is merged.
+/// The treatment of a tensor in a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorTreatment {
     /// Floating-point numbers: averaged.
@@ -76,7 +76,7 @@ pub struct MergedTensor {
     pub shape: Vec<usize>,
     /// Type in which it is written: the folders' type, or F32 where they differ.
     pub dtype: Dtype,
-    /// How it is merged.
+    /// Its treatment.
     pub treatment: TensorTreatment,
     /// File and location in each folder; only the newest folder's for [`TensorTreatment::Newest`].
     pub(super) places: Vec<(usize, TensorInfo)>,

@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
-/// How a run is started.
+/// The start of a run.
 #[derive(Clone, Debug, Default)]
 pub struct RunStart {
     /// Folder of a new run; if absent, a new `runs/NAME`.
@@ -96,7 +96,7 @@ fn open<'a>(
     Ok(run)
 }
 
-/// What every rank prepares.
+/// The preparation of every rank.
 pub(super) struct PreparedRun {
     pub trainer: Trainer,
     tokenizer: Tokenizer,

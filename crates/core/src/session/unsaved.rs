@@ -23,7 +23,7 @@ struct FailedSave {
     tries: u64,
 }
 
-/// What to report after a failed save.
+/// The report after a failed save.
 #[derive(Debug, PartialEq)]
 pub enum SaveNotice {
     /// Nothing, since it was reported recently.

@@ -192,7 +192,7 @@ impl Comm {
         (0..self.topology.hosts.len()).filter(move |rank| *rank != own)
     }
 
-    /// What ends with this command.
+    /// The phase that ends with this command.
     fn ending_action(&self) -> &'static str {
         match self.liveness.phase() {
             Phase::Idle | Phase::Busy => "the run ends; saved checkpoints are valid",

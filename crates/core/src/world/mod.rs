@@ -92,7 +92,7 @@ impl RankCommand {
     }
 }
 
-/// What a rank contributes to a step of the setup: named values that must be equal, or its error.
+/// A rank's contribution to a step of the setup: named values that must be equal, or its error.
 type SetupPart = Result<BTreeMap<String, String>, String>;
 
 /// The last command of a run; its argument is the reason.

@@ -7,7 +7,7 @@ use crate::app::theme;
 use crate::model::inspect::{Inspection, LensPrediction};
 use eframe::egui::{self, Ui};
 
-/// What the picture means.
+/// Explanation of the picture.
 pub const HINT: &str = "The final norm and the head, put to what each block leaves: what the model would say next if that block were its last. \
                         From bottom to top you see a guess form. Colours are the probability of the best guess.";
 

@@ -33,7 +33,7 @@ const UNKNOWN: [&str; 3] = ["<unk>", "[UNK]", "<UNK>"];
 /// The first words of the data of the run in focus, read by a thread.
 #[derive(Debug, Default)]
 struct Opening {
-    /// What was put into the field; anything else there was typed.
+    /// The text that was put into the field; any other text was typed.
     given: Option<String>,
     found: Loaded<PathBuf, Option<String>>,
 }
@@ -163,7 +163,7 @@ impl Inside {
         });
     }
 
-    /// What was found, if something was.
+    /// The result, if there is one.
     fn found(&mut self, ui: &mut Ui) {
         let Some(found) = self.results.remove(&self.of) else { return };
         match &found.value {

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// Columns of the picture; more steps share one.
 const COLUMNS: usize = 400;
 
-/// Whose norms.
+/// Norms of weights or of gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Kind {
     #[default]

@@ -188,7 +188,7 @@ fn chart(ui: &mut Ui, state: &mut AppState, path: PathBuf) {
     ui.push_id("by hand", |ui| chart_ui(ui, state, spec, &frame, spec.log_y, 200.0));
 }
 
-/// What happened, and whether it was predicted.
+/// The measured effect, and whether it was predicted.
 fn in_words(metric: &str, response: &Response, prediction: Option<Course>) -> String {
     let name = |course: Course| match course {
         Course::Lower => "lower",

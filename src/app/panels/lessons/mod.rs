@@ -26,7 +26,7 @@ pub struct Lessons {
     host: Option<Host>,
     /// The choice that was made before the run.
     predicted: Option<usize>,
-    /// How often the page has still to be scrolled to its first chart: when the run begins, and when its results are there.
+    /// Remaining scrolls of the page to its first chart: when the run begins, and when its results are there.
     scrolls: u8,
     error: Option<String>,
     automatic: bool,
@@ -199,7 +199,7 @@ impl Lessons {
         leave
     }
 
-    /// What can be done now: run, pause, stop, continue.
+    /// The possible actions: run, pause, stop, continue.
     fn run_ui(&mut self, ui: &mut Ui, state: &mut AppState, host: &Host, shown: &StoryView) {
         ui.add_space(8.0);
         match &shown.phase {

@@ -1,4 +1,4 @@
-//! What `lehr merge sweep --json` and `lehr landscape --json` print, as far as it is shown.
+//! Output of `lehr merge sweep --json` and `lehr landscape --json`, as far as it is shown.
 
 use serde::Deserialize;
 
@@ -36,7 +36,7 @@ pub struct Cell {
     pub every: u64,
     /// Checkpoints.
     pub last: usize,
-    /// How they are weighed.
+    /// Their weights.
     pub method: String,
     /// Its factor.
     pub alpha: OptionalNumber,

@@ -1,4 +1,4 @@
-//! Which merge of a run is the best one: interval by number by method, as heat maps.
+//! The search for the best merge of a run: interval by number by method, as heat maps.
 
 use super::results::{Cell, Sweep};
 use super::{difference, key};

@@ -14,7 +14,7 @@ const SHOWN: usize = 20_000;
 /// Temperature where neither the user nor the model has one.
 const USUAL_TEMPERATURE: f64 = 0.8;
 
-/// Which model to talk to.
+/// The model of the conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum At {
     #[default]

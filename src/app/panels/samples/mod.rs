@@ -11,7 +11,7 @@ use eframe::egui::{self, Ui};
 use rollouts::Rollouts;
 use texts::Texts;
 
-/// What is shown.
+/// The selected view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum View {
     Rollouts,

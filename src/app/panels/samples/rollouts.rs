@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the file.
+/// Time between two reads of the file.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Characters of a question, an answer, a reason.
 const QUESTION: usize = 2_000;
 /// Answers side by side.
 const MOST: usize = 64;
 
-/// Which answers are shown.
+/// Filter of the answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Which {
     #[default]
@@ -61,7 +61,7 @@ pub struct Rollouts {
     follower: Loader<Result<Option<SampleLog>, String>>,
     step: StepPick,
     loaded: Loaded<Key, Arc<Result<Completions, String>>>,
-    /// What the laid out texts belong to.
+    /// The source of the laid out texts.
     drawn: Option<Key>,
     colouring: TokenColor,
     which: Which,
@@ -121,7 +121,7 @@ impl Rollouts {
         }
     }
 
-    /// Which answers are shown.
+    /// Filter of the answers.
     fn which_ui(&mut self, ui: &mut Ui) {
         ui.label("answers");
         ui.selectable_value(&mut self.which, Which::All, "all");

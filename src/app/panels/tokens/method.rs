@@ -9,10 +9,10 @@ use crate::history::PinKind;
 use eframe::egui::{DragValue, RichText, Ui};
 use std::path::PathBuf;
 
-/// What the paper recommends for puzzles.
+/// The paper's values for puzzles.
 const USUAL: Method = Method { alpha: 0.3, eta: 0.5 };
 
-/// Which of the two are on: alpha and eta above 0.
+/// Active methods: alpha and eta above 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Method {
     alpha: f64,
@@ -35,7 +35,7 @@ impl Method {
         }
     }
 
-    /// What it does, in a sentence or two.
+    /// Its effect, in a sentence or two.
     fn explained(self) -> String {
         let ar = format!(
             "Reweighting multiplies the advantage of a token of probability p by {} p + {}: by {} where p is 0, by 1 where p is 1.",
@@ -67,7 +67,7 @@ struct Requested {
 /// See the module.
 #[derive(Debug)]
 pub struct MethodSwitch {
-    /// What the two are when they are on.
+    /// Values of alpha and eta when they are on.
     wanted: Method,
     requested: Option<Requested>,
     /// The run that `wanted` was taken from.

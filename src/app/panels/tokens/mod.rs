@@ -11,7 +11,7 @@ use crate::event::Command;
 use eframe::egui::{self, Ui};
 use method::MethodSwitch;
 
-/// Whose tokens are shown.
+/// The selected group of tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Group {
     #[default]
@@ -20,7 +20,7 @@ enum Group {
     Negative,
 }
 
-/// How finely probability is divided.
+/// Number of probability bins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Fineness {
     #[default]

@@ -152,7 +152,7 @@ fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
     ui.weak(format!("Measured at step {}.", crate::app::format::count(probed.step)));
 }
 
-/// How far an axis reaches, up and down alike, that holds all of these changes, or (`near`) their middle halves.
+/// Limit of a symmetric axis that shows all of these changes, or (`near`) their middle halves.
 fn axis_limit(moved: &[&ProbabilityChange], near: bool) -> f64 {
     let all = moved.iter().flat_map(|m| if near { [&m.lower, &m.upper] } else { [&m.least, &m.most] }).flatten();
     let most = all.map(|v| v.0.abs()).filter(|v| v.is_finite()).fold(0.0, f64::max);

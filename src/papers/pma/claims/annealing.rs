@@ -133,7 +133,7 @@ fn decay_losses(m: &Measure<'_>, size: &Size, seed: u64) -> anyhow::Result<Vec<H
 const END: usize = 2 * PARTS as usize - 2;
 const CONSTANT: usize = 2 * PARTS as usize;
 
-/// What merging gains at a part of the decay.
+/// Gain of merging at a part of the decay.
 fn gain(i: usize) -> impl Fn(&[f64]) -> f64 {
     move |a: &[f64]| a[2 * i - 2] - a[2 * i - 1]
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use naga::{AddressSpace, StorageAccess, TypeInner};
 
-/// How an entry point uses a binding.
+/// Access of an entry point to a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// `var<uniform>`
@@ -21,7 +21,7 @@ pub struct Binding {
     pub name: String,
     /// `@binding(N)`
     pub slot: u32,
-    /// How it is declared.
+    /// Its declaration.
     pub access: Access,
     /// Whether this entry point writes it; the declared access may be for others.
     pub is_written: bool,

@@ -30,9 +30,9 @@ pub enum AttentionPass {
 /// Parameters of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AttentionPlan {
-    /// Which kernel.
+    /// The pass of the kernel.
     pub pass: AttentionPass,
-    /// How streamed rows arrive.
+    /// The path of streamed rows to the lanes.
     pub staging: Staging,
     /// D, a multiple of 4.
     pub head_dim: usize,

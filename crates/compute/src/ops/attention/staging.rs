@@ -1,4 +1,4 @@
-//! How streamed rows reach the lanes.
+//! The path of streamed rows to the lanes.
 
 use super::source::{AttentionPass, AttentionPlan, Staging, Stream};
 use crate::ops::wgsl_text::WgslText;

@@ -71,7 +71,7 @@ fn suitable(gpu: &Gpu, shape: &GemmShape) -> Vec<RegisterTile> {
 pub(super) struct SplitDepth {
     /// Of each part.
     pub tile: RegisterTile,
-    /// How many.
+    /// Number of parts.
     pub parts: usize,
 }
 

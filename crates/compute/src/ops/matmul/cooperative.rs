@@ -189,7 +189,7 @@ impl Slab {
         self.block * self.depth / 4 / threads(self.matrix)
     }
 
-    /// What does not change from slab to slab: where an invocation's vectors begin and where they go.
+    /// The constants of all slabs: source and destination of an invocation's vectors.
     fn prepare(&self, t: &mut WgslText) {
         let Self { name, side, axis, extent, .. } = self;
         let across = self.extents()[0] / 4;
@@ -335,7 +335,7 @@ pub(super) fn body(t: &mut WgslText, v: &Variant, matrix: CooperativeMatrix) {
     t.line("}");
 }
 
-/// What comes before the loop.
+/// The statements before the loop.
 fn start(t: &mut WgslText, v: &Variant, [left, right]: [&Slab; 2], matrix: CooperativeMatrix) {
     locate(t, v.epilogue, [left.block, right.block]);
     t.line(format!("let subgroup = local / {}u;", matrix.lanes));

@@ -53,7 +53,7 @@ impl Slab {
         self.block * self.vectors() / THREADS
     }
 
-    /// What does not change from slab to slab: where an invocation's vectors begin, and where they go.
+    /// The constants of all slabs: source and destination of an invocation's vectors.
     fn prepare(&self, t: &mut WgslText) {
         let Self { name, side, axis, .. } = self;
         for part in 0..self.loads() {

@@ -9,7 +9,7 @@ use crate::ops::wgsl_text::WgslText;
 /// Invocations of a register-tile workgroup: the vector width that lavapipe and WARP compile for.
 pub const LANES: usize = 8;
 
-/// Which product, and so how the operands are stored.
+/// The product, which decides the storage of the operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// `y[r, n] = sum over k of x[r, k] w[n, k]`
@@ -53,7 +53,7 @@ impl Role {
     }
 }
 
-/// How a kernel moves its operands.
+/// The path of a kernel's operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelFamily {
     /// Every invocation loads its register tile's operands straight from storage.
@@ -67,7 +67,7 @@ pub enum KernelFamily {
 /// A family and the rows and columns of the result that one invocation owns; in the `Cooperative` family, one subgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegisterTile {
-    /// How operands move.
+    /// The path of the operands.
     pub family: KernelFamily,
     /// Rows in registers.
     pub rows: usize,
@@ -124,7 +124,7 @@ impl RegisterTile {
     }
 }
 
-/// What happens to the sums when they are stored.
+/// The epilogue: the treatment of the sums when they are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
     /// result = sums
@@ -144,13 +144,13 @@ pub enum Epilogue {
 /// Everything that decides a kernel's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
-    /// Which product.
+    /// The product.
     pub role: Role,
-    /// Which tile.
+    /// The tile.
     pub tile: RegisterTile,
     /// The epilogue of the sums.
     pub epilogue: Epilogue,
-    /// How the right operand is stored: 16-bit types are bound as words, two numbers each.
+    /// Storage of the right operand: 16-bit types are bound as words, two numbers each.
     pub right: ElementType,
     /// Left, right and result are bound as `vec4<f32>` (strides are multiples of 4), else as `f32`.
     pub vec4: [bool; 3],

@@ -64,7 +64,7 @@ struct Row {
     kl: f32,
     kl_slope: f32,
     ratio: f32,
-    /// Which clip is active: low, high, dual.
+    /// The active clips: low, high, dual.
     clipped: [bool; 3],
 }
 

@@ -7,7 +7,7 @@ use crate::data::Tokenizer;
 use anyhow::{Context, Result, ensure};
 use std::ops::Range;
 
-/// Which tokens count in the loss.
+/// The loss mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LossOn {
     /// For conversations: assistant tokens only.
@@ -31,7 +31,7 @@ pub struct Encoder<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Its chat template.
     pub template: &'a ChatTemplate,
-    /// Which tokens count in the loss.
+    /// The loss mask.
     pub loss_on: LossOn,
 }
 

@@ -21,7 +21,7 @@ pub struct AssistantSpan {
     pub and_end: bool,
 }
 
-/// How texts of messages are marked: a template may trim them, or test how they begin.
+/// The marks around texts of messages: a template may trim them, or test how they begin.
 #[derive(Clone, Copy)]
 struct MarkStyle {
     assistant_only: bool,

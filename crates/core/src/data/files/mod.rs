@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) type ByteReader = Box<dyn Read + Send>;
 
-/// How a file is divided into records.
+/// The division of a file into records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileFormat {
     /// The whole file is one text.

@@ -115,7 +115,7 @@ fn decoded(text: &str) -> Vec<u8> {
     out
 }
 
-/// How often a post-processor repeats a text, and how many tokens it adds.
+/// Number of repetitions of a text by a post-processor, and number of tokens that it adds.
 fn post_processor_growth(part: &Value) -> (usize, usize) {
     if part["type"] == "Sequence" {
         let all = steps(part, &["processors"]).map(post_processor_growth);

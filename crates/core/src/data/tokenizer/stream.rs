@@ -8,7 +8,7 @@ use serde_json::Value;
 /// context must have some text.
 const CONTEXT: usize = 16;
 
-/// Which part of a decoded text may still change when more tokens follow.
+/// The part of a decoded text that further tokens may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct DecoderRules {
     /// A run of byte tokens (`<0x41>`) is decoded as a whole: one invalid byte turns all of its characters into U+FFFD.
@@ -70,7 +70,7 @@ pub struct DecodeStream {
     bytes: Vec<u8>,
     /// Other tokenizers: the most recent tokens; the decoder needs them as context.
     ids: Vec<u32>,
-    /// How many of `ids` precede the streamed text.
+    /// Number of `ids` before the streamed text.
     before: usize,
     /// The beginning of the text of `ids` that precedes the stream or has been returned.
     shown: String,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Disk space kept free for the logs, which are written meanwhile.
 const RESERVE: u64 = 1 << 20;
 
-/// What to do when the target folder exists.
+/// The treatment of an existing target folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfExists {
     /// Reject it, unless it is empty: for exports.
@@ -28,7 +28,7 @@ pub struct CheckpointTarget<'a> {
     pub name: &'a str,
     /// Bytes to write, as far as known.
     pub bytes: u64,
-    /// What to do if it exists.
+    /// The treatment of an existing one.
     pub existing: IfExists,
 }
 

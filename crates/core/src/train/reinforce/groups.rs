@@ -1,4 +1,4 @@
-//! Which tokens are updated together: all of them, or Lopti's low-probability tokens and then the others (arXiv 2505.12929, Algorithm 1, as
+//! The tokens that are updated together: all of them, or Lopti's low-probability tokens and then the others (arXiv 2505.12929, Algorithm 1, as
 //! in its released code: a pass covers the whole batch, mini-batch by mini-batch, before the next pass begins).
 
 use super::Rollout;
@@ -75,7 +75,7 @@ struct TokenPosition {
     probability: f64,
 }
 
-/// How low-probability tokens are selected.
+/// The selection of low-probability tokens.
 #[derive(Clone, Copy)]
 enum TokenSelection {
     Threshold(f64),

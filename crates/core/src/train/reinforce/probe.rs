@@ -1,4 +1,4 @@
-//! How an update changed each token (arXiv 2505.12929, figures 1 c, e, f and 3): the change of its probability, by quartile of the
+//! The change of each token by an update (arXiv 2505.12929, figures 1 c, e, f and 3): the change of its probability, by quartile of the
 //! probability before, and the share of tokens that moved in the direction of their advantage.
 
 use super::{Loss, Policy, PolicyModel, Rollout, UpdatePass, passes};

@@ -42,7 +42,7 @@ pub struct Reinforce {
     policy: Policy,
     /// The reference model, if the loss has a KL term.
     reference: Option<Model>,
-    /// How its matrices are stored.
+    /// Storage type of its matrices.
     reference_element: ElementType,
     pub(super) rollout: RolloutSettings,
     grpo: GrpoSettings,

@@ -192,7 +192,7 @@ impl WarningState {
     }
 }
 
-/// What looks wrong in the first step and is not.
+/// Values of the first step that are right but surprising.
 fn explanation(seen: &WarningInputs) -> Vec<String> {
     let mut out = Vec::new();
     if seen.loss.abs() < 1e-3 {

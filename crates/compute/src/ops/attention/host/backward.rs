@@ -110,7 +110,7 @@ fn whole<'a>(cpu: &Cpu, shape: AttentionShape, known: impl Fn(usize) -> Known<'a
     });
 }
 
-/// What `queries` of a sequence, and no later ones, contribute to its gradients.
+/// The contributions of `queries` of a sequence, and no later ones, to its gradients.
 fn wave(cpu: &Cpu, known: &Known<'_>, queries: Range<usize>, delta: &mut [f32], dqkv: &mut [f32]) {
     let shape = known.seq.shape;
     let (width, count) = (shape.row_width(), queries.len());
@@ -210,7 +210,7 @@ fn sizes(shape: AttentionShape, keys: usize) -> [usize; 12] {
     [strips * rows, strips * rows, strips * rows, panel, panel, strip, strip, strip, PANELS, PANELS, PANELS * TILE, PANELS * TILE]
 }
 
-/// What `queries` contribute to the gradients of `keys` of a kv head, and these keys to the gradients of the queries. Row 0 of `dq` is the
+/// The contributions of `queries` to the gradients of `keys` of a kv head, and these keys to the gradients of the queries. Row 0 of `dq` is the
 /// first query, row 0 of `dk` and `dv` the first key; keys before the first query have had contributions before.
 #[inline(always)]
 fn share<S: Simd>(

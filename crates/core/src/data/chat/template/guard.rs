@@ -239,7 +239,7 @@ fn reads(expr: &Expr<'_>, names: &[&str]) -> bool {
     }
 }
 
-/// What is assigned to: variables, a tuple of them, an attribute of a namespace.
+/// The target of an assignment: variables, a tuple of them, an attribute of a namespace.
 fn target<'a>(expr: &Expr<'a>) -> Expr<'a> {
     match expr {
         Expr::Var(s) => Expr::Var(Spanned::new(Var { id: s.id }, s.span())),
@@ -433,7 +433,7 @@ fn operand<'a>(expr: &Expr<'a>) -> Expr<'a> {
     if kind(expr) == Kind::Unknown { filtered(OPERAND, unguarded(expr)) } else { unguarded(expr) }
 }
 
-/// What is known of a value independently of the variables.
+/// The static kind of a value, whatever the variables hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,

@@ -42,7 +42,7 @@ struct SearchLevel {
     before: TruthTable,
 }
 
-/// How the next person is chosen.
+/// The order in which persons are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SearchOrder {
     /// Any person whose role is not assumed.
