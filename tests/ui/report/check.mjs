@@ -278,6 +278,10 @@ async function paper(page) {
     const lefts = await page.value(`[...new Set([...document.querySelectorAll(".charts figure")].slice(1).map((f) => f.getBoundingClientRect().left))]`);
     expect(lefts.length === 2, `charts do not stand in two columns on paper: ${lefts}`);
     expect(await page.value(`[...document.querySelectorAll("h2, h3, figcaption")].every((h) => getComputedStyle(h).breakAfter === "avoid")`), "a heading may stand alone at the foot of a sheet");
+    await page.show("six.html", { width: 1280, height: 900 });
+    await page.send("Emulation.setEmulatedMedia", { media: "print" });
+    expect(await page.value(`[...document.querySelectorAll(".more li")].length > 0`), "six runs have no further findings");
+    expect(await page.value(`[...document.querySelectorAll(".more li")].every((li) => li.checkVisibility())`), "further findings are not printed");
     await page.send("Emulation.setEmulatedMedia", { media: "" });
 }
 

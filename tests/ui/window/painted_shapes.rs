@@ -256,6 +256,15 @@ fn ten_runs_have_ten_colours_whatever_the_order() {
 }
 
 #[test]
+fn equal_names_of_runs_are_told_apart() {
+    let mut desk = AppState::default();
+    ["a/base", "b/base", "b/other"].iter().for_each(|path| fixtures::add(&mut desk, path, Stage::Pretrain, Vec::new()));
+    desk.label_runs();
+    let h = fixtures::harness([500.0, 500.0], true, Runs::default(), desk, Runs::ui);
+    ["a/base", "b/base", "other"].iter().for_each(|name| assert!(h.query_all_by_label(name).next().is_some(), "{name}"));
+}
+
+#[test]
 fn only_this_run_unticks_the_others() {
     let mut h = fixtures::harness([900.0, 700.0], true, Charts::default(), early_and_late(), Charts::ui);
     h.get_by_label("Only this run").click();
