@@ -1,6 +1,6 @@
 //! Layer 9: the claims of papers as experiments: training arms on disk, comparisons, verdicts.
 //!
-//! `pma` is arXiv 2505.12082, `lopti` arXiv 2505.12929. They share storage ([`store`]) and execution of jobs ([`attempts`]), confidence
+//! `pma` is arXiv 2505.12082, `lopti` arXiv 2505.12929. They share storage ([`store`]) and execution of jobs ([`jobs`]), confidence
 //! intervals ([`stats`]) and verdicts ([`verdict`]), and reporting ([`finding`], [`report`]).
 
 pub mod finding;
