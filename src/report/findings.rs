@@ -3,7 +3,7 @@
 //! No value is based on a single batch: rewards and training losses are means over the first and the last tenth of a run's steps.
 
 use super::html::{column, count, escape, line, list, percent, plural, with_code};
-use super::run::ReportRun;
+use super::run::{ReportRun, merged_loss};
 use super::run_facts::{dot, sentence};
 use crate::event::{Score, TaskEval};
 use crate::history::{Axis, differences};
@@ -217,7 +217,7 @@ fn loss_difference(what: &str, mean: f64, half: f64) -> Finding {
 /// The merge compared with the run's own weights, on the same held-out tokens at each evaluation of the run's second half.
 fn merges(run: &ReportRun) -> Option<Finding> {
     let h = run.history();
-    let pairs: Vec<f64> = h.merges.iter().filter_map(|m| Some(super::tables::merged_loss(m)? - m.eval_loss?)).collect();
+    let pairs: Vec<f64> = h.merges.iter().filter_map(|m| Some(merged_loss(m)? - m.eval_loss?)).collect();
     let pairs: Vec<f64> = pairs.into_iter().filter(|d| d.is_finite()).collect();
     let late = &pairs[pairs.len() / 2..];
     let (mean, half) = mean_and_half(series_interval, late)?;

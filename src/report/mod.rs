@@ -12,6 +12,7 @@ mod picture;
 mod run;
 mod run_facts;
 mod samples;
+mod section;
 mod tables;
 mod tokens;
 mod trace;

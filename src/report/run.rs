@@ -1,6 +1,6 @@
 //! A run for the page: its files, a unique name, and curves derived from its token statistics.
 
-use crate::event::{Event, Number, Step};
+use crate::event::{Event, Merged, Number, Step};
 use crate::history::chart_spec::ChartSpec;
 use crate::history::{Axis, History, RunFiles, find_runs};
 use crate::vfs::display_path;
@@ -58,6 +58,11 @@ impl ReportRun {
     pub fn history(&self) -> &History {
         &self.files.history
     }
+}
+
+/// The validation loss of a merge, if it was evaluated.
+pub(super) fn merged_loss(m: &Merged) -> Option<f64> {
+    m.metrics.iter().find(|(name, _)| name.ends_with("/eval_loss")).map(|(_, value)| value.0)
 }
 
 /// All given runs, each once, in the given order; a folder of runs stands for all runs in it.

@@ -1,8 +1,8 @@
 //! Descriptions of the runs: sentences generated from their facts, and a table.
 
 use super::html::{approximate_count, capital, column, count, duration, line, list, number, percent, plural, time};
-use super::page::{Section, table};
-use super::run::ReportRun;
+use super::run::{ReportRun, merged_loss};
+use super::section::{Section, table};
 use crate::config::{MathKind, TaskKind};
 use crate::history::{Axis, FigureBasis, History, RunState, SummaryFigure};
 
@@ -118,7 +118,7 @@ fn times(n: usize) -> String {
 
 /// Step, merged loss and raw loss of the best merge.
 fn best_merge(h: &History) -> Option<(u64, f64, f64)> {
-    let all = h.merges.iter().filter_map(|m| Some((m.step, super::tables::merged_loss(m)?, m.eval_loss?)));
+    let all = h.merges.iter().filter_map(|m| Some((m.step, merged_loss(m)?, m.eval_loss?)));
     all.filter(|(_, merged, raw)| merged.is_finite() && raw.is_finite()).min_by(|a, b| a.1.total_cmp(&b.1))
 }
 

@@ -1,9 +1,9 @@
 //! Generated text: samples over time, and completions with every token coloured by its numbers.
 
 use super::html::{count, escape, excerpt, line, number, plural};
-use super::page::Section;
 use super::run::ReportRun;
 use super::run_facts::dot;
+use super::section::Section;
 use crate::event::{Completion, Sample};
 use anyhow::Result;
 use std::fmt::Write as _;

@@ -1,18 +1,13 @@
 //! Tables of events of the runs: merges, rescues, changes and warnings, evaluations, settings, lineage.
 
 use super::html::{approximate_count, cells, count, excerpt, line, number, percent, plural};
-use super::page::{Section, table};
-use super::run::ReportRun;
+use super::run::{ReportRun, merged_loss};
 use super::run_facts::dot;
+use super::section::{Section, table};
 use crate::config::Settings;
 use crate::event::{Merged, Score, TaskEval};
 use crate::history::{Pin, PinKind, differences, family};
 use std::collections::BTreeSet;
-
-/// The validation loss of a merge, if it was evaluated.
-pub(super) fn merged_loss(m: &Merged) -> Option<f64> {
-    m.metrics.iter().find(|(name, _)| name.ends_with("/eval_loss")).map(|(_, value)| value.0)
-}
 
 /// The first and last rows of a long table, and the number of omitted rows between.
 fn ends<T>(rows: &[T], most: usize) -> (Vec<&T>, usize) {

@@ -2,8 +2,8 @@
 //! the loss.
 
 use super::html::{cells, count, line, percent, plural};
-use super::page::{Section, figure, table};
 use super::run::ReportRun;
+use super::section::{Section, figure, table};
 use crate::event::{Bins, Number, Predicted, Predictions, ProbabilityChange, Tokens};
 use crate::history::spreads;
 use crate::plot::{Bars, Distribution, Figure, Violins};

@@ -10,6 +10,7 @@ use crate::config::{RescueMethod, is_due};
 use crate::event::{Event, LiveSettings, Rescue, Step};
 use crate::merge::{MergeInputs, MergeRule, Verification};
 use crate::model_files::checkpoint::{Checkpoint, step_name};
+use crate::number_format::counted;
 use crate::run_folder::checkpoints;
 use crate::train::rescue::{Ladder, RescuePlan};
 use crate::train::spike::{Detector, PersistentSpike, Sign};
@@ -196,7 +197,8 @@ fn spike_message(sign: &Sign, result: &Step) -> String {
             format!("step {step}: grad_norm is {grad_norm:.3}, typically {usual:.3}")
         }
         Sign::Passed { onset, lasted, peak } => {
-            format!("step {step}: the loss is back, {lasted} step(s) after its rise about step {onset} (highest {peak:.3})")
+            let lasted = counted(*lasted, "step");
+            format!("step {step}: the loss is back, {lasted} after its rise about step {onset} (highest {peak:.3})")
         }
         Sign::PersistentSpike(trouble) => format!(
             "step {step}: {}; training has diverged: start from a checkpoint before it (--fork RUN@STEP) with a lower --learning-rate, \
