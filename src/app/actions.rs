@@ -38,7 +38,9 @@ impl Window {
             }
             Action::Experiment { mut args, run } => {
                 args.extend(["--run".to_owned(), run.display().to_string()]);
-                self.start(&args, &[UNTUNED], &run, ctx);
+                if self.start(&args, &[UNTUNED], &run, ctx) {
+                    self.state.show_only(&run);
+                }
             }
             Action::Lesson(name) => self.begin_lesson(&name, StoryLocation::Kept),
             Action::LessonAgain(name) => self.begin_lesson(&name, StoryLocation::In),

@@ -245,6 +245,12 @@ fn a_lesson_is_run_and_tried_by_hand() {
     let mut live = Live::new();
     // The whole page is inside the window.
     live.h.set_size(egui::vec2(1300.0, 6000.0));
+    let before = live.start("before", &["--max-steps=4", "--save-every=0"]);
+    live.until(&before, "the end", |r| r.files.state_label(r.live) == "finished");
+    let ticked = |live: &mut Live| -> Vec<PathBuf> {
+        let runs = &live.window().state().runs;
+        runs.iter().filter(|run| run.visible).map(|run| run.files.path.clone()).collect()
+    };
     live.window().state().request(Action::Show(lehr::app::state::Page::Lessons));
     live.window().state().request(Action::Lesson("one-batch".into()));
     let has = |live: &Live, words: &str| live.h.query_all_by_label_contains(words).count() > 0;
@@ -253,9 +259,11 @@ fn a_lesson_is_run_and_tried_by_hand() {
     live.wait("its answer", |live| has(live, "The answer"));
     let page = live.run_path("lessons/one-batch/page");
     live.until(&page, "its run on the other pages", |r| r.files.history.step == 300);
+    assert_eq!(ticked(&mut live), [page], "only the lesson's runs");
     live.h.get_by_label("Start an experiment").click();
     let run = live.run_path("lessons/one-batch/experiment-1");
     live.until(&run, "updates", |r| r.files.history.step >= 40);
+    assert_eq!(ticked(&mut live), [run.clone()], "a starting run is the only one");
     // The page of the lesson stays; the controls at its right have the same field.
     let field = |live: &Live| {
         let all = live.h.query_all_by_role_and_label(egui::accesskit::Role::SpinButton, "learning rate ×");

@@ -67,11 +67,20 @@ impl Lessons {
         }
         let Some(shown) = host.view() else { return };
         if shown.phase != StoryPhase::Reading {
-            // The other pages show the scene's runs too.
+            // The other pages show the lesson's runs too, and only these.
             for path in shown.scene().steps.iter().filter_map(|step| shown.runs.get(&step.name)) {
-                if self.opened.insert(path.clone()) && state.run(path).is_none() {
-                    state.request(Action::Open(path.clone()));
-                    state.request(Action::Focus(path.clone()));
+                if self.opened.is_empty() {
+                    state.runs.iter_mut().for_each(|run| run.visible = false);
+                }
+                if !self.opened.insert(path.clone()) {
+                    continue;
+                }
+                match state.run_mut(path) {
+                    Some(run) => run.visible = true,
+                    None => {
+                        state.request(Action::Open(path.clone()));
+                        state.request(Action::Focus(path.clone()));
+                    }
                 }
             }
         }
