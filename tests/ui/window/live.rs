@@ -263,7 +263,7 @@ fn a_lesson_is_run_and_tried_by_hand() {
     live.h.get_by_label("Start an experiment").click();
     let run = live.run_path("lessons/one-batch/experiment-1");
     live.until(&run, "updates", |r| r.files.history.step >= 40);
-    assert_eq!(ticked(&mut live), [run.clone()], "a starting run is the only one");
+    assert_eq!(ticked(&mut live), std::slice::from_ref(&run), "a starting run is the only one");
     // The page of the lesson stays; the controls at its right have the same field.
     let field = |live: &Live| {
         let all = live.h.query_all_by_role_and_label(egui::accesskit::Role::SpinButton, "learning rate ×");
