@@ -9,9 +9,9 @@
 //! A run with folder, events, checkpoints and resume is [`session::train`]; the model is written out in [`model::transformer`]; an op with its
 //! kernels and its reference is a file of [`ops`]. `ARCHITECTURE.md` in the repository says how they work together.
 //!
-//! # SettingsLayers
+//! # Layers
 //!
-//! Lowest first; a module imports from its own layer and from those above it in this list. SettingsLayers 2 to 6 are the crate `lehr_core`:
+//! Lowest first; a module imports from its own layer and from those above it in this list. Layers 2 to 6 are the crate `lehr_core`:
 //!
 //! | layer | modules | hold |
 //! |---|---|---|

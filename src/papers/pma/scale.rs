@@ -22,7 +22,7 @@ pub struct Size {
     pub hidden: usize,
     /// Intermediate size.
     pub intermediate: usize,
-    /// SettingsLayers.
+    /// Layers.
     pub layers: usize,
     /// Heads.
     pub heads: usize,

@@ -68,7 +68,7 @@ fn a_run_saves_peft_folders_and_resumes_to_the_same_bits() {
     assert_eq!(file.tensors()["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"].shape, [16, 3]);
     let moments = SafetensorsFile::open(&RealFs, &dir.join("optimizer.safetensors")).unwrap();
     assert_eq!(moments.tensors().len(), 28);
-    // CurveView short, then continued.
+    // Cut short, then continued.
     json_lines(&mut sft(&place, "cut", &["--max-steps=6", "--lr-scheduler=constant"]));
     json_lines(&mut place.lehr(["sft", "--json", "--resume", "cut", "--max-steps=9"]));
     json_lines(&mut sft(&place, "whole", &["--max-steps=9", "--lr-scheduler=constant"]));

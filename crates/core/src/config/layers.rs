@@ -1,4 +1,4 @@
-//! SettingsLayers of settings: default < preset < config file < explicit flags.
+//! Layers of settings: default < preset < config file < explicit flags.
 
 use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, UsageError};
 use crate::number_format::{did_you_mean, one_line};

@@ -56,7 +56,7 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of initial weights.
     pub initializer_range: f64,
-    /// TrainedParameters adapters; the base weights are then frozen. Not part of `config.json`.
+    /// Trained adapters; the base weights are then frozen. Not part of `config.json`.
     #[serde(skip)]
     pub lora: Option<Lora>,
 }

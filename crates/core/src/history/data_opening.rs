@@ -90,7 +90,7 @@ fn first_words(text: &str) -> String {
     if cut.len() == line.len() {
         return cut.trim_end().to_owned();
     }
-    // CurveView between words, except in scripts without spaces.
+    // Cut between words, except in scripts without spaces.
     let end = cut.rfind([' ', '\t']).filter(|end| *end > 0).unwrap_or(cut.len());
     cut[..end].trim_end().to_owned()
 }

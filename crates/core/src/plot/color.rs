@@ -1,6 +1,6 @@
 //! Colours that colour-blind readers can distinguish, and that print well.
 
-/// Series colours in order of use: the set of Okabe and Ito (2008) without yellow, which is invisible on white, then four more run_colors. None
+/// Series colours in order of use: the set of Okabe and Ito (2008) without yellow, which is invisible on white, then four more hues. None
 /// is grey, which is used for grids and axes.
 pub const SERIES: [&str; 10] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#7f8c00", "#8c4a2f", "#c2185b"];

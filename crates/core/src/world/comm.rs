@@ -334,7 +334,7 @@ impl Worker {
     }
 }
 
-/// CurveCache of `len` elements: for each piece, the first element of each rank's part, and the piece's end.
+/// Cuts of `len` elements: for each piece, the first element of each rank's part, and the piece's end.
 fn pieces(len: usize, size: usize) -> Vec<Vec<usize>> {
     let cuts = |start: usize| {
         let n = PIECE.min(len - start);

@@ -46,7 +46,7 @@ macro_rules! with_rows {
     }};
 }
 
-/// CurveView `rows` into tiles of nearly equal height, and give (first row, rows) of each.
+/// Cut `rows` into tiles of nearly equal height, and give (first row, rows) of each.
 #[inline(always)]
 fn for_tiles<S: Simd>(rows: usize, mut each: impl FnMut(usize, usize)) {
     let tiles = rows.div_ceil(most_rows::<S>());
