@@ -60,7 +60,7 @@ pub fn figure(f: &SummaryFigure) -> String {
     let interval = f.interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", write(low), write(high)));
     let of = match f.of {
         FigureBasis::Step(step) => format!(" at step {}", count(step)),
-        FigureBasis::Updates(n) => format!(" (mean of {} steps)", count(n as u64)),
+        FigureBasis::Steps(n) => format!(" (mean of {} steps)", count(n as u64)),
     };
     format!("{} {}{interval}{of}", f.name, write(f.value))
 }

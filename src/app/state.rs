@@ -275,7 +275,7 @@ impl AppState {
     /// Give every open run its name and its colour, after one has come or gone.
     pub fn label_runs(&mut self) {
         let names: Vec<String> = self.runs.iter().map(|run| run.files.name()).collect();
-        let labels = distinct_names(&self.runs.iter().map(|run| run.files.path.as_path()).collect::<Vec<_>>());
+        let labels = distinct_names(&self.runs.iter().map(|run| &run.files.path).collect::<Vec<_>>());
         for ((run, hue), label) in self.runs.iter_mut().zip(run_colors(&names)).zip(labels) {
             (run.hue, run.color, run.label) = (hue, theme::series(hue), label);
         }

@@ -307,17 +307,23 @@ fn eta(seconds: Option<f64>) -> String {
     }
 }
 
+/// A share of correct answers with its 95 % interval, if known: `38.0 % [31.6, 44.9]`.
+fn accuracy(share: f64, interval: Option<[f64; 2]>) -> String {
+    let interval = interval.map(|ends| ends.map(|x| 100.0 * x));
+    let interval = interval.map_or(String::new(), |[low, high]| format!(" [{low:.1}, {high:.1}]"));
+    format!("{:.1} %{interval}", 100.0 * share)
+}
+
 /// An evaluation's lines: accuracy with its interval, and by level.
 fn graded_questions(e: &TaskEval) -> Vec<String> {
     let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
     if e.all.count == 0 {
         return vec![format!("step {}: no answer {how} to a held-out question could be graded", e.step)];
     }
-    let [low, high] = e.all.interval.map(|x| 100.0 * x);
     let levels: Vec<String> = e.levels.iter().map(|(level, s)| format!("{level}: {:.1} %", 100.0 * s.accuracy)).collect();
     let levels = (levels.len() > 1).then(|| format!("step {}: by level: {}", e.step, levels.join(", ")));
     let right = (e.all.accuracy * e.all.count as f64).round();
-    let share = format!("{:.1} % [{low:.1}, {high:.1}]", 100.0 * e.all.accuracy);
+    let share = accuracy(e.all.accuracy, Some(e.all.interval));
     let parts = vec![
         (0, format!("step {}: {right} of {} held-out questions right {how}: {share}", e.step, e.all.count)),
         (1, format!("reward {:.3}", e.all.reward)),
@@ -375,9 +381,7 @@ fn finished(f: &Finished, greedy_interval: Option<[f64; 2]>) {
     // A stopped run was evaluated before.
     let last = if f.reason == "completed" { "" } else { "last " };
     let loss = f.eval_loss.map_or(String::new(), |l| format!(", {last}validation loss {l:.4}"));
-    let interval = greedy_interval.map(|ends| ends.map(|x| 100.0 * x));
-    let interval = interval.map_or(String::new(), |[low, high]| format!(" [{low:.1}, {high:.1}]"));
-    let loss = f.accuracy.map_or(loss, |a| format!(", {:.1} %{interval} of held-out questions right (greedy)", 100.0 * a));
+    let loss = f.accuracy.map_or(loss, |a| format!(", {} of held-out questions right (greedy)", accuracy(a, greedy_interval)));
     // For a fork, only its own tokens.
     let tokens = count((f.tokens_per_second * f.seconds).round() as u64);
     let parts = vec![

@@ -24,6 +24,24 @@ enum Verdict {
     Open,
 }
 
+impl Verdict {
+    /// By the 95 % interval of a difference.
+    fn of([low, high]: [f64; 2], lower_is_better: bool) -> Self {
+        match (low > 0.0, high < 0.0) {
+            (true, _) if lower_is_better => Self::Worse,
+            (true, _) => Self::Better,
+            (_, true) if lower_is_better => Self::Better,
+            (_, true) => Self::Worse,
+            _ => Self::Open,
+        }
+    }
+
+    /// The end of an interval's text.
+    fn remark(self) -> &'static str {
+        if self == Self::Open { "; the interval includes zero" } else { "" }
+    }
+}
+
 /// Sentences that are always visible; the others are in a collapsed element.
 const VISIBLE: usize = 8;
 /// Differing settings that a sentence names.
@@ -114,13 +132,8 @@ fn task(run: &ReportRun) -> Option<&crate::config::TaskSettings> {
 
 /// A difference of shares as a sentence, with its verdict.
 fn share_difference(what: &str, difference: f64, interval: [f64; 2]) -> Finding {
-    let verdict = match interval {
-        [low, _] if low > 0.0 => Verdict::Better,
-        [_, high] if high < 0.0 => Verdict::Worse,
-        _ => Verdict::Open,
-    };
-    let [low, high] = interval.map(points);
-    let open = if verdict == Verdict::Open { "; the interval includes zero" } else { "" };
+    let verdict = Verdict::of(interval, false);
+    let ([low, high], open) = (interval.map(points), verdict.remark());
     let html = format!("{what}: {} percentage points (95 % interval {low} to {high}{open}).", points(difference));
     Finding { verdict, html }
 }
@@ -129,7 +142,12 @@ fn share_difference(what: &str, difference: f64, interval: [f64; 2]) -> Finding 
 fn points(share: f64) -> String {
     // As many decimals as the sign needs: an interval's end that is not zero must not look like zero.
     let mut texts = (1..4).map(|decimals| format!("{:+.decimals$}", 100.0 * share).replace('-', "−"));
-    texts.find(|text| text.contains(|c| ('1'..='9').contains(&c))).unwrap_or_else(|| "0".into())
+    texts.find(|text| !is_zero(text)).unwrap_or_else(|| "0".into())
+}
+
+/// Whether a written number has no digit but zeros.
+fn is_zero(text: &str) -> bool {
+    !text.contains(|c| ('1'..='9').contains(&c))
 }
 
 /// Two runs, and the settings of their training in which they differ.
@@ -204,13 +222,8 @@ fn lower_loss(run: &ReportRun, first: &ReportRun) -> Option<Finding> {
 
 /// A difference of losses as a sentence, with its verdict.
 fn loss_difference(what: &str, mean: f64, half: f64) -> Finding {
-    let verdict = match (mean - half, mean + half) {
-        (_, high) if high < 0.0 => Verdict::Better,
-        (low, _) if low > 0.0 => Verdict::Worse,
-        _ => Verdict::Open,
-    };
-    let open = if verdict == Verdict::Open { "; the interval includes zero" } else { "" };
-    let [mean, low, high] = signed(mean, half);
+    let verdict = Verdict::of([mean - half, mean + half], true);
+    let ([mean, low, high], open) = (signed(mean, half), verdict.remark());
     Finding { verdict, html: format!("{what} {mean} on average (95 % interval {low} to {high}{open}).") }
 }
 
@@ -221,11 +234,7 @@ fn merges(run: &ReportRun) -> Option<Finding> {
     let pairs: Vec<f64> = pairs.into_iter().filter(|d| d.is_finite()).collect();
     let late = &pairs[pairs.len() / 2..];
     let (mean, half) = mean_and_half(series_interval, late)?;
-    let verdict = match (mean - half, mean + half) {
-        (_, high) if high < 0.0 => Verdict::Better,
-        (low, _) if low > 0.0 => Verdict::Worse,
-        _ => Verdict::Open,
-    };
+    let verdict = Verdict::of([mean - half, mean + half], true);
     let words = match verdict {
         Verdict::Better => "the merge has a lower validation loss than the run's own weights",
         Verdict::Worse => "the merge has a higher validation loss than the run's own weights",
@@ -264,13 +273,8 @@ fn progress(run: &ReportRun) -> Option<Finding> {
     // within a tenth makes the interval wider.
     let ((a, half_a), (b, half_b)) = (mean_and_half(t_interval, first)?, mean_and_half(t_interval, last)?);
     let (d, half) = (b - a, half_a.hypot(half_b));
-    let verdict = match (d - half, d + half) {
-        (low, high) if low <= 0.0 && high >= 0.0 => Verdict::Open,
-        (low, _) if (low > 0.0) == lower => Verdict::Worse,
-        _ => Verdict::Better,
-    };
-    let open = if verdict == Verdict::Open { "; the interval includes zero" } else { "" };
-    let (ends, [d, low, high]) = (column(&[a, b]), signed(d, half));
+    let verdict = Verdict::of([d - half, d + half], lower);
+    let (ends, [d, low, high], open) = (column(&[a, b]), signed(d, half), verdict.remark());
     let html = format!(
         "{name}: {what} {} over the first {} steps, {} over the last: {d} (95 % interval {low} to {high}{open}).",
         ends[0],
@@ -295,7 +299,6 @@ fn signed(difference: f64, half: f64) -> [String; 3] {
         let mut texts = column(&values).into_iter();
         return values.map(|v| format!("{}{}", if v > 0.0 { "+" } else { "" }, texts.next().unwrap_or_default()));
     }
-    let is_zero = |text: &str| !text.contains(|c| ('1'..='9').contains(&c));
     let least = (1.0 - half.abs().log10().floor()).clamp(0.0, 12.0) as usize;
     let written = |decimals: usize| values.map(|v| format!("{v:+.decimals$}").replace('-', "−"));
     let shows_signs = |texts: &[String; 3]| !texts[1..].iter().any(|text| is_zero(text));

@@ -81,9 +81,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ReportRun>> {
     // By the names that the window uses.
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
     runs.iter_mut().zip(crate::history::run_colors(&names)).for_each(|(run, hue)| run.hue = hue);
-    let paths: Vec<PathBuf> = runs.iter().map(|run| run.files.path.clone()).collect();
-    let distinct = crate::history::distinct_names(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
-    runs.iter_mut().zip(distinct).for_each(|(run, name)| run.name = name);
+    runs.iter_mut().zip(crate::history::distinct_names(&found)).for_each(|(run, name)| run.name = name);
     Ok(runs)
 }
 

@@ -172,7 +172,7 @@ pub(super) fn facts(runs: &[ReportRun]) -> Section {
 fn held_out(figure: &SummaryFigure) -> String {
     match figure.of {
         FigureBasis::Step(step) => format!("{} at step {}", number(figure.value), count(step)),
-        FigureBasis::Updates(_) => number(figure.value),
+        FigureBasis::Steps(_) => number(figure.value),
     }
 }
 

@@ -22,10 +22,10 @@ pub struct SummaryFigure {
 /// Basis of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FigureBasis {
-    /// Held-out data after this number of updates.
+    /// Held-out data at this step.
     Step(u64),
-    /// The mean over this number of newest updates.
-    Updates(usize),
+    /// The mean over this number of newest steps.
+    Steps(usize),
 }
 
 /// Minimum number of values in a tenth of a curve, if the curve has enough.
@@ -72,7 +72,7 @@ impl History {
         let reinforced = self.stage() == "grpo";
         let mean = |metric: &str, name: &'static str, percent: bool| {
             let (value, count) = self.newest_mean(metric).filter(|(_, count)| *count > 1)?;
-            Some(SummaryFigure { name, value, percent, interval: None, of: FigureBasis::Updates(count) })
+            Some(SummaryFigure { name, value, percent, interval: None, of: FigureBasis::Steps(count) })
         };
         let eval = self.held_out().map(|eval| SummaryFigure {
             name: if eval.temperature == 0.0 { "held-out accuracy, greedy" } else { "held-out accuracy, sampled" },
@@ -158,7 +158,7 @@ mod tests {
         h.push(Event::Finished(Finished { step: 200, reason: "stopped".into(), eval_loss: Some(4.156), ..Finished::default() }));
         let figures = h.figures();
         assert_eq!((figures[0].name, figures[0].value, figures[0].of), ("validation loss", 4.156, FigureBasis::Step(0)));
-        assert_eq!((figures[1].name, figures[1].of), ("training loss", FigureBasis::Updates(20)));
+        assert_eq!((figures[1].name, figures[1].of), ("training loss", FigureBasis::Steps(20)));
         assert!((figures[1].value - (19.0 * 2.0 + 9.0) / 20.0).abs() < 1e-12);
     }
 
@@ -179,6 +179,6 @@ mod tests {
         assert_eq!(figures.iter().map(|f| f.name).collect::<Vec<_>>(), ["held-out accuracy, greedy", "reward"]);
         assert_eq!((figures[0].interval, figures[0].of), (Some([0.31, 0.5]), FigureBasis::Step(12)));
         // The mean of 5 to 12.
-        assert_eq!((figures[1].value, figures[1].of), (8.5, FigureBasis::Updates(8)));
+        assert_eq!((figures[1].value, figures[1].of), (8.5, FigureBasis::Steps(8)));
     }
 }

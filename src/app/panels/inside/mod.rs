@@ -7,7 +7,7 @@ mod norms;
 
 use crate::app::child::JobState;
 use crate::app::draw::{card, printable, stat, tiles};
-use crate::app::format::number;
+use crate::app::format::{count, number};
 use crate::app::loader::Loaded;
 use crate::app::panels::shared::{self, Found, progress};
 use crate::app::state::{Action, AppState, OpenRun};
@@ -135,7 +135,7 @@ impl Inside {
                 let running = matches!(job, Some(JobState::Running(_)));
                 let ready = !running && !saved.is_empty() && !self.text.is_empty();
                 let clicked = ui.add_enabled(ready, egui::Button::new("Look inside")).clicked();
-                let name = |at: u64| if at == 0 { "newest".into() } else { format!("step {}", crate::app::format::count(at)) };
+                let name = |at: u64| if at == 0 { "newest".into() } else { format!("step {}", count(at)) };
                 let label = ui.label("checkpoint");
                 egui::ComboBox::from_id_salt("checkpoint")
                     .selected_text(name(self.at))

@@ -1,7 +1,7 @@
 //! A lesson's run by hand: change a setting while it trains, predict what that does, see what it did.
 
 use crate::app::chart::{Frame, chart_ui};
-use crate::app::format::{column, number};
+use crate::app::format::{column, count, number};
 use crate::app::panels::live::{LiveControls, hyper};
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
@@ -83,12 +83,7 @@ impl ByHand {
         let send = |command| Action::Send(run.files.path.clone(), command);
         ui.horizontal_wrapped(|ui| {
             ui.label(
-                RichText::new(format!(
-                    "{}, step {}",
-                    run.files.state_label(run.live),
-                    crate::app::format::count(run.files.history.step)
-                ))
-                .weak(),
+                RichText::new(format!("{}, step {}", run.files.state_label(run.live), count(run.files.history.step))).weak(),
             );
             if !run.is_controllable() {
                 return;

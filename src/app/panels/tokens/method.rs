@@ -1,7 +1,7 @@
 //! The switch between GRPO, Advantage Reweighting, Lopti, and both, for a run that trains.
 
 use crate::app::draw::card;
-use crate::app::format::number;
+use crate::app::format::{count, number};
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::{Command, LiveSettings};
@@ -211,7 +211,7 @@ fn not_controllable(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         };
         ui.label(RichText::new(why).weak());
         if let Some(step) = run.newest_checkpoint()
-            && ui.button(format!("Fork with another method from step {}", crate::app::format::count(step))).clicked()
+            && ui.button(format!("Fork with another method from step {}", count(step))).clicked()
         {
             let fork = format!("{}@{step}", run.files.path.display());
             actions.push(Action::NewRun("grpo".into(), vec![("start.fork".into(), fork)]));

@@ -2,7 +2,7 @@
 
 use super::{Fineness, Group, TokensPage, edges, numbers};
 use crate::app::draw::{BarChart, Line, Lines, Part, ViolinChart, bars, card, lines, stat, tiles, violins};
-use crate::app::format::{number, percent};
+use crate::app::format::{count, number, percent};
 use crate::app::panels::shared::another_run;
 use crate::app::state::{Action, OpenRun};
 use crate::event::{self, Binned, Bins, ProbabilityChange};
@@ -65,7 +65,7 @@ pub fn ui(ui: &mut Ui, page: &mut TokensPage, run: &OpenRun, actions: &mut Vec<A
 
 fn summary(ui: &mut Ui, now: &event::Tokens) {
     ui.horizontal_wrapped(|ui| {
-        stat(ui, "response tokens", &crate::app::format::count(now.tokens));
+        stat(ui, "response tokens", &count(now.tokens));
         let first = |list: &[event::Number]| list.first().map_or(f64::NAN, |n| n.0);
         stat(ui, "below p = 0.25", &percent(first(&now.quartiles.all.share)));
         stat(ui, "and their part of the gradient", &percent(first(&now.quartiles.all.gradient)));
@@ -149,7 +149,7 @@ fn missing(ui: &mut Ui) {
 }
 
 fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
-    ui.weak(format!("Measured at step {}.", crate::app::format::count(probed.step)));
+    ui.weak(format!("Measured at step {}.", count(probed.step)));
 }
 
 /// Limit of a symmetric axis that shows all of these changes, or (`near`) their middle halves.
